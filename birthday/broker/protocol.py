@@ -1,0 +1,119 @@
+"""What a broker must do, and what may be relied on: at least once, in no particular order.
+
+Both brokers pass the suite in ``tests/integration/test_broker_contract.py``.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+from uuid import UUID
+
+import orjson
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One queue message in the hands of one consumer, until it is acked or rejected.
+
+    ``message_id`` is None when the payload is not ``{"messageId": "<uuid>"}``; ``body`` then shows what it was.
+    ``redelivered`` says that somebody may have had it before. ``tag`` belongs to the broker.
+    """
+
+    tag: int
+    message_id: UUID | None
+    redelivered: bool
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats:
+    """Counts of queue messages: ready to be consumed, with a consumer, waiting for a delay, dead-lettered."""
+
+    ready: int
+    unacked: int
+    delayed: int
+    dead: int
+    consumers: int
+
+
+class Consumer(Protocol):
+    """A running subscription. Every method raises ``UnavailableError`` once its connection is gone.
+
+    After that nothing that it handed out can be acked: the broker gives all of it to somebody else.
+    """
+
+    async def receive(self, most: int, wait: float) -> list[Delivery]:
+        """Return at least one delivery as soon as there is one, and at most ``most``.
+
+        After the first one, waits no more than ``wait`` seconds for others to come.
+        """
+        ...
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Say that these are done with."""
+        ...
+
+    async def reject(self, deliveries: Sequence[Delivery]) -> None:
+        """Send these to the dead-letter queue."""
+        ...
+
+
+class Broker(Protocol):
+    """A message queue with confirms, delays and dead-lettering. Safe for concurrent use within one event loop."""
+
+    async def publish(self, message_ids: Sequence[UUID], delay: timedelta = timedelta()) -> None:
+        """Publish, and return once the broker has taken responsibility for every one of them.
+
+        With ``delay`` they can be consumed after about that long, and never more than a second late; a broker may
+        hand them out early, so a consumer checks what is due.
+
+        Raises:
+            UnavailableError: if any is unconfirmed. Some may have been taken all the same.
+        """
+        ...
+
+    def consume(self, prefetch: int) -> AbstractAsyncContextManager[Consumer]:
+        """Subscribe as one more competing consumer with at most ``prefetch`` unacked deliveries.
+
+        On leaving the context, what is unacked goes back to the queue.
+
+        Raises:
+            UnavailableError: on entering, if the broker cannot be reached.
+        """
+        ...
+
+    async def stats(self) -> QueueStats:
+        """Return the counts of the queue.
+
+        Raises:
+            UnavailableError: if the broker cannot be reached.
+        """
+        ...
+
+    async def check(self) -> None:
+        """Make sure that the broker can be used now.
+
+        Raises:
+            UnavailableError: if it cannot; the text says where and why.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close the connection. Idempotent."""
+        ...
+
+
+def encode_payload(message_id: UUID) -> bytes:
+    """Return the payload of the contract for one message."""
+    return b'{"messageId":"%s"}' % str(message_id).encode()
+
+
+def decode_payload(body: bytes) -> UUID | None:
+    """Return the message id in a payload, or None for anything that is not one."""
+    try:
+        payload = orjson.loads(body)
+        return UUID(payload["messageId"])
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None

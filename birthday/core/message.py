@@ -1,0 +1,48 @@
+"""A message: its states, who moves it between them, and its text."""
+
+from enum import StrEnum
+from typing import Final
+
+BIRTHDAY: Final = "birthday"
+"""The one message type there is. Stored with each message, so that a second one needs no migration of the first."""
+
+
+class Status(StrEnum):
+    """The life of a message. Every move is one guarded UPDATE in ``store/``.
+
+    SCHEDULED   moved in by the planner or by a change of the user; out by the dispatcher, a change, the janitor
+    QUEUED      moved in by the dispatcher once the broker has confirmed it, or by an operator; out by a worker's claim
+    SENDING     moved in by a worker's claim, held under a lease; out by the outcome, or by another claim when it ran out
+    RETRYING    moved in by a temporary failure; out by the next claim
+    DELIVERED   the message service accepted it; final
+    FAILED      failed for good and dead-lettered; final unless an operator requeues it
+    CANCELLED   the user was deleted, or the birthday or zone moved, before it was sent; final
+    EXPIRED     later than the catch-up window; final
+    """
+
+    SCHEDULED = "scheduled"
+    QUEUED = "queued"
+    SENDING = "sending"
+    RETRYING = "retrying"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+PENDING: Final = frozenset({Status.SCHEDULED, Status.QUEUED, Status.RETRYING})
+"""Not sent yet and not being sent: a change of the user can still cancel these."""
+
+
+class ErrorType(StrEnum):
+    """Why a message failed or must be repeated: the ``error_type`` of metrics, logs and rows."""
+
+    VALIDATION_ERROR = "validation_error"
+    EXTERNAL_API_ERROR = "external_api_error"
+    TIMEOUT = "timeout"
+    PERMANENT_FAILURE = "permanent_failure"
+
+
+def greeting(first_name: str, last_name: str) -> str:
+    """Return the text of a birthday message, to the letter of the contract."""
+    return f"Hey, {first_name} {last_name} it's your birthday"

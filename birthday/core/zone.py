@@ -1,0 +1,85 @@
+"""Time zones: IANA names and fixed offsets, always from the pinned ``tzdata`` package.
+
+The host's own zone files are not used: two hosts with different ones would disagree about an instant.
+A fixed offset is written ``UTC+07:00`` where a name is wanted, and is minutes east of UTC where a number is.
+"""
+
+import re
+from collections.abc import Sequence
+from datetime import timedelta, timezone, tzinfo
+from difflib import get_close_matches
+from functools import cache
+from importlib.resources import files
+from zoneinfo import ZoneInfo
+
+from birthday.errors import FieldError, InvalidInputError
+
+_FIXED = re.compile(r"UTC([+-])(\d\d):(\d\d)")
+
+OFFSETS_IN_USE = frozenset(
+    [hour * 60 for hour in range(-12, 15)]
+    + [-570, -270, -210, -150, 210, 270, 330, 345, 390, 510, 525, 570, 585, 630, 690, 765, 825]
+)
+"""Minutes east of UTC that some zone of the tz database has used since the year 2000, daylight saving included."""
+
+
+@cache
+def zone_names() -> frozenset[str]:
+    """Return every IANA name that ``tzdata`` carries, ``Factory`` (which means "not set") excepted."""
+    return frozenset((files("tzdata") / "zones").read_text(encoding="utf-8").split()) - {"Factory"}
+
+
+@cache
+def load_zone(name: str) -> tzinfo:
+    """Return the zone for an IANA name or a fixed offset such as ``UTC+07:00``.
+
+    Raises:
+        InvalidInputError: if ``name`` is neither; the text suggests names that look alike.
+    """
+    fixed = _FIXED.fullmatch(name)
+    if fixed:
+        sign, hours, minutes = fixed.groups()
+        offset = int(f"{sign}{int(hours) * 60 + int(minutes)}")
+        check_offset(offset)
+        return timezone(timedelta(minutes=offset), name)
+    if name not in zone_names():
+        raise InvalidInputError(FieldError("/timezone", _unknown_zone(name)))
+    resource = files("tzdata").joinpath("zoneinfo", *name.split("/"))
+    with resource.open("rb") as file:
+        return ZoneInfo.from_file(file, key=name)
+
+
+def check_offset(minutes: int) -> None:
+    """Refuse an offset that no zone uses: most likely hours were meant.
+
+    Raises:
+        InvalidInputError: naming the value, the unit and an example.
+    """
+    if minutes not in OFFSETS_IN_USE:
+        detail = (
+            f"{minutes} is not an offset that any time zone uses; timezoneOffset is in minutes east of UTC, "
+            "from -720 to 840: 420 is UTC+07:00, -300 is UTC-05:00"
+        )
+        raise InvalidInputError(FieldError("/timezoneOffset", detail))
+
+
+def fixed_zone_name(minutes: int) -> str:
+    """Return the name of a fixed offset: ``UTC+07:00`` for 420, ``UTC+00:00`` for 0."""
+    hours, rest = divmod(abs(minutes), 60)
+    return f"UTC{'-' if minutes < 0 else '+'}{hours:02}:{rest:02}"
+
+
+def fixed_offset(name: str) -> int | None:
+    """Return the minutes east of UTC of a fixed-offset name, or None for an IANA name."""
+    fixed = _FIXED.fullmatch(name)
+    if not fixed:
+        return None
+    sign, hours, minutes = fixed.groups()
+    return int(f"{sign}{int(hours) * 60 + int(minutes)}")
+
+
+def _unknown_zone(name: str) -> str:
+    lowered = {candidate.lower(): candidate for candidate in zone_names()}
+    alike: Sequence[str] = [lowered[match] for match in get_close_matches(name.lower(), lowered, n=3, cutoff=0.7)]
+    hint = f"; did you mean {' or '.join(alike)}?" if alike else ""
+    return f"'{name}' is not a time zone; an IANA name such as Europe/Berlin, Asia/Kolkata or UTC is accepted{hint}"

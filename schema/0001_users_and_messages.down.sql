@@ -1,0 +1,5 @@
+DROP TABLE message_logs;
+DROP FUNCTION remember_greeted_years();
+DROP TABLE watermarks;
+DROP TABLE users;
+DROP FUNCTION uuid_v7(timestamptz);
