@@ -69,6 +69,8 @@ CREATE TABLE message_logs (
 -- Invariant 1. Cancelled messages do not count: what replaces them may fall in the same year.
 CREATE UNIQUE INDEX message_logs_one_per_year ON message_logs (user_id, message_type, occasion_year)
     WHERE status <> 'cancelled';
+-- With the one above: all messages of one user.
+CREATE INDEX message_logs_cancelled ON message_logs (user_id) WHERE status = 'cancelled';
 -- What is due (a look-up that costs nothing while nothing is), and the order in which a backlog goes out.
 CREATE INDEX message_logs_due ON message_logs (scheduled_at) INCLUDE (ends_at) WHERE status = 'scheduled';
 CREATE INDEX message_logs_deadline ON message_logs (ends_at) WHERE status = 'scheduled';

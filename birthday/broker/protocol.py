@@ -3,14 +3,18 @@
 Both brokers pass the suite in ``tests/integration/test_broker_contract.py``.
 """
 
+import asyncio
+from collections import deque
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 from uuid import UUID
 
 import orjson
+
+from birthday.errors import UnavailableError
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,61 @@ class Broker(Protocol):
     async def close(self) -> None:
         """Close the connection. Idempotent."""
         ...
+
+
+class Inbox:
+    """Deliveries that a subscription has brought and nobody has taken yet. For one receiver at a time."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._deliveries: deque[Delivery] = deque()
+        self._wanted = 1
+        self._arrived = asyncio.Event()
+        self._loss: str | None = None
+
+    def __len__(self) -> int:
+        return len(self._deliveries)
+
+    def put(self, delivery: Delivery) -> None:
+        """Add what has come in."""
+        self._deliveries.append(delivery)
+        if len(self._deliveries) >= self._wanted:
+            self._arrived.set()
+
+    def fail(self, reason: str) -> None:
+        """Say that the subscription is over. All who wait here or come later are told; the first reason counts."""
+        if self._loss is None:
+            self._loss = reason
+        self._arrived.set()
+
+    def check(self) -> None:
+        """Make sure that the subscription still holds.
+
+        Raises:
+            UnavailableError: with the reason why it does not.
+        """
+        if self._loss is not None:
+            raise UnavailableError("queue", self._loss)
+
+    async def take(self, most: int, wait: float) -> list[Delivery]:
+        """Wait for the first delivery and then up to ``wait`` seconds for ``most``. Being cancelled loses none.
+
+        Raises:
+            UnavailableError: if the subscription is over; what is still here cannot be acked any more.
+        """
+        await self._reach(1)
+        if wait > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._reach(most)
+        self.check()
+        return [self._deliveries.popleft() for _ in range(min(most, len(self._deliveries)))]
+
+    async def _reach(self, count: int) -> None:
+        self._wanted = count
+        self._arrived.clear()
+        if len(self._deliveries) < count and self._loss is None:
+            await self._arrived.wait()
 
 
 def encode_payload(message_id: UUID) -> bytes:

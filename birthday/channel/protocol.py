@@ -24,7 +24,7 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Temporary:
-    """It may work later. ``outage`` says that the service itself seems down, which is what opens the circuit breaker."""
+    """It may work later. ``outage`` says that the service itself seems down: that opens the circuit breaker."""
 
     error_type: ErrorType
     reason: str

@@ -12,7 +12,7 @@ class Status(StrEnum):
 
     SCHEDULED   moved in by the planner or by a change of the user; out by the dispatcher, a change, the janitor
     QUEUED      moved in by the dispatcher once the broker has confirmed it, or by an operator; out by a worker's claim
-    SENDING     moved in by a worker's claim, held under a lease; out by the outcome, or by another claim when it ran out
+    SENDING     moved in by a worker's claim, under a lease; out by the outcome, or by another claim once it ran out
     RETRYING    moved in by a temporary failure; out by the next claim
     DELIVERED   the message service accepted it; final
     FAILED      failed for good and dead-lettered; final unless an operator requeues it

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from enum import StrEnum
+from functools import lru_cache
 
 from birthday.core.zone import load_zone
 
@@ -104,7 +105,7 @@ def occasion_on(zone: tzinfo, day: date, send_at: time) -> Occasion:
 
 
 def birthdays(date_of_birth: date, zone: tzinfo, rules: Rules, first_year: int) -> Iterator[Occasion]:
-    """Yield somebody's birthdays from ``first_year`` on, the day of birth itself excepted, to the end of the calendar."""
+    """Yield somebody's birthdays from ``first_year`` on, not the day of birth itself, to the end of the calendar."""
     for year in range(max(first_year, date_of_birth.year + 1), LAST_YEAR + 1):
         yield occasion_on(zone, birthday_in(date_of_birth, year, rules.leap_day), rules.send_at)
 
@@ -126,17 +127,21 @@ def next_occasion(
 
 def zone_occasions(zone: str, after: datetime, until: datetime, rules: Rules) -> list[ZoneOccasion]:
     """Return everybody's occasions of one zone that fall due in ``(after, until]``, in order of time."""
-    loaded = load_zone(zone)
     day = (after - _WIDEST_OFFSET).date()
     last = (until + _WIDEST_OFFSET).date()
     found: list[ZoneOccasion] = []
     while day <= last:
-        due_at = local_instant(loaded, day, rules.send_at)
-        if after < due_at <= until:
-            occasion = occasion_on(loaded, day, rules.send_at)
+        if after < _due_at(zone, day, rules.send_at) <= until:
+            occasion = occasion_on(load_zone(zone), day, rules.send_at)
             found.append(ZoneOccasion(zone, month_days_on(day, rules.leap_day), occasion))
         day += _DAY
     return found
+
+
+@lru_cache(maxsize=16_384)
+def _due_at(zone: str, day: date, at: time) -> datetime:
+    """Remember the instants of a few days in every zone: each tick of the planner asks for the same ones."""
+    return local_instant(load_zone(zone), day, at)
 
 
 def _is_leap(year: int) -> bool:

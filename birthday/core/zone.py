@@ -36,10 +36,8 @@ def load_zone(name: str) -> tzinfo:
     Raises:
         InvalidInputError: if ``name`` is neither; the text suggests names that look alike.
     """
-    fixed = _FIXED.fullmatch(name)
-    if fixed:
-        sign, hours, minutes = fixed.groups()
-        offset = int(f"{sign}{int(hours) * 60 + int(minutes)}")
+    offset = fixed_offset(name)
+    if offset is not None:
         check_offset(offset)
         return timezone(timedelta(minutes=offset), name)
     if name not in zone_names():
@@ -70,12 +68,16 @@ def fixed_zone_name(minutes: int) -> str:
 
 
 def fixed_offset(name: str) -> int | None:
-    """Return the minutes east of UTC of a fixed-offset name, or None for an IANA name."""
+    """Return the minutes east of UTC of a fixed-offset name, or None for an IANA name.
+
+    An offset has one name: what ``fixed_zone_name`` would not write (``UTC-00:00``, ``UTC+06:60``) is none.
+    """
     fixed = _FIXED.fullmatch(name)
     if not fixed:
         return None
     sign, hours, minutes = fixed.groups()
-    return int(f"{sign}{int(hours) * 60 + int(minutes)}")
+    offset = int(f"{sign}{int(hours) * 60 + int(minutes)}")
+    return offset if fixed_zone_name(offset) == name else None
 
 
 def _unknown_zone(name: str) -> str:

@@ -1,0 +1,69 @@
+# `make` alone lists what there is. PYTHON chooses the interpreter, ARGS is handed on to the program or to pytest.
+PYTHON ?= python3
+ARGS ?=
+
+BIN := .venv/bin
+COVERAGE := --cov --cov-report=term --cov-report=xml --cov-fail-under=0
+
+.DEFAULT_GOAL := help
+.PHONY: help run install install-dev test-dependencies test test-unit test-integration test-e2e coverage-check \
+	lint format types package check lock outdated clean
+
+help: ## List the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
+
+run: install ## Install what is missing and run Birthday Scheduler (ARGS="--role api")
+	@exec $(BIN)/birthday $(ARGS)
+
+install: ## Create .venv with what the program needs
+	@PYTHON=$(PYTHON) scripts/install.sh runtime
+
+install-dev: ## Create .venv with what development needs as well
+	@PYTHON=$(PYTHON) scripts/install.sh dev
+
+test-dependencies: ## Install RabbitMQ for the tests, where it is missing
+	@scripts/install-test-dependencies.sh
+
+test: install-dev test-dependencies ## Run all tests with coverage (ARGS="-k planner")
+	$(BIN)/pytest $(COVERAGE) $(ARGS)
+
+test-unit: install-dev ## Run the tests that need no server (ARGS=--cov measures coverage)
+	$(BIN)/pytest tests/unit $(ARGS)
+
+test-integration: install-dev test-dependencies ## Run the tests against real servers
+	$(BIN)/pytest tests/integration $(ARGS)
+
+test-e2e: install-dev test-dependencies ## Run the tests of the program as a whole
+	$(BIN)/pytest tests/e2e $(ARGS)
+
+coverage-check: install-dev ## Compare the last run's coverage with the threshold in pyproject.toml
+	@scripts/coverage/check-thresholds.sh
+
+lint: install-dev ## Check style, format and the direction of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-logo
+
+format: install-dev ## Format the code
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+types: install-dev ## Check types
+	$(BIN)/mypy
+
+package: install-dev ## Build the wheel into dist/ and run the program from it
+	@scripts/check-package.sh
+
+check: lint types package test ## Everything that must hold before a change lands
+	@scripts/coverage/check-thresholds.sh
+
+lock: install-dev ## Pin dependencies anew (ARGS=--upgrade takes the newest versions)
+	@scripts/lock.sh $(ARGS)
+
+outdated: install-dev ## List dependencies that have newer versions
+	$(BIN)/pip list --outdated
+
+clean: ## Remove everything that was built or installed, except the data in .birthday
+	rm -rf .venv build dist *.egg-info .coverage .coverage.* coverage.xml htmlcov .hypothesis
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,63 @@
+"""The application: which function answers what. The whole surface of the HTTP API is on this page."""
+
+import orjson
+from aiohttp import web
+
+from birthday.api import docs, messages, probes, users
+from birthday.api.context import CONTEXT, ApiContext
+from birthday.api.guard import Guard
+from birthday.api.observe import observe
+from birthday.api.openapi import document
+from birthday.api.problems import problems
+from birthday.api.requests import MAX_BODY_BYTES
+from birthday.config import Role, Scope
+
+__all__ = ["ApiContext", "build"]
+
+
+def build(context: ApiContext) -> web.Application:
+    """Return the application of one process: the probes always, the resources if it has the role api."""
+    app = web.Application(middlewares=[observe, problems], client_max_size=MAX_BODY_BYTES)
+    app[CONTEXT] = context
+    app.add_routes(_probe_routes())
+    if Role.API in context.settings.role:
+        app.add_routes(_resource_routes(Guard(context.settings)))
+        app.add_routes(_document_routes(context))
+    return app
+
+
+def _probe_routes() -> list[web.RouteDef]:
+    return [
+        web.get("/health", probes.health),
+        web.get("/health/detailed", probes.health_detailed),
+        web.get("/health/db", probes.health_database),
+        web.get("/health/queue", probes.health_queue),
+        web.get("/ready", probes.ready),
+        web.get("/alive", probes.alive),
+        web.get("/metrics", probes.metrics),
+    ]
+
+
+def _resource_routes(guard: Guard) -> list[web.RouteDef]:
+    return [
+        web.post("/users", guard.protect(Scope.WRITE, users.create)),
+        web.get("/users", guard.protect(Scope.READ, users.list_page)),
+        web.get("/users/{id}", guard.protect(Scope.READ, users.read)),
+        web.put("/users/{id}", guard.protect(Scope.WRITE, users.replace)),
+        web.patch("/users/{id}", guard.protect(Scope.WRITE, users.patch)),
+        web.delete("/users/{id}", guard.protect(Scope.WRITE, users.delete)),
+        web.get("/users/{id}/messages", guard.protect(Scope.READ, messages.list_page_of_user)),
+        web.get("/messages", guard.protect(Scope.READ, messages.list_page)),
+        web.get("/messages/{id}", guard.protect(Scope.READ, messages.read)),
+        web.post("/messages/{id}/retry", guard.protect(Scope.ADMIN, messages.retry)),
+    ]
+
+
+def _document_routes(context: ApiContext) -> list[web.RouteDef]:
+    described = document(context.clock.now().year - 1, with_keys=bool(context.settings.api_keys))
+    body = orjson.dumps(described)
+
+    async def openapi(_request: web.Request) -> web.Response:
+        return web.Response(body=body, content_type="application/json")
+
+    return [web.get("/openapi.json", openapi), *docs.routes(described)]

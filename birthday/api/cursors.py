@@ -1,0 +1,65 @@
+"""Cursors: where the next page of a list begins, as text that means nothing to a client.
+
+Any text of the right length is a position, so a cursor stays good whatever has become of the row it was made from.
+"""
+
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from birthday.errors import FieldError, InvalidInputError
+from birthday.store.history import Message, Position
+from birthday.store.users import User
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_INSTANT_BYTES = 7  # Microseconds since 1970: enough until the year 4253.
+_BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def user_cursor(last: User) -> str:
+    """Return the cursor of the page that follows a user."""
+    return _encode(last.id.bytes)
+
+
+def read_user_cursor(query: dict[str, str]) -> UUID | None:
+    """Return the id after which the page begins; None for the first page.
+
+    Raises:
+        InvalidInputError: if ``cursor`` is not one of this list.
+    """
+    packed = _decode(query, 16)
+    return UUID(bytes=packed) if packed else None
+
+
+def message_cursor(last: Message) -> str:
+    """Return the cursor of the page that follows a message."""
+    microseconds = (last.scheduled_at - _EPOCH) // _MICROSECOND
+    return _encode(microseconds.to_bytes(_INSTANT_BYTES, "big") + last.id.bytes)
+
+
+def read_message_cursor(query: dict[str, str]) -> Position | None:
+    """Return the position after which the page begins; None for the first page.
+
+    Raises:
+        InvalidInputError: if ``cursor`` is not one of this list.
+    """
+    packed = _decode(query, _INSTANT_BYTES + 16)
+    if packed is None:
+        return None
+    microseconds = int.from_bytes(packed[:_INSTANT_BYTES], "big")
+    return Position(_EPOCH + microseconds * _MICROSECOND, UUID(bytes=packed[_INSTANT_BYTES:]))
+
+
+def _encode(packed: bytes) -> str:
+    return urlsafe_b64encode(packed).rstrip(b"=").decode()
+
+
+def _decode(query: dict[str, str], size: int) -> bytes | None:
+    text = query.get("cursor")
+    if text is None:
+        return None
+    if not _BASE64URL.fullmatch(text) or len(text) != -(-size * 4 // 3):
+        raise InvalidInputError(FieldError("/cursor", "the nextCursor of an earlier page of this list is accepted"))
+    return urlsafe_b64decode(text + "=" * (-len(text) % 4))

@@ -1,0 +1,76 @@
+"""What operators see of each request: its id, one log line, and metrics by route template.
+
+The line is ``info`` for changes and for whatever was refused, ``warning`` for failures of ours, ``debug`` for the rest:
+what is read or probed without trouble is told by the metrics. It names routes and ids, never what a client wrote.
+"""
+
+import re
+import secrets
+import time
+from http import HTTPStatus
+
+import structlog
+from aiohttp import hdrs, web
+
+from birthday.api.context import CLIENT, CONTEXT, SUBJECT
+from birthday.api.problems import Handler
+
+log = structlog.get_logger()
+
+_READING = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
+_METHODS = _READING | {hdrs.METH_POST, hdrs.METH_PUT, hdrs.METH_PATCH, hdrs.METH_DELETE}
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=:-]{1,100}")
+
+UNKNOWN_PATH = "unknown"
+OTHER_METHOD = "OTHER"
+
+
+@web.middleware
+async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give the request an id, pass it on, and report what became of it."""
+    context = request.app[CONTEXT]
+    request_id = _request_id(request)
+    started = time.perf_counter()
+    with (
+        structlog.contextvars.bound_contextvars(request_id=request_id),
+        context.metrics.api_active_requests.track_inprogress(),
+    ):
+        response = await handler(request)
+        seconds = time.perf_counter() - started
+        response.headers["X-Request-ID"] = request_id
+        if context.readiness.draining:
+            response.force_close()
+        method = request.method if request.method in _METHODS else OTHER_METHOD
+        path = _template(request)
+        context.metrics.api_requests.labels(method, path, response.status).inc()
+        context.metrics.api_response_time.labels(method, path).observe(seconds)
+        _log_line(request, method, path, response.status, seconds)
+    return response
+
+
+def _request_id(request: web.Request) -> str:
+    given = request.headers.get("X-Request-ID")
+    return given if given and _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+
+
+def _template(request: web.Request) -> str:
+    resource = request.match_info.route.resource
+    return resource.canonical if resource else UNKNOWN_PATH
+
+
+def _log_line(request: web.Request, method: str, path: str, status: int, seconds: float) -> None:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        write = log.warning
+    elif status >= HTTPStatus.BAD_REQUEST or method not in _READING:
+        write = log.info
+    else:
+        write = log.debug
+    write(
+        "http.request",
+        method=method,
+        path=path,
+        subject=request.get(SUBJECT),
+        status=status,
+        duration_seconds=round(seconds, 6),
+        client=request.get(CLIENT) or request.remote,
+    )

@@ -1,0 +1,86 @@
+"""Errors become HTTP here and nowhere else: RFC 9457 problem details, for our own errors and for aiohttp's."""
+
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any, assert_never
+
+import orjson
+import structlog
+from aiohttp import web
+
+from birthday.errors import ConflictError, FieldError, InvalidInputError, NotFoundError, UnavailableError
+
+log = structlog.get_logger()
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+CONTENT_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 5
+_MAX_ERRORS = 50
+
+
+@web.middleware
+async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn whatever goes wrong while a request is answered into a problem document.
+
+    The last ``except`` is the HTTP counterpart of the one per tick and the one per message: a mistake of ours costs
+    one request, is logged with its traceback, and tells the client nothing about the inside.
+    """
+    try:
+        return await handler(request)
+    except (InvalidInputError, NotFoundError, ConflictError, UnavailableError) as error:
+        return _domain_problem(error)
+    except web.HTTPException as error:
+        return _http_problem(request, error)
+    except Exception:
+        log.exception("http.failed")
+        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an unexpected error; the log has it under the X-Request-ID")
+
+
+def problem(
+    status: int, detail: str, errors: tuple[FieldError, ...] = (), headers: dict[str, str] | None = None
+) -> web.Response:
+    """Return a problem document. ``errors`` names the fields that are wrong, the first ones if there are very many."""
+    document: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": int(status),
+        "detail": detail,
+    }
+    if errors:
+        document["errors"] = [{"pointer": error.pointer, "detail": error.detail} for error in errors[:_MAX_ERRORS]]
+    return web.Response(body=orjson.dumps(document), status=status, headers=headers, content_type=CONTENT_TYPE)
+
+
+def _domain_problem(
+    error: InvalidInputError | NotFoundError | ConflictError | UnavailableError,
+) -> web.Response:
+    match error:
+        case InvalidInputError():
+            return problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), error.fields)
+        case NotFoundError():
+            return problem(HTTPStatus.NOT_FOUND, str(error))
+        case ConflictError():
+            fields = (FieldError(error.pointer, str(error)),) if error.pointer else ()
+            return problem(HTTPStatus.CONFLICT, str(error), fields)
+        case UnavailableError():
+            # Where the resource is and what it said is for the log; a client can only come back.
+            log.warning("http.unavailable", resource=error.resource, reason=str(error))
+            headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+            return problem(HTTPStatus.SERVICE_UNAVAILABLE, f"the {error.resource} cannot be used now", headers=headers)
+        case _:
+            assert_never(error)
+
+
+def _http_problem(request: web.Request, error: web.HTTPException) -> web.StreamResponse:
+    match error:
+        case web.HTTPMethodNotAllowed(method=method, allowed_methods=allowed):
+            names = ", ".join(sorted(allowed))
+            return problem(error.status, f"{method} is not possible here, {names} is", headers={"Allow": names})
+        case web.HTTPNotFound():
+            return problem(error.status, f"there is nothing at {request.path[:200]}")
+        case web.HTTPRequestEntityTooLarge():
+            detail = f"the body is too large: at most {request.client_max_size} bytes are accepted"
+            return problem(error.status, detail)
+        case _:
+            return problem(error.status, error.text or error.reason)

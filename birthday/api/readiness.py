@@ -1,0 +1,127 @@
+"""What a process depends on, and whether it can be used now. Asked often, it asks the dependencies seldom."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from birthday.errors import BirthdayError
+
+TIME_LIMIT_SECONDS = 2.0
+MAX_AGE_SECONDS = 1.0
+
+DATABASE = "database"
+MIGRATIONS = "migrations"
+QUEUE = "queue"
+CHANNEL = "channel"
+
+Check = Callable[[], Awaitable[None]]
+
+
+class Health(StrEnum):
+    """How well a process does.
+
+    HEALTHY     everything that it depends on can be used
+    DEGRADED    users are served; messages wait for what is away
+    UNHEALTHY   nothing can be served
+    """
+
+    HEALTHY = "healthy"
+    DEGRADED = "degraded"
+    UNHEALTHY = "unhealthy"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What one check came to. ``reason`` says why it failed and is None otherwise."""
+
+    reason: str | None
+    latency_seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Say whether the dependency can be used."""
+        return self.reason is None
+
+
+class Readiness:
+    """Checks dependencies. Set ``draining`` when the process is about to end."""
+
+    def __init__(self, needed: Mapping[str, Check], channel: Check | None = None) -> None:
+        """Take what the process cannot do without, by name, and the channel, whose messages can wait.
+
+        A check raises if the dependency cannot be used; the text of a ``BirthdayError`` is shown as the reason.
+        """
+        self.draining = False
+        self._needed = frozenset(needed)
+        checks = dict(needed) if channel is None else {**needed, CHANNEL: channel}
+        self._checks = {name: _SharedCheck(check) for name, check in checks.items()}
+
+    async def check_all(self) -> dict[str, CheckResult]:
+        """Check every dependency."""
+        return await self._check(self._checks)
+
+    async def check_needed(self) -> dict[str, CheckResult]:
+        """Check what the process cannot do without."""
+        return await self._check(self._needed)
+
+    async def check_one(self, name: str) -> CheckResult | None:
+        """Check one dependency; None if this process has none of that name."""
+        return (await self._check([name]))[name] if name in self._checks else None
+
+    async def _check(self, names: Collection[str]) -> dict[str, CheckResult]:
+        ordered = [name for name in self._checks if name in names]
+        return dict(zip(ordered, await asyncio.gather(*(self._checks[name].result() for name in ordered)), strict=True))
+
+
+def health_of(results: Mapping[str, CheckResult]) -> Health:
+    """Return what the results of all checks mean for the process as a whole."""
+    failed = {name for name, result in results.items() if not result.ok}
+    if failed & {DATABASE, MIGRATIONS}:
+        return Health.UNHEALTHY
+    return Health.DEGRADED if failed else Health.HEALTHY
+
+
+class _SharedCheck:
+    """One check, whose result everybody shares who asks while it runs or within a second after."""
+
+    def __init__(self, check: Check) -> None:
+        self._check = check
+        self._task: asyncio.Task[CheckResult] | None = None
+        self._fresh_until = 0.0
+
+    async def result(self) -> CheckResult:
+        now = asyncio.get_running_loop().time()
+        if self._task is None or (self._task.done() and now > self._fresh_until):
+            self._task = asyncio.create_task(self._run())
+        # Who asked may be cancelled; the others still want the answer.
+        return await asyncio.shield(self._task)
+
+    async def _run(self) -> CheckResult:
+        started = time.perf_counter()
+        attempt = asyncio.ensure_future(self._check())
+        await asyncio.wait({attempt}, timeout=TIME_LIMIT_SECONDS)
+        result = CheckResult(_reason(attempt), time.perf_counter() - started)
+        if not attempt.done():
+            # Not waited for: giving up on a dependency that hangs may hang as well.
+            attempt.add_done_callback(_forget)
+            attempt.cancel()
+        self._fresh_until = asyncio.get_running_loop().time() + MAX_AGE_SECONDS
+        return result
+
+
+def _reason(attempt: asyncio.Future[None]) -> str | None:
+    if not attempt.done():
+        return f"no answer within {TIME_LIMIT_SECONDS:g} s"
+    if attempt.cancelled():
+        return "the check was cancelled"
+    error = attempt.exception()
+    # What others' exceptions say may contain an address with a password.
+    return str(error) if isinstance(error, BirthdayError) else type(error).__name__ if error else None
+
+
+def _forget(attempt: asyncio.Future[None]) -> None:
+    """Take the exception of a check that nobody waits for any more, so that it is not reported as lost."""
+    if not attempt.cancelled():
+        attempt.exception()

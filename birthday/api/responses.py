@@ -1,0 +1,56 @@
+"""Answers: users and messages as JSON of the contract."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from birthday.core.zone import fixed_offset
+from birthday.store.history import Message
+from birthday.store.users import User
+
+
+def json_response(data: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Return ``data`` as JSON; aware UTC instants are written ``2026-03-01T09:00:00Z``."""
+    body = orjson.dumps(data, option=orjson.OPT_UTC_Z)
+    return web.Response(body=body, status=status, headers=headers, content_type="application/json")
+
+
+def user_json(user: User) -> dict[str, Any]:
+    """Return the JSON members of a user, in the order of the contract."""
+    profile = user.profile
+    offset = fixed_offset(profile.zone)
+    return {
+        "id": user.id,
+        "firstName": profile.first_name,
+        "lastName": profile.last_name,
+        "email": profile.email,
+        "dateOfBirth": profile.date_of_birth,
+        "timezone": profile.zone if offset is None else None,
+        "timezoneOffset": offset,
+        "nextMessageAt": user.next_message_at,
+        "createdAt": user.created_at,
+        "updatedAt": user.updated_at,
+    }
+
+
+def message_json(message: Message) -> dict[str, Any]:
+    """Return the JSON members of a message."""
+    return {
+        "id": message.id,
+        "userId": message.user_id,
+        "type": message.message_type,
+        "status": message.status,
+        "scheduledAt": message.scheduled_at,
+        "occasionOn": message.occasion_on,
+        "attempts": message.attempts,
+        "nextAttemptAt": message.next_attempt_at,
+        "queuedAt": message.queued_at,
+        "sentAt": message.sent_at,
+        "deliveredAt": message.delivered_at,
+        "errorType": message.error_type,
+        "errorDetail": message.error_detail,
+        "createdAt": message.created_at,
+        "updatedAt": message.updated_at,
+    }

@@ -1,0 +1,65 @@
+"""The listening socket, and a server on it that ends without cutting off whom it is answering."""
+
+import asyncio
+import errno
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from datetime import timedelta
+
+from aiohttp import web
+
+from birthday.errors import UnavailableError
+
+BACKLOG = 1024
+GRACE = timedelta(seconds=10)
+
+
+@asynccontextmanager
+async def serve(app: web.Application, host: str, port: int, grace: timedelta = GRACE) -> AsyncIterator[tuple[str, int]]:
+    """Serve ``app`` within the context and yield the address; several processes may share it. Port 0 picks a free one.
+
+    On leaving, no connection is accepted any more, and requests under way have ``grace`` to end.
+
+    Raises:
+        UnavailableError: if the address cannot be listened on; the text says what to set.
+    """
+    with closing(await _listen(host, port)) as listener:
+        # aiohttp waits that long twice: for the answers, then for clients that are still sending.
+        stages = grace.total_seconds() / 2
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=stages)
+        await runner.setup()
+        try:
+            await web.SockSite(runner, listener, backlog=BACKLOG).start()
+            bound_host, bound_port = listener.getsockname()[:2]
+            yield bound_host, bound_port
+        finally:
+            await runner.cleanup()
+
+
+async def _listen(host: str, port: int) -> socket.socket:
+    try:
+        resolved = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, address = resolved[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind(address)
+            listener.listen(BACKLOG)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise UnavailableError("listener", f"cannot listen on HOST={host} PORT={port}: {_advice(error)}") from None
+    listener.settimeout(0)
+    return listener
+
+
+def _advice(error: OSError) -> str:
+    reason = (error.strerror or str(error)).lower()
+    if error.errno == errno.EADDRINUSE:
+        return f"{reason}; set PORT to a free port, or to 0 for any"
+    if error.errno == errno.EACCES:
+        return f"{reason}; set PORT to one from 1024 to 65535"
+    return f"{reason}; set HOST to an address of this machine, such as 127.0.0.1 or 0.0.0.0"

@@ -1,0 +1,459 @@
+"""The queue in RabbitMQ, 3.10 to 4.x: topology, publishing with confirms, consuming with manual acks.
+
+A broker has one connection, made at the first use and again at the first use after it broke, and on it a channel of its
+own for publishing and for each consumer. Every new channel declares the topology, so what an operator has deleted is
+back as soon as somebody notices. Nothing waits for the server longer than ``timeout`` says.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from typing import Any, Final, TypeVar, cast
+from uuid import UUID
+
+import aiormq
+import structlog
+from aiormq.abc import AbstractConnection, DeliveredMessage
+
+from birthday.broker.protocol import Delivery, Inbox, QueueStats, decode_payload, encode_payload
+from birthday.config import mask_url
+from birthday.errors import UnavailableError
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+EXCHANGE: Final = "birthday_exchange"
+QUEUE: Final = "birthday_messages"
+"""The queue that workers consume, and its routing key."""
+DEAD_LETTER_EXCHANGE: Final = "birthday_dlx"
+DEAD_LETTER_QUEUE: Final = "birthday_messages_dlq"
+"""The dead-letter queue, and its routing key."""
+RETRY_QUEUES: Final = {
+    timedelta(seconds=1): "birthday_messages_retry_1s",
+    timedelta(seconds=5): "birthday_messages_retry_5s",
+    timedelta(seconds=30): "birthday_messages_retry_30s",
+    timedelta(minutes=2): "birthday_messages_retry_2m",
+    timedelta(minutes=10): "birthday_messages_retry_10m",
+}
+"""Where a message waits for so long. One queue for each time: messages of mixed age would wait for the one in front."""
+
+# RabbitMQ 4 dead-letters after 20 deliveries unless told otherwise. Each consumer that ends gives back what it holds,
+# which counts, and a long outage has many of those. PostgreSQL bounds the attempts; this bounds only a loop gone mad.
+_DELIVERY_LIMIT: Final = 10_000
+# An operator who looks at a dead letter and puts it back uses up a delivery. No amount of looking may drop it.
+_NO_DELIVERY_LIMIT: Final = 2_000_000_000
+# Dead-lettering is "at most once", the default: with the other strategy, a queue does not always come back after a crash
+# of RabbitMQ 3.10. What is lost on the way to another queue, the janitor finds in PostgreSQL.
+_QUEUE_ARGUMENTS: Final[dict[str, dict[str, Any]]] = {
+    DEAD_LETTER_QUEUE: {"x-queue-type": "quorum", "x-delivery-limit": _NO_DELIVERY_LIMIT},
+    QUEUE: {
+        "x-queue-type": "quorum",
+        "x-delivery-limit": _DELIVERY_LIMIT,
+        "x-dead-letter-exchange": DEAD_LETTER_EXCHANGE,
+        "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
+    },
+    **{
+        name: {
+            "x-queue-type": "quorum",
+            "x-message-ttl": round(delay.total_seconds() * 1000),
+            "x-dead-letter-exchange": EXCHANGE,
+            "x-dead-letter-routing-key": QUEUE,
+        }
+        for delay, name in RETRY_QUEUES.items()
+    },
+}
+
+_CONFIRMS_IN_FLIGHT: Final = 1000
+# How long to be polite. The server cleans up after a connection that just goes.
+_CLOSE_SECONDS: Final = 1.0
+
+
+class RabbitMQBroker:
+    """A ``Broker`` on one AMQP connection. Nothing connects before the first use."""
+
+    def __init__(
+        self, url: str, *, timeout: timedelta = timedelta(seconds=10), heartbeat: timedelta = timedelta(seconds=15)
+    ) -> None:
+        """Keep where the server is.
+
+        ``timeout`` bounds every single exchange with it. A peer that vanished without a word is noticed after about
+        three times ``heartbeat`` (whole seconds); a ``heartbeat`` in the query of ``url`` wins.
+        """
+        self._url = f"{url}{'&' if '?' in url else '?'}heartbeat={round(heartbeat.total_seconds())}"
+        self._where = f"RabbitMQ at {mask_url(url)}"
+        self._seconds = timeout.total_seconds()
+        self._opening = asyncio.Lock()
+        self._connection: AbstractConnection | None = None
+        self._publishing: _Channel | None = None
+        self._consumers: set[RabbitMQConsumer] = set()
+        self._closed = False
+
+    async def publish(self, message_ids: Sequence[UUID], delay: timedelta = timedelta()) -> None:
+        """Publish persistent messages, hundreds at a time, and return once each is confirmed; see ``Broker``.
+
+        A delay is spent in the longest retry queue that is not longer, the shortest being one second.
+
+        Raises:
+            UnavailableError: if any is refused, belongs to no queue, or is unconfirmed. Some may have been taken.
+        """
+        exchange, routing_key = _route(delay)
+        channel = self._publishing
+        if channel is None or not channel.is_open:
+            channel = self._publishing = await self._open_channel()
+        try:
+            for start in range(0, len(message_ids), _CONFIRMS_IN_FLIGHT):
+                window = message_ids[start : start + _CONFIRMS_IN_FLIGHT]
+                await channel.ask(_publish(channel.raw, window, exchange, routing_key))
+        except UnavailableError:
+            # The next one opens a new channel, which declares what was missing.
+            self._publishing = None
+            await self._discard(channel)
+            raise
+
+    @asynccontextmanager
+    async def consume(self, prefetch: int) -> AsyncIterator["RabbitMQConsumer"]:
+        """Subscribe with manual acks on a channel of its own; see ``Broker``.
+
+        Raises:
+            UnavailableError: on entering, if the server cannot be reached or holds another topology.
+        """
+        channel = await self._open_channel()
+        consumer = RabbitMQConsumer(channel, prefetch)
+        self._consumers.add(consumer)
+        try:
+            # Before consuming: a limit that is set later does not hold for what is on its way by then.
+            await channel.ask(channel.raw.basic_qos(prefetch_count=prefetch))
+            await channel.ask(channel.raw.basic_consume(QUEUE, consumer.on_message, no_ack=False))
+            yield consumer
+        finally:
+            self._consumers.discard(consumer)
+            await consumer.leave()
+            await self._discard(channel)
+
+    async def stats(self) -> QueueStats:
+        """Count by what the server answers to the declarations.
+
+        AMQP does not tell what is unacked: that is what the consumers of this broker object hold, not the total.
+
+        Raises:
+            UnavailableError: if the server cannot be reached or holds another topology.
+        """
+        channel = await self._open_channel()
+        await self._discard(channel)
+        ready = channel.ready
+        return QueueStats(
+            ready=ready[QUEUE],
+            unacked=sum(consumer.unacked for consumer in self._consumers),
+            delayed=sum(ready[name] for name in RETRY_QUEUES.values()),
+            dead=ready[DEAD_LETTER_QUEUE],
+            consumers=channel.consumers,
+        )
+
+    async def check(self) -> None:
+        """Make sure that the server answers and holds our topology; see ``Broker``.
+
+        Raises:
+            UnavailableError: if it does not; the text says where and why.
+        """
+        await self.stats()
+
+    async def close(self) -> None:
+        """Close the connection, and with it every subscription; idempotent."""
+        self._closed = True
+        await self._drop_connection()
+
+    async def _open_channel(self) -> "_Channel":
+        """Open a channel, on a new connection if there is none, and declare the topology on it."""
+        try:
+            # The time limit includes the wait for others who try the same, or many of them would wait in turn.
+            async with asyncio.timeout(self._seconds), self._opening:
+                connection = await self._connect()
+                raw = await _answer(connection.channel(), self._where, self._seconds)
+                channel = _Channel(cast("aiormq.Channel", raw), self._where, self._seconds)
+                await channel.declare_topology()
+                return channel
+        except TimeoutError:
+            await self._drop_connection()
+            raise UnavailableError("queue", f"{self._where} did not answer within {self._seconds:g} s") from None
+
+    async def _connect(self) -> AbstractConnection:
+        if self._closed:
+            raise UnavailableError("queue", f"the connection to {self._where} has been closed")
+        if self._connection is None or not self._connection.is_opened:
+            connecting = aiormq.connect(self._url, client_properties={"connection_name": "birthday"})
+            self._connection = await _answer(connecting, self._where, self._seconds)
+            log.info("broker.connected", where=self._where)
+        return self._connection
+
+    async def _discard(self, channel: "_Channel") -> None:
+        """Close a channel. If that gets no answer, nothing on this connection does."""
+        if not await _close(channel.raw.close()) and channel.raw.connection is self._connection:
+            await self._drop_connection()
+
+    async def _drop_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await _close(connection.close())
+
+
+class RabbitMQConsumer:
+    """A ``Consumer`` on a channel of its own. It ends with the channel, or when the server cancels it."""
+
+    def __init__(self, channel: "_Channel", prefetch: int) -> None:
+        """Watch the channel; ``RabbitMQBroker.consume`` subscribes."""
+        self._channel = channel
+        self._prefetch = prefetch
+        self._inbox = Inbox()
+        self._window = _Window(prefetch)
+        self._acking = asyncio.Lock()
+        channel.raw.on_consumer_cancel_callbacks.add(self._on_cancelled)
+        channel.closing.add_done_callback(self._on_closed)
+
+    @property
+    def unacked(self) -> int:
+        """How many deliveries the server waits for."""
+        return len(self._window)
+
+    async def receive(self, most: int, wait: float) -> list[Delivery]:
+        """Take what has been delivered; see ``Consumer``.
+
+        Raises:
+            UnavailableError: once the subscription is over.
+        """
+        # What is acked behind the low watermark has left no room yet: there is nothing more to wait for.
+        handed_out = len(self._window) - len(self._inbox)
+        return await self._inbox.take(max(1, min(most, self._prefetch - handed_out)), wait)
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Settle these, as soon as one ack can settle many; see ``Consumer``.
+
+        Raises:
+            UnavailableError: once the subscription is over.
+        """
+        await self._settle(finished=[delivery.tag for delivery in deliveries])
+
+    async def reject(self, deliveries: Sequence[Delivery]) -> None:
+        """Dead-letter these at once, each by itself, with ``x-death`` telling the reason ``rejected``.
+
+        Raises:
+            UnavailableError: once the subscription is over.
+        """
+        await self._settle(rejected=[delivery.tag for delivery in deliveries])
+
+    async def leave(self) -> None:
+        """Settle what is finished and end. The server takes back everything else when the channel closes."""
+        with suppress(UnavailableError):
+            self._inbox.check()
+            await self._channel.ask(self._send((), self._window.rest(), None))
+        self._inbox.fail("this subscription has ended")
+
+    async def on_message(self, message: DeliveredMessage) -> None:
+        """Take in what the server delivers."""
+        tag = message.delivery_tag or 0
+        self._window.open(tag)
+        self._inbox.put(Delivery(tag, decode_payload(message.body), bool(message.redelivered), message.body))
+
+    async def _settle(self, *, finished: Sequence[int] = (), rejected: Sequence[int] = ()) -> None:
+        # In turn: an ack for all up to a tag that a later ack has covered already would be an error.
+        async with self._acking:
+            self._inbox.check()
+            rejects, singles, up_to = self._window.settle(finished, rejected)
+            try:
+                await self._channel.ask(self._send(rejects, singles, up_to))
+            except BaseException:
+                # The window takes for told what may not have been; a later ack would cover a lost reject.
+                self._inbox.fail("an ack to the queue was interrupted")
+                raise
+
+    async def _send(self, rejects: Iterable[int], singles: Iterable[int], up_to: int | None) -> None:
+        """Tell the server. Rejects come first, since what comes last settles everything before it."""
+        raw = self._channel.raw
+        for tag in rejects:
+            await raw.basic_reject(tag, requeue=False, wait=False)
+        for tag in singles:
+            await raw.basic_ack(tag, wait=False)
+        if up_to is not None:
+            await raw.basic_ack(up_to, multiple=True, wait=False)
+
+    def _on_cancelled(self, _: object) -> None:
+        self._inbox.fail(f"{self._channel.where} cancelled the subscription: queue {QUEUE} was deleted or moved")
+
+    def _on_closed(self, _: object) -> None:
+        self._inbox.fail(f"{self._channel.where}: {self._channel.loss}")
+
+
+class _Window:
+    """The delivery tags of one channel, which count from 1, and what the server knows about them.
+
+    One ack tells it of everything up to the low watermark, below which all is done. What is done above that waits,
+    until half of the prefetch does: then it is told one by one, or one slow message would stop the deliveries.
+    """
+
+    def __init__(self, prefetch: int) -> None:
+        """Start before the first tag."""
+        self._crowd = max(1, prefetch // 2)
+        self._last = 0
+        self._low = 0
+        self._finished: set[int] = set()
+        self._told: set[int] = set()
+
+    def __len__(self) -> int:
+        return self._last - self._low - len(self._told)
+
+    def open(self, tag: int) -> None:
+        """Note a delivery."""
+        self._last = tag
+
+    def settle(self, finished: Sequence[int], rejected: Sequence[int]) -> tuple[list[int], list[int], int | None]:
+        """Return what to reject, what to ack one by one, and up to where to ack everything, if anywhere."""
+        rejects = [tag for tag in rejected if self._is_open(tag)]
+        self._told.update(rejects)
+        self._finished.update(tag for tag in finished if self._is_open(tag))
+        up_to = None
+        while (tag := self._low + 1) in self._told or tag in self._finished:
+            self._low = tag
+            if tag in self._finished:
+                # It must be a tag that the server still waits for.
+                up_to = tag
+            self._finished.discard(tag)
+            self._told.discard(tag)
+        singles = self.rest() if len(self._finished) >= self._crowd else []
+        return rejects, singles, up_to
+
+    def rest(self) -> list[int]:
+        """Return what is finished and the server does not know yet; from now on it counts as told."""
+        rest = sorted(self._finished)
+        self._told.update(rest)
+        self._finished.clear()
+        return rest
+
+    def _is_open(self, tag: int) -> bool:
+        return tag > self._low and tag not in self._told and tag not in self._finished
+
+
+class _Channel:
+    """An open channel on which every exchange ends in time, with an answer or an ``UnavailableError``."""
+
+    def __init__(self, raw: aiormq.Channel, where: str, seconds: float) -> None:
+        """Watch an open aiormq channel: left alone, it can die and keep its callers waiting for ever."""
+        self.raw = raw
+        self.where = where
+        self.closing = raw.closing
+        self.ready: dict[str, int] = {}
+        self.consumers = 0
+        self._seconds = seconds
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be used, as far as is known here."""
+        return not self.raw.is_closed and self.raw.connection.is_opened
+
+    @property
+    def loss(self) -> str:
+        """Why it closed."""
+        return _reason(self.closing)
+
+    async def ask(self, operation: Coroutine[Any, Any, T]) -> T:
+        """Do something on this channel.
+
+        Raises:
+            UnavailableError: if it fails, takes too long, or the channel closes meanwhile.
+        """
+        return await _answer(operation, self.where, self._seconds, self.closing)
+
+    async def declare_topology(self) -> None:
+        """Declare all exchanges and queues, which changes nothing where they exist, and note how full they are.
+
+        Raises:
+            UnavailableError: also if something of that name exists with other properties; the text says what to do.
+        """
+        for exchange in (EXCHANGE, DEAD_LETTER_EXCHANGE):
+            operation = self.raw.exchange_declare(exchange, exchange_type="direct", durable=True)
+            await self._declare(f"exchange {exchange}", operation)
+        for queue, arguments in _QUEUE_ARGUMENTS.items():
+            declared = await self._declare(
+                f"queue {queue}", self.raw.queue_declare(queue, durable=True, arguments=arguments)
+            )
+            self.ready[queue] = declared.message_count or 0
+            self.consumers = declared.consumer_count or 0 if queue == QUEUE else self.consumers
+        await self.ask(self.raw.queue_bind(QUEUE, EXCHANGE, QUEUE))
+        await self.ask(self.raw.queue_bind(DEAD_LETTER_QUEUE, DEAD_LETTER_EXCHANGE, DEAD_LETTER_QUEUE))
+
+    async def _declare(self, what: str, operation: Coroutine[Any, Any, T]) -> T:
+        try:
+            return await self.ask(operation)
+        except UnavailableError as error:
+            if not isinstance(error.__cause__, aiormq.ChannelPreconditionFailed):
+                raise
+            raise UnavailableError(
+                "queue",
+                f"{what} in {self.where} exists with other properties than ours ({error.__cause__}); empty and delete "
+                "it, and it is declared again as it should be, or give RABBITMQ_URL a virtual host of its own",
+            ) from error.__cause__
+
+
+def _route(delay: timedelta) -> tuple[str, str]:
+    """Return exchange and routing key for a message that shall be consumed after ``delay``, or a little earlier."""
+    if delay <= timedelta():
+        return EXCHANGE, QUEUE
+    rung = max((rung for rung in RETRY_QUEUES if rung <= delay), default=min(RETRY_QUEUES))
+    return "", RETRY_QUEUES[rung]
+
+
+async def _publish(raw: aiormq.Channel, message_ids: Sequence[UUID], exchange: str, routing_key: str) -> None:
+    """Write all, then wait for all confirms: the first refusal or return is raised."""
+    await asyncio.gather(
+        *(
+            raw.basic_publish(
+                encode_payload(message_id),
+                exchange=exchange,
+                routing_key=routing_key,
+                # aiormq writes into the properties: each message needs its own.
+                properties=aiormq.spec.Basic.Properties(delivery_mode=2),
+                mandatory=True,
+                wait=False,
+            )
+            for message_id in message_ids
+        )
+    )
+
+
+async def _answer(
+    operation: Coroutine[Any, Any, T], where: str, seconds: float, closing: asyncio.Future[Any] | None = None
+) -> T:
+    """Return what ``operation`` does, as long as it does it within ``seconds`` and before ``closing`` is done.
+
+    aiormq tells of a lost connection with errors of its own, RuntimeError, OSError, CancelledError (which must not pass
+    for our own) or plain Exception, and some of its waits end with none at all. Here all of that becomes one thing.
+
+    Raises:
+        UnavailableError: if it does not; the cause is what aiormq raised.
+    """
+    task = asyncio.ensure_future(operation)
+    watched: set[asyncio.Future[Any]] = {task} if closing is None else {task, closing}
+    try:
+        await asyncio.wait(watched, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        # Not awaited: it may be stuck in a place that takes no cancellation.
+        task.cancel()
+    ended = task if task.done() else closing
+    if ended is None or not ended.done():
+        raise UnavailableError("queue", f"{where} did not answer within {seconds:g} s")
+    if ended is task and not task.cancelled() and task.exception() is None:
+        return task.result()
+    cause = None if ended.cancelled() else ended.exception()
+    raise UnavailableError("queue", f"{where}: {_reason(ended)}") from cause
+
+
+def _reason(ended: asyncio.Future[Any]) -> str:
+    error = None if ended.cancelled() else ended.exception()
+    return str(error or "") or "the connection was closed"
+
+
+async def _close(closing: Coroutine[Any, Any, None]) -> bool:
+    """Wait a little for something to close, and say whether it has. If not, it goes on: a cancelled one stays open."""
+    task = asyncio.ensure_future(closing)
+    await asyncio.wait({task}, timeout=_CLOSE_SECONDS)
+    return task.done() and (task.cancelled() or task.exception() is None)

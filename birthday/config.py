@@ -1,0 +1,347 @@
+"""Every setting, read from the environment here and nowhere else, and checked before anything starts.
+
+Relations between settings are validated here too. ``birthday check`` and the README list what this module defines.
+"""
+
+import ipaddress
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from enum import StrEnum
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit, urlunsplit
+
+from croniter import croniter
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from birthday.core.occasion import LeapDay, Rules
+from birthday.core.retry import RetryPolicy
+from birthday.errors import ConfigurationError
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
+_UNIT_SECONDS = {"ms": 0.001, "s": 1, None: 1, "m": 60, "h": 3600, "d": 86400}
+_RATE = re.compile(r"(\d+)(?:/s)?")
+_API_KEY = re.compile(r"([A-Za-z0-9_.-]+):([0-9a-fA-F]{64}):(read|write|admin)")
+
+
+class Role(StrEnum):
+    """What one process may do; any mix is possible."""
+
+    API = "api"
+    SCHEDULER = "scheduler"
+    WORKER = "worker"
+
+
+class Scope(StrEnum):
+    """What an API key may do: read; read and change users; all of that and handle messages."""
+
+    READ = "read"
+    WRITE = "write"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A client of the API. The key itself is known to the client alone; ``digest`` is its SHA-256 in hex."""
+
+    name: str
+    digest: str
+    scope: Scope
+
+
+def parse_duration(value: object) -> timedelta:
+    """Return the duration that a number of seconds or text such as ``500ms``, ``30s``, ``10m``, ``48h`` means."""
+    if isinstance(value, timedelta):
+        return value
+    match = _DURATION.fullmatch(str(value).strip().lower())
+    if not match:
+        raise ValueError("a duration is accepted: seconds as a plain number, or 500ms, 30s, 10m, 48h, 7d")
+    try:
+        return timedelta(seconds=float(match[1]) * _UNIT_SECONDS[match[2]])
+    except OverflowError:
+        raise ValueError("a duration of at most 999999999d is accepted") from None
+
+
+def _positive(value: timedelta) -> timedelta:
+    if value <= timedelta():
+        raise ValueError("a duration greater than 0 is accepted")
+    return value
+
+
+def _parse_time_of_day(value: object) -> time:
+    if isinstance(value, time):
+        return value
+    match = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?", str(value).strip())
+    if not match:
+        raise ValueError("a local time of day is accepted, from 00:00 to 23:59, such as 09:00")
+    return time(int(match[1]), int(match[2]), int(match[3] or 0))
+
+
+def _parse_cron(value: str) -> str:
+    if len(value.split()) != 5 or not croniter.is_valid(value):
+        raise ValueError("a cron expression of five fields is accepted, such as */5 * * * *")
+    return value
+
+
+def _parse_rate(value: object) -> int:
+    match = _RATE.fullmatch(str(value).strip())
+    if not match:
+        raise ValueError("requests per second are accepted, such as 50/s, or 0 for no limit")
+    return int(match[1])
+
+
+def _parse_roles(value: object) -> frozenset[Role]:
+    if isinstance(value, (set, frozenset)):
+        return frozenset(Role(role) for role in value)
+    names = [name.strip() for name in str(value).split(",")]
+    if not set(names) <= {role.value for role in Role}:
+        raise ValueError("a comma-separated list of api, scheduler and worker is accepted")
+    return frozenset(Role(name) for name in names)
+
+
+def _parse_api_keys(value: object) -> tuple[ApiKey, ...]:
+    if isinstance(value, tuple):
+        return value
+    keys = []
+    for entry in str(value).split(","):
+        match = _API_KEY.fullmatch(entry.strip())
+        if not match:
+            # The entry may be a key in clear by mistake: it is not repeated in the error.
+            raise ValueError(
+                "comma-separated name:sha256hex:scope entries are accepted, with the SHA-256 of the key as 64 hex "
+                "digits and a scope of read, write or admin"
+            )
+        keys.append(ApiKey(match[1], match[2].lower(), Scope(match[3])))
+    return tuple(keys)
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+PositiveDuration = Annotated[Duration, BeforeValidator(lambda value: _positive(parse_duration(value)))]
+Cron = Annotated[str, BeforeValidator(_parse_cron)]
+
+
+class Settings(BaseSettings):
+    """The settings of one process. Each field is the environment variable of the same name in capitals."""
+
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True, validate_default=False
+    )
+
+    database_url: SecretStr | None = None
+    database_pool_min: int = Field(default=2, ge=0, le=1000)
+    database_pool_max: int = Field(default=20, ge=2, le=1000)
+    rabbitmq_url: SecretStr | None = None
+    message_service_url: str | None = None
+    message_service_api_key: SecretStr | None = None
+    message_service_timeout: PositiveDuration = timedelta(seconds=10)
+    host: str = "127.0.0.1"
+    port: int = Field(default=3000, ge=0, le=65535)
+    role: Annotated[frozenset[Role], NoDecode, BeforeValidator(_parse_roles)] = frozenset(Role)
+    worker_concurrency: int = Field(default=100, ge=1, le=10_000)
+    send_at: Annotated[time, BeforeValidator(_parse_time_of_day)] = time(9)
+    leap_day: LeapDay = LeapDay.FEB28
+    catch_up_window: PositiveDuration = timedelta(hours=48)
+    plan_horizon: PositiveDuration = timedelta(hours=48)
+    cron_plan: Cron = "*/5 * * * *"
+    cron_recover: Cron = "* * * * *"
+    cron_retention: Cron = "30 2 * * *"
+    max_attempts: int = Field(default=5, ge=1, le=1000)
+    retry_base_delay: PositiveDuration = timedelta(seconds=2)
+    retry_max_delay: PositiveDuration = timedelta(minutes=10)
+    circuit_breaker_failure_threshold: int = Field(default=20, ge=1)
+    circuit_breaker_reset_timeout: PositiveDuration = timedelta(seconds=30)
+    retention_days: int = Field(default=90, ge=1, le=36_500)
+    api_keys: Annotated[tuple[ApiKey, ...], NoDecode, BeforeValidator(_parse_api_keys)] = ()
+    rate_limit: Annotated[int, BeforeValidator(_parse_rate)] = 0
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] | None = None
+    log_file: Path | None = None
+    shutdown_timeout: PositiveDuration = timedelta(seconds=30)
+    birthday_data_dir: Path = Path(".birthday")
+
+    @field_validator("log_level", "log_format", "leap_day", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        lowered = value.lower() if isinstance(value, str) else value
+        return "warning" if lowered == "warn" else lowered
+
+    @field_validator("database_url", "rabbitmq_url", "message_service_url", mode="after")
+    @classmethod
+    def _check_url(cls, value: SecretStr | str | None, info: ValidationInfo) -> SecretStr | str | None:
+        schemes = {
+            "database_url": ("postgresql", "postgres"),
+            "rabbitmq_url": ("amqp", "amqps"),
+            "message_service_url": ("http", "https"),
+        }[str(info.field_name)]
+        if value is None:
+            return value
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if urlsplit(text).scheme not in schemes:
+            raise ValueError(f"a URL that starts with {schemes[0]}:// is accepted")
+        return value
+
+    @property
+    def rules(self) -> Rules:
+        """What this installation decides about birthdays."""
+        return Rules(send_at=self.send_at, leap_day=self.leap_day)
+
+    @property
+    def retry(self) -> RetryPolicy:
+        """How attempts of one message follow each other."""
+        return RetryPolicy(self.max_attempts, self.retry_base_delay, self.retry_max_delay)
+
+    @model_validator(mode="after")
+    def _check_relations(self) -> Self:
+        for problem in self._contradictions():
+            raise ValueError(problem)
+        return self
+
+    def _contradictions(self) -> Iterator[str]:
+        if self.database_pool_min > self.database_pool_max:
+            yield (
+                f"DATABASE_POOL_MIN={self.database_pool_min} and DATABASE_POOL_MAX={self.database_pool_max} contradict "
+                "each other: a minimum that is not above the maximum is accepted"
+            )
+        if self.retry_base_delay > self.retry_max_delay:
+            yield (
+                f"RETRY_BASE_DELAY={show_duration(self.retry_base_delay)} and "
+                f"RETRY_MAX_DELAY={show_duration(self.retry_max_delay)} contradict each other: a base that is not "
+                "above the maximum is accepted"
+            )
+        gap = _longest_gap(self.cron_plan)
+        if gap > self.plan_horizon:
+            yield (
+                f"CRON_PLAN='{self.cron_plan}' and PLAN_HORIZON={show_duration(self.plan_horizon)} contradict each "
+                f"other: the planner would pause for up to {show_duration(gap)}; a horizon of at least that is accepted"
+            )
+        if Role.API in self.role and not self.api_keys and not is_loopback(self.host):
+            yield (
+                f"HOST={self.host} without API_KEYS would let anybody use the API: set API_KEYS to "
+                "name:sha256hex:scope entries, or HOST to a loopback address such as 127.0.0.1"
+            )
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether only this machine can reach a listener on ``host``."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def show_duration(value: timedelta) -> str:
+    """Return a duration the way the settings take it: ``48h``, ``10m``, ``2s``, ``500ms``."""
+    milliseconds = round(value.total_seconds() * 1000)
+    for unit, size in (("h", 3_600_000), ("m", 60_000), ("s", 1000)):
+        if milliseconds and milliseconds % size == 0:
+            return f"{milliseconds // size}{unit}"
+    return f"{milliseconds}ms"
+
+
+def mask_url(url: str) -> str:
+    """Return a URL without its password and query, fit for a log line."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    user = f"{parts.username}:***@" if parts.password else f"{parts.username}@" if parts.username else ""
+    return urlunsplit((parts.scheme, f"{user}{host}", parts.path, "", ""))
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the environment; ``overrides`` (flags of the command line) win over it.
+
+    Raises:
+        ConfigurationError: one line for each bad value, with the variable, the value and what is accepted.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_explain(error, given))) from None
+
+
+def _explain(error: ValidationError, given: dict[str, object]) -> Iterator[str]:
+    for problem in error.errors(include_url=False, include_input=False):
+        reason = _reason(problem["type"], problem["msg"], problem.get("ctx", {}))
+        if not problem["loc"]:
+            yield reason
+            continue
+        name = str(problem["loc"][0])
+        yield f"{name.upper()}={_shown_value(name, given)}: {reason}"
+
+
+def _shown_value(name: str, given: dict[str, object]) -> str:
+    value = str(given.get(name) or os.environ.get(name.upper()) or os.environ.get(name) or "")
+    if name in {"message_service_api_key", "api_keys"}:
+        return "***"
+    return mask_url(value) if name.endswith("_url") and "@" in value else f"'{value}'"
+
+
+def _reason(kind: str, message: str, context: dict[str, Any]) -> str:
+    if kind == "value_error":
+        return message.removeprefix("Value error, ")
+    if kind in {"int_parsing", "int_from_float", "int_type"}:
+        return "a whole number is accepted"
+    if kind == "greater_than_equal":
+        return f"a number of at least {context['ge']} is accepted"
+    if kind == "less_than_equal":
+        return f"a number of at most {context['le']} is accepted"
+    if kind in {"literal_error", "enum"}:
+        return f"{context['expected']} is accepted"
+    return message
+
+
+def _longest_gap(expression: str) -> timedelta:
+    ticks = croniter(expression, datetime(2028, 1, 1, tzinfo=UTC))
+    instants = [ticks.get_next(datetime) for _ in range(50)]
+    return max(later - earlier for earlier, later in pairwise(instants))
+
+
+@dataclass(frozen=True, slots=True)
+class EffectiveSetting:
+    """One setting as it is in force, fit to be shown: secrets are masked."""
+
+    variable: str
+    value: str
+    is_set: bool
+
+
+def effective_settings(settings: Settings) -> list[EffectiveSetting]:
+    """Return every setting with the value in force and whether it was set, in the order of the README."""
+    return [
+        EffectiveSetting(name.upper(), _show(getattr(settings, name)), name in settings.model_fields_set)
+        for name in Settings.model_fields
+    ]
+
+
+def _show(value: object) -> str:
+    match value:
+        case None:
+            return "-"
+        case SecretStr():
+            text = value.get_secret_value()
+            return mask_url(text) if "://" in text else "***"
+        case timedelta():
+            return show_duration(value)
+        case time():
+            return value.isoformat("minutes" if value.second == 0 else "seconds")
+        case frozenset():
+            return ",".join(role for role in Role if role in value)
+        case tuple():
+            return ",".join(f"{key.name}:***:{key.scope}" for key in value) or "-"
+        case _:
+            return mask_url(str(value)) if "://" in str(value) else str(value)

@@ -1,0 +1,284 @@
+"""One database cluster: making it, starting and stopping its server, and telling whether that runs.
+
+``start`` and ``stop`` are for whoever holds the start lock of the data directory: one process at a time.
+"""
+
+import asyncio
+import hashlib
+import os
+import pwd
+import shutil
+import signal
+import tempfile
+from contextlib import suppress
+from enum import Enum, auto
+from pathlib import Path
+from typing import Final, Self
+from urllib.parse import quote
+
+import asyncpg
+import structlog
+
+from birthday.embedded.process import exists, read_arguments, run, start_detached, tail
+from birthday.embedded.programs import Account, Programs, choose_programs
+from birthday.errors import UnavailableError
+
+log = structlog.get_logger()
+
+DATABASE: Final = "birthday_scheduler"
+START_SECONDS: Final = 120.0
+"""The longest that making a cluster, or recovering it after a crash, may take."""
+STOP_SECONDS: Final = 30.0
+_STOP_AT_ONCE_SECONDS: Final = 10.0
+_POLL_SECONDS: Final = 0.03
+
+_PORT: Final = 5432
+_SOCKET: Final = f".s.PGSQL.{_PORT}"
+# A socket's address has room for 104 bytes on macOS and 108 on Linux, of which the last is NUL.
+_SOCKET_PATH_BYTES: Final = 103
+_KEEP_LOG_BYTES: Final = 10_000_000
+
+_SETTINGS: Final = {
+    "listen_addresses": "",
+    "port": str(_PORT),
+    "max_connections": "200",
+    "shared_buffers": "128MB",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    # The program is told what is wrong with a statement; here it would only put e-mail addresses into a file.
+    "log_min_messages": "log",
+    "log_checkpoints": "off",
+}
+_NOT_DURABLE: Final = {"fsync": "off"}
+
+
+class _State(Enum):
+    READY = auto()
+    BUSY = auto()
+    ABSENT = auto()
+
+
+class Cluster:
+    """A database cluster in a data directory, and the server that runs on it."""
+
+    def __init__(self, data_dir: Path, programs: Programs, user: str, *, durable: bool) -> None:
+        """Know where everything is; nothing is made or started yet. ``user`` is whom the server admits: ourselves."""
+        self._data_dir = data_dir
+        self._directory = data_dir / "postgres"
+        self._log_path = data_dir / "postgres.log"
+        self._sockets = _socket_directory(self._directory)
+        self._programs = programs
+        self._user = user
+        self._durable = durable
+
+    @classmethod
+    async def open(cls, data_dir: Path, bin_dir: Path, *, durable: bool = True) -> Self:
+        """Return the cluster of ``data_dir``, an existing absolute path, to be run with the programs in ``bin_dir``.
+
+        Without ``durable`` it is quicker, survives the crash of a process, and is lost when the machine crashes.
+
+        Raises:
+            UnavailableError: if the programs cannot be run.
+        """
+        try:
+            user = pwd.getpwuid(os.geteuid()).pw_name
+        except KeyError:
+            raise UnavailableError(
+                "database", f"PostgreSQL needs a user with a name, and {os.geteuid()} has none: set DATABASE_URL"
+            ) from None
+        owner = None
+        with suppress(FileNotFoundError):
+            status = (data_dir / "postgres").stat()
+            owner = Account(status.st_uid, status.st_gid)
+        return cls(data_dir, await choose_programs(bin_dir, data_dir, owner), user, durable=durable)
+
+    def dsn(self, database: str = DATABASE) -> str:
+        """Return the URL of ``database``, for asyncpg and psql alike. It has no secret, and a shell needs no quotes."""
+        return f"postgresql://{quote(self._user, safe='')}@{quote(str(self._sockets), safe='')}:{_PORT}/{database}"
+
+    async def start(self) -> None:
+        """Return once the server takes connections: one that runs already, or one that is started now.
+
+        Raises:
+            UnavailableError: if it does not; with the end of the server's log.
+        """
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                if await self._attach():
+                    return
+                if not self._directory.exists():
+                    await self._make()
+                self._check_version()
+                await self._launch()
+        except TimeoutError as error:
+            raise UnavailableError(
+                "database",
+                f"PostgreSQL in {self._directory} takes no connections after {START_SECONDS:g} s (process id "
+                f"{await self.server_pid()}); its log is {self._log_path}",
+            ) from error
+        except OSError as error:
+            raise UnavailableError("database", f"cannot use the data directory {self._data_dir}: {error}") from error
+
+    async def stop(self) -> None:
+        """Stop the server if it runs, whoever is connected; without a shutdown checkpoint if it takes too long.
+
+        Raises:
+            UnavailableError: if it goes on running.
+        """
+        pid = await self.server_pid()
+        if pid is None:
+            return
+        for how, patience in ((signal.SIGINT, STOP_SECONDS), (signal.SIGQUIT, _STOP_AT_ONCE_SECONDS)):
+            if await self._signal(pid, how, patience):
+                log.info("database.stopped", pid=pid)
+                if self._sockets != self._directory:
+                    shutil.rmtree(self._sockets, ignore_errors=True)
+                return
+        raise UnavailableError("database", f"PostgreSQL in {self._directory} (process id {pid}) does not stop")
+
+    async def is_gone(self) -> bool:
+        """Say whether no server runs, not even one that is on its way up or down."""
+        return await self.server_pid() is None and await self._state() is _State.ABSENT
+
+    async def server_pid(self) -> int | None:
+        """Return the process id of the server, or None if it does not run.
+
+        The file that names it outlives a server that was killed, and the id may be somebody else's by then.
+        """
+        try:
+            pid = int((self._directory / "postmaster.pid").read_text().partition("\n")[0])
+        except (FileNotFoundError, ValueError):
+            return None
+        return pid if await self._is_server(pid) else None
+
+    async def _signal(self, pid: int, how: signal.Signals, patience: float) -> bool:
+        with suppress(ProcessLookupError):
+            os.kill(pid, how)
+        try:
+            async with asyncio.timeout(patience):
+                while await self._is_server(pid):  # noqa: ASYNC110 - the end of another process is no event here
+                    await asyncio.sleep(_POLL_SECONDS)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _is_server(self, pid: int) -> bool:
+        return b"-D %s " % os.fsencode(self._directory) in await read_arguments(pid)
+
+    async def _state(self) -> _State:
+        try:
+            connection = await asyncpg.connect(self.dsn("postgres"), timeout=5)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return _State.ABSENT
+        except (OSError, asyncpg.OperatorInterventionError, asyncpg.PostgresConnectionError):
+            return _State.BUSY
+        except asyncpg.PostgresError as error:
+            raise UnavailableError("database", f"PostgreSQL in {self._directory} refuses us: {error}") from error
+        await connection.close()
+        return _State.READY
+
+    async def _attach(self) -> bool:
+        while (state := await self._state()) is not _State.READY:
+            # One that is on its way up or down is waited for.
+            if state is _State.ABSENT and await self.server_pid() is None:
+                return False
+            await asyncio.sleep(_POLL_SECONDS)
+        log.info("database.attached", dsn=self.dsn(), pid=await self.server_pid())
+        return True
+
+    async def _make(self) -> None:
+        """Make the cluster under another name first, so that one whose making was interrupted is never used."""
+        log.info("database.initialising", directory=str(self._directory))
+        for leftover in self._data_dir.glob("postgres.new-*"):
+            await asyncio.to_thread(shutil.rmtree, leftover, ignore_errors=True)
+        staging = Path(tempfile.mkdtemp(prefix="postgres.new-", dir=self._data_dir))
+        try:
+            self._give(staging)
+            options = ["--encoding=UTF8", "--locale=C", "--auth-local=peer", "--auth-host=reject"]
+            if not self._durable:
+                options.append("--no-sync")
+            initdb = self._programs.command("initdb", "-D", staging, "-U", self._user, *options)
+            await run(initdb, "initdb", START_SECONDS)
+            single = self._programs.command("postgres", "--single", "-D", staging, "-c", "exit_on_error=on", "postgres")
+            await run(single, "postgres --single", START_SECONDS, f"CREATE DATABASE {DATABASE}\n")
+            _rename_durably(staging, self._directory)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
+
+    def _check_version(self) -> None:
+        try:
+            made_by = (self._directory / "PG_VERSION").read_text().strip()
+        except FileNotFoundError:
+            raise UnavailableError(
+                "database",
+                f"{self._directory} is not a database cluster: remove it, or set BIRTHDAY_DATA_DIR to something else",
+            ) from None
+        if made_by != self._programs.major:
+            raise UnavailableError(
+                "database",
+                f"{self._directory} was made by PostgreSQL {made_by}, and {self._programs.directory} has PostgreSQL "
+                f"{self._programs.major}: install {made_by}, or move the data with pg_dump or pg_upgrade",
+            )
+
+    async def _launch(self) -> None:
+        while True:
+            self._clear()
+            log_start = self._log_path.stat().st_size if self._log_path.exists() else 0
+            pid = await start_detached(self._server_command(), "postgres", self._log_path)
+            while exists(pid):
+                if await self._state() is _State.READY:
+                    log.info("database.started", dsn=self.dsn(), pid=pid, programs=str(self._programs.directory))
+                    return
+                await asyncio.sleep(_POLL_SECONDS)
+            wrote = self._log_path.read_bytes()[log_start:]
+            # The server processes of a postmaster that was killed need a moment to notice.
+            if b"pre-existing shared memory block" not in wrote:
+                raise UnavailableError("database", f"PostgreSQL in {self._directory} does not start: {tail(wrote)}")
+            await asyncio.sleep(_POLL_SECONDS)
+
+    def _server_command(self) -> list[str]:
+        settings = _SETTINGS | {"unix_socket_directories": '"' + str(self._sockets).replace('"', '""') + '"'}
+        if not self._durable:
+            settings |= _NOT_DURABLE
+        libraries = self._programs.directory.parent / "lib"
+        if any((libraries / place / "pg_stat_statements.so").exists() for place in ("", "postgresql")):
+            settings["shared_preload_libraries"] = "pg_stat_statements"
+        flags = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        return self._programs.command("postgres", "-D", self._directory, *flags)
+
+    def _clear(self) -> None:
+        """Remove what a server that was killed has left, and make room for the socket."""
+        (self._directory / "postmaster.pid").unlink(missing_ok=True)
+        if self._sockets != self._directory:
+            with suppress(FileExistsError):
+                self._sockets.mkdir(mode=0o700)
+                self._give(self._sockets)
+            if self._sockets.stat(follow_symlinks=False).st_uid != self._programs.account.uid:
+                raise UnavailableError("database", f"{self._sockets} belongs to another user: remove it")
+        for name in (_SOCKET, f"{_SOCKET}.lock"):
+            (self._sockets / name).unlink(missing_ok=True)
+        if self._log_path.exists() and self._log_path.stat().st_size > _KEEP_LOG_BYTES:
+            self._log_path.replace(self._log_path.with_suffix(".log.old"))
+
+    def _give(self, path: Path) -> None:
+        account = self._programs.account
+        if account.uid != os.geteuid():
+            os.chown(path, account.uid, account.gid)
+
+
+def _socket_directory(directory: Path) -> Path:
+    """Return where the server's socket is: in the cluster, unless the address of a socket has no room for that."""
+    fits = len(os.fsencode(directory / _SOCKET)) <= _SOCKET_PATH_BYTES
+    # A comma separates directories for the client.
+    if fits and "," not in str(directory):
+        return directory
+    return Path("/tmp") / f"birthday-{hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]}"  # noqa: S108
+
+
+def _rename_durably(path: Path, target: Path) -> None:
+    path.rename(target)
+    descriptor = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

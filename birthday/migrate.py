@@ -1,0 +1,279 @@
+"""The migration runner: numbered SQL files in ``schema/``, applied in order, each in a transaction of its own.
+
+``NNNN_name.up.sql`` makes a change and ``NNNN_name.down.sql`` takes it back; neither has BEGIN or COMMIT. What has been
+applied stands in the table ``schema_migrations``. Several runners may start at once: they take turns under an advisory
+lock, which PostgreSQL releases when the session that holds it ends, however it ends. So ``connection`` leads to
+PostgreSQL itself, or through a pooler that keeps sessions.
+
+The program runs on a schema that is newer than itself, with a warning: a deployment is rolled back without its schema,
+because each migration leaves the program before it working.
+"""
+
+import hashlib
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import asyncpg
+import structlog
+from asyncpg.pool import PoolConnectionProxy
+
+from birthday.errors import BirthdayError
+
+log = structlog.get_logger()
+
+Connection: TypeAlias = asyncpg.Connection | PoolConnectionProxy
+
+LOCK_SECONDS: Final = 60.0
+"""How long a runner waits for another one, unless it is told otherwise."""
+
+_LOCK_KEY: Final = int.from_bytes(b"birthday")
+_FILE_NAME: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.(up|down)\.sql")
+
+
+class MigrationError(BirthdayError):
+    """The schema is not, or cannot be brought to, what the program needs. The text names the migration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One numbered change of the schema, and how it is taken back."""
+
+    version: int
+    name: str
+    up: str
+    down: str
+
+    @property
+    def label(self) -> str:
+        """Its name as in the names of its files: ``0001_users_and_messages``."""
+        return _label(self.version, self.name)
+
+    @property
+    def checksum(self) -> str:
+        """The SHA-256 of what it does, in hex."""
+        return hashlib.sha256(self.up.encode()).hexdigest()
+
+
+class State(StrEnum):
+    """What a migration is to one database.
+
+    APPLIED   its change has been made
+    PENDING   its change is still to be made
+    CHANGED   its change was made, and the file says something else now
+    UNKNOWN   its change was made, by a newer program: there is no such file here
+    """
+
+    APPLIED = "applied"
+    PENDING = "pending"
+    CHANGED = "changed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Where one migration stands in one database. ``applied_at`` is None while it is pending."""
+
+    version: int
+    name: str
+    applied_at: datetime | None
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    name: str
+    checksum: str
+    applied_at: datetime
+
+
+def schema_directory() -> Traversable:
+    """Return the directory with the migrations: inside the package when installed, beside it in a checkout."""
+    installed = files("birthday") / "schema"
+    return installed if installed.is_dir() else Path(__file__).resolve().parent.parent / "schema"
+
+
+def load_migrations(directory: Traversable) -> list[Migration]:
+    """Read the migrations in ``directory``, in order.
+
+    Raises:
+        MigrationError: if a file is missing or misnamed, or the versions are not 1, 2, 3 and so on, each once.
+    """
+    texts: dict[tuple[int, str], dict[str, str]] = {}
+    for file in directory.iterdir():
+        if not file.name.endswith(".sql"):
+            continue
+        match = _FILE_NAME.fullmatch(file.name)
+        if not match:
+            raise MigrationError(f"schema/{file.name}: a name such as 0001_what_it_does.up.sql is accepted")
+        texts.setdefault((int(match[1]), match[2]), {})[match[3]] = file.read_text(encoding="utf-8")
+    if not texts:
+        raise MigrationError(f"there are no migrations in {directory}")
+    migrations = []
+    for expected, ((version, name), text) in enumerate(sorted(texts.items()), start=1):
+        label = _label(version, name)
+        if version != expected:
+            raise MigrationError(
+                f"schema/{label}: {expected:04} is expected here; versions have no gaps and occur once"
+            )
+        for direction in ("up", "down"):
+            if direction not in text:
+                raise MigrationError(f"schema/{label}.{direction}.sql is missing")
+        migrations.append(Migration(version, name, text["up"], text["down"]))
+    return migrations
+
+
+async def migrate(
+    connection: Connection, migrations: Sequence[Migration], now: datetime, *, patience: float = LOCK_SECONDS
+) -> list[Migration]:
+    """Apply what is pending and return it; ``now`` is remembered as the time. None of a failing migration remains.
+
+    Raises:
+        MigrationError: if one fails (those before it stay), if an applied one is unknown here, has changed or comes
+            after a pending one, or if another runner holds the lock for more than ``patience`` seconds.
+    """
+    async with _locked(connection, patience):
+        await connection.execute(
+            "CREATE TABLE IF NOT EXISTS schema_migrations (version integer PRIMARY KEY, name text NOT NULL, "
+            "checksum text NOT NULL, applied_at timestamptz NOT NULL)"
+        )
+        applied = await _read_applied(connection)
+        _check_order(_compare(migrations, applied))
+        done = [migration for migration in migrations if migration.version not in applied]
+        for migration in done:
+            async with _undoing(connection, migration, migration.up):
+                await connection.execute(migration.up)
+                await connection.execute(
+                    "INSERT INTO schema_migrations (version, name, checksum, applied_at) VALUES ($1, $2, $3, $4)",
+                    migration.version,
+                    migration.name,
+                    migration.checksum,
+                    now,
+                )
+            log.info("migration.applied", migration=migration.label)
+    return done
+
+
+async def rollback(
+    connection: Connection, migrations: Sequence[Migration], count: int = 1, *, patience: float = LOCK_SECONDS
+) -> list[Migration]:
+    """Take back the last ``count`` applied migrations, latest first, and return them.
+
+    A file that has changed since does not prevent it: this is how such a change is brought in.
+
+    Raises:
+        MigrationError: if one fails (those after it stay taken back), if this program does not know it, or if another
+            runner holds the lock for more than ``patience`` seconds.
+    """
+    known = {migration.version: migration for migration in migrations}
+    async with _locked(connection, patience):
+        applied = await _read_applied(connection)
+        last = sorted(applied, reverse=True)[:count]
+        for version in last:
+            if version not in known:
+                label = _label(version, applied[version].name)
+                raise MigrationError(f"migration {label} is of a newer program: take it back with that one")
+        for version in last:
+            async with _undoing(connection, known[version], known[version].down):
+                await connection.execute(known[version].down)
+                await connection.execute("DELETE FROM schema_migrations WHERE version = $1", version)
+            log.info("migration.rolled_back", migration=known[version].label)
+    return [known[version] for version in last]
+
+
+async def status(connection: Connection, migrations: Sequence[Migration]) -> list[Status]:
+    """Return where every migration stands that is known here or applied there, in order."""
+    return _compare(migrations, await _read_applied(connection))
+
+
+async def pending(connection: Connection, migrations: Sequence[Migration]) -> list[Migration]:
+    """Return what is still to be applied, in order."""
+    applied = await _read_applied(connection)
+    return [migration for migration in migrations if migration.version not in applied]
+
+
+async def check_schema(connection: Connection, migrations: Sequence[Migration]) -> None:
+    """Make sure that the program can run on this schema; warn if it is not exactly the program's own.
+
+    Raises:
+        MigrationError: if migrations are pending; the text names the command that applies them.
+    """
+    statuses = await status(connection, migrations)
+    missing = [_label(each.version, each.name) for each in statuses if each.state is State.PENDING]
+    if missing:
+        raise MigrationError(f"the database lacks {', '.join(missing)}: run `birthday migrate`")
+    for each in statuses:
+        if each.state in {State.CHANGED, State.UNKNOWN}:
+            log.warning("schema.differs", migration=_label(each.version, each.name), state=each.state)
+
+
+def _label(version: int, name: str) -> str:
+    return f"{version:04}_{name}"
+
+
+def _compare(migrations: Sequence[Migration], applied: Mapping[int, _Applied]) -> list[Status]:
+    statuses = {version: Status(version, row.name, row.applied_at, State.UNKNOWN) for version, row in applied.items()}
+    for migration in migrations:
+        row = applied.get(migration.version)
+        state = State.PENDING if not row else State.APPLIED if row.checksum == migration.checksum else State.CHANGED
+        statuses[migration.version] = Status(migration.version, migration.name, row.applied_at if row else None, state)
+    return [statuses[version] for version in sorted(statuses)]
+
+
+def _check_order(statuses: Sequence[Status]) -> None:
+    waiting = ""
+    for each in statuses:
+        label = _label(each.version, each.name)
+        if each.state is State.UNKNOWN:
+            raise MigrationError(f"the database has migration {label}, which this program does not know: it is newer")
+        if each.state is State.CHANGED:
+            raise MigrationError(
+                f"schema/{label}.up.sql has changed since it was applied at {each.applied_at:%Y-%m-%d %H:%M:%S} UTC: "
+                "restore the file, and add another migration for the change"
+            )
+        if each.state is State.PENDING:
+            waiting = waiting or label
+        elif waiting:
+            raise MigrationError(f"migration {label} has been applied, and {waiting}, which comes before it, has not")
+
+
+@asynccontextmanager
+async def _locked(connection: Connection, patience: float) -> AsyncIterator[None]:
+    try:
+        await connection.execute("SELECT pg_advisory_lock($1)", _LOCK_KEY, timeout=patience)
+    except TimeoutError as error:
+        raise MigrationError(
+            f"another process has been migrating this database for more than {patience:g} s: wait for it, or look for "
+            "its session in pg_locks, where locktype is advisory"
+        ) from error
+    try:
+        yield
+    finally:
+        if not connection.is_closed():
+            await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK_KEY)
+
+
+@asynccontextmanager
+async def _undoing(connection: Connection, migration: Migration, text: str) -> AsyncIterator[None]:
+    """Run the body in a transaction; what it did is undone when ``text`` of ``migration`` fails."""
+    try:
+        async with connection.transaction():
+            yield
+    except asyncpg.PostgresError as error:
+        line = text.count("\n", 0, int(error.position)) + 1 if error.position else None
+        where = f" in line {line}" if line else ""
+        raise MigrationError(f"migration {migration.label} failed{where}, and was undone: {error}") from error
+
+
+async def _read_applied(connection: Connection) -> dict[int, _Applied]:
+    if not await connection.fetchval("SELECT to_regclass('schema_migrations') IS NOT NULL"):
+        return {}
+    rows = await connection.fetch("SELECT version, name, checksum, applied_at FROM schema_migrations ORDER BY version")
+    return {row["version"]: _Applied(row["name"], row["checksum"], row["applied_at"]) for row in rows}

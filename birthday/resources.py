@@ -1,0 +1,176 @@
+"""What roles and commands share: database, queue and channel, opened as the settings say.
+
+Each is a context: whoever enters it owns the resource until the context ends. One that cannot be opened says which it
+is, where it was looked for, and why it failed.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TextIO
+
+import asyncpg
+
+from birthday.broker import Broker
+from birthday.broker.postgres import PostgresBroker
+from birthday.broker.rabbitmq import RabbitMQBroker
+from birthday.channel import Channel
+from birthday.channel.console import ConsoleChannel
+from birthday.channel.http import HttpChannel, open_session
+from birthday.clock import Clock
+from birthday.config import Settings, mask_url
+from birthday.embedded import embedded_postgres
+from birthday.errors import BirthdayError, UnavailableError
+from birthday.migrate import check_schema, load_migrations, migrate, schema_directory
+
+CONNECT_SECONDS = 10
+COMMAND_SECONDS = 60
+
+
+@asynccontextmanager
+async def open_database(settings: Settings, clock: Clock) -> AsyncIterator[asyncpg.Pool]:
+    """Yield a pool on the database: the embedded one, migrated, or that of DATABASE_URL, which must be migrated.
+
+    Raises:
+        UnavailableError: if it cannot be reached.
+        MigrationError: if the schema is not what the program needs.
+    """
+    async with connect_database(settings) as pool:
+        async with pool.acquire() as connection:
+            if settings.database_url is None:
+                await migrate(connection, load_migrations(schema_directory()), clock.now())
+            else:
+                await check_schema(connection, load_migrations(schema_directory()))
+        yield pool
+
+
+@asynccontextmanager
+async def connect_database(settings: Settings) -> AsyncIterator[asyncpg.Pool]:
+    """Yield a pool on the database of ``settings``, in whatever state it is; start the embedded one if none is set.
+
+    Raises:
+        UnavailableError: if it cannot be reached; the text says where and why.
+    """
+    async with AsyncExitStack() as stack:
+        if settings.database_url is None:
+            dsn = await stack.enter_async_context(embedded_postgres(settings.birthday_data_dir))
+        else:
+            dsn = settings.database_url.get_secret_value()
+        try:
+            pool = await asyncpg.create_pool(
+                dsn,
+                min_size=settings.database_pool_min,
+                max_size=settings.database_pool_max,
+                timeout=CONNECT_SECONDS,
+                command_timeout=COMMAND_SECONDS,
+                server_settings={"application_name": "birthday", "jit": "off"},
+            )
+        except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            text = f"cannot connect to the database, {database_name(settings)}: {str(error) or type(error).__name__}"
+            raise UnavailableError("database", text) from None
+        stack.push_async_callback(_close_pool, pool)
+        yield pool
+
+
+async def _close_pool(pool: asyncpg.Pool) -> None:
+    try:
+        await asyncio.wait_for(pool.close(), CONNECT_SECONDS)
+    except TimeoutError:
+        pool.terminate()
+
+
+@asynccontextmanager
+async def open_broker(settings: Settings, pool: asyncpg.Pool) -> AsyncIterator[Broker]:
+    """Yield the queue: RabbitMQ if RABBITMQ_URL is set, otherwise PostgreSQL.
+
+    Raises:
+        UnavailableError: if it cannot be reached or its topology is not ours.
+    """
+    url = settings.rabbitmq_url
+    broker: Broker = PostgresBroker(pool) if url is None else RabbitMQBroker(url.get_secret_value())
+    try:
+        await broker.check()
+        yield broker
+    finally:
+        await broker.close()
+
+
+@asynccontextmanager
+async def open_channel(settings: Settings, clock: Clock, console: TextIO) -> AsyncIterator[Channel]:
+    """Yield the channel: the message service if MESSAGE_SERVICE_URL is set, otherwise the console.
+
+    A message service that is down now is no reason not to start: messages wait for it.
+    """
+    if settings.message_service_url is None:
+        yield ConsoleChannel(console, clock)
+        return
+    key = settings.message_service_api_key
+    async with open_session(settings.worker_concurrency) as session:
+        yield HttpChannel(
+            session,
+            settings.message_service_url,
+            key.get_secret_value() if key else None,
+            settings.message_service_timeout,
+            clock,
+        )
+
+
+def database_name(settings: Settings) -> str:
+    """Say which database is used, and how to use another one if that is not obvious."""
+    if settings.database_url is None:
+        return f"embedded PostgreSQL in {settings.birthday_data_dir.absolute()} (set DATABASE_URL for your own)"
+    return mask_url(settings.database_url.get_secret_value())
+
+
+def queue_name(settings: Settings) -> str:
+    """Say which queue is used."""
+    if settings.rabbitmq_url is None:
+        return "in the database (set RABBITMQ_URL for RabbitMQ)"
+    return mask_url(settings.rabbitmq_url.get_secret_value())
+
+
+def channel_name(settings: Settings) -> str:
+    """Say where messages go."""
+    if settings.message_service_url is None:
+        return "console: greetings are printed (set MESSAGE_SERVICE_URL to send them)"
+    return mask_url(settings.message_service_url)
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """One thing that the product depends on, where it is, and why it cannot be used, if so."""
+
+    name: str
+    where: str
+    error: str | None
+
+
+async def try_dependencies(settings: Settings, clock: Clock, console: TextIO) -> list[Dependency]:
+    """Open every resource once; never raises for what is wrong with one."""
+
+    async def try_database() -> None:
+        async with open_database(settings, clock):
+            pass
+
+    async def try_queue() -> None:
+        async with connect_database(settings) as pool, open_broker(settings, pool):
+            pass
+
+    async def try_channel() -> None:
+        async with open_channel(settings, clock, console) as channel:
+            await channel.check()
+
+    return [
+        Dependency("database", database_name(settings), await _complaint(try_database)),
+        Dependency("queue", queue_name(settings), await _complaint(try_queue)),
+        Dependency("channel", channel_name(settings), await _complaint(try_channel)),
+    ]
+
+
+async def _complaint(attempt: Callable[[], Awaitable[None]]) -> str | None:
+    try:
+        await attempt()
+    except BirthdayError as error:
+        return str(error)
+    return None

@@ -1,0 +1,73 @@
+"""Step 1, plan: turn birthdays that come up into scheduled messages.
+
+Before: users with a birth date and a zone. After: one ``scheduled`` message for each of them whose birthday falls due
+before the horizon. It works by zone, not by user: the instants of each zone in use are computed here, and one statement
+a chunk materialises everybody they concern. A stored watermark says how far it has come, so that it catches up after
+any downtime. What changes in between is planned by the change itself (``store/users.py``).
+"""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import asyncpg
+import structlog
+
+from birthday.core.occasion import ZoneOccasion, zone_occasions
+from birthday.store.messages import PLANNED, SWEPT, lock_watermark, plan, set_watermark, zones_in_use
+from birthday.store.users import Connection, Planning
+from birthday.telemetry.metrics import Metrics
+
+log = structlog.get_logger()
+
+SWEEP_EVERY = timedelta(hours=1)
+CHUNK = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """Materialises messages. Any number may run: each transaction holds the watermark, so one plans at a time."""
+
+    pool: asyncpg.Pool
+    metrics: Metrics
+    planning: Planning
+    catch_up: timedelta
+
+    async def plan_once(self, now: datetime) -> int:
+        """Plan everything from the watermark to the horizon, a day a transaction; return how many messages are new.
+
+        Once an hour it starts as far back as the catch-up window instead. That finds users who were written to the
+        database by other means, and whatever else fell through; what exists already is left alone.
+        """
+        until = now + self.planning.horizon
+        after: datetime | None = None
+        sweep = False
+        planned = 0
+        while after is None or after < until:
+            async with self.pool.acquire() as connection, connection.transaction():
+                watermark = await lock_watermark(connection, PLANNED) or now - self.catch_up
+                swept_at = await lock_watermark(connection, SWEPT)
+                if after is None:
+                    sweep = swept_at is None or now - swept_at >= SWEEP_EVERY
+                    after = min(watermark, now - self.catch_up) if sweep else watermark
+                reached = min(after + CHUNK, until)
+                fresh = await self._plan_window(connection, after, reached, now)
+                await set_watermark(connection, PLANNED, max(watermark, reached))
+                if sweep and reached >= until:
+                    await set_watermark(connection, SWEPT, now)
+            after = reached
+            planned += fresh
+            self.metrics.messages_scheduled.inc(fresh)
+        if planned:
+            log.info("planner.planned", messages=planned, until=until.isoformat())
+        return planned
+
+    async def _plan_window(self, connection: Connection, after: datetime, until: datetime, now: datetime) -> int:
+        if after >= until:
+            return 0
+        occasions: list[ZoneOccasion] = []
+        for zone in await zones_in_use(connection):
+            occasions += zone_occasions(zone, after, until, self.planning.rules)
+            # Hundreds of zones take some milliseconds: others may run in between.
+            await asyncio.sleep(0)
+        return await plan(connection, occasions, now) if occasions else 0

@@ -1,0 +1,54 @@
+"""Connections of the pool, lent for a bounded wait; every way in which the database can be away is one error."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+from birthday.errors import UnavailableError
+
+ACQUIRE_SECONDS = 5.0
+"""How long a caller waits for a free connection, and for a connection to be cleaned up when it is given back."""
+
+_AWAY = (
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.UndefinedTableError,
+)
+"""No connection, a lost one, a server that shuts down, is full or in recovery, and a database that is not migrated."""
+
+
+@asynccontextmanager
+async def borrow(pool: asyncpg.Pool) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy]:
+    """Lend a connection of the pool for the length of the context.
+
+    Raises:
+        UnavailableError: if none is free in time, or the database cannot be used before the context ends.
+    """
+    try:
+        async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            yield connection
+    except ValueError:
+        # asyncpg's DataError, which is an InterfaceError too: an argument of the wrong type is our mistake.
+        raise
+    except TimeoutError:
+        raise UnavailableError("database", "the database did not answer in time") from None
+    except _AWAY as error:
+        raise UnavailableError("database", f"the database cannot be used: {error}") from error
+
+
+async def check_database(pool: asyncpg.Pool) -> None:
+    """Make sure that the database answers.
+
+    Raises:
+        UnavailableError: if it does not.
+    """
+    async with borrow(pool) as connection:
+        await connection.execute("SELECT 1")

@@ -1,0 +1,326 @@
+"""The way of a message from plan to outcome: every move between two states is one guarded UPDATE.
+
+In order: plan (planner), dispatch (dispatcher), claim and settle (worker). What was left in between is the business of
+``upkeep.py``. ``now`` is business time; ``lease_until`` alone is the database's clock, because workers on several hosts
+compare it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import asyncpg
+
+from birthday.core.message import ErrorType, Status
+from birthday.core.occasion import ZoneOccasion
+from birthday.store.users import Connection
+
+PLANNED = "planned"
+SWEPT = "swept"
+PLAN_SECONDS = 600
+"""How long one planning statement may take: after a long downtime it covers millions of users."""
+
+
+async def lock_watermark(connection: Connection, name: str) -> datetime | None:
+    """Return how far a job has come, None at first, and keep others of its kind out until the transaction ends."""
+    await connection.execute(
+        "INSERT INTO watermarks (name, reached_at) VALUES ($1, '-infinity') ON CONFLICT (name) DO NOTHING", name
+    )
+    reached_at: datetime | None = await connection.fetchval(
+        "SELECT nullif(reached_at, '-infinity') FROM watermarks WHERE name = $1 FOR UPDATE", name
+    )
+    return reached_at
+
+
+async def set_watermark(connection: Connection, name: str, reached_at: datetime) -> None:
+    """Store how far a job has come; its row must be held by ``lock_watermark``."""
+    await connection.execute("UPDATE watermarks SET reached_at = $2 WHERE name = $1", name, reached_at)
+
+
+async def zones_in_use(connection: Connection) -> list[str]:
+    """Return the zones of all live users. Costs one index probe a zone, however many users there are."""
+    rows = await connection.fetch(
+        """
+        WITH RECURSIVE zone AS (
+            (SELECT timezone FROM users WHERE deleted_at IS NULL ORDER BY timezone LIMIT 1)
+            UNION ALL
+            SELECT (SELECT u.timezone FROM users u
+                    WHERE u.deleted_at IS NULL AND u.timezone > zone.timezone ORDER BY u.timezone LIMIT 1)
+            FROM zone WHERE zone.timezone IS NOT NULL
+        )
+        SELECT timezone FROM zone WHERE timezone IS NOT NULL
+        """
+    )
+    return [row["timezone"] for row in rows]
+
+
+async def plan(connection: Connection, occasions: Sequence[ZoneOccasion], now: datetime) -> int:
+    """Materialise a message for everybody whom ``occasions`` concern and who has none for that year; return how many.
+
+    Safe at any concurrency and any number of times: the unique index on user, type and year decides. A user who
+    changes meanwhile leaves at worst a stale message, which the claim recognises by its ``schedule_from``.
+    """
+    rows = [(spec, month_day) for spec in occasions for month_day in spec.month_days]
+    status = await connection.execute(
+        """
+        INSERT INTO message_logs (id, user_id, occasion_year, occasion_on, scheduled_at, ends_at,
+                                  schedule_from, created_at, updated_at)
+        SELECT uuid_v7($1), u.id, spec.year, spec.day, greatest(spec.due_at, u.schedule_from), spec.ends_at,
+               u.schedule_from, $1, $1
+        FROM unnest($2::text[], $3::smallint[], $4::smallint[], $5::date[], $6::timestamptz[], $7::timestamptz[])
+            AS spec (zone, month_day, year, day, due_at, ends_at)
+        JOIN users u ON u.timezone = spec.zone AND u.birth_month_day = spec.month_day AND u.deleted_at IS NULL
+        WHERE u.schedule_from < spec.ends_at AND u.greeted_year < spec.year
+          AND u.date_of_birth < make_date(spec.year, 1, 1)
+        ON CONFLICT (user_id, message_type, occasion_year) WHERE status <> 'cancelled' DO NOTHING
+        """,
+        now,
+        [spec.zone for spec, _ in rows],
+        [month_day for _, month_day in rows],
+        [spec.occasion.year for spec, _ in rows],
+        [spec.occasion.on for spec, _ in rows],
+        [spec.occasion.due_at for spec, _ in rows],
+        [spec.occasion.ends_at for spec, _ in rows],
+        timeout=PLAN_SECONDS,
+    )
+    return int(status.rpartition(" ")[2])
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What waits to be dispatched: the last deadline among what is due, and when more falls due. Either may be None."""
+
+    last_deadline: datetime | None
+    next_due_at: datetime | None
+
+
+async def look_ahead(connection: Connection | asyncpg.Pool, now: datetime, not_before: datetime) -> Due:
+    """Say whether anything is due at ``now`` that was not due already at ``not_before``, and what comes next."""
+    row = await connection.fetchrow(
+        """
+        SELECT (SELECT max(ends_at) FROM message_logs
+                WHERE status = 'scheduled' AND scheduled_at <= $1 AND scheduled_at > $2) AS last_deadline,
+               (SELECT min(scheduled_at) FROM message_logs
+                WHERE status = 'scheduled' AND scheduled_at > $1) AS next_due_at
+        """,
+        now,
+        not_before,
+    )
+    last_deadline, next_due_at = row or (None, None)
+    return Due(last_deadline, next_due_at)
+
+
+async def lock_due(
+    connection: Connection, now: datetime, not_before: datetime, last_deadline: datetime, limit: int
+) -> list[UUID]:
+    """Return up to ``limit`` due messages, those whose local birthday ends soonest first, held by the transaction.
+
+    Dispatchers on other hosts skip what is held here; a worker that already received one waits for the commit.
+    ``last_deadline`` keeps the index scan, which is in order of deadline, from walking through the whole future.
+    """
+    rows = await connection.fetch(
+        """
+        SELECT id FROM message_logs
+        WHERE status = 'scheduled' AND scheduled_at <= $1 AND scheduled_at > $2 AND ends_at <= $3
+        ORDER BY ends_at LIMIT $4
+        FOR UPDATE SKIP LOCKED
+        """,
+        now,
+        not_before,
+        last_deadline,
+        limit,
+    )
+    return [row["id"] for row in rows]
+
+
+async def mark_queued(connection: Connection, ids: Sequence[UUID], now: datetime) -> None:
+    """Record that the broker has confirmed these, which the transaction holds."""
+    await connection.execute(
+        """
+        UPDATE message_logs SET status = 'queued', queued_at = $2, updated_at = $2
+        WHERE id = ANY($1::uuid[]) AND status = 'scheduled'
+        """,
+        ids,
+        now,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A message in the hands of this worker until its lease runs out. ``attempt`` is the fencing token."""
+
+    id: UUID
+    attempt: int
+    scheduled_at: datetime
+    first_name: str
+    last_name: str
+    email: str
+
+
+async def claim(
+    pool: asyncpg.Pool,
+    ids: Sequence[UUID],
+    republished: Sequence[UUID],
+    now: datetime,
+    late: datetime,
+    lease: timedelta,
+) -> list[Claim]:
+    """Take the messages among ``ids`` that may be sent now, with their user as it is at this moment.
+
+    Claimable is what is queued or due for another attempt, is not older than ``late``, and whose user is live with
+    the birthday and zone it was planned for; what a dead worker left behind when its lease has run out; and, of
+    ``republished``, what had failed: an operator has put it into the queue again.
+
+    ``scheduled`` counts as queued: a dispatcher that died between confirm and commit leaves that. The rows are locked
+    in order of id first, so that a dispatcher which is about to commit is waited for, and two workers with the same
+    messages cannot deadlock.
+    """
+    rows = await pool.fetch(
+        """
+        UPDATE message_logs m
+        SET status = 'sending', lease_until = clock_timestamp() + $5::interval, next_attempt_at = NULL, updated_at = $3,
+            attempts = CASE WHEN m.status = 'failed' THEN 1 ELSE m.attempts + 1 END,
+            requeued_at = CASE WHEN m.status = 'failed' THEN $3 ELSE m.requeued_at END
+        FROM (SELECT id FROM message_logs WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE) held, users u
+        WHERE m.id = held.id AND u.id = m.user_id AND u.deleted_at IS NULL AND u.schedule_from = m.schedule_from
+          AND (m.status IN ('scheduled', 'queued') AND m.scheduled_at <= $3
+                   AND greatest(m.scheduled_at, m.requeued_at) > $4
+               OR m.status = 'retrying' AND m.next_attempt_at <= $3
+                   AND greatest(m.scheduled_at, m.requeued_at) > $4
+               OR m.status = 'sending' AND m.lease_until < clock_timestamp()
+               OR m.status = 'failed' AND m.id = ANY($2::uuid[]))
+        RETURNING m.id, m.attempts, m.scheduled_at, u.first_name, u.last_name, u.email
+        """,
+        ids,
+        republished,
+        now,
+        late,
+        lease,
+    )
+    return [
+        Claim(
+            UUID(bytes=row["id"].bytes),
+            row["attempts"],
+            row["scheduled_at"],
+            row["first_name"],
+            row["last_name"],
+            row["email"],
+        )
+        for row in rows
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Unclaimed:
+    """Why a message could not be claimed. ``ready_at`` is when it could be; ``lease`` how long somebody else has it."""
+
+    id: UUID
+    status: Status
+    ready_at: datetime
+    due_since: datetime
+    lease: timedelta
+    current: bool
+
+
+async def read_unclaimed(pool: asyncpg.Pool, ids: Sequence[UUID]) -> list[Unclaimed]:
+    """Return the state of messages that ``claim`` did not take. Ids that do not exist are left out.
+
+    ``current`` says that the user is live and still has the birthday and zone that the message was planned for.
+    """
+    rows = await pool.fetch(
+        """
+        SELECT m.id, m.status, coalesce(m.next_attempt_at, m.scheduled_at) AS ready_at,
+               greatest(m.scheduled_at, m.requeued_at) AS due_since,
+               greatest(m.lease_until - clock_timestamp(), interval '0') AS lease, u.id IS NOT NULL AS current
+        FROM message_logs m
+        LEFT JOIN users u ON u.id = m.user_id AND u.deleted_at IS NULL AND u.schedule_from = m.schedule_from
+        WHERE m.id = ANY($1::uuid[])
+        """,
+        ids,
+    )
+    return [
+        Unclaimed(
+            UUID(bytes=row["id"].bytes),
+            Status(row["status"]),
+            row["ready_at"],
+            row["due_since"],
+            row["lease"] or timedelta(),
+            row["current"],
+        )
+        for row in rows
+    ]
+
+
+async def cancel(pool: asyncpg.Pool, ids: Sequence[UUID], now: datetime) -> list[UUID]:
+    """Cancel those of ``ids`` that are pending and whose user is gone or has moved; return which."""
+    rows = await pool.fetch(
+        """
+        UPDATE message_logs m SET status = 'cancelled', updated_at = $2, next_attempt_at = NULL
+        WHERE m.id = ANY($1::uuid[]) AND m.status IN ('scheduled', 'queued', 'retrying')
+          AND NOT EXISTS (SELECT FROM users u WHERE u.id = m.user_id AND u.deleted_at IS NULL
+                                                AND u.schedule_from = m.schedule_from)
+        RETURNING m.id
+        """,
+        ids,
+        now,
+    )
+    return [UUID(bytes=row["id"].bytes) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What became of one claim: delivered, failed, or retrying at ``next_attempt_at``.
+
+    ``sent_at`` is when it was handed to the message service; None says that it was given back unsent, which does not
+    count as an attempt.
+    """
+
+    id: UUID
+    attempt: int
+    status: Status
+    settled_at: datetime
+    sent_at: datetime | None
+    next_attempt_at: datetime | None = None
+    error_type: ErrorType | None = None
+    error_detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A settlement that was stored. ``first_sent`` says that no earlier attempt had reached the message service."""
+
+    id: UUID
+    first_sent: bool
+
+
+async def settle(pool: asyncpg.Pool, settlements: Sequence[Settlement]) -> list[Settled]:
+    """Store outcomes in one statement. What is missing from the result had been taken over by another worker.
+
+    Safe to repeat when the answer was lost: an outcome is stored only for the attempt that it is of.
+    """
+    rows = await pool.fetch(
+        """
+        UPDATE message_logs m
+        SET status = done.status, updated_at = done.settled_at, lease_until = NULL,
+            attempts = m.attempts - CASE WHEN done.sent_at IS NULL THEN 1 ELSE 0 END,
+            sent_at = coalesce(m.sent_at, done.sent_at),
+            delivered_at = CASE WHEN done.status = 'delivered' THEN done.settled_at END,
+            next_attempt_at = done.next_attempt_at, error_type = done.error_type, error_detail = done.error_detail
+        FROM unnest($1::uuid[], $2::integer[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[],
+                    $7::text[], $8::text[])
+            AS done (id, attempt, status, settled_at, sent_at, next_attempt_at, error_type, error_detail)
+        WHERE m.id = done.id AND m.attempts = done.attempt
+          AND (m.status = 'sending' OR m.status = done.status AND m.updated_at = done.settled_at)
+        RETURNING m.id, m.sent_at IS NOT DISTINCT FROM done.sent_at AND done.sent_at IS NOT NULL AS first_sent
+        """,
+        [one.id for one in settlements],
+        [one.attempt for one in settlements],
+        [one.status for one in settlements],
+        [one.settled_at for one in settlements],
+        [one.sent_at for one in settlements],
+        [one.next_attempt_at for one in settlements],
+        [one.error_type for one in settlements],
+        [one.error_detail for one in settlements],
+    )
+    return [Settled(UUID(bytes=row["id"].bytes), row["first_sent"]) for row in rows]

@@ -1,0 +1,217 @@
+"""Import and export of users: the set-based statements, and the temporary tables that an import works in."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from asyncpg import Record
+from asyncpg.cursor import Cursor
+
+from birthday.core.plan import PlannedMessage
+from birthday.core.user import Profile
+from birthday.store.users import Connection
+
+
+class StagedUser(NamedTuple):
+    """A user to create, and the line of the file that says so."""
+
+    line: int
+    profile: Profile
+
+
+class StagedMessage(NamedTuple):
+    """A message that must be materialised together with the user whom ``line`` creates."""
+
+    line: int
+    message: PlannedMessage
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBatch:
+    """What became of a staged batch: how many messages were materialised, and the lines that created nobody."""
+
+    messages: int
+    skipped_lines: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Clash:
+    """A line whose e-mail address belongs to somebody else.
+
+    ``first_line`` is the line of the same batch that created the holder, or None if the holder is older than the batch.
+    ``differing`` names the JSON members in which the two differ; it is empty if the holder is gone by now.
+    """
+
+    line: int
+    email: str
+    first_line: int | None
+    differing: Sequence[str]
+
+
+@asynccontextmanager
+async def staging(connection: Connection) -> AsyncIterator[None]:
+    """Give ``connection`` the temporary tables of an import, and take them away again.
+
+    ``import_stage`` holds the batch of the running transaction; ``import_rehearsed`` what a dry run would have created.
+    """
+    await connection.execute(
+        """
+        CREATE TEMPORARY TABLE import_stage (
+            line bigint NOT NULL,
+            first_name text NOT NULL,
+            last_name text NOT NULL,
+            email text NOT NULL,
+            date_of_birth date NOT NULL,
+            timezone text NOT NULL
+        ) ON COMMIT DELETE ROWS;
+        CREATE TEMPORARY TABLE import_rehearsed (LIKE import_stage);
+        CREATE UNIQUE INDEX import_rehearsed_email ON import_rehearsed (lower(email))
+        """
+    )
+    try:
+        yield
+    finally:
+        if not connection.is_closed():
+            await connection.execute("DROP TABLE import_stage, import_rehearsed")
+
+
+async def stage_users(connection: Connection, users: Sequence[StagedUser]) -> None:
+    """Copy a batch to the stage, where it stays until the caller's transaction ends."""
+    await connection.copy_records_to_table(
+        "import_stage",
+        columns=["line", "first_name", "last_name", "email", "date_of_birth", "timezone"],
+        records=[
+            (line, profile.first_name, profile.last_name, profile.email, profile.date_of_birth, profile.zone)
+            for line, profile in users
+        ],
+    )
+
+
+async def create_staged(connection: Connection, messages: Sequence[StagedMessage], now: datetime) -> StoredBatch:
+    """Create the staged users whose e-mail address is free, with the messages of those, in one statement.
+
+    The earliest line with an address gets it. Runs within the caller's transaction, after ``stage_users``.
+    """
+    # Everybody who inserts many users does so in the order of the addresses: two imports at once then wait for each
+    # other in one direction only. An address that somebody else is inserting is waited for and then left to them.
+    row = await connection.fetchrow(
+        """
+        WITH numbered AS MATERIALIZED (
+            SELECT uuid_v7($1) AS id, line, first_name, last_name, email, date_of_birth, timezone FROM import_stage
+        ), created AS (
+            INSERT INTO users (id, first_name, last_name, email, date_of_birth, timezone,
+                               schedule_from, created_at, updated_at)
+            SELECT id, first_name, last_name, email, date_of_birth, timezone, $1, $1, $1
+            FROM numbered ORDER BY lower(email) COLLATE "C", line
+            ON CONFLICT (lower(email)) WHERE deleted_at IS NULL DO NOTHING
+            RETURNING id
+        ), planned AS (
+            INSERT INTO message_logs (id, user_id, occasion_year, occasion_on, scheduled_at, ends_at,
+                                      schedule_from, created_at, updated_at)
+            SELECT uuid_v7($1), created.id, planned.year, planned.day, planned.due_at, planned.ends_at, $1, $1, $1
+            FROM unnest($2::bigint[], $3::smallint[], $4::date[], $5::timestamptz[], $6::timestamptz[])
+                AS planned (line, year, day, due_at, ends_at)
+            JOIN numbered USING (line) JOIN created ON created.id = numbered.id
+            RETURNING id
+        )
+        SELECT (SELECT count(*) FROM planned) AS messages,
+               ARRAY(SELECT line FROM numbered
+                     WHERE NOT EXISTS (SELECT FROM created WHERE created.id = numbered.id)) AS skipped_lines
+        """,
+        now,
+        [staged.line for staged in messages],
+        [staged.message.occasion.year for staged in messages],
+        [staged.message.occasion.on for staged in messages],
+        [staged.message.due_at for staged in messages],
+        [staged.message.occasion.ends_at for staged in messages],
+    )
+    return _stored(row)
+
+
+async def rehearse_staged(connection: Connection, messages: Sequence[StagedMessage]) -> StoredBatch:
+    """Find out what ``create_staged`` would do, those before it in the same dry run included, and change nothing.
+
+    Needs no more than a read-only transaction of the caller, after ``stage_users``.
+    """
+    row = await connection.fetchrow(
+        """
+        WITH created AS (
+            INSERT INTO import_rehearsed (line, first_name, last_name, email, date_of_birth, timezone)
+            SELECT line, first_name, last_name, email, date_of_birth, timezone FROM import_stage staged
+            WHERE NOT EXISTS (SELECT FROM users
+                              WHERE lower(users.email) = lower(staged.email) AND users.deleted_at IS NULL
+                              LIMIT 1)
+            ORDER BY line
+            ON CONFLICT (lower(email)) DO NOTHING
+            RETURNING line
+        )
+        SELECT (SELECT count(*) FROM unnest($1::bigint[]) AS planned (line) JOIN created USING (line)) AS messages,
+               ARRAY(SELECT line FROM import_stage
+                     WHERE NOT EXISTS (SELECT FROM created WHERE created.line = import_stage.line)) AS skipped_lines
+        """,
+        [staged.line for staged in messages],
+    )
+    return _stored(row)
+
+
+async def find_clashes(connection: Connection, skipped_lines: Sequence[int]) -> list[Clash]:
+    """Return those of the skipped lines that differ from the user who has their e-mail address; the others agree.
+
+    Within the transaction that skipped them. A statement of its own, so that it sees a holder whom another
+    transaction has committed since.
+    """
+    # LIMIT keeps the holder's look-up an index scan per line: a plan from when the tables were small and empty must
+    # not become a scan of all users for each batch.
+    rows = await connection.fetch(
+        """
+        WITH skipped AS MATERIALIZED (
+            SELECT line, first_name, last_name, email, date_of_birth, timezone
+            FROM import_stage JOIN unnest($1::bigint[]) AS given (line) USING (line)
+        ), taken AS MATERIALIZED (
+            SELECT lower(email) AS address, line
+            FROM import_stage WHERE line NOT IN (SELECT line FROM skipped)
+        )
+        SELECT skipped.line, skipped.email, taken.line AS first_line, array_remove(ARRAY[
+                   CASE WHEN holder.first_name <> skipped.first_name THEN 'firstName' END,
+                   CASE WHEN holder.last_name <> skipped.last_name THEN 'lastName' END,
+                   CASE WHEN holder.date_of_birth <> skipped.date_of_birth THEN 'dateOfBirth' END,
+                   CASE WHEN holder.timezone <> skipped.timezone THEN 'timezone' END], NULL) AS differing
+        FROM skipped
+        LEFT JOIN LATERAL (
+            SELECT first_name, last_name, date_of_birth, timezone FROM users
+            WHERE lower(users.email) = lower(skipped.email) AND users.deleted_at IS NULL
+            UNION ALL
+            SELECT first_name, last_name, date_of_birth, timezone FROM import_rehearsed
+            WHERE lower(import_rehearsed.email) = lower(skipped.email)
+            LIMIT 1
+        ) holder ON true
+        LEFT JOIN taken ON taken.address = lower(skipped.email)
+        WHERE (holder.first_name, holder.last_name, holder.date_of_birth, holder.timezone) IS DISTINCT FROM
+              (skipped.first_name, skipped.last_name, skipped.date_of_birth, skipped.timezone)
+        ORDER BY skipped.line
+        """,
+        skipped_lines,
+    )
+    return [Clash(row["line"], row["email"], row["first_line"], row["differing"]) for row in rows]
+
+
+async def open_users(connection: Connection) -> Cursor:
+    """Open a cursor over all live users in order of id, as they are now; within the caller's transaction."""
+    return await connection.cursor(
+        """
+        SELECT id, first_name, last_name, email, date_of_birth, timezone, created_at, updated_at
+        FROM users WHERE deleted_at IS NULL ORDER BY id
+        """
+    )
+
+
+def profile_of(row: Record) -> Profile:
+    """Return the profile in a row of ``open_users``."""
+    return Profile(row["first_name"], row["last_name"], row["email"], row["date_of_birth"], row["timezone"])
+
+
+def _stored(row: Record | None) -> StoredBatch:
+    assert row is not None  # noqa: S101  both statements select one row, whatever there is
+    return StoredBatch(row["messages"], row["skipped_lines"])

@@ -1,0 +1,98 @@
+"""What the janitor does to messages: rescue, expire, remove. Small batches, so that the hot path never waits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import asyncpg
+
+from birthday.store.users import Connection
+
+
+async def lock_lost(
+    connection: Connection, now: datetime, grace: timedelta, patience: timedelta, limit: int, *, queue_is_empty: bool
+) -> list[UUID]:
+    """Return messages in flight that the queue may have lost sight of, held by the transaction.
+
+    Lost is what should have been taken ``grace`` ago while the queue is empty, or ``patience`` ago in any case (the
+    queue may just be long: then a second copy does no harm, and there is at most one each ``patience``).
+    """
+    wait = grace if queue_is_empty else patience
+    rows = await connection.fetch(
+        """
+        SELECT id FROM message_logs
+        WHERE status IN ('queued', 'sending', 'retrying') AND updated_at <= $1
+          AND (status = 'queued'
+               OR status = 'retrying' AND next_attempt_at <= $1
+               OR status = 'sending' AND lease_until <= clock_timestamp())
+        ORDER BY ends_at LIMIT $2
+        FOR UPDATE SKIP LOCKED
+        """,
+        now - wait,
+        limit,
+    )
+    return [row["id"] for row in rows]
+
+
+async def mark_rescued(connection: Connection, ids: Sequence[UUID], now: datetime) -> None:
+    """Record that these, which the transaction holds, are in the queue again; their state stays as it is."""
+    await connection.execute(
+        "UPDATE message_logs SET updated_at = $2 WHERE id = ANY($1::uuid[])",
+        ids,
+        now,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """A message that was given up, and when it had been due."""
+
+    id: UUID
+    scheduled_at: datetime
+
+
+async def expire(pool: asyncpg.Pool, late: datetime, now: datetime, limit: int) -> list[Expired]:
+    """Give up messages that were due at ``late`` or before and are not being sent; return them.
+
+    That is up to ``limit`` of those that are still to be published, and as many of those in the queue.
+    """
+    rows = await pool.fetch(
+        """
+        WITH unpublished AS (
+            SELECT id FROM message_logs WHERE status = 'scheduled' AND scheduled_at <= $1
+            ORDER BY scheduled_at LIMIT $3 FOR UPDATE SKIP LOCKED
+        ), published AS (
+            SELECT id FROM message_logs
+            WHERE status IN ('queued', 'sending', 'retrying') AND status <> 'sending'
+              AND greatest(scheduled_at, requeued_at) <= $1
+            LIMIT $3 FOR UPDATE SKIP LOCKED
+        )
+        UPDATE message_logs m SET status = 'expired', updated_at = $2, next_attempt_at = NULL
+        FROM (SELECT id FROM unpublished UNION ALL SELECT id FROM published) late
+        WHERE m.id = late.id AND m.status IN ('scheduled', 'queued', 'retrying')
+        RETURNING m.id, m.scheduled_at
+        """,
+        late,
+        now,
+        limit,
+    )
+    return [Expired(UUID(bytes=row["id"].bytes), row["scheduled_at"]) for row in rows]
+
+
+async def remove_old(pool: asyncpg.Pool, created_before: datetime, limit: int) -> int:
+    """Remove up to ``limit`` finished messages that were created before an instant; return how many.
+
+    A trigger keeps the years they stood for, so that nobody is greeted twice in one (invariant 1).
+    """
+    status = await pool.execute(
+        """
+        DELETE FROM message_logs WHERE id IN (
+            SELECT id FROM message_logs
+            WHERE created_at < $1 AND status IN ('delivered', 'failed', 'cancelled', 'expired')
+            LIMIT $2 FOR UPDATE SKIP LOCKED)
+        """,
+        created_before,
+        limit,
+    )
+    return int(status.rpartition(" ")[2])

@@ -1,0 +1,299 @@
+"""Users, and the planning that belongs to a change of one: both in the same transaction.
+
+Invariant 5 holds throughout: each change is a guarded UPDATE, and zero rows is an answer, not an accident.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from birthday.core.occasion import Rules
+from birthday.core.plan import PlannedMessage, next_message_at, planned_messages
+from birthday.core.user import Profile
+from birthday.errors import ConflictError, NotFoundError
+from birthday.store.connection import borrow
+
+Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A live user as stored. Instants are aware UTC; ``next_message_at`` is None only at the end of the calendar."""
+
+    id: UUID
+    profile: Profile
+    next_message_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Planning:
+    """What planning depends on besides the user: the installation's rules and how far ahead messages are made."""
+
+    rules: Rules
+    horizon: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Replanned:
+    """What a change of a user did to the messages: how many were materialised, and how many cancelled."""
+
+    planned: int = 0
+    cancelled: int = 0
+
+
+async def create_user(
+    pool: asyncpg.Pool, user_id: UUID, profile: Profile, now: datetime, planning: Planning
+) -> tuple[User, int]:
+    """Store a new user with the messages that fall due soon, in one statement.
+
+    Returns:
+        The user, and how many messages were materialised.
+
+    Raises:
+        ConflictError: if a live user has the e-mail address.
+    """
+    messages = planned_messages(profile, now, planning.horizon, planning.rules)
+    try:
+        async with borrow(pool) as connection:
+            await connection.execute(
+                """
+                WITH created AS (
+                    INSERT INTO users (id, first_name, last_name, email, date_of_birth, timezone,
+                                       schedule_from, created_at, updated_at)
+                    VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $7)
+                )
+                INSERT INTO message_logs (id, user_id, occasion_year, occasion_on, scheduled_at, ends_at,
+                                          schedule_from, created_at, updated_at)
+                SELECT uuid_v7($7), $1, planned.year, planned.day, planned.due_at, planned.ends_at, $7, $7, $7
+                FROM unnest($8::smallint[], $9::date[], $10::timestamptz[], $11::timestamptz[])
+                    AS planned (year, day, due_at, ends_at)
+                """,
+                user_id,
+                profile.first_name,
+                profile.last_name,
+                profile.email,
+                profile.date_of_birth,
+                profile.zone,
+                now,
+                *_columns(messages),
+            )
+    except asyncpg.UniqueViolationError as error:
+        raise _taken(error, profile) from None
+    due_at = messages[0].due_at if messages else next_message_at(profile, now, now, (), planning.rules)
+    return User(user_id, profile, due_at, now, now), len(messages)
+
+
+async def read_user(connection: Connection, user_id: UUID, now: datetime, rules: Rules) -> User:
+    """Return a live user.
+
+    Raises:
+        NotFoundError: if there is none.
+    """
+    row = await connection.fetchrow(
+        """
+        SELECT u.id, u.first_name, u.last_name, u.email, u.date_of_birth, u.timezone, u.schedule_from, u.greeted_year,
+               u.created_at, u.updated_at, message.pending_at, message.taken_years
+        FROM users u CROSS JOIN LATERAL (
+            SELECT min(m.scheduled_at) FILTER (WHERE m.status IN ('scheduled', 'queued', 'retrying')
+                                               AND m.schedule_from = u.schedule_from) AS pending_at,
+                   array_agg(m.occasion_year) FILTER (WHERE m.status NOT IN ('scheduled', 'queued', 'retrying'))
+                       AS taken_years
+            FROM message_logs m
+            WHERE m.user_id = u.id AND m.message_type = 'birthday' AND m.status <> 'cancelled'
+        ) message
+        WHERE u.id = $1 AND u.deleted_at IS NULL
+        """,
+        user_id,
+    )
+    if row is None:
+        raise _unknown(user_id)
+    return _user(row, now, rules)
+
+
+async def list_users(connection: Connection, after: UUID | None, limit: int, now: datetime, rules: Rules) -> list[User]:
+    """Return up to ``limit`` live users in order of id, which is that of creation, from the one after ``after``."""
+    rows = await connection.fetch(
+        """
+        SELECT u.id, u.first_name, u.last_name, u.email, u.date_of_birth, u.timezone, u.schedule_from, u.greeted_year,
+               u.created_at, u.updated_at, message.pending_at, message.taken_years
+        FROM (SELECT id, first_name, last_name, email, date_of_birth, timezone, schedule_from, greeted_year,
+                     created_at, updated_at
+              FROM users WHERE deleted_at IS NULL AND id > $1 ORDER BY id LIMIT $2) u
+        CROSS JOIN LATERAL (
+            SELECT min(m.scheduled_at) FILTER (WHERE m.status IN ('scheduled', 'queued', 'retrying')
+                                               AND m.schedule_from = u.schedule_from) AS pending_at,
+                   array_agg(m.occasion_year) FILTER (WHERE m.status NOT IN ('scheduled', 'queued', 'retrying'))
+                       AS taken_years
+            FROM message_logs m
+            WHERE m.user_id = u.id AND m.message_type = 'birthday' AND m.status <> 'cancelled'
+        ) message
+        ORDER BY u.id
+        """,
+        after or UUID(int=0),
+        limit,
+    )
+    return [_user(row, now, rules) for row in rows]
+
+
+async def lock_profile(connection: Connection, user_id: UUID) -> Profile:
+    """Return a live user's profile and hold its row until the transaction ends.
+
+    Raises:
+        NotFoundError: if there is none.
+    """
+    row = await connection.fetchrow(
+        """
+        SELECT first_name, last_name, email, date_of_birth, timezone
+        FROM users WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE
+        """,
+        user_id,
+    )
+    if row is None:
+        raise _unknown(user_id)
+    return _profile(row)
+
+
+async def replace_profile(
+    connection: Connection, user_id: UUID, old: Profile, new: Profile, now: datetime, planning: Planning
+) -> Replanned:
+    """Store ``new`` for a user whose row is held by ``lock_profile``; a moved birthday or zone moves the message.
+
+    Raises:
+        ConflictError: if another live user has the e-mail address.
+    """
+    moved = (old.date_of_birth, old.zone) != (new.date_of_birth, new.zone)
+    try:
+        await connection.execute(
+            """
+            UPDATE users SET first_name = $2, last_name = $3, email = $4, date_of_birth = $5, timezone = $6,
+                             updated_at = $7, schedule_from = CASE WHEN $8 THEN $7 ELSE schedule_from END
+            WHERE id = $1
+            """,
+            user_id,
+            new.first_name,
+            new.last_name,
+            new.email,
+            new.date_of_birth,
+            new.zone,
+            now,
+            moved,
+        )
+    except asyncpg.UniqueViolationError as error:
+        raise _taken(error, new) from None
+    if not moved:
+        return Replanned()
+    messages = planned_messages(new, now, planning.horizon, planning.rules)
+    # A planner may have inserted a message for the old birthday just now: the insert then waits for its commit and
+    # finds the year taken. Cancelling once more, with that message visible, makes room.
+    cancelled = await _cancel_pending(connection, user_id, now)
+    planned = await _insert_planned(connection, user_id, messages, now)
+    if planned < len(messages) and (stale := await _cancel_pending(connection, user_id, now, stale_only=True)):
+        cancelled += stale
+        planned += await _insert_planned(connection, user_id, messages, now)
+    return Replanned(planned, cancelled)
+
+
+async def delete_user(pool: asyncpg.Pool, user_id: UUID, now: datetime) -> int:
+    """Delete a user and cancel what is pending, in one transaction.
+
+    Returns:
+        How many messages were cancelled.
+
+    Raises:
+        NotFoundError: if there is no such live user.
+    """
+    async with borrow(pool) as connection, connection.transaction():
+        deleted = await connection.fetchval(
+            "UPDATE users SET deleted_at = $2, updated_at = $2 WHERE id = $1 AND deleted_at IS NULL RETURNING id",
+            user_id,
+            now,
+        )
+        if deleted is None:
+            raise _unknown(user_id)
+        return await _cancel_pending(connection, user_id, now)
+
+
+async def purge_deleted_users(pool: asyncpg.Pool, deleted_before: datetime, limit: int) -> int:
+    """Remove up to ``limit`` users that were deleted before an instant, for good; return how many."""
+    rows = await pool.fetch(
+        """
+        DELETE FROM users WHERE id IN (
+            SELECT id FROM users WHERE deleted_at < $1 ORDER BY deleted_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+        RETURNING id
+        """,
+        deleted_before,
+        limit,
+    )
+    return len(rows)
+
+
+async def _cancel_pending(connection: Connection, user_id: UUID, now: datetime, *, stale_only: bool = False) -> int:
+    rows = await connection.fetch(
+        """
+        UPDATE message_logs m SET status = 'cancelled', updated_at = $2, next_attempt_at = NULL
+        FROM users u
+        WHERE m.user_id = $1 AND u.id = $1 AND m.status IN ('scheduled', 'queued', 'retrying')
+          AND NOT ($3 AND m.schedule_from = u.schedule_from)
+        RETURNING m.id
+        """,
+        user_id,
+        now,
+        stale_only,
+    )
+    return len(rows)
+
+
+async def _insert_planned(connection: Connection, user_id: UUID, messages: list[PlannedMessage], now: datetime) -> int:
+    rows = await connection.fetch(
+        """
+        INSERT INTO message_logs (id, user_id, occasion_year, occasion_on, scheduled_at, ends_at,
+                                  schedule_from, created_at, updated_at)
+        SELECT uuid_v7($2), $1, planned.year, planned.day, planned.due_at, planned.ends_at, u.schedule_from, $2, $2
+        FROM unnest($3::smallint[], $4::date[], $5::timestamptz[], $6::timestamptz[])
+            AS planned (year, day, due_at, ends_at)
+        JOIN users u ON u.id = $1 AND u.greeted_year < planned.year
+        ON CONFLICT (user_id, message_type, occasion_year) WHERE status <> 'cancelled' DO NOTHING
+        RETURNING id
+        """,
+        user_id,
+        now,
+        *_columns(messages),
+    )
+    return len(rows)
+
+
+def _columns(messages: list[PlannedMessage]) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
+    return (
+        [message.occasion.year for message in messages],
+        [message.occasion.on for message in messages],
+        [message.due_at for message in messages],
+        [message.occasion.ends_at for message in messages],
+    )
+
+
+def _user(row: asyncpg.Record, now: datetime, rules: Rules) -> User:
+    profile = _profile(row)
+    due_at = row["pending_at"]
+    if due_at is None:
+        taken = {row["greeted_year"], *(row["taken_years"] or ())}
+        due_at = next_message_at(profile, row["schedule_from"], now, taken, rules)
+    return User(UUID(bytes=row["id"].bytes), profile, due_at, row["created_at"], row["updated_at"])
+
+
+def _profile(row: asyncpg.Record) -> Profile:
+    return Profile(row["first_name"], row["last_name"], row["email"], row["date_of_birth"], row["timezone"])
+
+
+def _unknown(user_id: UUID) -> NotFoundError:
+    return NotFoundError(f"there is no user {user_id}")
+
+
+def _taken(error: asyncpg.UniqueViolationError, profile: Profile) -> ConflictError:
+    if error.constraint_name != "users_live_email":
+        raise error
+    return ConflictError(f"another user has the e-mail address {profile.email}", "/email")

@@ -1,0 +1,1 @@
+"""The role worker: the delivery pipeline."""

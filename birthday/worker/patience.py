@@ -1,0 +1,35 @@
+"""Waiting out an outage of the database: a claim or an outcome is not given up because of a restart."""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from random import Random
+from typing import Final, TypeVar
+
+import asyncpg
+import structlog
+
+from birthday.clock import Clock
+from birthday.core.retry import RetryPolicy
+
+log = structlog.get_logger()
+
+_Result = TypeVar("_Result")
+
+RECONNECT: Final = RetryPolicy(2**31, base_delay=timedelta(milliseconds=200), max_delay=timedelta(seconds=5))
+DATABASE_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+"""What asyncpg raises when the database is gone, restarting, overloaded or has aborted a deadlock."""
+
+
+async def outlast(what: str, statement: Callable[[], Awaitable[_Result]], clock: Clock, random: Random) -> _Result:
+    """Run ``statement`` until the database answers, with growing, random waits; cancel it to give up.
+
+    The statement must be safe to repeat: it may have been committed although the answer was lost.
+    """
+    attempt = 0
+    while True:
+        try:
+            return await statement()
+        except DATABASE_ERRORS as error:
+            attempt += 1
+            log.warning("worker.database_unavailable", during=what, attempt=attempt, error=str(error))
+        await clock.sleep(RECONNECT.delay(attempt, None, random).total_seconds())

@@ -1,0 +1,194 @@
+"""Step 3, deliver: the pipeline from the queue to the message service and back.
+
+Before: a queue delivery. After: its message is ``delivered``, ``failed`` (and dead-lettered) or ``retrying`` (and in
+the queue once more, with a delay), which commits before the delivery is acked. So a crash repeats work and never drops
+it, and what it may repeat is a send under the same idempotency key.
+
+It is a stream: the intake claims ahead in batches, a fixed number of lanes send, and one settler stores outcomes in
+micro-batches. Lanes and settler outlive the consumer: when its connection breaks, what is in flight is still sent and
+stored, and only the ack is lost, which the next claim makes up for.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from random import Random
+from typing import Any, TypeVar
+
+import structlog
+
+from birthday.broker import Broker, Consumer, Delivery
+from birthday.channel.breaker import CircuitState
+from birthday.clock import Clock
+from birthday.errors import UnavailableError
+from birthday.store.messages import Claim
+from birthday.worker.intake import Intake
+from birthday.worker.letters import Done, Job, Received
+from birthday.worker.patience import RECONNECT
+from birthday.worker.sender import Sender
+from birthday.worker.settler import Settler
+
+log = structlog.get_logger()
+
+_Result = TypeVar("_Result")
+
+BATCH = 200
+GATHER_SECONDS = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds one pipeline: so many sends at a time, each for at most ``send_timeout``."""
+
+    concurrency: int
+    send_timeout: timedelta
+
+    @property
+    def batch(self) -> int:
+        """How many deliveries are claimed at a time: no more than the lanes take up soon."""
+        return min(BATCH, 2 * self.concurrency)
+
+    @property
+    def prefetch(self) -> int:
+        """How many deliveries are out at a time: being sent, waiting for a lane, being stored, and to be claimed."""
+        return 2 * self.concurrency + 2 * self.batch
+
+    @property
+    def lease(self) -> timedelta:
+        """How long a claim holds: the longest wait for a lane (three rounds of sends), one send, and to store it."""
+        return 4 * self.send_timeout + timedelta(seconds=10)
+
+
+class Pipeline:
+    """One worker. ``run`` it once; ``stop`` it to drain."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        intake: Intake,
+        sender: Sender,
+        settler: Settler,
+        limits: Limits,
+        clock: Clock,
+        random: Random,
+    ) -> None:
+        """Keep what is passed in; nothing starts before ``run``."""
+        self.receiving = False
+        self._broker = broker
+        self._intake = intake
+        self._sender = sender
+        self._settler = settler
+        self._limits = limits
+        self._clock = clock
+        self._random = random
+        self._jobs: asyncio.Queue[Job] = asyncio.Queue()
+        self._outcomes: asyncio.Queue[Done] = asyncio.Queue()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._stopping = asyncio.Event()
+        self._interrupted = asyncio.Event()
+
+    def stop(self) -> None:
+        """Take nothing new and give back what no lane has begun; ``run`` returns when the rest is stored and acked."""
+        self._stopping.set()
+        self._interrupted.set()
+
+    async def run(self) -> None:
+        """Deliver until ``stop``, then drain. When it is cancelled instead, the queue and the leases bring all back."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._send_jobs()) for _ in range(self._limits.concurrency)]
+            tasks.append(group.create_task(self._settle_outcomes()))
+            await self._consume_until_stopped()
+            await self._idle.wait()
+            for task in tasks:
+                task.cancel()
+
+    async def _consume_until_stopped(self) -> None:
+        """Hold a subscription, and get another one whenever it breaks."""
+        failures = 0
+        while not self._stopping.is_set():
+            self._interrupted.clear()
+            try:
+                async with self._broker.consume(self._limits.prefetch) as consumer:
+                    log.info("worker.consuming", prefetch=self._limits.prefetch)
+                    self.receiving = True
+                    failures = 0
+                    await self._take(consumer)
+                    if self._stopping.is_set():
+                        await self._idle.wait()
+            except UnavailableError as error:
+                log.warning("worker.consumer_lost", error=str(error))
+            finally:
+                self.receiving = False
+            failures += 1
+            await self._unless_interrupted(
+                self._clock.sleep(RECONNECT.delay(failures, None, self._random).total_seconds())
+            )
+
+    async def _take(self, consumer: Consumer) -> None:
+        """Claim ahead until interrupted: as much as the lanes take up soon, and nothing while the circuit is open."""
+        while not self._interrupted.is_set():
+            await self._unless_interrupted(self._sender.breaker.wait_admitting())
+            most = self._limits.batch
+            if self._sender.breaker.state is not CircuitState.CLOSED:
+                # One probe: no other message is claimed before its outcome is known.
+                most = 1
+                await self._unless_interrupted(self._idle.wait())
+            await self._unless_interrupted(self._room.wait())
+            wait = GATHER_SECONDS if self._in_flight else 0
+            deliveries = await self._unless_interrupted(consumer.receive(most, wait))
+            if deliveries and not self._interrupted.is_set():
+                self._accept(consumer, await self._intake.claim_batch(consumer, deliveries))
+
+    def _accept(self, consumer: Consumer, claimed: list[tuple[Delivery, Claim]]) -> None:
+        if not claimed:
+            return
+        left = self._limits.lease - self._limits.send_timeout
+        send_by = asyncio.get_running_loop().time() + left.total_seconds()
+        for delivery, claim in claimed:
+            self._jobs.put_nowait(Job(Received(consumer, delivery), claim, send_by))
+        self._in_flight += len(claimed)
+        self._idle.clear()
+        if self._jobs.qsize() > self._limits.concurrency:
+            self._room.clear()
+
+    async def _send_jobs(self) -> None:
+        """One lane: send one job after the other."""
+        while True:
+            job = await self._jobs.get()
+            if self._jobs.qsize() <= self._limits.concurrency:
+                self._room.set()
+            unsent = self._stopping.is_set()
+            self._outcomes.put_nowait(self._sender.give_back(job) if unsent else await self._sender.send(job))
+
+    async def _settle_outcomes(self) -> None:
+        while True:
+            batch = [await self._outcomes.get()]
+            if self._in_flight > 1:
+                # Others are on their way: a few milliseconds make one statement of many. A lone message does not wait.
+                await asyncio.sleep(GATHER_SECONDS)
+            while len(batch) < BATCH and not self._outcomes.empty():
+                batch.append(self._outcomes.get_nowait())
+            if not await self._settler.settle_batch(batch):
+                self._interrupted.set()
+            self._in_flight -= len(batch)
+            if self._in_flight == 0:
+                self._idle.set()
+
+    async def _unless_interrupted(self, waiting: Coroutine[Any, Any, _Result]) -> _Result | None:
+        """Await ``waiting``, or cancel it and return None as soon as the pipeline is interrupted."""
+        task = asyncio.ensure_future(waiting)
+        interruption = asyncio.ensure_future(self._interrupted.wait())
+        try:
+            await asyncio.wait({task, interruption}, return_when=asyncio.FIRST_COMPLETED)
+            return await task if task.done() else None
+        finally:
+            for pending in (task, interruption):
+                pending.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.gather(task, interruption, return_exceptions=True)

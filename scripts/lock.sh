@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Write requirements.lock and requirements-dev.lock from pyproject.toml. Options are handed on to `uv pip compile`.
+set -euo pipefail
+cd -P "$(dirname "$0")/.."
+
+.venv/bin/python -m pip install --quiet uv
+
+compile() {
+    .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+        --no-emit-index-url --no-header --group build --extra embedded "$@" pyproject.toml
+}
+
+compile "$@" --output-file requirements.lock
+compile "$@" --output-file requirements-dev.lock --extra dev --constraint requirements.lock
+
+if grep -nE '://|index-url|find-links' requirements.lock requirements-dev.lock; then
+    echo "error: a lock names the place that its packages come from; every machine chooses its own" >&2
+    exit 1
+fi

@@ -1,0 +1,35 @@
+"""What every test has: the event loop of production, and the servers that ``tests.support`` starts."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import uvloop
+
+pytest_plugins = ["tests.support.postgres", "tests.support.rabbitmq", "tests.support.message_service"]
+
+
+def pytest_configure() -> None:
+    """Let SIGTERM end a run as Ctrl-C does: the servers that it started are stopped."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run asynchronous tests and fixtures on uvloop, as the program does."""
+    return {"uvloop": _new_event_loop}
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    loop = uvloop.new_event_loop()
+    loop.set_exception_handler(_end_what_is_late)
+    return loop
+
+
+def _end_what_is_late(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Cancel everything once pytest-timeout has spoken: it raises in a signal handler, and uvloop only logs that."""
+    loop.default_exception_handler(context)
+    if isinstance(context.get("exception"), pytest.fail.Exception):
+        for task in asyncio.all_tasks(loop):
+            task.cancel()

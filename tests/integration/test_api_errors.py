@@ -1,0 +1,221 @@
+"""What goes wrong over HTTP: always problem+json, with every field that is wrong."""
+
+import asyncio
+import gzip
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from birthday.api.requests import MAX_BODY_BYTES
+from tests.support.api import RUNBOOK_USER, Answer, Api, running_api
+
+JSON = {"Content-Type": "application/json"}
+UNKNOWN = "01234567-89ab-7def-8123-456789abcdef"
+
+
+@pytest.fixture
+async def api(pool: asyncpg.Pool) -> AsyncIterator[Api]:
+    """The API on a database of its own; it is 09:00 UTC on 1 March 2026."""
+    async with running_api(pool) as api:
+        yield api
+
+
+def assert_problem(answer: Answer, status: int) -> None:
+    """Make sure that an answer is a problem document of this status."""
+    assert answer.status == status, answer.body
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert set(answer.json) - {"errors"} == {"type", "title", "status", "detail"}
+    assert answer.json["status"] == status
+    assert answer.json["type"] == "about:blank"
+
+
+@pytest.mark.parametrize(
+    ("changes", "pointer", "detail"),
+    [
+        ({"firstName": None}, "/firstName", "null is not text"),
+        ({"firstName": "  "}, "/firstName", "empty"),
+        ({"lastName": "x" * 101}, "/lastName", "100"),
+        ({"lastName": "Love\nlace"}, "/lastName", "control characters"),
+        ({"lastName": "Love\u0000lace"}, "/lastName", "control characters"),
+        ({"email": "ada"}, "/email", "ada@example.com"),
+        ({"email": "ada@example.com\r\nBcc: x@example.com"}, "/email", "ada@example.com"),
+        ({"email": f"ada@{'x' * 260}.com"}, "/email", "254"),
+        ({"dateOfBirth": "1990-02-30"}, "/dateOfBirth", "not a date of the calendar"),
+        ({"dateOfBirth": "01/02/1990"}, "/dateOfBirth", "YYYY-MM-DD"),
+        ({"dateOfBirth": "1990-01-01T25:00:00Z"}, "/dateOfBirth", "YYYY-MM-DD"),
+        ({"dateOfBirth": 631152000}, "/dateOfBirth", "YYYY-MM-DD"),
+        ({"dateOfBirth": "2026-03-02"}, "/dateOfBirth", "1900-01-01 to today"),
+        ({"dateOfBirth": "1899-12-31"}, "/dateOfBirth", "1900-01-01 to today"),
+        ({"timezoneOffset": 7}, "/timezoneOffset", "minutes east of UTC, from -720 to 840: 420 is UTC+07:00"),
+        ({"timezoneOffset": 420.5}, "/timezoneOffset", "whole number"),
+        ({"timezoneOffset": "420"}, "/timezoneOffset", "whole number"),
+        ({"timezoneOffset": True}, "/timezoneOffset", "whole number"),
+        ({"timezoneOffset": None}, "", "exactly one of timezone and timezoneOffset"),
+        ({"timezone": "UTC"}, "", "exactly one of timezone and timezoneOffset"),
+        ({"timezoneOffset": None, "timezone": "Europe/Berlim"}, "/timezone", "did you mean Europe/Berlin"),
+        ({"timezoneOffset": None, "timezone": "../../etc/passwd"}, "/timezone", "not a time zone"),
+        ({"timezoneOffset": None, "timezone": "x" * 5000}, "/timezone", "64"),
+        ({"age": 36}, "/age", "accepted are firstName"),
+        ({"a/b~c": 1}, "/a~1b~0c", "not a field"),
+    ],
+)
+async def test_a_field_that_is_wrong_is_named(api: Api, changes: dict[str, Any], pointer: str, detail: str) -> None:
+    """A wrong member is 422 with its JSON pointer and what is accepted, and nobody is created."""
+    answer = await api.post("/users", json=RUNBOOK_USER | changes)
+    assert_problem(answer, 422)
+    assert answer.pointers == [pointer]
+    assert detail in answer.json["errors"][0]["detail"]
+    assert len(answer.json["errors"][0]["detail"]) < 400
+    assert (await api.get("/users")).json["users"] == []
+
+
+async def test_every_field_that_is_wrong_is_named_at_once(api: Api) -> None:
+    """Nobody has to correct a body field by field; there is a limit to what is listed."""
+    answer = await api.post("/users", json={"firstName": 1, "email": "ada", "dateOfBirth": "x", "timezone": "Mars"})
+    assert answer.pointers == ["/firstName", "/lastName", "/email", "/dateOfBirth", "/timezone"]
+    many = await api.post("/users", json={f"field{number}": 0 for number in range(3000)})
+    assert_problem(many, 422)
+    assert len(many.pointers) == 50
+
+
+@pytest.mark.parametrize("body", [[], "text", 1, True, [RUNBOOK_USER]])
+async def test_a_body_must_be_an_object(api: Api, body: object) -> None:
+    """JSON that is not an object is 422 for every method that takes a body."""
+    user = await api.create()
+    for method, path in (("POST", "/users"), ("PUT", f"/users/{user['id']}"), ("PATCH", f"/users/{user['id']}")):
+        answer = await api.request(method, path, json=body)
+        assert_problem(answer, 422)
+        assert "object" in answer.json["detail"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b'{"firstName": "Ada",}',
+        b'{"timezoneOffset": NaN}',
+        b'{"timezoneOffset": 1e999}',
+        b'{"firstName": "\xff"}',
+        b'{"firstName": "\\ud800"}',
+        b"[" * 60_000,
+        '{"firstName": "Ada"}'.encode("utf-16"),
+    ],
+)
+async def test_what_is_not_json_is_refused(api: Api, body: bytes) -> None:
+    """Malformed JSON, NaN, other encodings and depths beyond reason are 400."""
+    answer = await api.request("POST", "/users", data=body, headers=JSON)
+    assert_problem(answer, 400)
+    assert "not JSON" in answer.json["detail"]
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "application/json; charset=latin-1",
+        "application/xml",
+        "nonsense",
+    ],
+)
+async def test_what_is_not_said_to_be_json_is_refused(api: Api, content_type: str) -> None:
+    """Any other media type is 415 that names the one accepted; so a form of a web page cannot create users."""
+    answer = await api.request("POST", "/users", data=b"{}", headers={"Content-Type": content_type})
+    assert_problem(answer, 415)
+    assert "application/json" in answer.json["detail"]
+
+
+@pytest.mark.parametrize("content_type", ["application/json; charset=UTF-8", "APPLICATION/JSON"])
+async def test_json_may_be_written_in_any_usual_way(api: Api, content_type: str) -> None:
+    """Parameters and case of the media type do not matter."""
+    answer = await api.request("PUT", f"/users/{UNKNOWN}", data=b"{}", headers={"Content-Type": content_type})
+    assert_problem(answer, 404)
+
+
+async def test_a_body_that_says_that_it_is_too_large_is_not_read(api: Api) -> None:
+    """10 MB announced by Content-Length are 413 before any of it is sent."""
+    url = urlsplit(api.url)
+    reader, writer = await asyncio.open_connection(url.hostname, url.port)
+    head = f"POST /users HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Type: application/json\r\n"
+    writer.write(f"{head}Content-Length: 10000000\r\n\r\n".encode())
+    async with asyncio.timeout(5):
+        assert b" 413 " in await reader.readline()
+        assert b"application/problem+json" in await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+
+
+async def test_a_body_that_turns_out_too_large_is_refused(api: Api) -> None:
+    """10 MB in chunks, or a small body that unpacks to 10 MB, are 413 as well, and the server goes on."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            yield b" " * 100_000
+
+    async with api.client.post(f"{api.url}/users", data=chunks(), headers=JSON) as response:
+        assert response.status == 413
+    packed = gzip.compress(b" " * 10_000_000)
+    bomb = await api.request("POST", "/users", data=packed, headers=JSON | {"Content-Encoding": "gzip"})
+    assert_problem(bomb, 413)
+    assert str(MAX_BODY_BYTES) in bomb.json["detail"]
+    await api.create()
+
+
+async def test_an_unknown_path_is_not_found(api: Api) -> None:
+    """What is not there is a problem document, too."""
+    for path in ("/", "/user", "/users/", f"/users/{UNKNOWN}/greetings", "/%00", "/docs/../../etc/passwd"):
+        assert_problem(await api.get(path), 404)
+
+
+async def test_an_id_that_is_none_is_not_found(api: Api) -> None:
+    """Text that is not a UUID as the API writes it names nobody."""
+    for text in ("1", "abc", UNKNOWN.replace("-", ""), f"urn:uuid:{UNKNOWN}", "%00", UNKNOWN + "0"):
+        assert_problem(await api.get(f"/users/{text}"), 404)
+    assert_problem(await api.get(f"/users/{UNKNOWN}"), 404)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("DELETE", "/users", {"GET", "HEAD", "POST"}),
+        ("POST", f"/users/{UNKNOWN}", {"DELETE", "GET", "HEAD", "PATCH", "PUT"}),
+        ("GET", f"/messages/{UNKNOWN}/retry", {"POST"}),
+        ("OPTIONS", "/users", {"GET", "HEAD", "POST"}),
+        ("PROPFIND", "/users", {"GET", "HEAD", "POST"}),
+        ("POST", "/health", {"GET", "HEAD"}),
+    ],
+)
+async def test_a_method_that_is_not_possible_names_those_that_are(
+    api: Api, method: str, path: str, allowed: set[str]
+) -> None:
+    """A wrong method is 405 with Allow."""
+    answer = await api.request(method, path)
+    assert_problem(answer, 405)
+    assert set(answer.headers["Allow"].split(", ")) == allowed
+
+
+async def test_a_body_that_breaks_off_harms_nobody(api: Api) -> None:
+    """A client that goes away in the middle of its body, or sends a broken one, costs nothing but that request."""
+    url = urlsplit(api.url)
+    start = f"POST /users HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Type: application/json\r\n"
+    for rest in ("Content-Length: 100\r\n\r\n{", "Transfer-Encoding: chunked\r\n\r\nzz\r\n"):
+        _, writer = await asyncio.open_connection(url.hostname, url.port)
+        writer.write((start + rest).encode())
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+    await api.create()
+
+
+async def test_a_mistake_of_ours_tells_nothing_of_the_inside(api: Api, pool: asyncpg.Pool) -> None:
+    """What nobody foresaw is a problem document with status 500 that names no table, file or statement."""
+    await pool.execute("ALTER TABLE users RENAME COLUMN first_name TO given_name")
+    answer = await api.get("/users")
+    assert_problem(answer, 500)
+    assert b"first_name" not in answer.body
+    assert "X-Request-ID" in answer.json["detail"]
+    assert answer.headers["X-Request-ID"]

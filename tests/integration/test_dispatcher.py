@@ -1,0 +1,86 @@
+"""The dispatcher on a real database and broker."""
+
+import asyncio
+from datetime import date, timedelta
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from birthday.broker import Delivery
+from birthday.broker.postgres import PostgresBroker
+from birthday.broker.rabbitmq import RabbitMQBroker
+from birthday.errors import UnavailableError
+from birthday.telemetry.metrics import Metrics
+from tests.support.clock import ManualClock
+from tests.support.product import Product, metric, parse
+
+
+@pytest.fixture
+def product(pool: asyncpg.Pool) -> Product:
+    """An installation at 08:00 UTC on 1 March 2027."""
+    return Product(pool, PostgresBroker(pool), ManualClock(parse("2027-03-01T08:00:00Z")), Metrics())
+
+
+async def receive_all(product: Product, count: int) -> list[Delivery]:
+    """Take ``count`` deliveries off the queue, in the order in which they come."""
+    deliveries: list[Delivery] = []
+    async with asyncio.timeout(10), product.broker.consume(count) as consumer:
+        while len(deliveries) < count:
+            deliveries += await consumer.receive(count, 0.1)
+        await consumer.ack(deliveries)
+    return deliveries
+
+
+async def test_nothing_is_published_before_its_instant_and_the_next_one_is_known(product: Product) -> None:
+    """A second early is too early; the dispatcher says when to come back, and then publishes."""
+    await product.create(date(1990, 3, 1))
+    product.clock.advance(timedelta(minutes=59, seconds=59))
+    early = await product.dispatcher.dispatch_once(product.clock.now())
+    assert (early.published, early.next_due_at) == (0, parse("2027-03-01T09:00:00Z"))
+    product.clock.advance(timedelta(seconds=1))
+    due = await product.dispatcher.dispatch_once(product.clock.now())
+    assert (due.published, due.next_due_at) == (1, None)
+    assert await product.statuses() == {"queued": 1}
+    assert metric(product.metrics, "messages_queued_total") == 1
+
+
+async def test_a_backlog_goes_out_in_the_order_in_which_local_birthdays_end(product: Product) -> None:
+    """Due at once in two zones: the one whose day is over first is published first."""
+    product.clock.advance(parse("2027-03-01T18:00:00Z") - product.clock.now())
+    for zone in ("America/Los_Angeles", "Asia/Tokyo", "Europe/Berlin"):
+        await product.create(date(1990, 3, 1 if zone != "Asia/Tokyo" else 2), zone)
+    product.clock.advance(timedelta(hours=7))
+    await product.dispatcher.dispatch_once(product.clock.now())
+    order = [delivery.message_id for delivery in await receive_all(product, 3)]
+    rows = await product.pool.fetch("SELECT id FROM message_logs ORDER BY ends_at")
+    assert order == [UUID(bytes=row["id"].bytes) for row in rows]
+
+
+async def test_dispatchers_at_the_same_time_publish_each_message_once(product: Product) -> None:
+    """Four dispatchers share 300 due messages."""
+    await asyncio.gather(*(product.create(date(1990, 3, 1)) for _ in range(300)))
+    product.clock.advance(timedelta(hours=1))
+    results = await asyncio.gather(*(product.dispatcher.dispatch_once(product.clock.now()) for _ in range(4)))
+    assert sum(result.published for result in results) == 300
+    deliveries = await receive_all(product, 300)
+    assert len({delivery.message_id for delivery in deliveries}) == 300
+
+
+async def test_without_a_confirm_nothing_becomes_queued(product: Product) -> None:
+    """The broker is down: the tick fails, the message stays scheduled, and the next tick publishes it."""
+    await product.create(date(1990, 3, 1))
+    product.clock.advance(timedelta(hours=1))
+    down = Product(product.pool, RabbitMQBroker("amqp://127.0.0.1:1/"), product.clock, product.metrics)
+    with pytest.raises(UnavailableError):
+        await down.dispatcher.dispatch_once(product.clock.now())
+    assert await product.statuses() == {"scheduled": 1}
+    assert metric(product.metrics, "messages_queued_total") == 0
+    assert (await product.dispatcher.dispatch_once(product.clock.now())).published == 1
+
+
+async def test_what_is_later_than_the_catch_up_window_is_not_published(product: Product) -> None:
+    """After an outage of three days the message of the first day stays behind, for the janitor to expire."""
+    await product.create(date(1990, 3, 1))
+    product.clock.advance(timedelta(days=3))
+    assert (await product.dispatcher.dispatch_once(product.clock.now())).published == 0

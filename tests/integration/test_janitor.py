@@ -1,0 +1,79 @@
+"""The janitor on a real database and broker."""
+
+from datetime import date, timedelta
+
+import asyncpg
+import pytest
+
+from birthday.broker.postgres import PostgresBroker
+from birthday.telemetry.metrics import Metrics
+from tests.support.channel import RecordingChannel
+from tests.support.clock import ManualClock
+from tests.support.product import Product, metric, parse
+
+
+@pytest.fixture
+def product(pool: asyncpg.Pool) -> Product:
+    """An installation at 09:00 UTC on 1 March 2027."""
+    return Product(pool, PostgresBroker(pool), ManualClock(parse("2027-03-01T09:00:00Z")), Metrics())
+
+
+async def test_a_message_that_the_queue_lost_is_published_again_and_delivered_once(product: Product) -> None:
+    """An operator purged the queue: after the grace period the janitor makes up for it."""
+    await product.create(date(1990, 3, 1))
+    await product.dispatcher.dispatch_once(product.clock.now())
+    await product.pool.execute("DELETE FROM queue_messages")
+    product.clock.advance(timedelta(seconds=59))
+    await product.janitor.recover_once(product.clock.now())
+    assert (await product.broker.stats()).ready == 0
+    product.clock.advance(timedelta(seconds=1))
+    await product.janitor.recover_once(product.clock.now())
+    assert metric(product.metrics, "messages_rescued_total") == 1
+    channel = RecordingChannel(product.clock)
+    async with product.working(channel):
+        await product.wait_for_statuses({"delivered": 1})
+    assert len(channel.sent) == 1
+
+
+async def test_a_backlog_is_not_published_twice_while_it_waits(product: Product) -> None:
+    """While the queue holds messages, the janitor trusts that what is queued is among them, for a quarter of an hour."""
+    await product.create(date(1990, 3, 1))
+    await product.dispatcher.dispatch_once(product.clock.now())
+    for minutes, ready in ((14, 1), (1, 2), (1, 2), (14, 3)):
+        product.clock.advance(timedelta(minutes=minutes))
+        await product.janitor.recover_once(product.clock.now())
+        assert (await product.broker.stats()).ready == ready
+
+
+async def test_a_message_later_than_the_catch_up_window_expires_and_is_counted(product: Product) -> None:
+    """Scheduled or queued, what nobody sent for two days is given up, visibly, and never sent."""
+    await product.create(date(1990, 3, 1))
+    await product.create(date(1990, 3, 2))
+    await product.dispatcher.dispatch_once(product.clock.now())
+    assert await product.statuses() == {"queued": 1, "scheduled": 1}
+    product.clock.advance(timedelta(days=3))
+    await product.janitor.recover_once(product.clock.now())
+    assert await product.statuses() == {"expired": 2}
+    assert metric(product.metrics, "messages_expired_total") == 2
+    channel = RecordingChannel(product.clock)
+    async with product.working(channel):
+        await product.create(date(1990, 3, 4))
+        await product.dispatcher.dispatch_once(product.clock.now())
+        await product.wait_for_statuses({"expired": 2, "delivered": 1})
+    assert len(channel.sent) == 1
+
+
+async def test_retention_removes_what_is_finished_and_old_and_nothing_else(product: Product) -> None:
+    """Ninety days later the delivered message and the deleted user are gone; what is pending stays."""
+    await product.create(date(1990, 3, 1))
+    await product.create(date(1990, 3, 2))
+    await product.pool.execute("UPDATE message_logs SET status = 'delivered' WHERE occasion_on = '2027-03-01'")
+    await product.pool.execute(
+        "UPDATE users SET deleted_at = $1 WHERE date_of_birth = '1990-03-01'", product.clock.now()
+    )
+    product.clock.advance(timedelta(days=89))
+    assert await product.janitor.retire_once(product.clock.now()) == 0
+    product.clock.advance(timedelta(days=2))
+    assert await product.janitor.retire_once(product.clock.now()) == 1
+    assert await product.statuses() == {"scheduled": 1}
+    assert await product.pool.fetchval("SELECT count(*) FROM users") == 1

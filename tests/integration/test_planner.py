@@ -1,0 +1,133 @@
+"""The planner on a real database."""
+
+import asyncio
+from datetime import date, timedelta
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from birthday.broker.postgres import PostgresBroker
+from birthday.core.occasion import Rules
+from birthday.store.users import Planning
+from birthday.telemetry.metrics import Metrics
+from tests.support.clock import ManualClock
+from tests.support.product import Product, metric, parse
+
+
+@pytest.fixture
+def product(pool: asyncpg.Pool) -> Product:
+    """An installation at 12:00 UTC on 1 March 2027, that plans an hour ahead and catches up for two."""
+    return Product(
+        pool,
+        PostgresBroker(pool),
+        ManualClock(parse("2027-03-01T12:00:00Z")),
+        Metrics(),
+        Planning(Rules(), timedelta(hours=1)),
+        catch_up=timedelta(hours=2),
+    )
+
+
+async def scheduled(pool: asyncpg.Pool) -> list[str]:
+    """Return the due instants of all messages that are scheduled, in order."""
+    rows = await pool.fetch("SELECT scheduled_at FROM message_logs WHERE status = 'scheduled' ORDER BY scheduled_at")
+    return [f"{row['scheduled_at']:%Y-%m-%dT%H:%M:%SZ}" for row in rows]
+
+
+async def test_a_message_is_planned_when_its_instant_comes_within_the_horizon(product: Product) -> None:
+    """Nothing before; one message as soon as the horizon reaches 09:00 local time; and never a second one."""
+    await product.create(date(1990, 3, 2), "Europe/Berlin")
+    product.clock.advance(parse("2027-03-02T06:59:00Z") - product.clock.now())
+    assert await product.planner.plan_once(product.clock.now()) == 0
+    product.clock.advance(timedelta(minutes=1))
+    assert await product.planner.plan_once(product.clock.now()) == 1
+    assert await product.planner.plan_once(product.clock.now()) == 0
+    product.clock.advance(timedelta(minutes=5))
+    assert await product.planner.plan_once(product.clock.now()) == 0
+    assert await scheduled(product.pool) == ["2027-03-02T08:00:00Z"]
+    assert metric(product.metrics, "messages_scheduled_total") == 1
+
+
+async def test_one_tick_plans_each_zone_at_its_own_instant(product: Product) -> None:
+    """Neighbours on the same date are hours apart; what lies beyond the horizon waits."""
+    for zone in ("Asia/Kathmandu", "Europe/London", "America/New_York", "UTC+05:30"):
+        await product.create(date(1990, 3, 2), zone)
+    product.clock.advance(parse("2027-03-02T03:00:00Z") - product.clock.now())
+    await product.planner.plan_once(product.clock.now())
+    assert await scheduled(product.pool) == ["2027-03-02T03:15:00Z", "2027-03-02T03:30:00Z"]
+    product.clock.advance(timedelta(hours=5))
+    await product.planner.plan_once(product.clock.now())
+    assert (await scheduled(product.pool))[2:] == ["2027-03-02T09:00:00Z"]
+
+
+async def test_after_thirty_hours_of_downtime_everything_missed_is_planned(product: Product) -> None:
+    """The watermark brings back the instants of the whole outage, those beyond the catch-up window too."""
+    await product.planner.plan_once(product.clock.now())
+    early = await product.create(date(1990, 3, 1), "America/Los_Angeles")
+    late = await product.create(date(1990, 3, 2), "America/Los_Angeles")
+    assert await scheduled(product.pool) == []
+    product.clock.advance(timedelta(hours=30))
+    assert await product.planner.plan_once(product.clock.now()) == 2
+    rows = await product.pool.fetch("SELECT user_id, scheduled_at FROM message_logs ORDER BY scheduled_at")
+    assert [row["user_id"] for row in rows] == [early, late]
+    await product.janitor.recover_once(product.clock.now())
+    assert await product.statuses() == {"expired": 1, "scheduled": 1}
+    assert metric(product.metrics, "messages_expired_total") == 1
+
+
+async def test_planners_at_the_same_time_plan_each_message_once(product: Product) -> None:
+    """Six planners on one database, weeks behind: the sum of what they say is what is there."""
+    await product.planner.plan_once(product.clock.now())
+    for day in range(2, 29):
+        await product.create(date(1990, 3, day))
+    later = parse("2027-03-28T20:00:00Z")
+    counts = await asyncio.gather(*(product.planner.plan_once(later) for _ in range(6)))
+    assert sum(counts) == len(await scheduled(product.pool)) == 27
+
+
+async def test_a_birthday_that_was_over_when_the_user_came_is_not_planned(product: Product) -> None:
+    """The hourly sweep looks back, and must not congratulate for a day that the user did not spend with us."""
+    product.clock.advance(parse("2027-03-03T00:30:00Z") - product.clock.now())
+    await product.create(date(1990, 3, 2))
+    assert await product.planner.plan_once(product.clock.now()) == 0
+
+
+async def test_the_day_of_birth_itself_is_no_birthday(product: Product) -> None:
+    """Somebody born today is greeted a year from now."""
+    product.clock.advance(parse("2027-03-02T08:30:00Z") - product.clock.now())
+    await product.create(date(2027, 3, 2))
+    assert await product.planner.plan_once(product.clock.now()) == 0
+
+
+async def test_users_written_by_other_means_are_found_within_the_hour(product: Product) -> None:
+    """A row inserted with psql, due soon and behind the watermark, is planned by the next sweep."""
+    await product.planner.plan_once(product.clock.now())
+    product.clock.advance(parse("2027-03-02T08:30:00Z") - product.clock.now())
+    await product.planner.plan_once(product.clock.now())
+    await product.pool.execute(
+        """
+        INSERT INTO users (id, first_name, last_name, email, date_of_birth, timezone,
+                           schedule_from, created_at, updated_at)
+        VALUES ($1, 'Grace', 'Hopper', 'grace@example.com', '1990-03-02', 'UTC', $2, $2, $2)
+        """,
+        uuid4(),
+        product.clock.now() - timedelta(days=30),
+    )
+    product.clock.advance(timedelta(hours=1))
+    assert await product.planner.plan_once(product.clock.now()) == 1
+    assert await scheduled(product.pool) == ["2027-03-02T09:00:00Z"]
+
+
+async def test_deleting_old_messages_by_hand_does_not_allow_a_second_greeting_in_a_year(product: Product) -> None:
+    """Invariant 1 survives retention: the year stays taken although no row says so any more."""
+    product.clock.advance(parse("2027-03-02T08:30:00Z") - product.clock.now())
+    user_id = await product.create(date(1990, 3, 2))
+    await product.pool.execute("UPDATE message_logs SET status = 'delivered'")
+    await product.pool.execute(
+        "DELETE FROM message_logs WHERE created_at < $1", product.clock.now() + timedelta(days=1)
+    )
+    await product.pool.execute("UPDATE users SET date_of_birth = '1990-12-01' WHERE id = $1", user_id)
+    product.clock.advance(parse("2027-12-01T08:30:00Z") - product.clock.now())
+    assert await product.planner.plan_once(product.clock.now()) == 0
+    product.clock.advance(parse("2028-12-01T08:30:00Z") - product.clock.now())
+    assert await product.planner.plan_once(product.clock.now()) == 1

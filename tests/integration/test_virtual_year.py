@@ -1,0 +1,107 @@
+"""A whole leap year, day by day, through the real planner, database, brokers and worker."""
+
+import asyncio
+from collections import Counter
+from datetime import UTC, date, datetime, timedelta
+from functools import cache
+from importlib.resources import files
+from zoneinfo import ZoneInfo
+
+import asyncpg
+import pytest
+
+from birthday.broker import Broker
+from birthday.broker.postgres import PostgresBroker
+from birthday.broker.rabbitmq import RabbitMQBroker
+from birthday.core.ident import uuid7
+from birthday.core.user import Profile
+from birthday.store.users import create_user
+from birthday.telemetry.metrics import Metrics
+from tests.support.channel import RecordingChannel, Sent
+from tests.support.clock import ManualClock
+from tests.support.product import Product, metric
+
+USERS = 5000
+BEGIN = datetime(2027, 12, 31, 3, tzinfo=UTC)
+END = datetime(2029, 1, 1, 22, tzinfo=UTC)
+BETWEEN_PLANS = timedelta(hours=24)
+
+
+def zone_names() -> list[str]:
+    """Return every IANA zone, read from the package by other means than the product's."""
+    lines = (files("tzdata") / "zones").read_text(encoding="utf-8").splitlines()
+    return sorted(set(lines) - {"Factory"})
+
+
+def expected_instant(profile: Profile, year: int) -> datetime:
+    """Return when 09:00 local is, by the standard library alone: no zone has a clock change at that time."""
+    born = profile.date_of_birth
+    local = datetime(year, born.month, born.day, 9, tzinfo=standard_zone(profile.zone))
+    return local.astimezone(UTC)
+
+
+@cache
+def standard_zone(name: str) -> ZoneInfo:
+    """Return a zone of the pinned data: what the host has may be older, and differ."""
+    with (files("tzdata") / "zoneinfo").joinpath(*name.split("/")).open("rb") as file:
+        return ZoneInfo.from_file(file)
+
+
+async def populate(product: Product) -> dict[str, Profile]:
+    """Create the users: every zone in turn, every day of the year in turn, 29 February among them."""
+    zones = zone_names()
+    profiles = {}
+    for number in range(USERS):
+        born = date(1988, 1, 1) + timedelta(days=number % 366)
+        email = f"user-{number}@example.com"
+        profiles[email] = Profile("Ada", f"Lovelace {number}", email, born, zones[number % len(zones)])
+    ready = iter(profiles.values())
+
+    async def create_some() -> None:
+        for profile in ready:
+            now = product.clock.now()
+            await create_user(product.pool, uuid7(now), profile, now, product.planning)
+
+    await asyncio.gather(*(create_some() for _ in range(8)))
+    return profiles
+
+
+@pytest.fixture(params=["postgres", "rabbitmq"])
+async def product(request: pytest.FixtureRequest, pool: asyncpg.Pool) -> Product:
+    """An installation on either broker, at the end of 2027."""
+    broker: Broker = PostgresBroker(pool)
+    if request.param == "rabbitmq":
+        broker = RabbitMQBroker(request.getfixturevalue("rabbitmq_url"))
+    return Product(pool, broker, ManualClock(BEGIN), Metrics())
+
+
+@pytest.mark.timeout(600)
+async def test_each_of_5000_users_in_every_zone_is_greeted_once_in_2028_at_nine_local_time(product: Product) -> None:
+    """One message a user and year, never early, never late, whatever the zone and day."""
+    clock, channel = product.clock, RecordingChannel(product.clock)
+    profiles = await populate(product)
+    published = 0
+    plan_at = clock.now()
+    async with product.working(channel):
+        while clock.now() < END:
+            if clock.now() >= plan_at:
+                await product.planner.plan_once(clock.now())
+                plan_at = clock.now() + BETWEEN_PLANS
+            dispatched = await product.dispatcher.dispatch_once(clock.now())
+            published += dispatched.published
+            await channel.wait_for(published)
+            steps = [plan_at, END] + ([dispatched.next_due_at] if dispatched.next_due_at else [])
+            clock.advance(min(steps) - clock.now())
+    await product.broker.close()
+
+    in_2028 = [sent for sent in channel.sent if local_year(sent, profiles) == 2028]
+    assert Counter(sent.letter.email for sent in in_2028) == dict.fromkeys(profiles, 1)
+    wrong = [sent for sent in in_2028 if sent.at != expected_instant(profiles[sent.letter.email], 2028)]
+    assert wrong == []
+    assert metric(product.metrics, "messages_delivered_total") == len(channel.sent)
+    assert metric(product.metrics, "messages_on_time_total") == len(channel.sent)
+
+
+def local_year(sent: Sent, profiles: dict[str, Profile]) -> int:
+    """Return the calendar year in which a greeting arrived, where its user lives."""
+    return sent.at.astimezone(standard_zone(profiles[sent.letter.email].zone)).year

@@ -1,0 +1,327 @@
+"""The worker on a real database and both brokers, with a channel and a clock in the hands of the test."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import date, timedelta
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from birthday.broker import Broker
+from birthday.broker.postgres import PostgresBroker
+from birthday.broker.rabbitmq import RabbitMQBroker
+from birthday.channel import Delivered, Letter, Outcome, Permanent, Temporary
+from birthday.core.message import ErrorType
+from birthday.store.users import delete_user, lock_profile, replace_profile
+from birthday.telemetry.metrics import Metrics
+from tests.support.channel import RecordingChannel
+from tests.support.clock import ManualClock
+from tests.support.product import Product, eventually, metric, parse
+
+DOWN = Temporary(ErrorType.EXTERNAL_API_ERROR, "down")
+BUSY = Temporary(ErrorType.EXTERNAL_API_ERROR, "busy", outage=False)
+REFUSED = Permanent(ErrorType.VALIDATION_ERROR, "refused")
+
+
+@pytest.fixture(params=["postgres", "rabbitmq"])
+async def product(request: pytest.FixtureRequest, pool: asyncpg.Pool) -> AsyncIterator[Product]:
+    """An installation at 09:00 UTC on 1 March 2027, on either broker."""
+    broker: Broker = PostgresBroker(pool)
+    if request.param == "rabbitmq":
+        broker = RabbitMQBroker(request.getfixturevalue("rabbitmq_url"))
+    yield Product(pool, broker, ManualClock(parse("2027-03-01T09:00:00Z")), Metrics())
+    await broker.close()
+
+
+async def queue_birthdays(product: Product, count: int) -> list[UUID]:
+    """Create users whose birthday is now, publish their messages, and return the ids of the messages."""
+    for _ in range(count):
+        await product.create(date(1990, 3, 1))
+    dispatched = await product.dispatcher.dispatch_once(product.clock.now())
+    assert dispatched.published == count
+    rows = await product.pool.fetch("SELECT id FROM message_logs WHERE status = 'queued'")
+    return [UUID(bytes=row["id"].bytes) for row in rows]
+
+
+async def test_a_due_message_is_sent_once_and_recorded(product: Product) -> None:
+    """The letter of the contract, the outcome in the row, the counters, and an empty queue."""
+    [message_id] = await queue_birthdays(product, 1)
+    channel = RecordingChannel(product.clock)
+    async with product.working(channel):
+        await product.wait_for_statuses({"delivered": 1})
+    [sent] = channel.sent
+    assert sent.letter.message_id == message_id
+    assert sent.letter.text == "Hey, Ada Lovelace it's your birthday"
+    row = await product.pool.fetchrow("SELECT attempts, sent_at, delivered_at, lease_until FROM message_logs")
+    assert row is not None
+    assert tuple(row) == (1, product.clock.now(), product.clock.now(), None)
+    for name in ("delivered", "on_time", "processed"):
+        assert metric(product.metrics, f"messages_{name}_total") == 1
+    assert metric(product.metrics, "messages_sent_total", hour="09") == 1
+    stats = await product.broker.stats()
+    assert (stats.ready, stats.unacked, stats.dead) == (0, 0, 0)
+
+
+async def test_a_thousand_messages_are_shared_by_two_workers_without_a_repeat(product: Product) -> None:
+    """Two workers compete; each message is sent by one of them."""
+    ids = await queue_birthdays(product, 1000)
+    channel = RecordingChannel(product.clock)
+    async with product.working(channel), product.working(channel):
+        await product.wait_for_statuses({"delivered": 1000})
+    assert sorted(sent.letter.message_id for sent in channel.sent) == sorted(ids)
+
+
+async def test_a_name_that_is_edited_after_dispatch_is_honoured(product: Product) -> None:
+    """The user's data are read at the claim."""
+    await queue_birthdays(product, 1)
+    await product.pool.execute("UPDATE users SET first_name = 'Augusta'")
+    channel = RecordingChannel(product.clock)
+    async with product.working(channel):
+        await channel.wait_for(1)
+    assert channel.sent[0].letter.text == "Hey, Augusta Lovelace it's your birthday"
+
+
+async def test_the_message_of_a_deleted_user_is_cancelled_and_not_sent(product: Product) -> None:
+    """Deletion cancels what is queued in the same transaction; the copy in the queue comes to nothing."""
+    await queue_birthdays(product, 1)
+    user_id = await product.pool.fetchval("SELECT id FROM users")
+    assert await delete_user(product.pool, user_id, product.clock.now()) == 1
+    channel = RecordingChannel(product.clock)
+    async with product.working(channel):
+        await eventually(lambda: queue_is_empty(product), "the queue is empty")
+    assert channel.sent == []
+    assert await product.statuses() == {"cancelled": 1}
+
+
+async def test_a_moved_birthday_is_not_greeted_on_the_old_date(product: Product) -> None:
+    """The queued message is cancelled, and the one for the new date waits for its time."""
+    await queue_birthdays(product, 1)
+    user_id = await product.pool.fetchval("SELECT id FROM users")
+    product.clock.advance(timedelta(seconds=1))
+    async with product.pool.acquire() as connection, connection.transaction():
+        old = await lock_profile(connection, user_id)
+        moved = type(old)(old.first_name, old.last_name, old.email, date(1990, 3, 2), old.zone)
+        await replace_profile(connection, user_id, old, moved, product.clock.now(), product.planning)
+    channel = RecordingChannel(product.clock)
+    async with product.working(channel):
+        await product.wait_for_statuses({"cancelled": 1, "scheduled": 1})
+        product.clock.advance(timedelta(days=1))
+        await product.dispatcher.dispatch_once(product.clock.now())
+        await product.wait_for_statuses({"cancelled": 1, "delivered": 1})
+    assert len(channel.sent) == 1
+
+
+async def test_a_stale_message_that_a_planner_made_meanwhile_is_cancelled_at_the_claim(product: Product) -> None:
+    """A planner that read the user before the birthday moved leaves a message with the old schedule_from."""
+    await queue_birthdays(product, 1)
+    await product.pool.execute("UPDATE users SET schedule_from = schedule_from + interval '1 second'")
+    channel = RecordingChannel(product.clock)
+    async with product.working(channel):
+        await product.wait_for_statuses({"cancelled": 1})
+    assert channel.sent == []
+    assert metric(product.metrics, "messages_cancelled_total") == 1
+
+
+async def test_a_temporary_failure_is_tried_again_under_the_same_key(product: Product) -> None:
+    """Failed, retrying, delivered: one message id, two attempts, one retry counted."""
+    await queue_birthdays(product, 1)
+    answers = iter([BUSY, Delivered()])
+    channel = RecordingChannel(product.clock, lambda _letter: next(answers))
+    async with product.working(channel):
+        await product.wait_for_statuses({"retrying": 1})
+        product.clock.advance(timedelta(seconds=5))
+        await product.wait_for_statuses({"delivered": 1})
+    assert len({sent.letter.message_id for sent in channel.sent}) == 1
+    assert await product.pool.fetchval("SELECT attempts FROM message_logs") == 2
+    assert metric(product.metrics, "message_retries_total", retry_reason="external_api_error") == 1
+    assert metric(product.metrics, "messages_sent_total", hour="09") == 1
+
+
+async def test_retry_after_is_obeyed(product: Product) -> None:
+    """The service asks for an hour: nothing is sent before it has passed."""
+    await queue_birthdays(product, 1)
+    asks = Temporary(ErrorType.EXTERNAL_API_ERROR, "busy", timedelta(hours=1), outage=False)
+    channel = RecordingChannel(product.clock, lambda _letter: asks)
+    async with product.working(channel):
+        await product.wait_for_statuses({"retrying": 1})
+        next_at = await product.pool.fetchval("SELECT next_attempt_at FROM message_logs")
+    assert next_at == product.clock.now() + timedelta(hours=1)
+
+
+async def test_a_message_fails_for_good_after_the_last_attempt(product: Product) -> None:
+    """Three attempts here; then failed, dead-lettered, counted by type."""
+    await queue_birthdays(product, 1)
+    channel = RecordingChannel(product.clock, lambda _letter: BUSY)
+    async with product.working(channel):
+        for attempt in (1, 2):
+            await channel.wait_for(attempt)
+            await product.wait_for_statuses({"retrying": 1})
+            product.clock.advance(timedelta(seconds=10))
+        await product.wait_for_statuses({"failed": 1})
+        await eventually(lambda: dead_letters(product, 1), "one dead letter")
+    assert len(channel.sent) == 3
+    assert metric(product.metrics, "messages_failed_total", error_type="external_api_error") == 1
+
+
+async def test_a_refused_message_is_dead_lettered_at_once(product: Product) -> None:
+    """A permanent failure burns one attempt and keeps its reason."""
+    await queue_birthdays(product, 1)
+    channel = RecordingChannel(product.clock, lambda _letter: REFUSED)
+    async with product.working(channel):
+        await product.wait_for_statuses({"failed": 1})
+        await eventually(lambda: dead_letters(product, 1), "one dead letter")
+    row = await product.pool.fetchrow("SELECT attempts, error_type, error_detail FROM message_logs")
+    assert row is not None
+    assert tuple(row) == (1, "validation_error", "refused")
+
+
+async def test_a_failed_message_that_an_operator_publishes_again_is_delivered(product: Product) -> None:
+    """The data were mended: the same id goes out, and the message is delivered."""
+    [message_id] = await queue_birthdays(product, 1)
+    channel = RecordingChannel(product.clock, lambda _letter: REFUSED)
+    async with product.working(channel):
+        await product.wait_for_statuses({"failed": 1})
+        channel.answer = lambda _letter: Delivered()
+        product.clock.advance(timedelta(days=7))
+        await product.broker.publish([message_id])
+        await product.wait_for_statuses({"delivered": 1})
+    assert [sent.letter.message_id for sent in channel.sent] == [message_id] * 2
+
+
+async def test_an_id_that_does_not_exist_is_dead_lettered_and_the_rest_goes_on(product: Product) -> None:
+    """A stranger in the queue is put aside; its neighbour is delivered."""
+    await product.broker.publish([uuid4()])
+    await queue_birthdays(product, 1)
+    channel = RecordingChannel(product.clock)
+    async with product.working(channel):
+        await product.wait_for_statuses({"delivered": 1})
+        await eventually(lambda: dead_letters(product, 1), "one dead letter")
+    assert len(channel.sent) == 1
+
+
+async def test_a_flood_of_copies_sends_one_message(product: Product) -> None:
+    """Five hundred copies of one id, and one send."""
+    [message_id] = await queue_birthdays(product, 1)
+    await product.broker.publish([message_id] * 500)
+    channel = RecordingChannel(product.clock)
+    async with product.working(channel), product.working(channel):
+        await product.wait_for_statuses({"delivered": 1})
+        await eventually(lambda: queue_is_empty(product), "the queue is empty", 30)
+    assert len(channel.sent) == 1
+
+
+async def test_nothing_is_sent_before_its_instant_by_the_clock_of_the_worker(product: Product) -> None:
+    """The dispatcher's host is ahead: the worker holds the message back until its own clock says so."""
+    await queue_birthdays(product, 1)
+    product.clock.advance(timedelta(seconds=-3))
+    channel = RecordingChannel(product.clock)
+    async with product.working(channel):
+        await eventually(lambda: delayed_or_taken(product), "the worker has seen the message")
+        assert channel.sent == []
+        product.clock.advance(timedelta(seconds=3))
+        await product.wait_for_statuses({"delivered": 1})
+    assert [sent.at for sent in channel.sent] == [parse("2027-03-01T09:00:00Z")]
+
+
+async def test_what_a_dead_worker_held_is_sent_when_its_lease_has_run_out(product: Product) -> None:
+    """A claim that nobody will settle is taken over, not waited for for ever."""
+    await queue_birthdays(product, 1)
+    await product.pool.execute(
+        "UPDATE message_logs SET status = 'sending', attempts = 1, lease_until = clock_timestamp() + interval '2 s'"
+    )
+    channel = RecordingChannel(product.clock)
+    async with product.working(channel):
+        await product.wait_for_statuses({"delivered": 1})
+    assert await product.pool.fetchval("SELECT attempts FROM message_logs") == 2
+
+
+async def test_an_outcome_that_comes_after_a_takeover_changes_nothing(product: Product) -> None:
+    """The lease ran out and another worker has claimed: the late outcome is dropped, with a warning."""
+    await queue_birthdays(product, 1)
+    holding = asyncio.Event()
+
+    class SlowChannel(RecordingChannel):
+        async def send(self, letter: Letter) -> Outcome:
+            outcome = await super().send(letter)
+            await holding.wait()
+            return outcome
+
+    channel = SlowChannel(product.clock)
+    async with product.working(channel):
+        await channel.wait_for(1)
+        await product.pool.execute("UPDATE message_logs SET attempts = 2")
+        holding.set()
+        await eventually(lambda: queue_is_empty(product), "the queue is empty")
+    assert await product.statuses() == {"sending": 1}
+
+
+async def test_an_open_circuit_burns_no_attempts_and_everything_is_delivered_afterwards(product: Product) -> None:
+    """The service is down: a few fail, the rest waits in the queue; one probe closes the circuit."""
+    await queue_birthdays(product, 60)
+    channel = RecordingChannel(product.clock, lambda _letter: DOWN)
+    async with product.working(channel, concurrency=5, threshold=5):
+        await channel.wait_for(5)
+        await product.clock.wait_for_sleepers()
+        sent_while_down = len(channel.sent)
+        assert sent_while_down <= 9
+        channel.answer = lambda _letter: Delivered()
+        product.clock.advance(timedelta(seconds=31))
+        await product.wait_for_statuses({"delivered": 60})
+    attempts = await product.pool.fetchval("SELECT sum(attempts) FROM message_logs")
+    assert attempts == len(channel.sent) == 60 + sent_while_down
+
+
+async def test_stopping_finishes_what_is_being_sent_and_gives_the_rest_back(product: Product) -> None:
+    """A drained worker leaves no message in sending; what it had not begun is delivered by the next one."""
+    await queue_birthdays(product, 30)
+    holding = asyncio.Event()
+
+    class SlowChannel(RecordingChannel):
+        async def send(self, letter: Letter) -> Outcome:
+            outcome = await super().send(letter)
+            await holding.wait()
+            return outcome
+
+    channel = SlowChannel(product.clock)
+    async with product.working(channel, concurrency=4) as pipeline:
+        await channel.wait_for(4)
+        pipeline.stop()
+        holding.set()
+    assert (await product.statuses())["delivered"] == 4
+    assert "sending" not in await product.statuses()
+    async with product.working(channel):
+        await product.wait_for_statuses({"delivered": 30})
+    assert len(channel.sent) == 30
+
+
+async def test_a_channel_that_raises_costs_an_attempt_and_not_the_worker(product: Product) -> None:
+    """A bug in one letter is a failed attempt with a reason; the other messages go out."""
+    [first, *_others] = await queue_birthdays(product, 10)
+
+    def answer(letter: Letter) -> Outcome:
+        if letter.message_id == first:
+            raise RuntimeError("cannot handle this one")
+        return Delivered()
+
+    channel = RecordingChannel(product.clock, answer)
+    async with product.working(channel):
+        await product.wait_for_statuses({"delivered": 9, "retrying": 1})
+    detail = await product.pool.fetchval("SELECT error_detail FROM message_logs WHERE status = 'retrying'")
+    assert detail == "unexpected RuntimeError while sending"
+
+
+async def queue_is_empty(product: Product) -> bool:
+    """Say whether nothing is ready, with a consumer or delayed."""
+    stats = await product.broker.stats()
+    return (stats.ready, stats.unacked, stats.delayed) == (0, 0, 0)
+
+
+async def dead_letters(product: Product, count: int) -> bool:
+    """Say whether there are exactly so many dead letters."""
+    return (await product.broker.stats()).dead == count
+
+
+async def delayed_or_taken(product: Product) -> bool:
+    """Say whether the one queue message has left the head of the queue."""
+    return (await product.broker.stats()).ready == 0

@@ -1,0 +1,1 @@
+"""What tests share: private servers, a clock that tests move, and small builders of data."""

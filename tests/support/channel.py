@@ -1,0 +1,50 @@
+"""Channels for tests that are about the way to a channel, not about HTTP."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from birthday.channel import Delivered, Letter, Outcome
+from birthday.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A letter, and when it was sent by the clock of the test."""
+
+    letter: Letter
+    at: datetime
+
+
+class RecordingChannel:
+    """Keeps every letter; accepts it, or answers what the test says."""
+
+    def __init__(self, clock: Clock, answer: Callable[[Letter], Outcome] = lambda _letter: Delivered()) -> None:
+        """Answer each letter with ``answer``."""
+        self.sent: list[Sent] = []
+        self.answer = answer
+        self._clock = clock
+        self._changed = asyncio.Condition()
+
+    async def send(self, letter: Letter) -> Outcome:
+        """Record the letter."""
+        self.sent.append(Sent(letter, self._clock.now()))
+        async with self._changed:
+            self._changed.notify_all()
+        return self.answer(letter)
+
+    async def check(self) -> None:
+        """Do nothing: there is nothing to reach."""
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+    async def wait_for(self, count: int, seconds: float = 20) -> None:
+        """Wait, in real time, until ``count`` letters have been sent in all.
+
+        Raises:
+            TimeoutError: if they have not within ``seconds``.
+        """
+        async with asyncio.timeout(seconds), self._changed:
+            await self._changed.wait_for(lambda: len(self.sent) >= count)

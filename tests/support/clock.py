@@ -1,0 +1,50 @@
+"""A clock that a test moves by hand."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+NINE_O_CLOCK = datetime(2026, 3, 1, 9, tzinfo=UTC)
+
+
+class ManualClock:
+    """Stands still until it is advanced; whoever sleeps by it wakes as soon as it has come that far."""
+
+    def __init__(self, start: datetime = NINE_O_CLOCK) -> None:
+        """Start at ``start``, an aware UTC instant."""
+        self._now = start
+        self._sleepers: list[tuple[datetime, asyncio.Future[None]]] = []
+        self._asleep = asyncio.Condition()
+
+    def now(self) -> datetime:
+        """Return the current instant as an aware UTC datetime."""
+        return self._now
+
+    def advance(self, by: timedelta) -> None:
+        """Move the clock, back too, and wake whom it concerns; they run when the caller next awaits something."""
+        self._now += by
+        for wakes_at, wake in self._sleepers:
+            if wakes_at <= self._now and not wake.done():
+                wake.set_result(None)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait until the clock has been advanced by ``seconds``; at least give way once."""
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        sleeper = (self._now + timedelta(seconds=seconds), asyncio.get_running_loop().create_future())
+        self._sleepers.append(sleeper)
+        try:
+            async with self._asleep:
+                self._asleep.notify_all()
+            await sleeper[1]
+        finally:
+            self._sleepers.remove(sleeper)
+
+    async def wait_for_sleepers(self, count: int = 1, seconds: float = 5) -> None:
+        """Wait, in real time, until at least ``count`` tasks sleep by this clock: before advancing it for them.
+
+        Raises:
+            TimeoutError: if they do not within ``seconds``.
+        """
+        async with asyncio.timeout(seconds), self._asleep:
+            await self._asleep.wait_for(lambda: len(self._sleepers) >= count)

@@ -1,0 +1,127 @@
+"""The product without its process: real steps on a real database and broker, with the clock and channel of a test."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from random import Random
+from uuid import UUID
+
+import asyncpg
+
+from birthday.broker import Broker
+from birthday.channel import Channel
+from birthday.channel.breaker import CircuitBreaker
+from birthday.core.ident import uuid7
+from birthday.core.occasion import Rules
+from birthday.core.retry import RetryPolicy
+from birthday.core.user import Profile
+from birthday.scheduler.dispatcher import Dispatcher
+from birthday.scheduler.janitor import Janitor
+from birthday.scheduler.planner import Planner
+from birthday.store.users import Planning, create_user
+from birthday.telemetry.metrics import Metrics
+from birthday.worker.intake import Intake
+from birthday.worker.pipeline import Limits, Pipeline
+from birthday.worker.sender import Sender
+from birthday.worker.settler import Settler
+from tests.support.clock import ManualClock
+
+HORIZON = timedelta(hours=48)
+CATCH_UP = timedelta(hours=48)
+RETRY = RetryPolicy(3, timedelta(seconds=1), timedelta(seconds=4))
+
+
+@dataclass(frozen=True)
+class Product:
+    """The parts of one installation that share a database, a broker and a clock."""
+
+    pool: asyncpg.Pool
+    broker: Broker
+    clock: ManualClock
+    metrics: Metrics
+    planning: Planning = Planning(Rules(), HORIZON)
+    catch_up: timedelta = CATCH_UP
+
+    @property
+    def planner(self) -> Planner:
+        """A planner."""
+        return Planner(self.pool, self.metrics, self.planning, self.catch_up)
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """A dispatcher."""
+        return Dispatcher(self.pool, self.broker, self.metrics, self.catch_up)
+
+    @property
+    def janitor(self) -> Janitor:
+        """A janitor that keeps messages for 90 days."""
+        return Janitor(self.pool, self.broker, self.metrics, self.catch_up, timedelta(days=90))
+
+    def pipeline(self, channel: Channel, concurrency: int = 20, threshold: int = 1000) -> Pipeline:
+        """Return a worker whose circuit opens after ``threshold`` failures in a row."""
+        random = Random(0)  # noqa: S311 - jitter, no secret
+        limits = Limits(concurrency, timedelta(seconds=5))
+        breaker = CircuitBreaker(threshold, timedelta(seconds=30), self.clock, lambda _state: None)
+        intake = Intake(self.pool, self.broker, self.clock, self.metrics, self.catch_up, limits.lease, random)
+        settler = Settler(self.pool, self.broker, self.clock, self.metrics, RETRY, random)
+        sender = Sender(channel, breaker, self.clock, self.metrics)
+        return Pipeline(self.broker, intake, sender, settler, limits, self.clock, random)
+
+    @asynccontextmanager
+    async def working(self, channel: Channel, concurrency: int = 20, threshold: int = 1000) -> AsyncIterator[Pipeline]:
+        """Run a worker for the length of the context, then drain it."""
+        pipeline = self.pipeline(channel, concurrency, threshold)
+        running = asyncio.create_task(pipeline.run())
+        try:
+            yield pipeline
+        finally:
+            pipeline.stop()
+            async with asyncio.timeout(20):
+                await running
+
+    async def create(self, born: date, zone: str = "UTC", email: str | None = None) -> UUID:
+        """Create a user now, and return the id."""
+        user_id = uuid7(self.clock.now())
+        profile = Profile("Ada", "Lovelace", email or f"{user_id}@example.com", born, zone)
+        await create_user(self.pool, user_id, profile, self.clock.now(), self.planning)
+        return user_id
+
+    async def statuses(self) -> dict[str, int]:
+        """Return how many messages there are in each status."""
+        rows = await self.pool.fetch("SELECT status, count(*) AS messages FROM message_logs GROUP BY status")
+        return {row["status"]: row["messages"] for row in rows}
+
+    async def wait_for_statuses(self, expected: dict[str, int]) -> None:
+        """Wait, in real time, until there are exactly so many messages in each status."""
+        await eventually(lambda: self._has(expected), f"{expected}")
+
+    async def _has(self, expected: dict[str, int]) -> bool:
+        return await self.statuses() == expected
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]], what: str, seconds: float = 15) -> None:
+    """Wait, in real time, until ``condition`` holds.
+
+    Raises:
+        AssertionError: if it does not within ``seconds``; names ``what`` was waited for.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while not await condition():
+        assert loop.time() < deadline, f"still not so after {seconds:g} s: {what}"
+        # A turn of the loop with a little rest: the condition asks a server in another process.
+        rest = loop.create_future()
+        loop.call_later(0.02, rest.set_result, None)
+        await rest
+
+
+def metric(metrics: Metrics, name: str, **labels: str) -> float:
+    """Return the value of one sample, 0 if it has not been touched."""
+    return metrics.registry.get_sample_value(f"birthday_scheduler_{name}", labels) or 0.0
+
+
+def parse(instant: str) -> datetime:
+    """Return an aware UTC instant written with Z."""
+    return datetime.fromisoformat(instant.replace("Z", "+00:00"))

@@ -1,0 +1,337 @@
+"""The circuit breaker, with a clock that is moved by hand."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from structlog.testing import capture_logs
+
+from birthday.channel import Delivered, Outcome, Permanent, Temporary
+from birthday.channel.breaker import CircuitBreaker, CircuitState, Ticket
+from birthday.core.message import ErrorType
+from tests.support.clock import ManualClock
+
+RESET = timedelta(seconds=30)
+DOWN = Temporary(ErrorType.TIMEOUT, "no answer")
+PATIENCE = Temporary(ErrorType.EXTERNAL_API_ERROR, "answered 429", outage=False)
+REFUSED = Permanent(ErrorType.VALIDATION_ERROR, "answered 422")
+
+
+class Circuit:
+    """A breaker that opens after three failures, its clock, and the states that it has told of."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.changes: list[CircuitState] = []
+        self.breaker = CircuitBreaker(3, RESET, self.clock, self.changes.append)
+
+    def send(self, *outcomes: Outcome) -> None:
+        """Send once for each outcome, one after the other."""
+        for outcome in outcomes:
+            self.breaker.record(self.admit(), outcome)
+
+    def state(self) -> CircuitState:
+        """Return the state as it is now."""
+        return self.breaker.state
+
+    def admit(self) -> Ticket:
+        """Return a ticket that must be there."""
+        ticket = self.breaker.admit()
+        assert ticket is not None
+        return ticket
+
+    def half_open(self) -> None:
+        """Let it open, and the reset timeout pass."""
+        self.send(DOWN, DOWN, DOWN)
+        self.clock.advance(RESET)
+
+
+@pytest.fixture
+def circuit() -> Circuit:
+    """A closed circuit."""
+    return Circuit()
+
+
+async def still_waiting(*tasks: asyncio.Task[None]) -> bool:
+    """Say whether every task, having had its turn, waits."""
+    done, _ = await asyncio.wait(tasks, timeout=0)
+    return not done
+
+
+def test_values() -> None:
+    """The states have the values of the metric."""
+    assert {state.name: state.value for state in CircuitState} == {"CLOSED": 0, "HALF_OPEN": 0.5, "OPEN": 1}
+
+
+class TestClosed:
+    """Everything is sent."""
+
+    async def test_admits_at_once(self, circuit: Circuit) -> None:
+        """Any number of sends is admitted, and nobody waits."""
+        async with asyncio.timeout(1):
+            await circuit.breaker.wait_admitting()
+
+        assert all(circuit.breaker.admit() is not None for _ in range(1000))
+        assert circuit.changes == []
+
+    def test_opens_at_threshold(self, circuit: Circuit) -> None:
+        """As many failures in a row as the threshold open the circuit, and one fewer does not."""
+        circuit.send(DOWN, DOWN)
+        assert circuit.state() is CircuitState.CLOSED
+
+        circuit.send(DOWN)
+
+        assert circuit.state() is CircuitState.OPEN
+        assert circuit.breaker.admit() is None
+        assert circuit.changes == [CircuitState.OPEN]
+
+    @pytest.mark.parametrize("answer", [Delivered(), REFUSED])
+    def test_answer_resets(self, circuit: Circuit, answer: Outcome) -> None:
+        """A service that answers, if only to refuse, is up: counting starts again."""
+        circuit.send(DOWN, DOWN, answer, DOWN, DOWN)
+        assert circuit.state() is CircuitState.CLOSED
+
+        circuit.send(DOWN)
+
+        assert circuit.state() is CircuitState.OPEN
+
+    def test_patience_is_neutral(self, circuit: Circuit) -> None:
+        """A service that asks for patience is neither a failure nor the end of a row of failures."""
+        circuit.send(*[PATIENCE] * 10)
+        assert circuit.state() is CircuitState.CLOSED
+
+        circuit.send(DOWN, DOWN, PATIENCE, DOWN)
+
+        assert circuit.state() is CircuitState.OPEN
+
+    def test_given_back(self, circuit: Circuit) -> None:
+        """A send without an outcome changes nothing, neither the count nor what others are worth that are under way."""
+        tickets = [circuit.admit() for _ in range(4)]
+        circuit.breaker.record(tickets[0], DOWN)
+        circuit.breaker.record(tickets[1], DOWN)
+
+        circuit.breaker.give_back(tickets[2])
+
+        assert circuit.state() is CircuitState.CLOSED
+        circuit.breaker.record(tickets[3], DOWN)
+        assert circuit.state() is CircuitState.OPEN
+
+    def test_concurrent_failures(self, circuit: Circuit) -> None:
+        """Sends that were under way together count together, and those that fail after it opened do not prolong it."""
+        tickets = [circuit.admit() for _ in range(10)]
+        for ticket in tickets[:3]:
+            circuit.breaker.record(ticket, DOWN)
+        circuit.clock.advance(RESET - timedelta(seconds=1))
+
+        for ticket in tickets[3:]:
+            circuit.breaker.record(ticket, DOWN)
+        circuit.clock.advance(timedelta(seconds=1))
+
+        assert circuit.changes == [CircuitState.OPEN]
+        assert circuit.breaker.admit() is not None
+
+
+class TestOpen:
+    """Nothing is sent."""
+
+    def test_until_reset_timeout(self, circuit: Circuit) -> None:
+        """Nothing is admitted before the reset timeout is over, to the microsecond."""
+        circuit.send(DOWN, DOWN, DOWN)
+        circuit.clock.advance(RESET - timedelta(microseconds=1))
+        assert circuit.breaker.admit() is None
+
+        circuit.clock.advance(timedelta(microseconds=1))
+
+        assert circuit.breaker.admit() is not None
+        assert circuit.changes == [CircuitState.OPEN, CircuitState.HALF_OPEN]
+
+    @pytest.mark.parametrize("outcome", [Delivered(), REFUSED, DOWN, PATIENCE])
+    def test_late_outcome(self, circuit: Circuit, outcome: Outcome) -> None:
+        """The outcome of a send that began before it opened does not move it."""
+        late = circuit.admit()
+        circuit.send(DOWN, DOWN, DOWN)
+
+        circuit.breaker.record(late, outcome)
+        circuit.breaker.give_back(late)
+
+        assert circuit.state() is CircuitState.OPEN
+        assert circuit.breaker.admit() is None
+
+    def test_clock_set_back(self, circuit: Circuit) -> None:
+        """A clock that is set back does not keep it open."""
+        circuit.send(DOWN, DOWN, DOWN)
+
+        circuit.clock.advance(-timedelta(days=1))
+
+        assert circuit.breaker.admit() is not None
+
+    async def test_consumption_waits(self, circuit: Circuit) -> None:
+        """Everybody who waits goes on when the reset timeout is over, and not before."""
+        circuit.send(DOWN, DOWN, DOWN)
+        waiting = [asyncio.create_task(circuit.breaker.wait_admitting()) for _ in range(2)]
+        await circuit.clock.wait_for_sleepers(2)
+        circuit.clock.advance(RESET - timedelta(seconds=1))
+        assert await still_waiting(*waiting)
+
+        circuit.clock.advance(timedelta(seconds=1))
+
+        async with asyncio.timeout(5):
+            await asyncio.gather(*waiting)
+        assert circuit.changes == [CircuitState.OPEN, CircuitState.HALF_OPEN]
+
+    async def test_waits_the_rest(self, circuit: Circuit) -> None:
+        """Who begins to wait later waits for what is left, not for the whole timeout."""
+        circuit.send(DOWN, DOWN, DOWN)
+        circuit.clock.advance(RESET - timedelta(seconds=1))
+        waiting = asyncio.create_task(circuit.breaker.wait_admitting())
+        await circuit.clock.wait_for_sleepers()
+
+        circuit.clock.advance(timedelta(seconds=1))
+
+        async with asyncio.timeout(5):
+            await waiting
+
+
+class TestHalfOpen:
+    """One probe at a time."""
+
+    def test_one_probe(self, circuit: Circuit) -> None:
+        """While a probe is under way nothing else is admitted, however long it takes."""
+        circuit.half_open()
+        circuit.admit()
+
+        circuit.clock.advance(10 * RESET)
+
+        assert circuit.breaker.admit() is None
+        assert circuit.state() is CircuitState.HALF_OPEN
+
+    @pytest.mark.parametrize("answer", [Delivered(), REFUSED])
+    def test_answer_closes(self, circuit: Circuit, answer: Outcome) -> None:
+        """One answer closes it, and failures are counted from zero."""
+        circuit.half_open()
+
+        circuit.send(answer, DOWN, DOWN)
+
+        assert circuit.state() is CircuitState.CLOSED
+        assert circuit.changes == [CircuitState.OPEN, CircuitState.HALF_OPEN, CircuitState.CLOSED]
+
+    def test_failure_opens(self, circuit: Circuit) -> None:
+        """One failure opens it for a whole reset timeout more."""
+        circuit.half_open()
+
+        circuit.send(DOWN)
+        circuit.clock.advance(RESET - timedelta(seconds=1))
+
+        assert circuit.breaker.admit() is None
+        circuit.clock.advance(timedelta(seconds=1))
+        assert circuit.breaker.admit() is not None
+        assert circuit.changes == [CircuitState.OPEN, CircuitState.HALF_OPEN] * 2
+
+    def test_patience_keeps_probing(self, circuit: Circuit) -> None:
+        """A probe that is asked for patience decides nothing: the next one may go."""
+        circuit.half_open()
+
+        circuit.send(PATIENCE, PATIENCE)
+
+        assert circuit.state() is CircuitState.HALF_OPEN
+        assert circuit.breaker.admit() is not None
+        assert circuit.breaker.admit() is None
+
+    def test_given_back(self, circuit: Circuit) -> None:
+        """A probe that was cancelled makes room for another, and its outcome does not count any more."""
+        circuit.half_open()
+        cancelled = circuit.admit()
+        circuit.breaker.give_back(cancelled)
+        circuit.breaker.record(cancelled, Delivered())
+        assert circuit.state() is CircuitState.HALF_OPEN
+        probe = circuit.admit()
+
+        circuit.breaker.record(cancelled, Delivered())
+        circuit.breaker.give_back(cancelled)
+
+        assert circuit.state() is CircuitState.HALF_OPEN
+        assert circuit.breaker.admit() is None
+        circuit.breaker.record(probe, Delivered())
+        assert circuit.state() is CircuitState.CLOSED
+
+    @pytest.mark.parametrize("outcome", [Delivered(), DOWN, PATIENCE])
+    def test_give_back_after_record(self, circuit: Circuit, outcome: Outcome) -> None:
+        """To give back what has been recorded does nothing, so that it can stand in a finally clause."""
+        circuit.half_open()
+        ticket = circuit.admit()
+        circuit.breaker.record(ticket, outcome)
+        circuit.clock.advance(RESET)
+        next_ticket = circuit.breaker.admit()
+        state = circuit.state()
+
+        circuit.breaker.give_back(ticket)
+
+        assert next_ticket is not None
+        assert circuit.state() is state
+        assert (circuit.breaker.admit() is None) is (state is CircuitState.HALF_OPEN)
+
+    @pytest.mark.parametrize("outcome", [Delivered(), REFUSED, DOWN, PATIENCE])
+    def test_late_outcome(self, circuit: Circuit, outcome: Outcome) -> None:
+        """The outcome of a send that began before it opened is not taken for that of the probe."""
+        late = circuit.admit()
+        circuit.half_open()
+        probe = circuit.admit()
+
+        circuit.breaker.record(late, outcome)
+
+        assert circuit.state() is CircuitState.HALF_OPEN
+        assert circuit.breaker.admit() is None
+        circuit.breaker.record(probe, Delivered())
+        assert circuit.state() is CircuitState.CLOSED
+
+    @pytest.mark.parametrize("outcome", [Delivered(), PATIENCE, None])
+    async def test_consumption_waits_for_probe(self, circuit: Circuit, outcome: Outcome | None) -> None:
+        """Consumption waits while the probe is under way, and goes on once it has an outcome or is given back."""
+        circuit.half_open()
+        probe = circuit.admit()
+        waiting = asyncio.create_task(circuit.breaker.wait_admitting())
+        assert await still_waiting(waiting)
+
+        if outcome:
+            circuit.breaker.record(probe, outcome)
+        else:
+            circuit.breaker.give_back(probe)
+
+        async with asyncio.timeout(5):
+            await waiting
+        assert circuit.breaker.admit() is not None
+
+    async def test_consumption_waits_out_failed_probe(self, circuit: Circuit) -> None:
+        """After a failed probe consumption waits for another reset timeout."""
+        circuit.half_open()
+        probe = circuit.admit()
+        waiting = asyncio.create_task(circuit.breaker.wait_admitting())
+        assert await still_waiting(waiting)
+        circuit.breaker.record(probe, DOWN)
+        again = asyncio.create_task(circuit.breaker.wait_admitting())
+        assert await still_waiting(waiting, again)
+        await circuit.clock.wait_for_sleepers()
+
+        circuit.clock.advance(RESET)
+
+        async with asyncio.timeout(5):
+            await asyncio.gather(waiting, again)
+        assert circuit.state() is CircuitState.HALF_OPEN
+
+
+def test_log(circuit: Circuit) -> None:
+    """Each change is one event with its counts, and an outage can be followed from end to end."""
+    with capture_logs() as events:
+        circuit.half_open()
+        circuit.send(DOWN)
+        circuit.clock.advance(RESET)
+        circuit.send(Delivered())
+
+    why = {"error_type": "timeout", "reason": "no answer", "reset_seconds": 30.0, "log_level": "warning"}
+    assert events == [
+        {"event": "circuit.opened", "failures": 3, "probes": 0, **why},
+        {"event": "circuit.half_open", "failures": 3, "probes": 0, "log_level": "info"},
+        {"event": "circuit.opened", "failures": 4, "probes": 1, **why},
+        {"event": "circuit.half_open", "failures": 4, "probes": 1, "log_level": "info"},
+        {"event": "circuit.closed", "failures": 4, "probes": 2, "log_level": "info"},
+    ]

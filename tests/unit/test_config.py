@@ -1,0 +1,361 @@
+"""The settings: what the environment may say, and what is answered to what it may not."""
+
+import os
+from datetime import time, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from birthday.config import (
+    ApiKey,
+    Role,
+    Scope,
+    Settings,
+    is_loopback,
+    load_settings,
+    mask_url,
+    parse_duration,
+    show_duration,
+)
+from birthday.core.occasion import LeapDay, Rules
+from birthday.core.retry import RetryPolicy
+from birthday.errors import ConfigurationError
+
+DIGEST = "0123456789abcdef" * 4
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment without any setting, to which a test adds its own."""
+    names = {name.upper() for name in Settings.model_fields}
+    for name in list(os.environ):
+        if name.upper() in names:
+            monkeypatch.delenv(name)
+    return monkeypatch
+
+
+def test_defaults() -> None:
+    """With an empty environment the settings are the defaults of the design, section 2."""
+    loaded = load_settings()
+
+    assert {name: getattr(loaded, name) for name in Settings.model_fields} == {
+        "database_url": None,
+        "database_pool_min": 2,
+        "database_pool_max": 20,
+        "rabbitmq_url": None,
+        "message_service_url": None,
+        "message_service_api_key": None,
+        "message_service_timeout": timedelta(seconds=10),
+        "host": "127.0.0.1",
+        "port": 3000,
+        "role": frozenset(Role),
+        "worker_concurrency": 100,
+        "send_at": time(9),
+        "leap_day": LeapDay.FEB28,
+        "catch_up_window": timedelta(hours=48),
+        "plan_horizon": timedelta(hours=48),
+        "cron_plan": "*/5 * * * *",
+        "cron_recover": "* * * * *",
+        "cron_retention": "30 2 * * *",
+        "max_attempts": 5,
+        "retry_base_delay": timedelta(seconds=2),
+        "retry_max_delay": timedelta(minutes=10),
+        "circuit_breaker_failure_threshold": 20,
+        "circuit_breaker_reset_timeout": timedelta(seconds=30),
+        "retention_days": 90,
+        "api_keys": (),
+        "rate_limit": 0,
+        "log_level": "info",
+        "log_format": None,
+        "log_file": None,
+        "shutdown_timeout": timedelta(seconds=30),
+        "birthday_data_dir": Path(".birthday"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("MESSAGE_SERVICE_URL", "https://messages.example.com/v1", "https://messages.example.com/v1"),
+        ("MESSAGE_SERVICE_TIMEOUT", "2.5", timedelta(seconds=2.5)),
+        ("PORT", "0", 0),
+        ("ROLE", "worker", frozenset({Role.WORKER})),
+        ("ROLE", "api, scheduler", frozenset({Role.API, Role.SCHEDULER})),
+        ("SEND_AT", "00:00", time(0)),
+        ("SEND_AT", "23:59", time(23, 59)),
+        ("SEND_AT", "08:30:15", time(8, 30, 15)),
+        ("LEAP_DAY", "mar1", LeapDay.MAR1),
+        ("LEAP_DAY", "MAR1", LeapDay.MAR1),
+        ("CATCH_UP_WINDOW", "7d", timedelta(days=7)),
+        ("PLAN_HORIZON", "36h", timedelta(hours=36)),
+        ("RETRY_BASE_DELAY", "500ms", timedelta(milliseconds=500)),
+        ("CRON_RECOVER", "*/2 * * * *", "*/2 * * * *"),
+        ("RATE_LIMIT", "50/s", 50),
+        ("RATE_LIMIT", "50", 50),
+        ("API_KEYS", f"ops:{DIGEST}:admin", (ApiKey("ops", DIGEST, Scope.ADMIN),)),
+        (
+            "API_KEYS",
+            f"ci:{DIGEST.upper()}:read, app-1:{DIGEST}:write",
+            (ApiKey("ci", DIGEST, Scope.READ), ApiKey("app-1", DIGEST, Scope.WRITE)),
+        ),
+        ("LOG_LEVEL", "WARN", "warning"),
+        ("LOG_FORMAT", "Console", "console"),
+        ("LOG_FILE", "birthday.log", Path("birthday.log")),
+        ("PORT", "", 3000),
+        ("LOG_FILE", "", None),
+    ],
+)
+def test_accepted(environment: pytest.MonkeyPatch, name: str, text: str, value: object) -> None:
+    """Each form that is documented is read, and an empty value means the default."""
+    environment.setenv(name, text)
+
+    assert getattr(load_settings(), name.lower()) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "accepted"),
+    [
+        ("DATABASE_POOL_MAX", "many", "a whole number is accepted"),
+        ("DATABASE_POOL_MAX", "1", "a number of at least 2 is accepted"),
+        ("PORT", "65536", "a number of at most 65535 is accepted"),
+        ("PORT", "-1", "a number of at least 0 is accepted"),
+        ("WORKER_CONCURRENCY", "1.5", "a whole number is accepted"),
+        ("WORKER_CONCURRENCY", "0", "a number of at least 1 is accepted"),
+        ("MAX_ATTEMPTS", "0", "a number of at least 1 is accepted"),
+        ("RETENTION_DAYS", "0", "a number of at least 1 is accepted"),
+        ("CIRCUIT_BREAKER_FAILURE_THRESHOLD", "0", "a number of at least 1 is accepted"),
+        ("MESSAGE_SERVICE_URL", "ftp://example.com", "a URL that starts with http:// is accepted"),
+        ("MESSAGE_SERVICE_URL", "example.com", "a URL that starts with http:// is accepted"),
+        ("DATABASE_URL", "mysql://example.com/db", "a URL that starts with postgresql:// is accepted"),
+        ("RABBITMQ_URL", "http://example.com", "a URL that starts with amqp:// is accepted"),
+        ("MESSAGE_SERVICE_TIMEOUT", "0", "a duration greater than 0 is accepted"),
+        (
+            "MESSAGE_SERVICE_TIMEOUT",
+            "-1s",
+            "a duration is accepted: seconds as a plain number, or 500ms, 30s, 10m, 48h",
+        ),
+        ("CATCH_UP_WINDOW", "2 days", "a duration is accepted: seconds as a plain number, or 500ms, 30s, 10m, 48h"),
+        ("CATCH_UP_WINDOW", "9999999999d", "a duration of at most 999999999d is accepted"),
+        ("SHUTDOWN_TIMEOUT", "0.0000001s", "a duration greater than 0 is accepted"),
+        ("SEND_AT", "9:00", "a local time of day is accepted, from 00:00 to 23:59, such as 09:00"),
+        ("SEND_AT", "24:00", "a local time of day is accepted, from 00:00 to 23:59, such as 09:00"),
+        ("SEND_AT", "09:60", "a local time of day is accepted, from 00:00 to 23:59, such as 09:00"),
+        ("LEAP_DAY", "feb29", "'feb28' or 'mar1' is accepted"),
+        ("ROLE", "api,cook", "a comma-separated list of api, scheduler and worker is accepted"),
+        ("ROLE", ",", "a comma-separated list of api, scheduler and worker is accepted"),
+        ("CRON_PLAN", "every five minutes", "a cron expression of five fields is accepted, such as */5 * * * *"),
+        ("CRON_PLAN", "* * * * * *", "a cron expression of five fields is accepted, such as */5 * * * *"),
+        ("CRON_RECOVER", "61 * * * *", "a cron expression of five fields is accepted, such as */5 * * * *"),
+        ("CRON_RETENTION", "@daily", "a cron expression of five fields is accepted, such as */5 * * * *"),
+        ("RATE_LIMIT", "50/m", "requests per second are accepted, such as 50/s, or 0 for no limit"),
+        ("RATE_LIMIT", "-1", "requests per second are accepted, such as 50/s, or 0 for no limit"),
+        ("LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error' is accepted"),
+        ("LOG_FORMAT", "xml", "'json' or 'console' is accepted"),
+    ],
+)
+def test_refused(environment: pytest.MonkeyPatch, name: str, text: str, accepted: str) -> None:
+    """A bad value is answered with one line: the variable, the value and what is accepted."""
+    environment.setenv(name, text)
+
+    with pytest.raises(ConfigurationError) as raised:
+        load_settings()
+
+    assert str(raised.value).startswith(f"{name}='{text}': {accepted}")
+    assert "\n" not in str(raised.value)
+
+
+def test_every_bad_value_has_a_line(environment: pytest.MonkeyPatch) -> None:
+    """Several bad values are answered together, a line for each."""
+    environment.setenv("PORT", "http")
+    environment.setenv("SEND_AT", "noon")
+
+    with pytest.raises(ConfigurationError) as raised:
+        load_settings()
+
+    assert [line.split("=")[0] for line in str(raised.value).splitlines()] == ["PORT", "SEND_AT"]
+
+
+@pytest.mark.parametrize(
+    ("given_settings", "named"),
+    [
+        ({"DATABASE_POOL_MIN": "30", "DATABASE_POOL_MAX": "10"}, ["DATABASE_POOL_MIN=30", "DATABASE_POOL_MAX=10"]),
+        ({"RETRY_BASE_DELAY": "2m", "RETRY_MAX_DELAY": "30s"}, ["RETRY_BASE_DELAY=2m", "RETRY_MAX_DELAY=30s"]),
+        ({"CRON_PLAN": "0 4 * * 1", "PLAN_HORIZON": "48h"}, ["CRON_PLAN='0 4 * * 1'", "PLAN_HORIZON=48h", "168h"]),
+        ({"PLAN_HORIZON": "4m"}, ["CRON_PLAN='*/5 * * * *'", "PLAN_HORIZON=4m"]),
+        ({"HOST": "0.0.0.0"}, ["HOST=0.0.0.0", "API_KEYS"]),  # noqa: S104 - To be refused is the point.
+        ({"HOST": "birthday.example.com"}, ["HOST=birthday.example.com", "API_KEYS"]),
+    ],
+)
+def test_contradiction(environment: pytest.MonkeyPatch, given_settings: dict[str, str], named: list[str]) -> None:
+    """Two settings that contradict each other are both named, with their values."""
+    for name, text in given_settings.items():
+        environment.setenv(name, text)
+
+    with pytest.raises(ConfigurationError) as raised:
+        load_settings()
+
+    assert all(part in str(raised.value) for part in named)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "given_settings",
+    [
+        {"DATABASE_POOL_MIN": "10", "DATABASE_POOL_MAX": "10"},
+        {"RETRY_BASE_DELAY": "30s", "RETRY_MAX_DELAY": "30s"},
+        {"CRON_PLAN": "0 4 * * *", "PLAN_HORIZON": "24h"},
+        {"HOST": "0.0.0.0", "ROLE": "scheduler,worker"},  # noqa: S104 - Without the API there is nothing to use.
+        {"HOST": "0.0.0.0", "API_KEYS": f"ops:{DIGEST}:admin"},  # noqa: S104 - With keys it is meant to be reached.
+    ],
+)
+def test_no_contradiction(environment: pytest.MonkeyPatch, given_settings: dict[str, str]) -> None:
+    """At the limit nothing is refused, and a public address is fine with keys or without the API."""
+    for name, text in given_settings.items():
+        environment.setenv(name, text)
+
+    load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("API_KEYS", "ops:s3cret:admin"),
+        ("API_KEYS", f"s3cret:{DIGEST}:root"),
+        ("DATABASE_URL", "mysql://ada:s3cret@example.com/db"),
+        ("RABBITMQ_URL", "http://ada:s3cret@example.com"),
+        ("MESSAGE_SERVICE_URL", "ftp://ada:s3cret@example.com?key=s3cret"),
+    ],
+)
+def test_no_secret_in_error(environment: pytest.MonkeyPatch, name: str, text: str) -> None:
+    """An error names the variable, and never repeats a key or a password."""
+    environment.setenv(name, text)
+
+    with pytest.raises(ConfigurationError) as raised:
+        load_settings()
+
+    assert str(raised.value).startswith(f"{name}=")
+    assert "s3cret" not in str(raised.value)
+
+
+def test_no_secret_in_repr(environment: pytest.MonkeyPatch) -> None:
+    """Settings that are printed show no password and no key."""
+    environment.setenv("DATABASE_URL", "postgresql://ada:s3cret@example.com/db")
+    environment.setenv("RABBITMQ_URL", "amqp://ada:s3cret@example.com")
+    environment.setenv("MESSAGE_SERVICE_API_KEY", "s3cret")
+
+    assert "s3cret" not in repr(load_settings())
+
+
+def test_overrides(environment: pytest.MonkeyPatch) -> None:
+    """A flag wins over the environment, one that was not given does not, and a bad one is named like the variable."""
+    environment.setenv("ROLE", "api")
+    environment.setenv("PORT", "4000")
+
+    loaded = load_settings(role="worker", port=None)
+
+    assert (loaded.role, loaded.port) == (frozenset({Role.WORKER}), 4000)
+    with pytest.raises(ConfigurationError, match=r"^ROLE='cook': "):
+        load_settings(role="cook")
+
+
+def test_derived(environment: pytest.MonkeyPatch) -> None:
+    """The rules of birthdays and of retries are made of the settings."""
+    environment.setenv("SEND_AT", "08:30")
+    environment.setenv("LEAP_DAY", "mar1")
+    environment.setenv("MAX_ATTEMPTS", "7")
+
+    loaded = load_settings()
+
+    assert loaded.rules == Rules(time(8, 30), LeapDay.MAR1)
+    assert loaded.retry == RetryPolicy(7, timedelta(seconds=2), timedelta(minutes=10))
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("localhost", True),
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("0.0.0.0", False),  # noqa: S104 - To be told apart is the point.
+        ("::", False),
+        ("192.168.1.1", False),
+        ("localhost.example.com", False),
+    ],
+)
+def test_is_loopback(host: str, *, loopback: bool) -> None:
+    """Only this machine's own addresses count as loopback."""
+    assert is_loopback(host) is loopback
+
+
+@pytest.mark.parametrize(
+    ("url", "masked"),
+    [
+        ("postgresql://ada:s3cret@example.com:5432/db?sslmode=require", "postgresql://ada:***@example.com:5432/db"),
+        ("amqp://ada:s3c@ret@example.com/%2f", "amqp://ada:***@example.com/%2f"),
+        ("https://ada@example.com/v1", "https://ada@example.com/v1"),
+        ("https://example.com/v1?key=s3cret", "https://example.com/v1"),
+        ("http://[::1]:8080/", "http://[::1]:8080/"),
+    ],
+)
+def test_mask_url(url: str, masked: str) -> None:
+    """A URL for a log line has neither password nor query."""
+    assert mask_url(url) == masked
+
+
+@pytest.mark.parametrize(
+    ("value", "duration"),
+    [
+        ("0", timedelta()),
+        ("10", timedelta(seconds=10)),
+        ("1.5", timedelta(seconds=1.5)),
+        (30, timedelta(seconds=30)),
+        (0.25, timedelta(milliseconds=250)),
+        ("500ms", timedelta(milliseconds=500)),
+        ("30s", timedelta(seconds=30)),
+        ("10m", timedelta(minutes=10)),
+        ("48h", timedelta(hours=48)),
+        ("1.5h", timedelta(minutes=90)),
+        ("7d", timedelta(days=7)),
+        (" 10M ", timedelta(minutes=10)),
+        (timedelta(minutes=3), timedelta(minutes=3)),
+    ],
+)
+def test_parse_duration(value: object, duration: timedelta) -> None:
+    """A plain number is seconds; otherwise the unit says what it is."""
+    assert parse_duration(value) == duration
+
+
+@pytest.mark.parametrize(
+    "value", ["", "s", "-5", "+5", "1w", "1h30m", "1e3", "inf", "nan", ".5", "5.", "0x10", None, True]
+)
+def test_parse_duration_refused(value: object) -> None:
+    """Whatever else is no duration."""
+    with pytest.raises(ValueError, match="a duration is accepted"):
+        parse_duration(value)
+
+
+@pytest.mark.parametrize(
+    ("duration", "shown"),
+    [
+        (timedelta(), "0ms"),
+        (timedelta(milliseconds=500), "500ms"),
+        (timedelta(milliseconds=1500), "1500ms"),
+        (timedelta(seconds=2), "2s"),
+        (timedelta(seconds=90), "90s"),
+        (timedelta(minutes=10), "10m"),
+        (timedelta(days=7), "168h"),
+    ],
+)
+def test_show_duration(duration: timedelta, shown: str) -> None:
+    """A duration is shown in the largest unit, up to hours, that needs no fraction."""
+    assert show_duration(duration) == shown
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.integers(0, 10**12).map(lambda milliseconds: timedelta(milliseconds=milliseconds)))
+def test_duration_round_trip(duration: timedelta) -> None:
+    """What is shown can be read again and means the same."""
+    assert parse_duration(show_duration(duration)) == duration
