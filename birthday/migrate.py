@@ -5,7 +5,7 @@ applied stands in the table ``schema_migrations``. Several runners may start at 
 lock, which PostgreSQL releases when the session that holds it ends, however it ends. So ``connection`` leads to
 PostgreSQL itself, or through a pooler that keeps sessions.
 
-The program runs on a schema that is newer than itself, with a warning: a deployment is rolled back without its schema,
+The program runs on a schema that is newer than itself, and is warned: a deployment is rolled back without its schema,
 because each migration leaves the program before it working.
 """
 
@@ -25,7 +25,7 @@ import asyncpg
 import structlog
 from asyncpg.pool import PoolConnectionProxy
 
-from birthday.errors import BirthdayError
+from birthday.errors import BirthdayError, UnavailableError
 
 log = structlog.get_logger()
 
@@ -34,6 +34,8 @@ Connection: TypeAlias = asyncpg.Connection | PoolConnectionProxy
 LOCK_SECONDS: Final = 60.0
 """How long a runner waits for another one, unless it is told otherwise."""
 
+# Instead of the limit that the connection may have for statements: an index on millions of rows takes its time.
+_MIGRATION_SECONDS: Final = 86_400.0
 _LOCK_KEY: Final = int.from_bytes(b"birthday")
 _FILE_NAME: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.(up|down)\.sql")
 
@@ -85,6 +87,11 @@ class Status:
     name: str
     applied_at: datetime | None
     state: State
+
+    @property
+    def label(self) -> str:
+        """The name of the migration as in the names of its files."""
+        return _label(self.version, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +145,7 @@ async def migrate(
     Raises:
         MigrationError: if one fails (those before it stay), if an applied one is unknown here, has changed or comes
             after a pending one, or if another runner holds the lock for more than ``patience`` seconds.
+        UnavailableError: if the connection is lost; the migration that was under way may have been applied or not.
     """
     async with _locked(connection, patience):
         await connection.execute(
@@ -149,7 +157,7 @@ async def migrate(
         done = [migration for migration in migrations if migration.version not in applied]
         for migration in done:
             async with _undoing(connection, migration, migration.up):
-                await connection.execute(migration.up)
+                await connection.execute(migration.up, timeout=_MIGRATION_SECONDS)
                 await connection.execute(
                     "INSERT INTO schema_migrations (version, name, checksum, applied_at) VALUES ($1, $2, $3, $4)",
                     migration.version,
@@ -171,6 +179,7 @@ async def rollback(
     Raises:
         MigrationError: if one fails (those after it stay taken back), if this program does not know it, or if another
             runner holds the lock for more than ``patience`` seconds.
+        UnavailableError: if the connection is lost.
     """
     known = {migration.version: migration for migration in migrations}
     async with _locked(connection, patience):
@@ -182,7 +191,7 @@ async def rollback(
                 raise MigrationError(f"migration {label} is of a newer program: take it back with that one")
         for version in last:
             async with _undoing(connection, known[version], known[version].down):
-                await connection.execute(known[version].down)
+                await connection.execute(known[version].down, timeout=_MIGRATION_SECONDS)
                 await connection.execute("DELETE FROM schema_migrations WHERE version = $1", version)
             log.info("migration.rolled_back", migration=known[version].label)
     return [known[version] for version in last]
@@ -199,19 +208,17 @@ async def pending(connection: Connection, migrations: Sequence[Migration]) -> li
     return [migration for migration in migrations if migration.version not in applied]
 
 
-async def check_schema(connection: Connection, migrations: Sequence[Migration]) -> None:
-    """Make sure that the program can run on this schema; warn if it is not exactly the program's own.
+async def check_schema(connection: Connection, migrations: Sequence[Migration]) -> list[Status]:
+    """Make sure that the program can run on this schema, and return where it differs all the same: worth a warning.
 
     Raises:
         MigrationError: if migrations are pending; the text names the command that applies them.
     """
     statuses = await status(connection, migrations)
-    missing = [_label(each.version, each.name) for each in statuses if each.state is State.PENDING]
+    missing = [each.label for each in statuses if each.state is State.PENDING]
     if missing:
         raise MigrationError(f"the database lacks {', '.join(missing)}: run `birthday migrate`")
-    for each in statuses:
-        if each.state in {State.CHANGED, State.UNKNOWN}:
-            log.warning("schema.differs", migration=_label(each.version, each.name), state=each.state)
+    return [each for each in statuses if each.state is not State.APPLIED]
 
 
 def _label(version: int, name: str) -> str:
@@ -230,18 +237,21 @@ def _compare(migrations: Sequence[Migration], applied: Mapping[int, _Applied]) -
 def _check_order(statuses: Sequence[Status]) -> None:
     waiting = ""
     for each in statuses:
-        label = _label(each.version, each.name)
         if each.state is State.UNKNOWN:
-            raise MigrationError(f"the database has migration {label}, which this program does not know: it is newer")
+            raise MigrationError(
+                f"the database has migration {each.label}, which this program does not know: it is newer"
+            )
         if each.state is State.CHANGED:
             raise MigrationError(
-                f"schema/{label}.up.sql has changed since it was applied at {each.applied_at:%Y-%m-%d %H:%M:%S} UTC: "
-                "restore the file, and add another migration for the change"
+                f"schema/{each.label}.up.sql has changed since {each.applied_at:%Y-%m-%d %H:%M:%S} UTC, when it was "
+                "applied: restore it, and add another migration for the change"
             )
         if each.state is State.PENDING:
-            waiting = waiting or label
+            waiting = waiting or each.label
         elif waiting:
-            raise MigrationError(f"migration {label} has been applied, and {waiting}, which comes before it, has not")
+            raise MigrationError(
+                f"migration {each.label} has been applied, and {waiting}, which comes before it, has not"
+            )
 
 
 @asynccontextmanager
@@ -266,9 +276,10 @@ async def _undoing(connection: Connection, migration: Migration, text: str) -> A
     try:
         async with connection.transaction():
             yield
+    except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError) as error:
+        raise UnavailableError("database", f"the connection was lost during migration {migration.label}") from error
     except asyncpg.PostgresError as error:
-        line = text.count("\n", 0, int(error.position)) + 1 if error.position else None
-        where = f" in line {line}" if line else ""
+        where = f" in line {text.count(chr(10), 0, int(error.position)) + 1}" if error.position else ""
         raise MigrationError(f"migration {migration.label} failed{where}, and was undone: {error}") from error
 
 

@@ -63,18 +63,25 @@ def routes(document: dict[str, Any]) -> list[web.RouteDef]:
 
 
 def as_openapi_3_0(document: dict[str, Any]) -> dict[str, Any]:
-    """Return the document as the installed Swagger UI reads it: it knows OpenAPI 3.0, where null is no type."""
-    return {name: _without_null(part) for name, part in document.items()} | {"openapi": "3.0.3"}
+    """Return the document as the installed Swagger UI reads it.
+
+    That knows OpenAPI 3.0 only, where null is no type and a schema has one example.
+    """
+    return {name: _translated(part) for name, part in document.items()} | {"openapi": "3.0.3"}
 
 
-def _without_null(node: object) -> object:
+def _translated(node: object) -> object:
     if isinstance(node, list):
-        return [_without_null(item) for item in node]
+        return [_translated(item) for item in node]
     if not isinstance(node, dict):
         return node
-    plain = {name: _without_null(value) for name, value in node.items()}
-    kinds = plain.get("type")
-    if isinstance(kinds, list):
-        plain["type"] = next(kind for kind in kinds if kind != "null")
-        plain["nullable"] = True
-    return plain
+    plain = {name: _translated(value) for name, value in node.items()}
+    if isinstance(plain.get("examples"), list):
+        plain["example"] = plain.pop("examples")[0]
+    match plain.get("type"):
+        case "null":
+            return {"enum": [None], "nullable": True}
+        case [kind, "null"]:
+            return plain | {"type": kind, "nullable": True}
+        case _:
+            return plain

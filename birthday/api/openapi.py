@@ -81,8 +81,8 @@ def _answer(status: int, description: str, schema: str, **more: object) -> dict[
     return {str(status): {"description": description, "content": {_JSON: {"schema": ref(schema)}}, **more}}
 
 
-def _body(schema: str) -> dict[str, Any]:
-    return {"required": True, "content": {_JSON: {"schema": ref(schema)}}}
+def _body(schema: str, example: dict[str, Any]) -> dict[str, Any]:
+    return {"required": True, "content": {_JSON: {"schema": ref(schema), "example": example}}}
 
 
 def _parameter(name: str, description: str, schema: Schema) -> dict[str, Any]:
@@ -112,6 +112,13 @@ _TO_NEW_USER = {
     name: {"operationId": name, "parameters": {"id": "$response.body#/id"}}
     for name in ("readUser", "replaceUser", "changeUser", "deleteUser", "listMessagesOfUser")
 }
+_ADA = {
+    "firstName": "Ada",
+    "lastName": "Lovelace",
+    "email": "ada@example.com",
+    "dateOfBirth": "1990-12-10",
+    "timezone": "Europe/London",
+}
 _LOCATION = {"Location": {"required": True, "schema": {"type": "string"}, "description": "Where the user is."}}
 
 _USER_PATHS: dict[str, Any] = {
@@ -122,7 +129,7 @@ _USER_PATHS: dict[str, Any] = {
             "Create a user",
             _answer(201, "The user.", "User", headers=_LOCATION, links=_TO_NEW_USER),
             (*_BODY, 409),
-            requestBody=_body("Profile"),
+            requestBody=_body("Profile", _ADA),
         ),
         "get": _operation(
             "Users",
@@ -142,7 +149,7 @@ _USER_PATHS: dict[str, Any] = {
             "Replace a user's profile; a moved birthday or zone moves the message",
             _answer(200, "The user.", "User"),
             (*_BODY, 404, 409),
-            requestBody=_body("Profile"),
+            requestBody=_body("Profile", _ADA),
         ),
         "patch": _operation(
             "Users",
@@ -150,7 +157,7 @@ _USER_PATHS: dict[str, Any] = {
             "Change what is given of a user's profile; a moved birthday or zone moves the message",
             _answer(200, "The user.", "User"),
             (*_BODY, 404, 409),
-            requestBody=_body("ProfileChanges"),
+            requestBody=_body("ProfileChanges", {"timezone": "America/New_York"}),
         ),
         "delete": _operation(
             "Users",
@@ -165,7 +172,7 @@ _USER_PATHS: dict[str, Any] = {
         "get": _operation(
             "Messages",
             "listMessagesOfUser",
-            "List a user's messages, newest first; they outlive the user",
+            "List a user's messages, newest first",
             _answer(200, "A page of messages.", "MessagePage"),
             (404, 422),
             parameters=[_LIMIT, _cursor(31)],

@@ -31,7 +31,7 @@ _CLAIM_MOST: Final = 500
 # clock_timestamp() changes while a statement runs, so an index cannot be asked about it; a subselect is evaluated once.
 # Safe under concurrency: a row that another consumer is taking is skipped, and one that it has just taken is looked at
 # again once locked, and then its lease rules it out.
-_CLAIM: Final = """
+CLAIM: Final = """
     WITH next AS (
         SELECT id FROM queue_messages
         WHERE dead_at IS NULL AND available_at <= (SELECT clock_timestamp())
@@ -120,10 +120,12 @@ class PostgresBroker:
             yield consumer
         finally:
             consumer.stop()
-            if running is not None:
-                # Not cancelled: what a claim has taken must be known, so that it can be put back.
-                await asyncio.wait({running}, timeout=self._seconds)
-            await self._end(consumer, connection)
+            try:
+                if running is not None:
+                    # Not cancelled: what a claim has taken must be known, so that it can be put back.
+                    await asyncio.wait({running}, timeout=self._seconds)
+            finally:
+                await self._end(consumer, connection)
 
     async def stats(self) -> QueueStats:
         """Count rows, and consumers by the lock that they share; see ``Broker``.
@@ -272,6 +274,9 @@ class PostgresConsumer:
                     await _wait(self._news, pause)
         except UnavailableError as error:
             self._inbox.fail(str(error))
+        finally:
+            # Nobody may wait for what nobody claims any more, whatever the reason is.
+            self._inbox.fail("this subscription has ended")
 
     def stop(self) -> None:
         """End the subscription; what ``run`` is doing with the database is still finished."""
@@ -281,7 +286,7 @@ class PostgresConsumer:
         self._inbox.fail("this subscription has ended")
 
     async def _claim(self, wanted: int) -> int:
-        rows = await self._fetch(_CLAIM, wanted, self.id, self._lease)
+        rows = await self._fetch(CLAIM, wanted, self.id, self._lease)
         for row in rows:
             self.held.add(row["id"])
             body = row["body"].encode()
@@ -326,7 +331,8 @@ def _reported(where: str) -> Iterator[None]:
     try:
         yield
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-        raise UnavailableError("queue", f"{where}: {str(error) or type(error).__name__}") from error
+        late = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+        raise UnavailableError("queue", f"{where}: {str(error) or late}") from error
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

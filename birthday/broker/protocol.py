@@ -1,4 +1,4 @@
-"""What a broker must do, and what may be relied on: at least once, in no particular order.
+"""What a broker must do, and what may be relied on: at least once, in no particular order. And what both brokers share.
 
 Both brokers pass the suite in ``tests/integration/test_broker_contract.py``.
 """

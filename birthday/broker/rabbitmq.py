@@ -44,8 +44,8 @@ RETRY_QUEUES: Final = {
 _DELIVERY_LIMIT: Final = 10_000
 # An operator who looks at a dead letter and puts it back uses up a delivery. No amount of looking may drop it.
 _NO_DELIVERY_LIMIT: Final = 2_000_000_000
-# Dead-lettering is "at most once", the default: with the other strategy, a queue does not always come back after a crash
-# of RabbitMQ 3.10. What is lost on the way to another queue, the janitor finds in PostgreSQL.
+# Dead-lettering is "at most once", the default: with the other strategy, not every queue comes back after a crash of
+# RabbitMQ 3.10. What is lost on the way to another queue, the janitor finds in PostgreSQL.
 _QUEUE_ARGUMENTS: Final[dict[str, dict[str, Any]]] = {
     DEAD_LETTER_QUEUE: {"x-queue-type": "quorum", "x-delivery-limit": _NO_DELIVERY_LIMIT},
     QUEUE: {
@@ -99,9 +99,7 @@ class RabbitMQBroker:
             UnavailableError: if any is refused, belongs to no queue, or is unconfirmed. Some may have been taken.
         """
         exchange, routing_key = _route(delay)
-        channel = self._publishing
-        if channel is None or not channel.is_open:
-            channel = self._publishing = await self._open_channel()
+        channel = await self._publishing_channel()
         try:
             for start in range(0, len(message_ids), _CONFIRMS_IN_FLIGHT):
                 window = message_ids[start : start + _CONFIRMS_IN_FLIGHT]
@@ -119,7 +117,8 @@ class RabbitMQBroker:
         Raises:
             UnavailableError: on entering, if the server cannot be reached or holds another topology.
         """
-        channel = await self._open_channel()
+        async with self._turn():
+            channel = await self._open_channel()
         consumer = RabbitMQConsumer(channel, prefetch)
         self._consumers.add(consumer)
         try:
@@ -140,7 +139,8 @@ class RabbitMQBroker:
         Raises:
             UnavailableError: if the server cannot be reached or holds another topology.
         """
-        channel = await self._open_channel()
+        async with self._turn():
+            channel = await self._open_channel()
         await self._discard(channel)
         ready = channel.ready
         return QueueStats(
@@ -164,19 +164,31 @@ class RabbitMQBroker:
         self._closed = True
         await self._drop_connection()
 
-    async def _open_channel(self) -> "_Channel":
-        """Open a channel, on a new connection if there is none, and declare the topology on it."""
+    async def _publishing_channel(self) -> "_Channel":
+        if self._publishing is not None and self._publishing.is_open:
+            return self._publishing
+        async with self._turn():
+            if self._publishing is None or not self._publishing.is_open:
+                self._publishing = await self._open_channel()
+            return self._publishing
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Let one at a time open a channel. The time limit includes the wait: many would wait for long one by one."""
         try:
-            # The time limit includes the wait for others who try the same, or many of them would wait in turn.
             async with asyncio.timeout(self._seconds), self._opening:
-                connection = await self._connect()
-                raw = await _answer(connection.channel(), self._where, self._seconds)
-                channel = _Channel(cast("aiormq.Channel", raw), self._where, self._seconds)
-                await channel.declare_topology()
-                return channel
+                yield
         except TimeoutError:
             await self._drop_connection()
             raise UnavailableError("queue", f"{self._where} did not answer within {self._seconds:g} s") from None
+
+    async def _open_channel(self) -> "_Channel":
+        """Open a channel, on a new connection if there is none, and declare the topology. Only within ``_turn``."""
+        connection = await self._connect()
+        raw = await _answer(connection.channel(), self._where, self._seconds)
+        channel = _Channel(cast("aiormq.Channel", raw), self._where, self._seconds)
+        await channel.declare_topology()
+        return channel
 
     async def _connect(self) -> AbstractConnection:
         if self._closed:

@@ -27,7 +27,7 @@ class PlannedMessage:
 def planned_messages(
     profile: Profile, schedule_from: datetime, horizon: timedelta, rules: Rules
 ) -> list[PlannedMessage]:
-    """Return what a user needs before the planner looks again, birth date and zone being new since ``schedule_from``."""
+    """Return what a user needs before the planner looks again; birth date and zone are new since ``schedule_from``."""
     planned: list[PlannedMessage] = []
     for occasion in birthdays(profile.date_of_birth, load_zone(profile.zone), rules, schedule_from.year - 1):
         due_at = occasion.due_for(schedule_from)

@@ -71,8 +71,7 @@ async def _guarded(
 ) -> _Result | None:
     try:
         result = await tick(now)
-    except Exception as error:
-        # One failed tick must not end the loop: the next one makes up for it.
+    except Exception as error:  # noqa: BLE001 - one failed tick must not end the loop: the next one makes up for it
         metrics.scheduler_failures.labels(job).inc()
         expected = isinstance(error, (UnavailableError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError))
         report = log.error if expected else log.exception

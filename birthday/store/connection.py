@@ -1,5 +1,6 @@
 """Connections of the pool, lent for a bounded wait; every way in which the database can be away is one error."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,6 +10,9 @@ from birthday.errors import UnavailableError
 
 ACQUIRE_SECONDS = 5.0
 """How long a caller waits for a free connection, and for a connection to be cleaned up when it is given back."""
+
+LOAN_SECONDS = 10.0
+"""How long a caller may keep a connection, the wait for it included: nobody who waits for an answer waits longer."""
 
 _AWAY = (
     OSError,
@@ -27,13 +31,13 @@ _AWAY = (
 
 @asynccontextmanager
 async def borrow(pool: asyncpg.Pool) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy]:
-    """Lend a connection of the pool for the length of the context.
+    """Lend a connection of the pool for the length of the context, which is for short work that somebody waits for.
 
     Raises:
-        UnavailableError: if none is free in time, or the database cannot be used before the context ends.
+        UnavailableError: if none is free in time, the time runs out, or the database cannot be used.
     """
     try:
-        async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+        async with asyncio.timeout(LOAN_SECONDS), pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             yield connection
     except ValueError:
         # asyncpg's DataError, which is an InterfaceError too: an argument of the wrong type is our mistake.

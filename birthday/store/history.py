@@ -79,13 +79,15 @@ async def list_messages(connection: Connection, selection: Selection, after: Pos
 
 
 async def list_user_messages(connection: Connection, user_id: UUID, after: Position, limit: int) -> list[Message]:
-    """Return up to ``limit`` messages of one user that come after a position, newest first.
-
-    They outlive the user: those of a deleted one are there until retention removes them.
+    """Return up to ``limit`` messages of a live user that come after a position, newest first.
 
     Raises:
-        NotFoundError: if there are none and there never was such a user, as far as the database remembers.
+        NotFoundError: if there is no such user.
     """
+    if not await connection.fetchval(
+        "SELECT EXISTS (SELECT 1 FROM users WHERE id = $1 AND deleted_at IS NULL)", user_id
+    ):
+        raise NotFoundError(f"there is no user {user_id}")
     rows = await connection.fetch(
         """
         SELECT id, user_id, message_type, status, scheduled_at, occasion_on, attempts, next_attempt_at, queued_at,
@@ -100,8 +102,6 @@ async def list_user_messages(connection: Connection, user_id: UUID, after: Posit
         *after,
         limit,
     )
-    if not rows and not await connection.fetchval("SELECT EXISTS (SELECT 1 FROM users WHERE id = $1)", user_id):
-        raise NotFoundError(f"there is no user {user_id}")
     return [_message(row) for row in rows]
 
 

@@ -1,12 +1,12 @@
 """Import and export of users: the set-based statements, and the temporary tables that an import works in."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from asyncpg import Record
+from asyncpg import InterfaceError, Record
 from asyncpg.cursor import Cursor
 
 from birthday.core.plan import PlannedMessage
@@ -73,7 +73,8 @@ async def staging(connection: Connection) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        if not connection.is_closed():
+        # A connection that is lost has taken them along.
+        with suppress(InterfaceError):
             await connection.execute("DROP TABLE import_stage, import_rehearsed")
 
 

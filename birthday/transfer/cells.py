@@ -44,8 +44,9 @@ class CsvCells:
                 return
             except _RecordGoesOnError:
                 # The reader starts the record all over again: with twice the lines, so that this stays cheap.
-                self._enough = 2 * len(self._record)
+                enough = 2 * len(self._record)
                 self._give_back(self._record)
+                self._enough = enough
                 return
             except csv.Error as error:
                 # Behind the dash, the module speaks to the programmer.
@@ -79,7 +80,6 @@ class CsvCells:
         return line.content.decode() + "\n"
 
     def _give_up(self, problem: str) -> tuple[int, str]:
-        self._enough = 0
         line = self._record[0].number
         self._give_back(self._record[1:])
         return line, problem
@@ -87,4 +87,4 @@ class CsvCells:
     def _give_back(self, lines: Sequence[Line]) -> None:
         self._waiting.extendleft(reversed(lines))
         self._record.clear()
-        self._record_bytes = 0
+        self._record_bytes = self._enough = 0

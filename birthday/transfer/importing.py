@@ -87,6 +87,8 @@ async def import_users(
                 if running:
                     await asyncio.shield(running)
                 running = asyncio.create_task(target.store(batch))
+            if running:
+                await asyncio.shield(running)
         finally:
             if running:
                 await running

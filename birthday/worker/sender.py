@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 
 import structlog
+from prometheus_async.aio import time
 
 from birthday.channel import Channel, Outcome, Temporary
 from birthday.channel.breaker import CircuitBreaker
@@ -13,6 +14,8 @@ from birthday.telemetry.metrics import Metrics
 from birthday.worker.letters import Done, Job, letter_for
 
 log = structlog.get_logger()
+
+API = "message-service"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +47,10 @@ class Sender:
         return Done(job, None, now, now)
 
     async def _try(self, job: Job) -> Outcome:
-        with self.metrics.external_api_duration.labels("message-service").time():
-            try:
-                return await self.channel.send(letter_for(job.claim))
-            except Exception as error:
-                # One message that a channel cannot handle must not end the worker.
-                log.exception("message.send_crashed", message_id=str(job.claim.id))
-                reason = f"unexpected {type(error).__name__} while sending"
-                return Temporary(ErrorType.EXTERNAL_API_ERROR, reason, outage=False)
+        try:
+            return await time(self.metrics.external_api_duration.labels(API), self.channel.send(letter_for(job.claim)))
+        except Exception as error:
+            # One message that a channel cannot handle must not end the worker.
+            log.exception("message.send_crashed", message_id=str(job.claim.id))
+            reason = f"unexpected {type(error).__name__} while sending"
+            return Temporary(ErrorType.EXTERNAL_API_ERROR, reason, outage=False)

@@ -5,7 +5,7 @@ set -euo pipefail
 cd -P "$(dirname "$0")/../.."
 
 history=${1:-coverage-history.csv}
-branch=$(git branch --show-current)
+branch=$(git branch --show-current || true)
 if [ "$branch" != main ]; then
     echo "Not on main (${branch:-no branch}): the coverage history stays as it is."
     exit 0

@@ -101,17 +101,26 @@ async def test_fractions_of_a_second_are_shown_only_if_there_are_any(api: Api) -
     assert user["nextMessageAt"] == "2026-03-01T09:00:00.001500Z"
 
 
-async def test_messages_of_a_user_include_cancelled_ones_and_outlive_the_user(api: Api) -> None:
-    """The history of a user shows what was cancelled, newest first, also after the user is deleted."""
+async def test_messages_of_a_user_include_cancelled_ones(api: Api) -> None:
+    """The history of a user shows what was cancelled, newest first."""
     user = await api.create(dateOfBirth="1990-03-02")
     api.clock.advance(timedelta(minutes=1))
     await api.patch(f"/users/{user['id']}", json={"dateOfBirth": "1990-03-03"})
-    await api.delete(f"/users/{user['id']}")
     messages = (await api.get(f"/users/{user['id']}/messages")).json["messages"]
     assert [(message["scheduledAt"], message["status"]) for message in messages] == [
-        ("2026-03-03T09:00:00Z", "cancelled"),
+        ("2026-03-03T09:00:00Z", "scheduled"),
         ("2026-03-02T09:00:00Z", "cancelled"),
     ]
+
+
+async def test_messages_outlive_their_user(api: Api) -> None:
+    """The messages of a deleted user are gone with the user's path, and are still found among all messages."""
+    user = await api.create(dateOfBirth="1990-03-02")
+    [message] = (await api.get(f"/users/{user['id']}/messages")).json["messages"]
+    await api.delete(f"/users/{user['id']}")
+    assert (await api.get(f"/users/{user['id']}/messages")).status == 404
+    assert (await api.get(f"/messages/{message['id']}")).json == message | {"status": "cancelled"}
+    assert len((await api.get("/messages?status=cancelled")).json["messages"]) == 1
 
 
 async def test_a_user_without_messages_has_an_empty_list(api: Api) -> None:

@@ -184,6 +184,20 @@ async def test_a_pool_that_is_used_up_is_unavailable(database_url: str) -> None:
         assert (await api.get("/users")).status == 200
 
 
+@pytest.mark.slow
+async def test_a_statement_that_takes_too_long_is_given_up(pool: asyncpg.Pool) -> None:
+    """Who waits for a row that another transaction holds gets 503 in the end, and the connection is good again."""
+    async with running_api(pool) as api:
+        user = await api.create()
+        path = f"/users/{user['id']}"
+        async with pool.acquire() as other, other.transaction():
+            await other.execute("SELECT 1 FROM users FOR UPDATE")
+            answer = await api.patch(path, {"firstName": "Ada"})
+        assert answer.status == 503
+        assert (await api.get(path)).json == user
+        assert (await api.patch(path, {"firstName": "Ada"})).status == 200
+
+
 async def test_a_process_without_the_role_serves_probes_only(pool: asyncpg.Pool) -> None:
     """A worker or scheduler can be probed and scraped; users and messages are not to be had from it."""
     async with running_api(pool, role="worker,scheduler") as api:

@@ -1,14 +1,14 @@
 """What only the broker on PostgreSQL does: leases, its connection, and a queue that stays fast among dead letters."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import asyncpg
 import pytest
 
-from birthday.broker import Delivery, QueueStats
+from birthday.broker import Delivery
 from birthday.broker.postgres import CLAIM, PostgresBroker, PostgresConsumer
 from birthday.errors import UnavailableError
 from tests.support.postgres import PostgresServer
@@ -32,62 +32,151 @@ async def receive(consumer: PostgresConsumer, number: int) -> list[Delivery]:
     return received
 
 
-async def becomes_true(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Wait until a condition holds."""
-    async with asyncio.timeout(SECONDS):
-        while not await condition():
-            await asyncio.sleep(0.02)
-
-
 class TestLeases:
     """Who holds a row, and for how long."""
 
     async def test_a_living_consumer_keeps_what_it_has(self, pool: asyncpg.Pool) -> None:
-        """While a consumer lives, its leases move on, so that nobody else gets what it holds."""
+        """While a consumer lives, its leases move on and never run out, so that nobody else gets what it holds."""
         broker = PostgresBroker(pool, lease=timedelta(seconds=0.6))
         await broker.publish([uuid4()])
-        async with broker.consume(prefetch=1) as consumer:
+        async with broker.consume(prefetch=1) as consumer, asyncio.timeout(SECONDS):
             await receive(consumer, 1)
-            first = await pool.fetchval("SELECT lease_until FROM queue_messages")
-
-            async def first_lease_is_over() -> bool:
-                lease_until: datetime
-                instant: datetime
+            first_lease: datetime = await pool.fetchval("SELECT lease_until FROM queue_messages")
+            instant = first_lease - timedelta(seconds=1)
+            while instant <= first_lease:
                 [(lease_until, instant)] = await pool.fetch("SELECT lease_until, clock_timestamp() FROM queue_messages")
                 assert lease_until > instant
-                return instant > first
-
-            await becomes_true(first_lease_is_over)
+                await asyncio.sleep(0.02)
             assert (await broker.stats()).unacked == 1
 
     async def test_what_was_taken_over_is_left_alone(self, broker: PostgresBroker, pool: asyncpg.Pool) -> None:
-        """A consumer whose lease ran out, and who wakes up, cannot ack, reject or put back what another one has by now."""
-        ids = [uuid4() for _ in range(3)]
-        await broker.publish(ids)
-        async with broker.consume(prefetch=3) as other:
+        """A consumer that wakes up after its leases ran out cannot touch what another one has taken meanwhile."""
+        await broker.publish([uuid4() for _ in range(3)])
+        async with AsyncExitStack() as others:
             async with broker.consume(prefetch=3) as sleeper:
-                lost = await self._take_from_both(sleeper, other, pool)
-                taken = await receive(other, len(lost))
-                assert {delivery.message_id for delivery in taken} == {delivery.message_id for delivery in lost}
+                lost = await receive(sleeper, 3)
+                await pool.execute("UPDATE queue_messages SET lease_until = clock_timestamp() - interval '1 second'")
+                other = await others.enter_async_context(broker.consume(prefetch=3))
+                taken = await receive(other, 3)
                 assert all(delivery.redelivered for delivery in taken)
                 await sleeper.ack(lost[:1])
-                await sleeper.reject(lost[1:])
+                await sleeper.reject(lost[1:2])
             stats = await broker.stats()
             assert (stats.unacked, stats.dead, stats.ready) == (3, 0, 0)
+            await other.ack(taken)
+        assert await pool.fetchval("SELECT count(*) FROM queue_messages") == 0
 
-    async def test_rows_put_back_wake_the_others(self, broker: PostgresBroker) -> None:
-        """A consumer that leaves notifies those that wait."""
-        message_id = uuid4()
+    async def test_what_one_leaves_another_gets(self, broker: PostgresBroker) -> None:
+        """What a consumer puts back on leaving reaches one that was already waiting."""
+        await broker.publish([uuid4(), uuid4()])
         async with broker.consume(prefetch=1) as waiting:
             async with broker.consume(prefetch=1) as leaving:
-                await broker.publish([message_id, uuid4()])
                 [held] = await receive(leaving, 1)
                 await waiting.ack(await receive(waiting, 1))
             [delivery] = await receive(waiting, 1)
             assert delivery.message_id == held.message_id
             assert delivery.redelivered
 
-    async def _take_from_both(
-        self, sleeper: PostgresConsumer, other: PostgresConsumer, pool: asyncpg.Pool
-    ) -> list[Delivery]:
-        raise NotImplementedError
+    async def test_a_dead_letter_keeps_its_time(self, broker: PostgresBroker, pool: asyncpg.Pool) -> None:
+        """A rejected row stays, with what it carried and when it was rejected, and is held by nobody."""
+        message_id = uuid4()
+        await broker.publish([message_id])
+        before: datetime = await pool.fetchval("SELECT clock_timestamp()")
+        async with broker.consume(prefetch=1) as consumer:
+            await consumer.reject(await receive(consumer, 1))
+        [row] = await pool.fetch("SELECT body, dead_at, consumer_id, lease_until FROM queue_messages")
+        assert row["body"] == f'{{"messageId":"{message_id}"}}'
+        assert row["dead_at"] > before
+        assert (row["consumer_id"], row["lease_until"]) == (None, None)
+
+
+class TestConnections:
+    """The pool, the consumer's connection, and a server that fails."""
+
+    async def test_one_connection_is_enough_and_comes_back_clean(self, database_url: str) -> None:
+        """A consumer works on a pool of one, which has it back as it was: no setting, lock or subscription stays."""
+        async with asyncpg.create_pool(database_url, min_size=1, max_size=1, reset=_keep) as pool:
+            broker = PostgresBroker(pool)
+            await broker.publish([uuid4(), uuid4()])
+            async with broker.consume(prefetch=2) as consumer:
+                [first, _] = await receive(consumer, 2)
+                await consumer.ack([first])
+            stats = await broker.stats()
+            assert (stats.ready, stats.unacked, stats.consumers) == (1, 0, 0)
+            assert await pool.fetchval("SHOW plan_cache_mode") == "auto"
+            assert await pool.fetch("SELECT pg_listening_channels()") == []
+
+    async def test_an_exhausted_pool_is_not_waited_for_for_ever(self, database_url: str) -> None:
+        """When no connection becomes free in time, publishing and consuming say so."""
+        async with asyncpg.create_pool(database_url, min_size=1, max_size=1) as pool, pool.acquire():
+            broker = PostgresBroker(pool, timeout=timedelta(seconds=0.1))
+            with pytest.raises(UnavailableError, match="no answer in time"):
+                await broker.publish([uuid4()])
+            with pytest.raises(UnavailableError, match="no answer in time"):
+                async with broker.consume(prefetch=1):
+                    pass
+
+    async def test_a_lost_connection_ends_the_consumer(self, broker: PostgresBroker, pool: asyncpg.Pool) -> None:
+        """When its connection is closed by the server, the consumer is told promptly, and what it had is put back."""
+        await broker.publish([uuid4()])
+        async with broker.consume(prefetch=2) as consumer:
+            await receive(consumer, 1)
+            waiting = asyncio.create_task(consumer.receive(1, 0))
+            await pool.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            async with asyncio.timeout(SECONDS):
+                with pytest.raises(UnavailableError, match="connection"):
+                    await waiting
+        async with broker.consume(prefetch=1) as consumer:
+            [again] = await receive(consumer, 1)
+            assert again.redelivered
+
+    async def test_a_killed_server(
+        self, broker: PostgresBroker, pool: asyncpg.Pool, postgres_server: PostgresServer
+    ) -> None:
+        """When the server dies, everybody is told promptly; when it is back, so are the messages, and all goes on."""
+        message_id = uuid4()
+        await broker.publish([message_id])
+        async with broker.consume(prefetch=2) as consumer:
+            [held] = await receive(consumer, 1)
+            waiting = asyncio.create_task(consumer.receive(1, 0))
+            await postgres_server.kill()
+            async with asyncio.timeout(SECONDS):
+                with pytest.raises(UnavailableError):
+                    await waiting
+                with pytest.raises(UnavailableError):
+                    await consumer.ack([held])
+                with pytest.raises(UnavailableError):
+                    await broker.publish([uuid4()])
+        await postgres_server.start()
+        # The consumer could not put it back: its lease would have to run out.
+        await pool.execute("UPDATE queue_messages SET lease_until = clock_timestamp()")
+        async with broker.consume(prefetch=1) as consumer:
+            [again] = await receive(consumer, 1)
+            assert again.message_id == message_id
+            assert again.redelivered
+
+
+class TestSpeed:
+    """What keeps the queue fast."""
+
+    async def test_claiming_goes_by_the_index(self, broker: PostgresBroker, pool: asyncpg.Pool) -> None:
+        """However many dead and delayed rows there are, a claim goes straight to what is ready."""
+        await pool.execute(
+            "INSERT INTO queue_messages (body, dead_at) SELECT 'x', clock_timestamp() FROM generate_series(1, 20000)"
+        )
+        await pool.execute(
+            "INSERT INTO queue_messages (body, available_at) "
+            "SELECT 'x', clock_timestamp() + interval '1 hour' FROM generate_series(1, 20000)"
+        )
+        await broker.publish([uuid4() for _ in range(5)])
+        plan = await pool.fetch(f"EXPLAIN (ANALYZE, BUFFERS) {CLAIM}", 10, uuid4(), timedelta(seconds=30))
+        text = "\n".join(line for (line,) in plan)
+        assert "Index Scan using queue_messages_live" in text
+        assert "Seq Scan" not in text
+
+
+async def _keep(_: object) -> None:
+    """Reset nothing when a connection goes back to its pool."""

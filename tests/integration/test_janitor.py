@@ -36,7 +36,7 @@ async def test_a_message_that_the_queue_lost_is_published_again_and_delivered_on
 
 
 async def test_a_backlog_is_not_published_twice_while_it_waits(product: Product) -> None:
-    """While the queue holds messages, the janitor trusts that what is queued is among them, for a quarter of an hour."""
+    """While the queue holds messages, the janitor trusts for a quarter of an hour that what is queued is among them."""
     await product.create(date(1990, 3, 1))
     await product.dispatcher.dispatch_once(product.clock.now())
     for minutes, ready in ((14, 1), (1, 2), (1, 2), (14, 3)):

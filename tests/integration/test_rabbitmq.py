@@ -52,16 +52,18 @@ class Management:
 
     async def disconnect_all(self) -> None:
         """Close every connection of the virtual host by force."""
-        async with asyncio.timeout(SECONDS):
-            while not (connections := await asyncio.to_thread(self._server.manage, "GET", self._connections)):
-                await asyncio.sleep(0.05)
-        for connection in connections:
+        for connection in await self.open("connections"):
             name = connection["name"].replace(" ", "%20").replace(">", "%3E")
             await asyncio.to_thread(self._server.manage, "DELETE", f"connections/{name}")
 
-    @property
-    def _connections(self) -> str:
-        return f"vhosts/{self._vhost}/connections"
+    async def open(self, what: str) -> list[dict[str, Any]]:
+        """Return the connections or channels that are open, once the server has taken notice of any."""
+        path = f"vhosts/{self._vhost}/{what}"
+        async with asyncio.timeout(SECONDS):
+            while not (found := await asyncio.to_thread(self._server.manage, "GET", path)):
+                await asyncio.sleep(0.05)
+        result: list[dict[str, Any]] = found
+        return result
 
 
 @pytest.fixture
@@ -208,6 +210,12 @@ class TestPublishing:
                 await channel.basic_publish(body, exchange=EXCHANGE, routing_key=QUEUE)
             [delivery] = await receive(consumer, 1)
             assert delivery.message_id == message_id
+
+    async def test_one_channel_for_all(self, broker: RabbitMQBroker, management: Management) -> None:
+        """All who publish through a broker, even for the first time at the same time, share one channel."""
+        await asyncio.gather(*(broker.publish([uuid4()]) for _ in range(20)))
+        assert len(await management.open("channels")) == 1
+        assert len(await management.open("connections")) == 1
 
     @pytest.mark.parametrize("delay", [timedelta(), timedelta(seconds=30)], ids=["prompt", "delayed"])
     async def test_what_belongs_to_no_queue_is_an_error(

@@ -30,6 +30,7 @@ from tests.support.clock import ManualClock
 
 HORIZON = timedelta(hours=48)
 CATCH_UP = timedelta(hours=48)
+PLANNING = Planning(Rules(), HORIZON)
 RETRY = RetryPolicy(3, timedelta(seconds=1), timedelta(seconds=4))
 
 
@@ -41,7 +42,7 @@ class Product:
     broker: Broker
     clock: ManualClock
     metrics: Metrics
-    planning: Planning = Planning(Rules(), HORIZON)
+    planning: Planning = PLANNING
     catch_up: timedelta = CATCH_UP
 
     @property
@@ -124,4 +125,4 @@ def metric(metrics: Metrics, name: str, **labels: str) -> float:
 
 def parse(instant: str) -> datetime:
     """Return an aware UTC instant written with Z."""
-    return datetime.fromisoformat(instant.replace("Z", "+00:00"))
+    return datetime.fromisoformat(instant)

@@ -1,0 +1,139 @@
+"""The command line from outside: what it prints, and how it says what is wrong."""
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.support.program import run
+
+PREVIEW = ("preview", "--date-of-birth", "1992-02-29", "--from", "2026-01-01")
+
+
+async def test_preview_prints_the_keys_of_the_contract() -> None:
+    """One JSON array of date, local, utc and age, and nothing else."""
+    finished = await run(*PREVIEW, "--timezone", "America/New_York", "--count", "3", "--json")
+    assert finished.status == 0
+    assert json.loads(finished.out) == [
+        {"date": "2026-02-28", "local": "2026-02-28T09:00:00-05:00", "utc": "2026-02-28T14:00:00Z", "age": 34},
+        {"date": "2027-02-28", "local": "2027-02-28T09:00:00-05:00", "utc": "2027-02-28T14:00:00Z", "age": 35},
+        {"date": "2028-02-29", "local": "2028-02-29T09:00:00-05:00", "utc": "2028-02-29T14:00:00Z", "age": 36},
+    ]
+
+
+async def test_preview_obeys_the_settings_and_reads_well() -> None:
+    """SEND_AT and the other leap-day policy, as a table."""
+    finished = await run(*PREVIEW, "--timezone", "Africa/Cairo", "--count", "1", SEND_AT="00:00", LEAP_DAY="mar1")
+    assert finished.status == 0
+    assert finished.out.split()[-4:] == ["2026-03-01", "2026-03-01T00:00:00+02:00", "2026-02-28T22:00:00Z", "34"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "words"),
+    [
+        pytest.param((), {"PORT": "abc"}, ("PORT", "'abc'", "whole number"), id="port"),
+        pytest.param((), {"CRON_PLAN": "whenever"}, ("CRON_PLAN", "'whenever'", "cron expression"), id="cron"),
+        pytest.param((), {"SEND_AT": "25:00"}, ("SEND_AT", "'25:00'", "09:00"), id="time of day"),
+        pytest.param((), {"RETRY_BASE_DELAY": "1h"}, ("RETRY_BASE_DELAY=1h", "RETRY_MAX_DELAY=10m"), id="relation"),
+        pytest.param((), {"HOST": "0.0.0.0"}, ("HOST=0.0.0.0", "API_KEYS"), id="open API"),  # noqa: S104 - refused
+        pytest.param((), {"DATABASE_URL": "mysql://u:hidden@h/x"}, ("DATABASE_URL", "postgresql://"), id="scheme"),
+        pytest.param((), {"LOG_FILE": "/nowhere/at/all.log"}, ("LOG_FILE", "/nowhere/at/all.log"), id="log file"),
+        pytest.param(("--role", "api,chef"), {}, ("ROLE", "'api,chef'", "scheduler"), id="role"),
+        pytest.param(("preview", "--date-of-birth", "1990-02-30", "--timezone", "UTC"), {}, ("1990-02-30",), id="date"),
+        pytest.param(
+            ("preview", "--date-of-birth", "1990-02-03", "--timezone", "Mars/Base"), {}, ("Mars/Base",), id="zone"
+        ),
+        pytest.param(("dance",), {}, ("dance",), id="command"),
+    ],
+)
+async def test_a_wrong_setting_or_argument_ends_with_status_2_and_says_what_is_accepted(
+    arguments: tuple[str, ...], settings: dict[str, str], words: tuple[str, ...]
+) -> None:
+    """The variable, the value and what is accepted are named; a password is not."""
+    finished = await run(*arguments, **settings)
+    assert finished.status == 2
+    for word in words:
+        assert word in finished.err
+    assert "hidden" not in finished.err
+    assert "Traceback" not in finished.err
+
+
+async def test_an_unreachable_database_ends_the_start_with_its_address_and_status_1() -> None:
+    """Which resource, where, and why."""
+    finished = await run(DATABASE_URL="postgresql://u:hidden@127.0.0.1:1/birthday_scheduler")
+    assert finished.status == 1
+    assert "cannot connect to the database, postgresql://u:***@127.0.0.1:1/birthday_scheduler" in finished.err
+    assert "Traceback" not in finished.err
+
+
+async def test_an_unreachable_broker_ends_the_start_with_its_address_and_status_1(database_url: str) -> None:
+    """Which resource, where, and why."""
+    finished = await run(DATABASE_URL=database_url, RABBITMQ_URL="amqp://u:hidden@127.0.0.1:1/")
+    assert finished.status == 1
+    assert "127.0.0.1:1" in finished.err
+    assert "hidden" not in finished.err
+    assert "Traceback" not in finished.err
+
+
+async def test_a_port_in_use_ends_the_start_with_advice_and_status_1(database_url: str) -> None:
+    """The other program does not share its port."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        finished = await run(DATABASE_URL=database_url, PORT=port)
+    assert finished.status == 1
+    assert f"HOST=127.0.0.1 PORT={port}" in finished.err
+    assert "Traceback" not in finished.err
+
+
+async def test_a_database_that_is_not_migrated_is_refused_with_the_command_that_helps(database_url: str) -> None:
+    """Never migrated silently; undone and applied by hand; then the status tells."""
+    undone = await run("migrate", "--rollback", "2", DATABASE_URL=database_url)
+    assert undone.status == 0
+    refused = await run(DATABASE_URL=database_url)
+    assert refused.status == 1
+    assert "birthday migrate" in refused.err
+    applied = await run("migrate", DATABASE_URL=database_url)
+    assert applied.out.splitlines() == ["applied 0001_users_and_messages", "applied 0002_queue"]
+    status = await run("migrate", "--status", DATABASE_URL=database_url)
+    assert [line.split()[1] for line in status.out.splitlines()[1:]] == ["applied", "applied"]
+
+
+async def test_check_shows_the_settings_masked_and_tries_every_dependency(database_url: str) -> None:
+    """What works says ok, what does not says why; the exit status is 1 then, and no secret is shown."""
+    finished = await run(
+        "check",
+        DATABASE_URL=database_url,
+        MESSAGE_SERVICE_URL="http://127.0.0.1:1",
+        MESSAGE_SERVICE_API_KEY="hidden",
+        WORKER_CONCURRENCY="7",
+    )
+    assert finished.status == 1
+    lines = {line.split()[0]: line for line in finished.out.splitlines() if line.strip()}
+    assert "environment" in lines["WORKER_CONCURRENCY"]
+    assert "default" in lines["SEND_AT"]
+    assert lines["database"].endswith("ok")
+    assert lines["queue"].endswith("ok")
+    assert "FAILED" in lines["channel"]
+    assert "hidden" not in finished.out + finished.err
+
+
+async def test_an_import_from_standard_input_that_is_rehearsed_changes_nothing(database_url: str) -> None:
+    """--dry-run says what would happen; the export after it is empty but for its header."""
+    user = {"firstName": "Ada", "lastName": "Lovelace", "email": "a@example.com"}
+    row = json.dumps(user | {"dateOfBirth": "1992-12-10", "timezone": "UTC"})
+    rehearsed = await run("import", "-", "--dry-run", stdin=row, DATABASE_URL=database_url)
+    assert rehearsed.status == 0
+    assert "1 users would be created" in rehearsed.err
+    exported = await run("export", DATABASE_URL=database_url)
+    assert len(exported.out.splitlines()) == 1
+
+
+async def test_help_names_every_command(tmp_path: Path) -> None:
+    """What a newcomer types first."""
+    finished = await run("--help", BIRTHDAY_DATA_DIR=str(tmp_path))
+    assert finished.status == 0
+    for command in ("migrate", "preview", "check", "import", "export"):
+        assert f"  {command} " in finished.out

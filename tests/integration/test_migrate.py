@@ -1,0 +1,237 @@
+"""The migration runner on a real server: order, atomicity, checksums, two at once, and taking back."""
+
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import asyncpg
+import pytest
+
+from birthday.errors import UnavailableError
+from birthday.migrate import (
+    Migration,
+    MigrationError,
+    State,
+    Status,
+    check_schema,
+    load_migrations,
+    migrate,
+    pending,
+    rollback,
+    schema_directory,
+    status,
+)
+from tests.support.postgres import PostgresServer, postgres_programs
+
+NOW = datetime(2026, 3, 1, 12, 30, 45, tzinfo=UTC)
+CREATE_A = Migration(1, "create_a", "CREATE TABLE a (id int);", "DROP TABLE a;")
+CREATE_B = Migration(2, "create_b", "CREATE TABLE b (id int);", "DROP TABLE b;")
+FAILING = Migration(2, "failing", "CREATE TABLE b (id int);\n\nSELECT nothing;\n", "DROP TABLE b;")
+
+
+@pytest.fixture
+async def empty_url(postgres_server: PostgresServer) -> AsyncIterator[str]:
+    """Return the URL of a database that has no schema, and is removed after the test."""
+    await postgres_server.start()
+    name = await postgres_server.create_database(migrated=False)
+    yield postgres_server.url(name)
+    await postgres_server.drop_database(name)
+
+
+@pytest.fixture
+async def connection(empty_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """Return a connection to a database that has no schema."""
+    connection = await asyncpg.connect(empty_url)
+    yield connection
+    await connection.close()
+
+
+def _dump(url: str) -> list[str]:
+    """Return the schema as pg_dump writes it, without the key that each dump makes up."""
+    command = [str(postgres_programs() / "pg_dump"), "--schema-only", "--no-owner", url]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [line for line in lines if not line.startswith(("\\restrict", "\\unrestrict"))]
+
+
+async def _tables(connection: asyncpg.Connection) -> set[str]:
+    rows = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    return {row["tablename"] for row in rows} - {"schema_migrations"}
+
+
+async def test_up_down_up_gives_the_same_schema(empty_url: str, connection: asyncpg.Connection) -> None:
+    """Taking every migration back leaves nothing, and applying them again gives what there was."""
+    migrations = load_migrations(schema_directory())
+    assert await migrate(connection, migrations, NOW) == migrations
+    first = _dump(empty_url)
+    assert any("CREATE TABLE public.message_logs" in line for line in first)
+
+    assert await rollback(connection, migrations, len(migrations)) == migrations[::-1]
+    left = [line for line in _dump(empty_url) if line.startswith("CREATE")]
+    assert left == ["CREATE TABLE public.schema_migrations ("]
+
+    assert await migrate(connection, migrations, NOW) == migrations
+    assert _dump(empty_url) == first
+
+
+async def test_each_step_back_undoes_exactly_one_migration(empty_url: str, connection: asyncpg.Connection) -> None:
+    """After each down file the schema is what it was before its up file."""
+    migrations = load_migrations(schema_directory())
+    dumps = []
+    for count in range(1, len(migrations) + 1):
+        dumps.append(_dump(empty_url) if count > 1 else [])
+        await migrate(connection, migrations[:count], NOW)
+    for before in dumps[:0:-1]:
+        await rollback(connection, migrations)
+        assert _dump(empty_url) == before
+
+
+async def test_only_what_is_pending_is_applied(connection: asyncpg.Connection) -> None:
+    """A migration is applied once; a second run finds nothing to do, and a third one what is new."""
+    assert await migrate(connection, [CREATE_A], NOW) == [CREATE_A]
+    assert await migrate(connection, [CREATE_A], NOW) == []
+    assert await pending(connection, [CREATE_A, CREATE_B]) == [CREATE_B]
+    assert await migrate(connection, [CREATE_A, CREATE_B], NOW) == [CREATE_B]
+    assert await _tables(connection) == {"a", "b"}
+
+
+async def test_a_failing_migration_leaves_nothing_of_it(connection: asyncpg.Connection) -> None:
+    """What it did before it failed is undone, the one before it stays, and the error names file and line."""
+    with pytest.raises(MigrationError, match='0002_failing failed in line 3, and was undone: column "nothing"'):
+        await migrate(connection, [CREATE_A, FAILING], NOW)
+    assert await _tables(connection) == {"a"}
+    assert await pending(connection, [CREATE_A, FAILING]) == [FAILING]
+    assert await migrate(connection, [CREATE_A, CREATE_B], NOW) == [CREATE_B]
+
+
+async def test_a_failing_rollback_leaves_the_migration_applied(connection: asyncpg.Connection) -> None:
+    """A down file that fails changes nothing."""
+    broken = replace(CREATE_A, down="DROP TABLE a; DROP TABLE nowhere;")
+    await migrate(connection, [broken], NOW)
+    with pytest.raises(MigrationError, match="migration 0001_create_a failed, and was undone"):
+        await rollback(connection, [broken])
+    assert await _tables(connection) == {"a"}
+    assert await pending(connection, [broken]) == []
+
+
+async def test_rollback_takes_back_the_latest_ones(connection: asyncpg.Connection) -> None:
+    """One is taken back unless more are asked for; more than there are means all of them."""
+    migrations = [CREATE_A, CREATE_B]
+    await migrate(connection, migrations, NOW)
+    assert await rollback(connection, migrations) == [CREATE_B]
+    assert await _tables(connection) == {"a"}
+    assert await rollback(connection, migrations, 5) == [CREATE_A]
+    assert await rollback(connection, migrations) == []
+
+
+async def test_nothing_is_taken_back_of_an_empty_database(connection: asyncpg.Connection) -> None:
+    """A database that was never migrated has nothing to take back, and everything pending."""
+    assert await rollback(connection, [CREATE_A]) == []
+    assert await pending(connection, [CREATE_A]) == [CREATE_A]
+    assert [each.state for each in await status(connection, [CREATE_A])] == [State.PENDING]
+
+
+async def test_status_tells_where_every_migration_stands(connection: asyncpg.Connection) -> None:
+    """Applied, changed, pending and unknown are told apart, with the instant of the clock that was passed in."""
+    of_newer_program = Migration(3, "newer", "SELECT 1;", "SELECT 1;")
+    await migrate(connection, [CREATE_A, CREATE_B, of_newer_program], NOW)
+    changed = replace(CREATE_B, up="CREATE TABLE b (id bigint);")
+    statuses = await status(connection, [CREATE_A, changed])
+    assert [(each.version, each.name, each.applied_at, each.state) for each in statuses] == [
+        (1, "create_a", NOW, State.APPLIED),
+        (2, "create_b", NOW, State.CHANGED),
+        (3, "newer", NOW, State.UNKNOWN),
+    ]
+
+
+async def test_a_changed_file_stops_the_runner(connection: asyncpg.Connection) -> None:
+    """Nothing is applied on top of a migration that is not what was applied; rolling it back is the way out."""
+    await migrate(connection, [CREATE_A], NOW)
+    changed = replace(CREATE_A, up="CREATE TABLE a (id bigint);")
+    with pytest.raises(
+        MigrationError,
+        match=r"schema/0001_create_a\.up\.sql has changed since 2026-03-01 12:30:45 UTC, when it was applied",
+    ):
+        await migrate(connection, [changed, CREATE_B], NOW)
+    assert await _tables(connection) == {"a"}
+
+    assert await rollback(connection, [changed]) == [changed]
+    assert await migrate(connection, [changed, CREATE_B], NOW) == [changed, CREATE_B]
+
+
+async def test_a_newer_database_is_not_migrated(connection: asyncpg.Connection) -> None:
+    """A program that does not know the latest migration neither adds to it nor takes it back."""
+    await migrate(connection, [CREATE_A, CREATE_B], NOW)
+    with pytest.raises(MigrationError, match="migration 0002_create_b, which this program does not know: it is newer"):
+        await migrate(connection, [CREATE_A], NOW)
+    with pytest.raises(
+        MigrationError, match="migration 0002_create_b is of a newer program: take it back with that one"
+    ):
+        await rollback(connection, [CREATE_A])
+    assert await _tables(connection) == {"a", "b"}
+
+
+async def test_a_migration_is_not_slipped_in_before_applied_ones(connection: asyncpg.Connection) -> None:
+    """The order in which migrations are applied is the order of their versions, in every database."""
+    await migrate(connection, [CREATE_A, CREATE_B], NOW)
+    await connection.execute("DELETE FROM schema_migrations WHERE version = 1")
+    with pytest.raises(MigrationError, match="0002_create_b has been applied, and 0001_create_a, which comes before"):
+        await migrate(connection, [CREATE_A, CREATE_B], NOW)
+
+
+async def test_a_start_needs_every_migration(connection: asyncpg.Connection) -> None:
+    """The program refuses a schema that lacks something, with the command that helps."""
+    await migrate(connection, [CREATE_A], NOW)
+    with pytest.raises(MigrationError, match="the database lacks 0002_create_b: run `birthday migrate`"):
+        await check_schema(connection, [CREATE_A, CREATE_B])
+    assert await check_schema(connection, [CREATE_A]) == []
+
+
+async def test_a_start_on_a_newer_schema_is_possible(connection: asyncpg.Connection) -> None:
+    """A program that was rolled back runs on the schema of its successor, and is told of the difference."""
+    await migrate(connection, [CREATE_A, CREATE_B], NOW)
+    assert await check_schema(connection, [CREATE_A]) == [Status(2, "create_b", NOW, State.UNKNOWN)]
+
+
+async def test_a_long_migration_may_take_longer_than_other_statements(empty_url: str) -> None:
+    """The limit that a connection has for statements does not end a migration."""
+    slow = replace(CREATE_A, up="CREATE TABLE a (id int); SELECT pg_sleep(1.3);")
+    connection = await asyncpg.connect(empty_url, command_timeout=1)
+    try:
+        assert await migrate(connection, [slow], NOW) == [slow]
+    finally:
+        await connection.close()
+
+
+async def test_two_runners_at_once_apply_each_migration_once(empty_url: str) -> None:
+    """Processes that start together take turns: between them each migration is applied once, and none fails."""
+    migrations = load_migrations(schema_directory())
+
+    async def run() -> list[Migration]:
+        connection = await asyncpg.connect(empty_url)
+        try:
+            return await migrate(connection, migrations, NOW)
+        finally:
+            await connection.close()
+
+    done = await asyncio.gather(*(run() for _ in range(4)))
+    assert sorted(migration.label for each in done for migration in each) == [each.label for each in migrations]
+
+
+async def test_a_runner_waits_for_another_one_only_so_long(empty_url: str, connection: asyncpg.Connection) -> None:
+    """A runner gives up while another one is at work, with a clear error; the end of that session makes it free."""
+    other = await asyncpg.connect(empty_url)
+    pid = other.get_server_pid()
+    slow = asyncio.create_task(migrate(other, [replace(CREATE_A, up="SELECT pg_sleep(60);")], NOW))
+
+    async with asyncio.timeout(10):
+        while not await connection.fetchval("SELECT wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid = $1", pid):
+            await asyncio.sleep(0.01)
+    with pytest.raises(MigrationError, match=r"another process has been migrating this database for more than 0\.1 s"):
+        await migrate(connection, [CREATE_A], NOW, patience=0.1)
+
+    await connection.execute("SELECT pg_terminate_backend($1)", pid)
+    with pytest.raises(UnavailableError, match="the connection was lost during migration 0001_create_a"):
+        await slow
+    assert await migrate(connection, [CREATE_A], NOW) == [CREATE_A]

@@ -1,0 +1,123 @@
+"""The program as its users run it: a process of its own, with an environment, signals and two streams."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+COMMAND = (sys.executable, "-m", "birthday")
+
+
+@dataclass
+class Program:
+    """A running ``birthday``: what it has logged so far, and what it has printed."""
+
+    process: Process
+    events: list[dict[str, Any]] = field(default_factory=list)
+    printed: list[str] = field(default_factory=list)
+    _heard: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    @property
+    def url(self) -> str:
+        """Where it serves HTTP."""
+        [started] = [event for event in self.events if event["event"] == "service.started"]
+        return str(started["health"]).removesuffix("/health")
+
+    async def wait_for_event(self, name: str, seconds: float = 30) -> dict[str, Any]:
+        """Return the first log event of that name, as soon as there is one.
+
+        Raises:
+            TimeoutError: if there is none within ``seconds``.
+        """
+        async with asyncio.timeout(seconds), self._heard:
+            await self._heard.wait_for(lambda: any(event["event"] == name for event in self.events))
+        return next(event for event in self.events if event["event"] == name)
+
+    async def wait_for_line(self, part: str, seconds: float = 30) -> str:
+        """Return the first line on standard output that contains ``part``, as soon as there is one.
+
+        Raises:
+            TimeoutError: if there is none within ``seconds``.
+        """
+        async with asyncio.timeout(seconds), self._heard:
+            await self._heard.wait_for(lambda: any(part in line for line in self.printed))
+        return next(line for line in self.printed if part in line)
+
+    async def stop(self, how: signal.Signals = signal.SIGTERM, seconds: float = 30) -> int:
+        """Send a signal and return the exit status; a second stop only returns it."""
+        if self.process.returncode is None:
+            self.process.send_signal(how)
+        async with asyncio.timeout(seconds):
+            return await self.process.wait()
+
+    async def listen(self) -> None:
+        """Collect both streams until they end."""
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        printed, logged = self.process.stdout, self.process.stderr
+        await asyncio.gather(self._collect(printed, log=False), self._collect(logged, log=True))
+
+    async def _collect(self, stream: asyncio.StreamReader, *, log: bool) -> None:
+        while line := (await stream.readline()).decode().rstrip("\n"):
+            if log:
+                self.events.append(json.loads(line) if line.startswith("{") else {"event": "text", "text": line})
+            else:
+                self.printed.append(line)
+            async with self._heard:
+                self._heard.notify_all()
+
+
+@asynccontextmanager
+async def running(*arguments: str, **environment: str) -> AsyncIterator[Program]:
+    """Run the program on a free port until the context ends, and wait until it has started.
+
+    Raises:
+        TimeoutError: if it does not start; what it logged instead is in the notes of the error.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, *arguments, env=_environment({"PORT": "0"} | environment), stdout=PIPE, stderr=PIPE
+    )
+    program = Program(process)
+    listening = asyncio.create_task(program.listen())
+    try:
+        try:
+            await program.wait_for_event("service.started")
+        except TimeoutError as error:
+            error.add_note("\n".join(str(event) for event in program.events))
+            raise
+        yield program
+    finally:
+        await program.stop()
+        await listening
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that has ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+async def run(*arguments: str, stdin: str = "", **environment: str) -> Finished:
+    """Run a command of the program to its end."""
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, *arguments, env=_environment(environment), stdin=PIPE, stdout=PIPE, stderr=PIPE
+    )
+    async with asyncio.timeout(60):
+        out, err = await process.communicate(stdin.encode())
+    assert process.returncode is not None
+    return Finished(process.returncode, out.decode(), err.decode())
+
+
+def _environment(settings: dict[str, str]) -> dict[str, str]:
+    """Return an environment with nothing of ours in it but ``settings``."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "COVERAGE_PROCESS_CONFIG") if name in os.environ}
+    return kept | settings
