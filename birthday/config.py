@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit, urlunsplit
 
-from croniter import croniter
+from croniter import CroniterBadDateError, croniter
 from pydantic import (
     BeforeValidator,
     Field,
@@ -33,6 +33,7 @@ from birthday.errors import ConfigurationError
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 _UNIT_SECONDS = {"ms": 0.001, "s": 1, None: 1, "m": 60, "h": 3600, "d": 86400}
+_LONGEST = timedelta(days=3650)
 _RATE = re.compile(r"(\d+)(?:/s)?")
 _API_KEY = re.compile(r"([A-Za-z0-9_.-]+):([0-9a-fA-F]{64}):(read|write|admin)")
 
@@ -69,10 +70,10 @@ def parse_duration(value: object) -> timedelta:
     match = _DURATION.fullmatch(str(value).strip().lower())
     if not match:
         raise ValueError("a duration is accepted: seconds as a plain number, or 500ms, 30s, 10m, 48h, 7d")
-    try:
-        return timedelta(seconds=float(match[1]) * _UNIT_SECONDS[match[2]])
-    except OverflowError:
-        raise ValueError("a duration of at most 999999999d is accepted") from None
+    seconds = float(match[1]) * _UNIT_SECONDS[match[2]]
+    if seconds > _LONGEST.total_seconds():
+        raise ValueError(f"a duration of at most {_LONGEST.days}d is accepted")
+    return timedelta(seconds=seconds)
 
 
 def _positive(value: timedelta) -> timedelta:
@@ -93,6 +94,10 @@ def _parse_time_of_day(value: object) -> time:
 def _parse_cron(value: str) -> str:
     if len(value.split()) != 5 or not croniter.is_valid(value):
         raise ValueError("a cron expression of five fields is accepted, such as */5 * * * *")
+    try:
+        croniter(value, datetime(2028, 1, 1, tzinfo=UTC)).get_next()
+    except CroniterBadDateError:
+        raise ValueError("a cron expression that some date matches is accepted, such as */5 * * * *") from None
     return value
 
 
@@ -142,7 +147,7 @@ class Settings(BaseSettings):
 
     database_url: SecretStr | None = None
     database_pool_min: int = Field(default=2, ge=0, le=1000)
-    database_pool_max: int = Field(default=20, ge=2, le=1000)
+    database_pool_max: int = Field(default=20, ge=4, le=1000)
     rabbitmq_url: SecretStr | None = None
     message_service_url: str | None = None
     message_service_api_key: SecretStr | None = None
@@ -189,8 +194,19 @@ class Settings(BaseSettings):
         if value is None:
             return value
         text = value.get_secret_value() if isinstance(value, SecretStr) else value
-        if urlsplit(text).scheme not in schemes:
+        parts = urlsplit(text)
+        if parts.scheme not in schemes:
             raise ValueError(f"a URL that starts with {schemes[0]}:// is accepted")
+        # A DSN of PostgreSQL may name several hosts, or none, and more in its query: asyncpg reads it.
+        if info.field_name != "database_url" and (not parts.hostname or parts.port == 0):
+            raise ValueError(f"a URL with a host is accepted, such as {schemes[0]}://localhost")
+        return value
+
+    @field_validator("message_service_api_key", mode="after")
+    @classmethod
+    def _check_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"[!-~]+", value.get_secret_value()):
+            raise ValueError("a key of printable ASCII characters is accepted, without spaces or line ends")
         return value
 
     @property
@@ -220,6 +236,11 @@ class Settings(BaseSettings):
                 f"RETRY_BASE_DELAY={show_duration(self.retry_base_delay)} and "
                 f"RETRY_MAX_DELAY={show_duration(self.retry_max_delay)} contradict each other: a base that is not "
                 "above the maximum is accepted"
+            )
+        if self.message_service_api_key and "@" in urlsplit(self.message_service_url or "").netloc:
+            yield (
+                f"MESSAGE_SERVICE_URL={mask_url(self.message_service_url or '')} and MESSAGE_SERVICE_API_KEY=*** "
+                "contradict each other: a user in the URL or a key is accepted, not both"
             )
         gap = _longest_gap(self.cron_plan)
         if gap > self.plan_horizon:
@@ -288,7 +309,13 @@ def _shown_value(name: str, given: dict[str, object]) -> str:
     value = str(given.get(name) or os.environ.get(name.upper()) or os.environ.get(name) or "")
     if name in {"message_service_api_key", "api_keys"}:
         return "***"
-    return mask_url(value) if name.endswith("_url") and "@" in value else f"'{value}'"
+    if not name.endswith("_url"):
+        return f"'{value}'"
+    try:
+        # What is no URL may be a password all the same: user:password@host.
+        return f"'{mask_url(value)}'" if "://" in value else "***"
+    except ValueError:
+        return "***"
 
 
 def _reason(kind: str, message: str, context: dict[str, Any]) -> str:

@@ -76,8 +76,9 @@ def _translated(node: object) -> object:
     if not isinstance(node, dict):
         return node
     plain = {name: _translated(value) for name, value in node.items()}
-    if isinstance(plain.get("examples"), list):
-        plain["example"] = plain.pop("examples")[0]
+    if isinstance(examples := plain.get("examples"), list):
+        del plain["examples"]
+        plain["example"] = examples[0]
     match plain.get("type"):
         case "null":
             return {"enum": [None], "nullable": True}

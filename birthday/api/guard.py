@@ -47,7 +47,7 @@ class Guard:
                 HTTPStatus.FORBIDDEN,
                 f"without API_KEYS the API answers to localhost only, not to {request.host[:200]}",
             )
-        key = find_key(self._keys, request) if self._keys else None
+        key = _find_key(self._keys, request) if self._keys else None
         if key:
             request[CLIENT] = key.name
         if self._rate:
@@ -82,7 +82,7 @@ class RateLimit:
         return problem(HTTPStatus.TOO_MANY_REQUESTS, detail, headers=headers)
 
 
-def find_key(keys: Sequence[ApiKey], request: web.Request) -> ApiKey | None:
+def _find_key(keys: Sequence[ApiKey], request: web.Request) -> ApiKey | None:
     """Return the key that the request carries, if it is one of ``keys``. The time it takes does not tell which."""
     given = _given_key(request)
     if given is None:

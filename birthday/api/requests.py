@@ -56,8 +56,9 @@ def read_id(request: web.Request, kind: str) -> UUID:
     text = request.match_info["id"]
     if not _UUID.fullmatch(text):
         raise NotFoundError(f"there is no {kind} with this id: it is not a UUID")
-    request[SUBJECT] = text
-    return UUID(text)
+    found = UUID(text)
+    request[SUBJECT] = str(found)
+    return found
 
 
 def read_query(request: web.Request, *accepted: str) -> dict[str, str]:

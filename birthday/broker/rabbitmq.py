@@ -65,7 +65,7 @@ _QUEUE_ARGUMENTS: Final[dict[str, dict[str, Any]]] = {
     },
 }
 
-_CONFIRMS_IN_FLIGHT: Final = 1000
+_CONFIRMS_IN_FLIGHT: Final = 500
 # How long to be polite. The server cleans up after a connection that just goes.
 _CLOSE_SECONDS: Final = 1.0
 
@@ -106,7 +106,8 @@ class RabbitMQBroker:
                 await channel.ask(_publish(channel.raw, window, exchange, routing_key))
         except UnavailableError:
             # The next one opens a new channel, which declares what was missing.
-            self._publishing = None
+            if self._publishing is channel:
+                self._publishing = None
             await self._discard(channel)
             raise
 
@@ -132,7 +133,7 @@ class RabbitMQBroker:
             await self._discard(channel)
 
     async def stats(self) -> QueueStats:
-        """Count by what the server answers to the declarations.
+        """Ask for the length of each queue.
 
         AMQP does not tell what is unacked: that is what the consumers of this broker object hold, not the total.
 
@@ -141,15 +142,14 @@ class RabbitMQBroker:
         """
         async with self._turn():
             channel = await self._open_channel()
-        await self._discard(channel)
-        ready = channel.ready
-        return QueueStats(
-            ready=ready[QUEUE],
-            unacked=sum(consumer.unacked for consumer in self._consumers),
-            delayed=sum(ready[name] for name in RETRY_QUEUES.values()),
-            dead=ready[DEAD_LETTER_QUEUE],
-            consumers=channel.consumers,
-        )
+        try:
+            ready, consumers = await channel.measure(QUEUE)
+            dead, _ = await channel.measure(DEAD_LETTER_QUEUE)
+            delayed = [(await channel.measure(queue))[0] for queue in RETRY_QUEUES.values()]
+        finally:
+            await self._discard(channel)
+        unacked = sum(consumer.unacked for consumer in self._consumers)
+        return QueueStats(ready=ready, unacked=unacked, delayed=sum(delayed), dead=dead, consumers=consumers)
 
     async def check(self) -> None:
         """Make sure that the server answers and holds our topology; see ``Broker``.
@@ -195,7 +195,14 @@ class RabbitMQBroker:
             raise UnavailableError("queue", f"the connection to {self._where} has been closed")
         if self._connection is None or not self._connection.is_opened:
             connecting = aiormq.connect(self._url, client_properties={"connection_name": "birthday"})
-            self._connection = await _answer(connecting, self._where, self._seconds)
+            try:
+                self._connection = await _answer(connecting, self._where, self._seconds)
+            except UnavailableError as error:
+                if not isinstance(error.__cause__, aiormq.InvalidFrameError):
+                    raise
+                # All that aiormq says is that the last answer was not the one it expected.
+                what = "there is no such virtual host, or the user may not use it"
+                raise UnavailableError("queue", f"{self._where} closed the connection: {what}") from error.__cause__
             log.info("broker.connected", where=self._where)
         return self._connection
 
@@ -234,7 +241,7 @@ class RabbitMQConsumer:
         Raises:
             UnavailableError: once the subscription is over.
         """
-        # What is acked behind the low watermark has left no room yet: there is nothing more to wait for.
+        # No more can come than the server may still deliver: what is acked and not told yet has made no room.
         handed_out = len(self._window) - len(self._inbox)
         return await self._inbox.take(max(1, min(most, self._prefetch - handed_out)), wait)
 
@@ -353,8 +360,6 @@ class _Channel:
         self.raw = raw
         self.where = where
         self.closing = raw.closing
-        self.ready: dict[str, int] = {}
-        self.consumers = 0
         self._seconds = seconds
 
     @property
@@ -376,7 +381,7 @@ class _Channel:
         return await _answer(operation, self.where, self._seconds, self.closing)
 
     async def declare_topology(self) -> None:
-        """Declare all exchanges and queues, which changes nothing where they exist, and note how full they are.
+        """Declare all exchanges and queues, which changes nothing where they exist.
 
         Raises:
             UnavailableError: also if something of that name exists with other properties; the text says what to do.
@@ -385,17 +390,22 @@ class _Channel:
             operation = self.raw.exchange_declare(exchange, exchange_type="direct", durable=True)
             await self._declare(f"exchange {exchange}", operation)
         for queue, arguments in _QUEUE_ARGUMENTS.items():
-            declared = await self._declare(
-                f"queue {queue}", self.raw.queue_declare(queue, durable=True, arguments=arguments)
-            )
-            self.ready[queue] = declared.message_count or 0
-            self.consumers = declared.consumer_count or 0 if queue == QUEUE else self.consumers
+            await self._declare(f"queue {queue}", self.raw.queue_declare(queue, durable=True, arguments=arguments))
         await self.ask(self.raw.queue_bind(QUEUE, EXCHANGE, QUEUE))
         await self.ask(self.raw.queue_bind(DEAD_LETTER_QUEUE, DEAD_LETTER_EXCHANGE, DEAD_LETTER_QUEUE))
 
-    async def _declare(self, what: str, operation: Coroutine[Any, Any, T]) -> T:
+    async def measure(self, queue: str) -> tuple[int, int]:
+        """Return how many messages of a queue are ready, and how many consumers it has.
+
+        Raises:
+            UnavailableError: also if there is no such queue.
+        """
+        declared = await self.ask(self.raw.queue_declare(queue, passive=True))
+        return declared.message_count or 0, declared.consumer_count or 0
+
+    async def _declare(self, what: str, operation: Coroutine[Any, Any, object]) -> None:
         try:
-            return await self.ask(operation)
+            await self.ask(operation)
         except UnavailableError as error:
             if not isinstance(error.__cause__, aiormq.ChannelPreconditionFailed):
                 raise
@@ -450,18 +460,17 @@ async def _answer(
     finally:
         # Not awaited: it may be stuck in a place that takes no cancellation.
         task.cancel()
-    ended = task if task.done() else closing
-    if ended is None or not ended.done():
-        raise UnavailableError("queue", f"{where} did not answer within {seconds:g} s")
-    if ended is task and not task.cancelled() and task.exception() is None:
+    if task.done() and not task.cancelled() and task.exception() is None:
         return task.result()
-    cause = None if ended.cancelled() else ended.exception()
-    raise UnavailableError("queue", f"{where}: {_reason(ended)}") from cause
+    ended = closing if closing is not None and closing.done() else task
+    if not ended.done():
+        raise UnavailableError("queue", f"{where} did not answer within {seconds:g} s")
+    raise UnavailableError("queue", f"{where}: {_reason(ended)}") from None if ended.cancelled() else ended.exception()
 
 
 def _reason(ended: asyncio.Future[Any]) -> str:
-    error = None if ended.cancelled() else ended.exception()
-    return str(error or "") or "the connection was closed"
+    error = "" if ended.cancelled() else str(ended.exception() or "")
+    return error or "the connection was closed"
 
 
 async def _close(closing: Coroutine[Any, Any, None]) -> bool:

@@ -78,10 +78,9 @@ async def start_detached(command: Sequence[str], name: str, log_path: Path) -> i
 
 
 def exists(pid: int) -> bool:
-    """Say whether a process that we have started is still there."""
-    # Process 1 of a container is the parent of every orphan, and has to see it off.
-    with suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
+    """Say whether a process is there and has not ended; where nobody sees off orphans, their entries outlive them."""
+    if _HAS_PROC:
+        return _read_proc(pid, "stat").rpartition(b") ")[2][:1] not in {b"", b"Z", b"X"}
     try:
         with suppress(PermissionError):
             os.kill(pid, 0)
@@ -96,7 +95,7 @@ async def read_arguments(pid: int) -> bytes:
     Everybody may read it, while the working directory of another user's process is closed to root in a container.
     """
     if _HAS_PROC:
-        return _read_command_line(pid)
+        return _read_proc(pid, "cmdline").replace(b"\0", b" ")
     try:
         said = await run(["ps", "-ww", "-o", "args=", "-p", str(pid)], "ps", 5)
     except UnavailableError:
@@ -109,8 +108,8 @@ def tail(output: bytes) -> str:
     return output.decode(errors="replace").strip()[-_TAIL_CHARACTERS:] or "it wrote nothing"
 
 
-def _read_command_line(pid: int) -> bytes:
+def _read_proc(pid: int, name: str) -> bytes:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+        return Path(f"/proc/{pid}/{name}").read_bytes()
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return b""

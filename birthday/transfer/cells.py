@@ -39,7 +39,7 @@ class CsvCells:
         self._last = last
         while last or len(self._waiting) >= self._enough:
             try:
-                cells = next(self._reader)
+                cells = self._next_record()
             except StopIteration:
                 return
             except _RecordGoesOnError:
@@ -60,6 +60,14 @@ class CsvCells:
                 self._give_back(())
                 if cells:
                     yield line, cells
+
+    def _next_record(self) -> list[str]:
+        if self._waiting and (content := self._waiting[0].content) is not None and b'"' not in content:
+            # Without quotation marks a record is a line, and cutting it here takes half as long.
+            self._record.append(self._waiting.popleft())
+            text = content.decode().removesuffix("\r")
+            return text.split(",") if text else []
+        return next(self._reader)
 
     def __iter__(self) -> Self:
         return self

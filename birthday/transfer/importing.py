@@ -36,8 +36,11 @@ BATCH_ROWS: Final = 5000
 BATCH_BYTES: Final = 4 * 1024 * 1024
 """Ends a batch of unusually long rows early, so that it fits in memory."""
 
-_MARGIN: Final = timedelta(days=3)
-"""More than any zone's distance from UTC, a date that a zone skipped, and the planner's overlap take together."""
+_NOT_OVER: Final = timedelta(hours=60)
+_NOT_DUE: Final = timedelta(hours=24)
+"""How far a birthday's date may lie from now in UTC: 12 hours of a zone, the day itself, and one that the zone skipped
+behind; 14 hours of a zone, and the overlap with the planner ahead.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,13 +201,10 @@ def month_days_near(now: datetime, planning: Planning) -> frozenset[int]:
     Whoever is not in it needs none, in whatever zone: asking ``planned_messages`` takes several times as long as all
     that is done with a row otherwise.
     """
-    first = (now - _MARGIN).date()
-    days = (planning.horizon + 2 * _MARGIN).days + 1
-    return frozenset(
-        month_day
-        for offset in range(days)
-        for month_day in month_days_on(first + timedelta(days=offset), planning.rules.leap_day)
-    )
+    first = (now - _NOT_OVER).date()
+    last = (now + planning.horizon + _NOT_DUE).date()
+    days = (first + timedelta(days=offset) for offset in range((last - first).days + 1))
+    return frozenset(month_day for day in days for month_day in month_days_on(day, planning.rules.leap_day))
 
 
 def _explain(clash: Clash) -> FieldError:

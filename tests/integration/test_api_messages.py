@@ -279,3 +279,14 @@ async def test_without_the_queue_a_message_stays_failed(
     assert "queue" in answer.json["detail"]
     assert (await api.get(f"/messages/{failed['id']}")).json == failed
     assert (await api.post(f"/messages/{failed['id']}/retry")).status == 202
+
+
+@pytest.mark.slow
+async def test_a_queue_that_does_not_answer_is_given_up(api: Api, failed: dict[str, Any], pool: asyncpg.Pool) -> None:
+    """Retry waits a few seconds for the confirm and no longer; the message stays failed."""
+    async with pool.acquire() as other, other.transaction():
+        await other.execute("LOCK TABLE queue_messages")
+        answer = await api.post(f"/messages/{failed['id']}/retry")
+    assert answer.status == 503
+    assert (await api.get(f"/messages/{failed['id']}")).json == failed
+    assert await pool.fetchval("SELECT count(*) FROM queue_messages") == 0

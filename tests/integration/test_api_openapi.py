@@ -6,7 +6,6 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import jsonschema_rs
@@ -150,7 +149,7 @@ async def test_the_page_reads_a_document_that_swagger_ui_knows(api: Api) -> None
     assert "null" not in set(_types(readable))
 
 
-def _types(node: Any) -> Iterator[Any]:
+def _types(node: object) -> Iterator[object]:
     if isinstance(node, dict):
         for name, value in node.items():
             if name == "type" and not isinstance(value, dict):

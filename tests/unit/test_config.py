@@ -13,6 +13,7 @@ from birthday.config import (
     Role,
     Scope,
     Settings,
+    effective_settings,
     is_loopback,
     load_settings,
     mask_url,
@@ -118,7 +119,7 @@ def test_accepted(environment: pytest.MonkeyPatch, name: str, text: str, value: 
     ("name", "text", "accepted"),
     [
         ("DATABASE_POOL_MAX", "many", "a whole number is accepted"),
-        ("DATABASE_POOL_MAX", "1", "a number of at least 2 is accepted"),
+        ("DATABASE_POOL_MAX", "3", "a number of at least 4 is accepted"),
         ("PORT", "65536", "a number of at most 65535 is accepted"),
         ("PORT", "-1", "a number of at least 0 is accepted"),
         ("WORKER_CONCURRENCY", "1.5", "a whole number is accepted"),
@@ -127,7 +128,9 @@ def test_accepted(environment: pytest.MonkeyPatch, name: str, text: str, value: 
         ("RETENTION_DAYS", "0", "a number of at least 1 is accepted"),
         ("CIRCUIT_BREAKER_FAILURE_THRESHOLD", "0", "a number of at least 1 is accepted"),
         ("MESSAGE_SERVICE_URL", "ftp://example.com", "a URL that starts with http:// is accepted"),
-        ("MESSAGE_SERVICE_URL", "example.com", "a URL that starts with http:// is accepted"),
+        ("MESSAGE_SERVICE_URL", "http://", "a URL with a host is accepted, such as http://localhost"),
+        ("CRON_PLAN", "0 0 30 2 *", "a cron expression that some date matches is accepted, such as */5 * * * *"),
+        ("CRON_RECOVER", "0 0 30 2 *", "a cron expression that some date matches is accepted, such as */5 * * * *"),
         ("DATABASE_URL", "mysql://example.com/db", "a URL that starts with postgresql:// is accepted"),
         ("RABBITMQ_URL", "http://example.com", "a URL that starts with amqp:// is accepted"),
         ("MESSAGE_SERVICE_TIMEOUT", "0", "a duration greater than 0 is accepted"),
@@ -137,7 +140,7 @@ def test_accepted(environment: pytest.MonkeyPatch, name: str, text: str, value: 
             "a duration is accepted: seconds as a plain number, or 500ms, 30s, 10m, 48h",
         ),
         ("CATCH_UP_WINDOW", "2 days", "a duration is accepted: seconds as a plain number, or 500ms, 30s, 10m, 48h"),
-        ("CATCH_UP_WINDOW", "9999999999d", "a duration of at most 999999999d is accepted"),
+        ("CATCH_UP_WINDOW", "3651d", "a duration of at most 3650d is accepted"),
         ("SHUTDOWN_TIMEOUT", "0.0000001s", "a duration greater than 0 is accepted"),
         ("SEND_AT", "9:00", "a local time of day is accepted, from 00:00 to 23:59, such as 09:00"),
         ("SEND_AT", "24:00", "a local time of day is accepted, from 00:00 to 23:59, such as 09:00"),
@@ -186,6 +189,10 @@ def test_every_bad_value_has_a_line(environment: pytest.MonkeyPatch) -> None:
         ({"PLAN_HORIZON": "4m"}, ["CRON_PLAN='*/5 * * * *'", "PLAN_HORIZON=4m"]),
         ({"HOST": "0.0.0.0"}, ["HOST=0.0.0.0", "API_KEYS"]),  # noqa: S104 - To be refused is the point.
         ({"HOST": "birthday.example.com"}, ["HOST=birthday.example.com", "API_KEYS"]),
+        (
+            {"MESSAGE_SERVICE_URL": "https://ada:s3cret@example.com", "MESSAGE_SERVICE_API_KEY": "k3y"},
+            ["MESSAGE_SERVICE_URL=https://ada:***@example.com", "MESSAGE_SERVICE_API_KEY=***"],
+        ),
     ],
 )
 def test_contradiction(environment: pytest.MonkeyPatch, given_settings: dict[str, str], named: list[str]) -> None:
@@ -226,6 +233,13 @@ def test_no_contradiction(environment: pytest.MonkeyPatch, given_settings: dict[
         ("DATABASE_URL", "mysql://ada:s3cret@example.com/db"),
         ("RABBITMQ_URL", "http://ada:s3cret@example.com"),
         ("MESSAGE_SERVICE_URL", "ftp://ada:s3cret@example.com?key=s3cret"),
+        ("MESSAGE_SERVICE_URL", "ada:s3cret@example.com"),
+        ("MESSAGE_SERVICE_URL", "http://ada:s3cret@example.com:99999"),
+        ("DATABASE_URL", "ada:s3cret@example.com/db"),
+        ("DATABASE_URL", "mysql://example.com/db?password=s3cret"),
+        ("DATABASE_URL", "postgresql://ada:s3cret@[::1/db"),
+        ("MESSAGE_SERVICE_API_KEY", "s3cret\n"),
+        ("MESSAGE_SERVICE_API_KEY", "s3cret\u00fc"),
     ],
 )
 def test_no_secret_in_error(environment: pytest.MonkeyPatch, name: str, text: str) -> None:
@@ -270,6 +284,33 @@ def test_derived(environment: pytest.MonkeyPatch) -> None:
 
     assert loaded.rules == Rules(time(8, 30), LeapDay.MAR1)
     assert loaded.retry == RetryPolicy(7, timedelta(seconds=2), timedelta(minutes=10))
+
+
+def test_effective_settings(environment: pytest.MonkeyPatch) -> None:
+    """Every setting is shown the way it is written, with whether it was set, and without a secret."""
+    environment.setenv("DATABASE_URL", "postgresql://ada:s3cret@example.com/db?password=s3cret")
+    environment.setenv("MESSAGE_SERVICE_URL", "https://ada:s3cret@example.com/v1?key=s3cret")
+    environment.setenv("MESSAGE_SERVICE_API_KEY", "s3cret")
+    environment.setenv("API_KEYS", f"ops:{DIGEST}:admin,ci:{DIGEST}:read")
+    environment.setenv("ROLE", "worker,api")
+    environment.setenv("SEND_AT", "08:30:15")
+    environment.setenv("PORT", "3000")
+
+    shown = effective_settings(load_settings())
+
+    assert [each.variable for each in shown] == [name.upper() for name in Settings.model_fields]
+    assert {each.variable: each.value for each in shown if each.is_set} == {
+        "DATABASE_URL": "postgresql://ada:***@example.com/db",
+        "MESSAGE_SERVICE_URL": "https://ada:***@example.com/v1",
+        "MESSAGE_SERVICE_API_KEY": "***",
+        "API_KEYS": "ops:***:admin,ci:***:read",
+        "ROLE": "api,worker",
+        "SEND_AT": "08:30:15",
+        "PORT": "3000",
+    }
+    unset = {each.variable: each.value for each in shown if not each.is_set}
+    assert (unset["RABBITMQ_URL"], unset["CATCH_UP_WINDOW"], unset["LEAP_DAY"]) == ("-", "48h", "feb28")
+    assert unset["CRON_PLAN"] == "*/5 * * * *"
 
 
 @pytest.mark.parametrize(
@@ -355,7 +396,7 @@ def test_show_duration(duration: timedelta, shown: str) -> None:
 
 
 @settings(deadline=None, derandomize=True)
-@given(st.integers(0, 10**12).map(lambda milliseconds: timedelta(milliseconds=milliseconds)))
+@given(st.integers(0, 3650 * 86_400_000).map(lambda milliseconds: timedelta(milliseconds=milliseconds)))
 def test_duration_round_trip(duration: timedelta) -> None:
     """What is shown can be read again and means the same."""
     assert parse_duration(show_duration(duration)) == duration
