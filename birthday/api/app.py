@@ -12,8 +12,6 @@ from birthday.api.problems import problems
 from birthday.api.requests import MAX_BODY_BYTES
 from birthday.config import Role, Scope
 
-__all__ = ["ApiContext", "build"]
-
 
 def build(context: ApiContext) -> web.Application:
     """Return the application of one process: the probes always, the resources if it has the role api."""

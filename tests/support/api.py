@@ -13,7 +13,8 @@ import aiohttp
 import asyncpg
 import orjson
 
-from birthday.api.app import ApiContext, build
+from birthday.api.app import build
+from birthday.api.context import ApiContext
 from birthday.api.readiness import DATABASE, QUEUE, Check, Readiness
 from birthday.api.server import serve
 from birthday.broker import Broker

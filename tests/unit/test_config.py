@@ -289,7 +289,7 @@ def test_derived(environment: pytest.MonkeyPatch) -> None:
 def test_effective_settings(environment: pytest.MonkeyPatch) -> None:
     """Every setting is shown the way it is written, with whether it was set, and without a secret."""
     environment.setenv("DATABASE_URL", "postgresql://ada:s3cret@example.com/db?password=s3cret")
-    environment.setenv("MESSAGE_SERVICE_URL", "https://ada:s3cret@example.com/v1?key=s3cret")
+    environment.setenv("RABBITMQ_URL", "amqps://ada:s3cret@example.com/v1?key=s3cret")
     environment.setenv("MESSAGE_SERVICE_API_KEY", "s3cret")
     environment.setenv("API_KEYS", f"ops:{DIGEST}:admin,ci:{DIGEST}:read")
     environment.setenv("ROLE", "worker,api")
@@ -301,7 +301,7 @@ def test_effective_settings(environment: pytest.MonkeyPatch) -> None:
     assert [each.variable for each in shown] == [name.upper() for name in Settings.model_fields]
     assert {each.variable: each.value for each in shown if each.is_set} == {
         "DATABASE_URL": "postgresql://ada:***@example.com/db",
-        "MESSAGE_SERVICE_URL": "https://ada:***@example.com/v1",
+        "RABBITMQ_URL": "amqps://ada:***@example.com/v1",
         "MESSAGE_SERVICE_API_KEY": "***",
         "API_KEYS": "ops:***:admin,ci:***:read",
         "ROLE": "api,worker",
@@ -309,7 +309,7 @@ def test_effective_settings(environment: pytest.MonkeyPatch) -> None:
         "PORT": "3000",
     }
     unset = {each.variable: each.value for each in shown if not each.is_set}
-    assert (unset["RABBITMQ_URL"], unset["CATCH_UP_WINDOW"], unset["LEAP_DAY"]) == ("-", "48h", "feb28")
+    assert (unset["MESSAGE_SERVICE_URL"], unset["CATCH_UP_WINDOW"], unset["LEAP_DAY"]) == ("-", "48h", "feb28")
     assert unset["CRON_PLAN"] == "*/5 * * * *"
 
 
