@@ -85,7 +85,7 @@ def migrate(steps: int | None, *, status: bool) -> None:
             table = Table("migration", "state", "applied at (UTC)", box=None)
             for one in _run(_migration_status(settings)):
                 applied_at = f"{one.applied_at:%Y-%m-%d %H:%M:%S}" if one.applied_at else "-"
-                table.add_row(f"{one.version:04}_{one.name}", one.state, applied_at)
+                table.add_row(one.label, one.state, applied_at)
             Console().print(table)
             return
         changed = _run(_undo(settings, steps) if steps is not None else _apply(settings))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 import asyncpg
+import structlog
 
 from birthday.broker import Broker
 from birthday.broker.postgres import PostgresBroker
@@ -23,6 +24,8 @@ from birthday.config import Settings, mask_url
 from birthday.embedded import embedded_postgres
 from birthday.errors import BirthdayError, UnavailableError
 from birthday.migrate import check_schema, load_migrations, migrate, schema_directory
+
+log = structlog.get_logger()
 
 CONNECT_SECONDS = 10
 COMMAND_SECONDS = 60
@@ -41,7 +44,8 @@ async def open_database(settings: Settings, clock: Clock) -> AsyncIterator[async
             if settings.database_url is None:
                 await migrate(connection, load_migrations(schema_directory()), clock.now())
             else:
-                await check_schema(connection, load_migrations(schema_directory()))
+                for differing in await check_schema(connection, load_migrations(schema_directory())):
+                    log.warning("schema.differs", migration=differing.label, state=differing.state)
         yield pool
 
 

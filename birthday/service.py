@@ -18,6 +18,7 @@ import structlog
 from birthday.api.app import build
 from birthday.api.context import ApiContext
 from birthday.api.readiness import DATABASE, MIGRATIONS, QUEUE, Readiness
+from birthday.api.server import GRACE
 from birthday.api.server import serve as serve_http
 from birthday.broker import Broker
 from birthday.channel import Channel
@@ -81,7 +82,8 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
         channel = await stack.enter_async_context(open_channel(settings, clock, console))
         readiness = make_readiness(pool, broker, channel)
         context = ApiContext(pool, broker, clock, metrics, settings, readiness)
-        address = await stack.enter_async_context(serve_http(build(context), settings.host, settings.port))
+        grace = min(GRACE, settings.shutdown_timeout)
+        address = await stack.enter_async_context(serve_http(build(context), settings.host, settings.port, grace))
         async with asyncio.TaskGroup() as roles:
             background = [roles.create_task(watch_queue(broker.stats, metrics, clock))]
             if Role.SCHEDULER in settings.role:

@@ -78,6 +78,7 @@ CREATE INDEX message_logs_deadline ON message_logs (ends_at) WHERE status = 'sch
 CREATE INDEX message_logs_in_flight ON message_logs (updated_at) WHERE status IN ('queued', 'sending', 'retrying');
 -- The operators' lists, and retention.
 CREATE INDEX message_logs_by_time ON message_logs (scheduled_at, id);
+CREATE INDEX message_logs_undelivered ON message_logs (scheduled_at, id) WHERE status IN ('failed', 'expired');
 CREATE INDEX message_logs_created ON message_logs USING brin (created_at);
 
 CREATE TABLE watermarks (

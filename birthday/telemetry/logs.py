@@ -81,6 +81,8 @@ def configure_logs(level: str, form: str | None, file: LogFile) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    # It reports each malformed request with a traceback: noise that anybody who reaches the port can make.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
 
 
 def _render_json(_logger: object, _method: str, event: dict[str, Any]) -> str:
