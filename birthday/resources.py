@@ -92,7 +92,8 @@ async def open_broker(settings: Settings, pool: asyncpg.Pool) -> AsyncIterator[B
         UnavailableError: if it cannot be reached or its topology is not ours.
     """
     url = settings.rabbitmq_url
-    broker: Broker = PostgresBroker(pool) if url is None else RabbitMQBroker(url.get_secret_value())
+    where = f"the queue in {database_name(settings)}"
+    broker: Broker = PostgresBroker(pool, where=where) if url is None else RabbitMQBroker(url.get_secret_value())
     try:
         await broker.check()
         yield broker

@@ -3,7 +3,7 @@
 A counter is incremented after the transaction it tells of has committed; each role increments its own.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
@@ -17,6 +17,8 @@ class Metrics:
 
     def __init__(self) -> None:
         """Register everything; nothing is measured before somebody uses it."""
+        # When a counter began is of no use to anybody here, and doubles the page.
+        disable_created_metrics()  # type: ignore[no-untyped-call] # it has no annotations
         self.registry = CollectorRegistry()
         ProcessCollector(namespace=_PREFIX, registry=self.registry)
         PlatformCollector(registry=self.registry)
