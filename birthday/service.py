@@ -17,7 +17,7 @@ import structlog
 
 from birthday.api.app import build
 from birthday.api.context import ApiContext
-from birthday.api.readiness import DATABASE, MIGRATIONS, QUEUE, Readiness
+from birthday.api.readiness import CONSUMER, DATABASE, MIGRATIONS, QUEUE, Readiness
 from birthday.api.server import GRACE
 from birthday.api.server import serve as serve_http
 from birthday.broker import Broker
@@ -25,6 +25,7 @@ from birthday.channel import Channel
 from birthday.channel.breaker import CircuitBreaker
 from birthday.clock import Clock
 from birthday.config import Role, Settings
+from birthday.errors import UnavailableError
 from birthday.migrate import check_schema, load_migrations, schema_directory
 from birthday.resources import channel_name, database_name, open_broker, open_channel, open_database, queue_name
 from birthday.scheduler.dispatcher import Dispatcher
@@ -40,6 +41,7 @@ from birthday.worker.intake import Intake
 from birthday.worker.pipeline import Limits, Pipeline
 from birthday.worker.sender import Sender
 from birthday.worker.settler import Settler
+from birthday.worker.watchdog import watch_consumer
 
 log = structlog.get_logger()
 
@@ -80,7 +82,8 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
         pool = await stack.enter_async_context(open_database(settings, clock))
         broker = await stack.enter_async_context(open_broker(settings, pool))
         channel = await stack.enter_async_context(open_channel(settings, clock, console))
-        readiness = make_readiness(pool, broker, channel)
+        pipeline = make_pipeline(settings, pool, broker, channel, clock, metrics)
+        readiness = make_readiness(pool, broker, channel, pipeline if Role.WORKER in settings.role else None)
         context = ApiContext(pool, broker, clock, metrics, settings, readiness)
         grace = min(GRACE, settings.shutdown_timeout)
         address = await stack.enter_async_context(serve_http(build(context), settings.host, settings.port, grace))
@@ -88,8 +91,10 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
             background = [roles.create_task(watch_queue(broker.stats, metrics, clock))]
             if Role.SCHEDULER in settings.role:
                 background.append(roles.create_task(schedule(settings, pool, broker, clock, metrics)))
-            pipeline = make_pipeline(settings, pool, broker, channel, clock, metrics)
-            delivering = roles.create_task(pipeline.run()) if Role.WORKER in settings.role else None
+            delivering = None
+            if Role.WORKER in settings.role:
+                delivering = roles.create_task(pipeline.run())
+                background.append(roles.create_task(watch_consumer(pipeline, broker.stats, clock, metrics)))
             announce(settings, address)
             await stop.wait()
             readiness.draining = True
@@ -100,7 +105,7 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
     log.info("service.stopped")
 
 
-def make_readiness(pool: asyncpg.Pool, broker: Broker, channel: Channel) -> Readiness:
+def make_readiness(pool: asyncpg.Pool, broker: Broker, channel: Channel, pipeline: Pipeline | None) -> Readiness:
     """Say what the process depends on, and how to ask each dependency."""
     migrations = load_migrations(schema_directory())
 
@@ -108,7 +113,13 @@ def make_readiness(pool: asyncpg.Pool, broker: Broker, channel: Channel) -> Read
         async with borrow(pool) as connection:
             await check_schema(connection, migrations)
 
+    async def check_consumer() -> None:
+        if pipeline is not None and not pipeline.receiving:
+            raise UnavailableError("consumer", "the worker has no subscription to the queue; it is trying to get one")
+
     needed = {DATABASE: lambda: check_database(pool), MIGRATIONS: check_migrations, QUEUE: broker.check}
+    if pipeline is not None:
+        needed[CONSUMER] = check_consumer
     return Readiness(needed, channel.check)
 
 

@@ -61,5 +61,6 @@ def _decode(query: dict[str, str], size: int) -> bytes | None:
     if text is None:
         return None
     if not _BASE64URL.fullmatch(text) or len(text) != -(-size * 4 // 3):
-        raise InvalidInputError(FieldError("/cursor", "the nextCursor of an earlier page of this list is accepted"))
+        detail = f"{text[:60]!r} is not a cursor; the nextCursor of an earlier page of this list is accepted"
+        raise InvalidInputError(FieldError("/cursor", detail))
     return urlsafe_b64decode(text + "=" * (-len(text) % 4))

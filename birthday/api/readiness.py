@@ -14,6 +14,7 @@ MAX_AGE_SECONDS = 1.0
 DATABASE = "database"
 MIGRATIONS = "migrations"
 QUEUE = "queue"
+CONSUMER = "consumer"
 CHANNEL = "channel"
 
 Check = Callable[[], Awaitable[None]]

@@ -5,16 +5,18 @@ Both brokers pass the suite in ``tests/integration/test_broker_contract.py``.
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Protocol
+from datetime import datetime, timedelta
+from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
 import orjson
 
 from birthday.errors import UnavailableError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,22 @@ class Delivery:
     message_id: UUID | None
     redelivered: bool
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One message in the dead-letter queue. ``message_id`` and ``body`` are as in a ``Delivery``.
+
+    ``reason`` and ``died_at`` are what the broker noted, None if it did not: somebody may have put it there by hand.
+    ``headers`` is whatever else came with it, in the broker's own terms. ``tag`` belongs to the broker.
+    """
+
+    tag: int
+    message_id: UUID | None
+    body: bytes
+    reason: str | None
+    died_at: datetime | None
+    headers: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +82,25 @@ class Consumer(Protocol):
         ...
 
 
+class DeadLetters(Protocol):
+    """A walk through the dead-letter queue, the oldest first. It may hold what it has shown until it ends.
+
+    So of two walks at a time, each may see a part only. Every method raises ``UnavailableError`` once the broker is
+    gone; what was not dropped by then is still a dead letter.
+    """
+
+    async def take(self) -> list[DeadLetter]:
+        """Return the next dead letters, hundreds at a time; none at the end.
+
+        What dies after the walk began may be left out.
+        """
+        ...
+
+    async def drop(self, letters: Sequence[DeadLetter]) -> None:
+        """Remove these, which this walk has shown, from the queue for good."""
+        ...
+
+
 class Broker(Protocol):
     """A message queue with confirms, delays and dead-lettering. Safe for concurrent use within one event loop."""
 
@@ -82,6 +119,14 @@ class Broker(Protocol):
         """Subscribe as one more competing consumer with at most ``prefetch`` unacked deliveries.
 
         On leaving the context, what is unacked goes back to the queue.
+
+        Raises:
+            UnavailableError: on entering, if the broker cannot be reached.
+        """
+        ...
+
+    def dead_letters(self) -> AbstractAsyncContextManager[DeadLetters]:
+        """Walk through the dead letters. On leaving the context, all that was not dropped is there as before.
 
         Raises:
             UnavailableError: on entering, if the broker cannot be reached.
@@ -109,12 +154,12 @@ class Broker(Protocol):
         ...
 
 
-class Inbox:
-    """Deliveries that a subscription has brought and nobody has taken yet. For one receiver at a time."""
+class Inbox(Generic[T]):
+    """What a subscription has brought and nobody has taken yet. For one receiver at a time."""
 
     def __init__(self) -> None:
         """Start empty."""
-        self._deliveries: deque[Delivery] = deque()
+        self._deliveries: deque[T] = deque()
         self._wanted = 1
         self._arrived = asyncio.Event()
         self._loss: str | None = None
@@ -122,7 +167,7 @@ class Inbox:
     def __len__(self) -> int:
         return len(self._deliveries)
 
-    def put(self, delivery: Delivery) -> None:
+    def put(self, delivery: T) -> None:
         """Add what has come in."""
         self._deliveries.append(delivery)
         if len(self._deliveries) >= self._wanted:
@@ -143,7 +188,7 @@ class Inbox:
         if self._loss is not None:
             raise UnavailableError("queue", self._loss)
 
-    async def take(self, most: int, wait: float) -> list[Delivery]:
+    async def take(self, most: int, wait: float) -> list[T]:
         """Wait for the first delivery and then up to ``wait`` seconds for ``most``. Being cancelled loses none.
 
         Raises:

@@ -67,6 +67,9 @@ class Metrics:
         self.queue_delayed = self._gauge("queue_delayed", "Queue messages that wait for another attempt.")
         self.dlq_depth = self._gauge("dlq_depth", "Queue messages in the dead-letter queue.")
         self.consumer_count = self._gauge("consumer_count", "Consumers of the queue, of all processes.")
+        self.consumer_restarts = self._counter(
+            "consumer_restarts_total", "Times that the worker gave a subscription up because it brought nothing."
+        )
         self.circuit_breaker_state = self._gauge("circuit_breaker_state", "0 closed, 0.5 half-open, 1 open.")
 
         self.scheduler_last_success_time = self._gauge(

@@ -41,15 +41,15 @@ async def run_import(
             lines = report.excerpt()
             # Where nothing has been read, whatever ended the import speaks for itself.
             if finished or progress.summary.read:
-                lines.append(describe_summary(progress.summary, dry_run=dry_run, finished=finished))
+                lines.append(_describe(progress.summary, dry_run=dry_run, finished=finished))
             screen.writelines(f"{line}\n" for line in lines)
     return progress.summary
 
 
-def describe_summary(summary: ImportSummary, *, dry_run: bool, finished: bool) -> str:
-    """Return one line that says what an import did, or what it would do."""
+def _describe(summary: ImportSummary, *, dry_run: bool, finished: bool) -> str:
     would = "would be " if dry_run else ""
-    stopped = "" if finished else "stopped early, the same import again goes on from here: "
+    again = "" if dry_run else ", the same import again goes on from here"
+    stopped = "" if finished else f"stopped early{again}: "
     return (
         f"{stopped}{summary.read:,} rows read: {summary.created:,} users {would}created, "
         f"{summary.unchanged:,} unchanged, {summary.rejected:,} rejected; "

@@ -81,6 +81,7 @@ async def import_users(
 
     Raises:
         InvalidInputError: if the file as a whole cannot be read; nothing was imported then.
+        UnavailableError: if the file cannot be read to its end. What was told to ``progress`` stays.
     """
     target = _Target(connection, clock, planning, reject, progress, dry_run=dry_run)
     running: asyncio.Task[None] | None = None

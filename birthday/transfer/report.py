@@ -9,7 +9,7 @@ from typing import BinaryIO, Final
 
 import orjson
 
-from birthday.errors import FieldError, InvalidInputError
+from birthday.errors import FieldError, InvalidInputError, UnavailableError
 from birthday.transfer.records import Rejected
 from birthday.transfer.source import STDIN
 
@@ -27,13 +27,22 @@ class Report:
         self._shown: list[str] = []
 
     def add(self, rejected: Rejected) -> None:
-        """Report one row."""
+        """Report one row.
+
+        Raises:
+            UnavailableError: if the file cannot be written any further.
+        """
         self.count += 1
         if len(self._shown) < SHOWN_LINES:
             self._shown.append(describe(rejected))
         if self._file:
             errors = [{"pointer": error.pointer, "detail": error.detail} for error in rejected.errors]
-            self._file.write(orjson.dumps({"line": rejected.line, "errors": errors}, option=orjson.OPT_APPEND_NEWLINE))
+            line = orjson.dumps({"line": rejected.line, "errors": errors}, option=orjson.OPT_APPEND_NEWLINE)
+            try:
+                self._file.write(line)
+                self._file.flush()
+            except OSError as error:
+                raise UnavailableError("report", f"{self._path} cannot be written: {error.strerror}") from None
 
     def excerpt(self) -> list[str]:
         """Return lines of text: the first few rows, how many more there are, and where all of them are."""

@@ -7,7 +7,7 @@ from io import FileIO
 from stat import S_ISREG
 from typing import NamedTuple
 
-from birthday.errors import FieldError, InvalidInputError
+from birthday.errors import FieldError, InvalidInputError, UnavailableError
 
 STDIN = "-"
 CHUNK_BYTES = 8 * 1024
@@ -76,10 +76,17 @@ def source_size(source: FileIO) -> int | None:
 
 
 async def read_chunks(source: FileIO) -> AsyncGenerator[bytes, None]:
-    """Yield the bytes of ``source`` in pieces; waiting for a pipe or a terminal leaves the event loop free."""
+    """Yield the bytes of ``source`` in pieces; waiting for a pipe or a terminal leaves the event loop free.
+
+    Raises:
+        UnavailableError: if it cannot be read any further.
+    """
     while True:
         await _until_readable(source)
-        chunk = source.read(CHUNK_BYTES)
+        try:
+            chunk = source.read(CHUNK_BYTES)
+        except OSError as error:
+            raise UnavailableError("file", f"{source.name} cannot be read any further: {error.strerror}") from None
         if chunk:
             yield chunk
         elif chunk is not None:

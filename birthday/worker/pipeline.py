@@ -92,11 +92,21 @@ class Pipeline:
         self._idle.set()
         self._stopping = asyncio.Event()
         self._interrupted = asyncio.Event()
+        self._waiting_since: float | None = None
 
     def stop(self) -> None:
         """Take nothing new and give back what no lane has begun; ``run`` returns when the rest is stored and acked."""
         self._stopping.set()
         self._interrupted.set()
+
+    def resubscribe(self) -> None:
+        """Give the subscription up and get another one; what is in flight goes on."""
+        self._interrupted.set()
+
+    @property
+    def waiting_seconds(self) -> float:
+        """How long the worker, with nothing to stop it, has been waiting for the next delivery."""
+        return 0.0 if self._waiting_since is None else asyncio.get_running_loop().time() - self._waiting_since
 
     async def run(self) -> None:
         """Deliver until ``stop``, then drain. When it is cancelled instead, the queue and the leases bring all back."""
@@ -141,7 +151,11 @@ class Pipeline:
                 await self._unless_interrupted(self._idle.wait())
             await self._unless_interrupted(self._room.wait())
             wait = GATHER_SECONDS if self._in_flight else 0
-            deliveries = await self._unless_interrupted(consumer.receive(most, wait))
+            self._waiting_since = asyncio.get_running_loop().time()
+            try:
+                deliveries = await self._unless_interrupted(consumer.receive(most, wait))
+            finally:
+                self._waiting_since = None
             if deliveries and not self._interrupted.is_set():
                 self._accept(consumer, await self._intake.claim_batch(consumer, deliveries))
 

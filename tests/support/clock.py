@@ -22,9 +22,11 @@ class ManualClock:
     def advance(self, by: timedelta) -> None:
         """Move the clock, back too, and wake whom it concerns; they run when the caller next awaits something."""
         self._now += by
-        for wakes_at, wake in self._sleepers:
-            if wakes_at <= self._now and not wake.done():
-                wake.set_result(None)
+        for sleeper in [each for each in self._sleepers if each[0] <= self._now]:
+            # Who is woken does not sleep any more, though it has not run yet.
+            self._sleepers.remove(sleeper)
+            if not sleeper[1].done():
+                sleeper[1].set_result(None)
 
     async def sleep(self, seconds: float) -> None:
         """Wait until the clock has been advanced by ``seconds``; at least give way once."""
@@ -38,7 +40,8 @@ class ManualClock:
                 self._asleep.notify_all()
             await sleeper[1]
         finally:
-            self._sleepers.remove(sleeper)
+            if sleeper in self._sleepers:
+                self._sleepers.remove(sleeper)
 
     async def wait_for_sleepers(self, count: int = 1, seconds: float = 5) -> None:
         """Wait, in real time, until at least ``count`` tasks sleep by this clock: before advancing it for them.

@@ -15,7 +15,7 @@ from birthday.core.occasion import LeapDay, Rules
 from birthday.core.plan import planned_messages
 from birthday.core.user import Profile
 from birthday.core.zone import zone_names
-from birthday.errors import FieldError, InvalidInputError
+from birthday.errors import FieldError, InvalidInputError, UnavailableError
 from birthday.store.users import Planning
 from birthday.transfer.importing import month_days_near
 from birthday.transfer.records import Format, Rejected, Row, UserRecords, format_of
@@ -382,6 +382,19 @@ def test_a_report_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> N
         open_report(tmp_path / "missing" / "errors", file),
     ):
         pass
+
+
+def test_a_report_on_a_full_disk_is_not_cut_short_in_silence(tmp_path: Path) -> None:
+    """The import ends with an error that names the report, and the device is not removed."""
+    source, full = tmp_path / "users.csv", Path("/dev/full")
+    source.touch()
+    with (
+        open_source(str(source)) as file,
+        pytest.raises(UnavailableError, match="/dev/full cannot be written: No space left on device"),
+        open_report(full, file) as report,
+    ):
+        report.add(next(rejected(1)))
+    assert full.exists()
 
 
 def test_without_a_file_the_report_says_how_to_get_one() -> None:
