@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from birthday.core.message import ON_TIME
 from birthday.core.zone import fixed_offset
 from birthday.store.history import Message
 from birthday.store.users import User
@@ -49,6 +50,7 @@ def message_json(message: Message) -> dict[str, Any]:
         "queuedAt": message.queued_at,
         "sentAt": message.sent_at,
         "deliveredAt": message.delivered_at,
+        "late": message.delivered_at is not None and message.delivered_at - message.scheduled_at > ON_TIME,
         "errorType": message.error_type,
         "errorDetail": message.error_detail,
         "createdAt": message.created_at,

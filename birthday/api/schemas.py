@@ -80,6 +80,7 @@ _MESSAGE: dict[str, Schema] = {
     "queuedAt": _or_null(_instant("When it was queued.")),
     "sentAt": _or_null(_instant("When it was first handed to the message service.")),
     "deliveredAt": _or_null(_instant("When the message service accepted it.")),
+    "late": {"type": "boolean", "description": "Whether it was delivered more than 60 s after it was due."},
     "errorType": {"type": ["string", "null"], "description": f"One of {', '.join(ErrorType)}."},
     "errorDetail": {"type": ["string", "null"]},
     "createdAt": _instant("When it was planned."),

@@ -1,5 +1,6 @@
 """A message: its states, who moves it between them, and its text."""
 
+from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -29,6 +30,9 @@ class Status(StrEnum):
     CANCELLED = "cancelled"
     EXPIRED = "expired"
 
+
+ON_TIME: Final = timedelta(seconds=60)
+"""A message that arrives later than this after its scheduled instant is late."""
 
 PENDING: Final = frozenset({Status.SCHEDULED, Status.QUEUED, Status.RETRYING})
 """Not sent yet and not being sent: a change of the user can still cancel these."""

@@ -13,7 +13,7 @@ import structlog
 
 from birthday.broker import Broker, Consumer, Delivery
 from birthday.clock import Clock
-from birthday.core.message import Status
+from birthday.core.message import ON_TIME, Status
 from birthday.core.retry import RetryPolicy
 from birthday.errors import UnavailableError
 from birthday.store.messages import Settlement, settle
@@ -22,8 +22,6 @@ from birthday.worker.letters import Done, decide
 from birthday.worker.patience import outlast
 
 log = structlog.get_logger()
-
-ON_TIME = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +68,9 @@ class Settler:
             metrics.message_delivery_duration.observe(lateness.total_seconds())
             if lateness <= ON_TIME:
                 metrics.messages_on_time.inc()
-            log.debug("message.delivered", **fields, late_seconds=lateness.total_seconds())
+                log.debug("message.delivered", **fields)
+            else:
+                log.info("message.delivered_late", **fields, late_seconds=round(lateness.total_seconds()))
         elif settlement.status is Status.FAILED:
             metrics.messages_failed.labels(error_type).inc()
             metrics.messages_processed.inc()

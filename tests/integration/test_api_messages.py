@@ -25,6 +25,7 @@ MEMBERS = [
     "queuedAt",
     "sentAt",
     "deliveredAt",
+    "late",
     "errorType",
     "errorDetail",
     "createdAt",
@@ -85,6 +86,7 @@ async def test_a_message_is_shown_with_everything_that_is_known_of_it(api: Api) 
         "queuedAt": None,
         "sentAt": None,
         "deliveredAt": None,
+        "late": False,
         "errorType": None,
         "errorDetail": None,
         "createdAt": "2026-03-01T09:00:00Z",
@@ -99,6 +101,20 @@ async def test_fractions_of_a_second_are_shown_only_if_there_are_any(api: Api) -
     api.clock.advance(timedelta(microseconds=1500))
     user = await api.create(dateOfBirth="1990-03-01")
     assert user["nextMessageAt"] == "2026-03-01T09:00:00.001500Z"
+
+
+@pytest.mark.parametrize(("seconds", "late"), [(60, False), (61, True)])
+async def test_a_message_that_was_delivered_more_than_a_minute_after_it_was_due_is_late(
+    api: Api, pool: asyncpg.Pool, seconds: int, *, late: bool
+) -> None:
+    """Sixty seconds are on time; one more is not."""
+    await api.create(dateOfBirth="1990-03-01")
+    await pool.execute(
+        "UPDATE message_logs SET status = 'delivered', delivered_at = scheduled_at + $1::interval",
+        timedelta(seconds=seconds),
+    )
+    [message] = (await api.get("/messages")).json["messages"]
+    assert message["late"] is late
 
 
 async def test_messages_of_a_user_include_cancelled_ones(api: Api) -> None:

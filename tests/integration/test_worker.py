@@ -63,6 +63,16 @@ async def test_a_due_message_is_sent_once_and_recorded(product: Product) -> None
     assert (stats.ready, stats.unacked, stats.dead) == (0, 0, 0)
 
 
+async def test_what_is_delivered_after_an_outage_counts_as_delivered_and_not_as_on_time(product: Product) -> None:
+    """Two hours late is late, and delivered all the same."""
+    await queue_birthdays(product, 1)
+    product.clock.advance(timedelta(hours=2))
+    async with product.working(RecordingChannel(product.clock)):
+        await product.wait_for_statuses({"delivered": 1})
+    assert metric(product.metrics, "messages_delivered_total") == 1
+    assert metric(product.metrics, "messages_on_time_total") == 0
+
+
 async def test_a_thousand_messages_are_shared_by_two_workers_without_a_repeat(product: Product) -> None:
     """Two workers compete; each message is sent by one of them."""
     ids = await queue_birthdays(product, 1000)
