@@ -28,6 +28,7 @@ from birthday.core.zone import load_zone
 from birthday.errors import BirthdayError, ConfigurationError, InvalidInputError
 from birthday.migrate import Migration, Status
 from birthday.resources import connect_database, open_database, try_dependencies
+from birthday.store.connection import borrow
 from birthday.store.users import Planning
 from birthday.telemetry.logs import LogFile, configure_logs
 from birthday.transfer.console import run_import
@@ -97,17 +98,17 @@ def migrate(steps: int | None, *, status: bool) -> None:
 
 
 async def _apply(settings: Settings) -> list[Migration]:
-    async with connect_database(settings) as pool, pool.acquire() as connection:
+    async with connect_database(settings) as pool, borrow(pool, None) as connection:
         return await migrations.migrate(connection, _known_migrations(), SystemClock().now())
 
 
 async def _undo(settings: Settings, steps: int) -> list[Migration]:
-    async with connect_database(settings) as pool, pool.acquire() as connection:
+    async with connect_database(settings) as pool, borrow(pool, None) as connection:
         return await migrations.rollback(connection, _known_migrations(), steps)
 
 
 async def _migration_status(settings: Settings) -> list[Status]:
-    async with connect_database(settings) as pool, pool.acquire() as connection:
+    async with connect_database(settings) as pool, borrow(pool, None) as connection:
         return await migrations.status(connection, _known_migrations())
 
 
@@ -189,7 +190,7 @@ def import_(file: str, report: Path | None, *, dry_run: bool) -> None:
 async def _import(settings: Settings, file: str, report: Path | None, *, dry_run: bool) -> ImportSummary:
     clock = SystemClock()
     planning = Planning(settings.rules, settings.plan_horizon)
-    async with open_database(settings, clock) as pool, pool.acquire() as connection:
+    async with open_database(settings, clock) as pool, borrow(pool, None) as connection:
         return await run_import(file, connection, clock, planning, sys.stderr, dry_run=dry_run, report_path=report)
 
 
@@ -205,7 +206,7 @@ def export(form: str) -> None:
 
 
 async def _export(settings: Settings, form: Format) -> None:
-    async with open_database(settings, SystemClock()) as pool, pool.acquire() as connection:
+    async with open_database(settings, SystemClock()) as pool, borrow(pool, None) as connection:
         await export_users(connection, form, sys.stdout.buffer)
 
 

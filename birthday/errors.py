@@ -44,7 +44,7 @@ class ConflictError(BirthdayError):
 
 
 class UnavailableError(BirthdayError):
-    """A resource that we depend on cannot be used now. ``resource`` names it: database, queue, channel, listener."""
+    """A resource that we depend on cannot be used now. ``resource`` names it: database, queue, channel, ..."""
 
     def __init__(self, resource: str, message: str) -> None:
         """Keep which resource it is; the text says where it was looked for and why it failed."""

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from datetime import timedelta, timezone, tzinfo
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from zoneinfo import ZoneInfo
 
@@ -80,6 +80,7 @@ def fixed_offset(name: str) -> int | None:
     return offset if fixed_zone_name(offset) == name else None
 
 
+@lru_cache(maxsize=1024)
 def _unknown_zone(name: str) -> str:
     lowered = {candidate.lower(): candidate for candidate in zone_names()}
     alike: Sequence[str] = [lowered[match] for match in get_close_matches(name.lower(), lowered, n=3, cutoff=0.7)]

@@ -17,6 +17,7 @@ LOAN_SECONDS = 10.0
 _AWAY = (
     OSError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.InsufficientResourcesError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
@@ -30,14 +31,18 @@ _AWAY = (
 
 
 @asynccontextmanager
-async def borrow(pool: asyncpg.Pool) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy]:
-    """Lend a connection of the pool for the length of the context, which is for short work that somebody waits for.
+async def borrow(
+    pool: asyncpg.Pool, seconds: float | None = LOAN_SECONDS
+) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy]:
+    """Lend a connection of the pool for the length of the context.
+
+    By default that is for short work that somebody waits for; long work says with None that it takes its time.
 
     Raises:
         UnavailableError: if none is free in time, the time runs out, or the database cannot be used.
     """
     try:
-        async with asyncio.timeout(LOAN_SECONDS), pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+        async with asyncio.timeout(seconds), pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             yield connection
     except ValueError:
         # asyncpg's DataError, which is an InterfaceError too: an argument of the wrong type is our mistake.

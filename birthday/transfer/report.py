@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -79,14 +79,17 @@ def open_report(path: Path | None, source: FileIO) -> Iterator[Report]:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode=0o600)
     except OSError as error:
         raise InvalidInputError(FieldError("", f"the report {path} cannot be written: {error.strerror}")) from None
-    with os.fdopen(descriptor, "wb") as file:
-        report = Report(file, path)
-        try:
-            yield report
-        finally:
-            # A device, such as /dev/null, stays where it is.
-            if not report.count and path.is_file():
-                path.unlink()
+    file = os.fdopen(descriptor, "wb")
+    report = Report(file, path)
+    try:
+        yield report
+    finally:
+        # Each row was flushed as it came: closing fails at nothing but what has failed, and was raised, before.
+        with suppress(OSError):
+            file.close()
+        # A device, such as /dev/null, stays where it is.
+        if not report.count and path.is_file():
+            path.unlink()
 
 
 def describe(rejected: Rejected) -> str:

@@ -25,6 +25,7 @@ from birthday.core.plan import planned_messages
 from birthday.core.user import Profile
 from birthday.errors import InvalidInputError, UnavailableError
 from birthday.store.connection import borrow
+from birthday.store.transfer import Clash, StagedUser, find_clashes, stage_users, staging
 from birthday.store.users import Connection, Planning, create_user, delete_user
 from birthday.transfer.console import run_import
 from birthday.transfer.exporting import EXPORT_COLUMNS, export_users
@@ -224,6 +225,13 @@ async def test_the_address_of_a_deleted_user_is_free(pool: asyncpg.Pool, tmp_pat
     await delete_user(pool, await pool.fetchval("SELECT id FROM users"), ManualClock().now())
     assert await import_file(pool, path) == (ImportSummary(created=1), {})
     assert await pool.fetchval("SELECT count(*) FROM users") == 2
+
+
+async def test_a_holder_who_is_gone_by_now_is_told_apart(pool: asyncpg.Pool) -> None:
+    """Between being skipped and being compared, the user with the address may be deleted: no line is lost by that."""
+    async with borrow(pool) as connection, staging(connection), connection.transaction():
+        await stage_users(connection, [StagedUser(2, ADA)])
+        assert await find_clashes(connection, [2]) == [Clash(2, ADA.email, None, [])]
 
 
 async def test_importing_a_file_again_changes_nothing(pool: asyncpg.Pool, tmp_path: Path) -> None:
