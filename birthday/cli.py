@@ -1,42 +1,43 @@
-"""The command ``birthday``: what an operator types, and the one place that turns errors into exit statuses.
+"""The command ``birthday``: what an operator types. Its exit statuses are those of ``command.py``."""
 
-0 is success, 1 a failure or rejected rows, 2 a wrong setting or a wrong argument.
-"""
-
+import os
+import pwd
+import socket
 import sys
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 import orjson
-import uvloop
 from rich.console import Console
 from rich.table import Table
 
 from birthday import migrate as migrations
 from birthday import service
+from birthday.audit.auditor import Audit, Auditor
+from birthday.audit.console import LISTABLE, run_audit
+from birthday.cli_dlq import dlq
 from birthday.clock import SystemClock
+from birthday.command import command_settings, errors, run
 from birthday.config import Settings, effective_settings, load_settings
 from birthday.core.occasion import Occasion, birthdays_from
 from birthday.core.user import parse_date
 from birthday.core.zone import load_zone
-from birthday.errors import BirthdayError, ConfigurationError, InvalidInputError
+from birthday.errors import ConfigurationError
 from birthday.migrate import Migration, Status
+from birthday.pauses import MESSAGE_TYPES
 from birthday.resources import connect_database, open_database, try_dependencies
 from birthday.store.connection import borrow
+from birthday.store.pauses import Pause, read_pauses, set_paused
 from birthday.store.users import Planning
 from birthday.telemetry.logs import LogFile, configure_logs
 from birthday.transfer.console import run_import
 from birthday.transfer.exporting import export_users
 from birthday.transfer.importing import ImportSummary
 from birthday.transfer.records import Format
-
-_Result = TypeVar("_Result")
 
 _EPILOG = "Settings are environment variables; 'birthday check' lists them all, with what is in force."
 
@@ -54,9 +55,10 @@ def main(context: click.Context, role: str | None) -> None:
     RABBITMQ_URL set, it needs nothing else: an embedded PostgreSQL keeps users, messages and the queue.
     """
     if context.invoked_subcommand is None:
-        with _errors():
+        with errors():
             settings = load_settings(role=role)
-            _run(service.run(settings, SystemClock(), _open_logs(settings)))
+            status = run(service.run(settings, SystemClock(), _open_logs(settings)))
+        sys.exit(status)
     elif role is not None:
         raise click.UsageError("--role goes with no command: it says what the service does")
 
@@ -80,16 +82,16 @@ def migrate(steps: int | None, *, status: bool) -> None:
     """
     if status and steps is not None:
         raise click.UsageError("--status and --rollback exclude each other")
-    with _errors():
-        settings = _command_settings()
+    with errors():
+        settings = command_settings()
         if status:
             table = Table("migration", "state", "applied at (UTC)", box=None)
-            for one in _run(_migration_status(settings)):
+            for one in run(_migration_status(settings)):
                 applied_at = f"{one.applied_at:%Y-%m-%d %H:%M:%S}" if one.applied_at else "-"
                 table.add_row(one.label, one.state, applied_at)
             Console().print(table)
             return
-        changed = _run(_undo(settings, steps) if steps is not None else _apply(settings))
+        changed = run(_undo(settings, steps) if steps is not None else _apply(settings))
     verb = "applied" if steps is None else "undone"
     for migration in changed:
         click.echo(f"{verb} {migration.label}")
@@ -129,7 +131,7 @@ def preview(date_of_birth: str, zone: str, first: str | None, count: int, *, as_
 
     SEND_AT and LEAP_DAY are obeyed as they are set.
     """
-    with _errors():
+    with errors():
         settings = load_settings()
         loaded = load_zone(zone)
         born = _parse_day("--date-of-birth", date_of_birth)
@@ -148,9 +150,9 @@ def preview(date_of_birth: str, zone: str, first: str | None, count: int, *, as_
 @main.command()
 def check() -> None:
     """Print the configuration in force, secrets masked, and try every dependency."""
-    with _errors():
-        settings = _command_settings()
-        dependencies = _run(try_dependencies(settings, SystemClock(), sys.stdout))
+    with errors():
+        settings = command_settings()
+        dependencies = run(try_dependencies(settings, SystemClock(), sys.stdout))
     table = Table("variable", "value", "set by", box=None)
     for line in effective_settings(settings):
         table.add_row(line.variable, line.value, "environment" if line.is_set else "default")
@@ -180,9 +182,9 @@ def import_(file: str, report: Path | None, *, dry_run: bool) -> None:
     that POST /users takes. Rows that are wrong are reported by line, the others go in. Importing a file again creates
     nobody twice. The exit status is 1 if a row was rejected.
     """
-    with _errors():
-        settings = _command_settings()
-        summary = _run(_import(settings, file, report, dry_run=dry_run))
+    with errors():
+        settings = command_settings()
+        summary = run(_import(settings, file, report, dry_run=dry_run))
     if summary.rejected:
         sys.exit(1)
 
@@ -201,13 +203,94 @@ def export(form: str) -> None:
 
     Values stand as they are: a spreadsheet may take one that begins with = + - or @ for a formula.
     """
-    with _errors():
-        _run(_export(_command_settings(), Format(form)))
+    with errors():
+        run(_export(command_settings(), Format(form)))
 
 
 async def _export(settings: Settings, form: Format) -> None:
     async with open_database(settings, SystemClock()) as pool, borrow(pool, None) as connection:
         await export_users(connection, form, sys.stdout.buffer)
+
+
+@main.command()
+@click.option("--from", "first", required=True, metavar="DATE", help="First day, UTC.")
+@click.option("--to", "last", required=True, metavar="DATE", help="Last day, UTC.")
+@click.option("--list", "listed", type=click.Choice(LISTABLE), help="Print these one by one as well.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+def audit(first: str, last: str, listed: str | None, *, as_json: bool) -> None:
+    """Recompute who was due from DATE to DATE, and compare it with what the messages say.
+
+    Who was due follows from the users alone, with SEND_AT and LEAP_DAY as they are set here. Nothing is changed. The
+    exit status is 1 if a birthday is missing, or a message is a duplicate.
+    """
+    with errors():
+        settings = command_settings()
+        first_on, last_on = _parse_day("--from", first), _parse_day("--to", last)
+        if first_on > last_on:
+            raise click.BadParameter(f"{last_on} is before --from {first_on}", param_hint="--to")
+        result = run(_audit(settings, first_on, last_on, listed, as_json=as_json))
+    if result.broken:
+        sys.exit(1)
+
+
+async def _audit(settings: Settings, first: date, last: date, listed: str | None, *, as_json: bool) -> Audit:
+    clock = SystemClock()
+    planning = Planning(settings.rules, settings.plan_horizon)
+    async with open_database(settings, clock) as pool:
+        auditor = Auditor(pool, planning, timedelta(days=settings.retention_days))
+        return await run_audit(auditor, first, last, clock.now(), sys.stdout, listed=listed, as_json=as_json)
+
+
+@main.command()
+@click.argument("message_type", metavar="[TYPE]", required=False)
+def pause(message_type: str | None) -> None:
+    """Send nothing of TYPE, or nothing at all, until 'birthday resume'.
+
+    Every process obeys within five seconds, and after a restart too. What is being sent is finished; the rest waits
+    where it is, and no attempt is counted. Messages are planned as before, and expire when they are later than
+    CATCH_UP_WINDOW.
+    """
+    _switch(message_type, paused=True)
+
+
+@main.command()
+@click.argument("message_type", metavar="[TYPE]", required=False)
+def resume(message_type: str | None) -> None:
+    """Send again what 'birthday pause' has stopped: TYPE, or everything."""
+    _switch(message_type, paused=False)
+
+
+def _switch(message_type: str | None, *, paused: bool) -> None:
+    """Pause or resume, and print what is paused then."""
+    if message_type is not None and message_type not in MESSAGE_TYPES:
+        accepted = ", ".join(MESSAGE_TYPES)
+        raise click.BadParameter(f"'{message_type}' is no message type; accepted: {accepted}", param_hint="TYPE")
+    with errors():
+        message_types = MESSAGE_TYPES if message_type is None else (message_type,)
+        pauses = run(_set_paused(command_settings(), message_types, paused=paused))
+    for one in pauses:
+        click.echo(f"{one.message_type} is paused since {one.changed_at:%Y-%m-%d %H:%M:%S} UTC by {one.changed_by}")
+    if not pauses:
+        click.echo("nothing is paused")
+
+
+async def _set_paused(settings: Settings, message_types: tuple[str, ...], *, paused: bool) -> list[Pause]:
+    clock = SystemClock()
+    async with open_database(settings, clock) as pool, borrow(pool) as connection:
+        await set_paused(connection, message_types, paused=paused, now=clock.now(), by=_operator())
+        return [one for one in await read_pauses(connection) if one.is_paused]
+
+
+def _operator() -> str:
+    """Name who runs this command, as user@host."""
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+main.add_command(dlq)
 
 
 def _preview_row(occasion: Occasion, born: date, local: datetime) -> dict[str, Any]:
@@ -226,13 +309,6 @@ def _parse_day(option: str, text: str) -> date:
         raise click.BadParameter(str(error), param_hint=option) from None
 
 
-def _command_settings() -> Settings:
-    """Read the settings for a command: it logs what an operator should know to standard error, readable."""
-    settings = load_settings()
-    configure_logs(settings.log_level, settings.log_format, LogFile(None))
-    return settings
-
-
 def _open_logs(settings: Settings) -> LogFile:
     try:
         file = LogFile(settings.log_file)
@@ -242,23 +318,3 @@ def _open_logs(settings: Settings) -> LogFile:
         ) from None
     configure_logs(settings.log_level, settings.log_format, file)
     return file
-
-
-def _run(main_task: Coroutine[Any, Any, _Result]) -> _Result:
-    return uvloop.run(main_task)
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Say what went wrong in a line on standard error, and leave with the status that fits."""
-    try:
-        yield
-    except (ConfigurationError, InvalidInputError) as error:
-        for line in str(error).splitlines():
-            click.echo(f"birthday: {line}", err=True)
-        sys.exit(2)
-    except BirthdayError as error:
-        click.echo(f"birthday: {error}", err=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)

@@ -24,6 +24,7 @@ from birthday.config import Settings, mask_url
 from birthday.embedded import embedded_postgres
 from birthday.errors import BirthdayError, UnavailableError
 from birthday.migrate import check_schema, load_migrations, migrate, schema_directory
+from birthday.store.connection import DATABASE_ERRORS
 
 log = structlog.get_logger()
 
@@ -70,7 +71,7 @@ async def connect_database(settings: Settings) -> AsyncIterator[asyncpg.Pool]:
                 command_timeout=COMMAND_SECONDS,
                 server_settings={"application_name": "birthday", "jit": "off"},
             )
-        except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (ValueError, *DATABASE_ERRORS) as error:
             text = f"cannot connect to the database, {database_name(settings)}: {str(error) or type(error).__name__}"
             raise UnavailableError("database", text) from None
         stack.push_async_callback(_close_pool, pool)

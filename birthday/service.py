@@ -20,13 +20,16 @@ from birthday.api.context import ApiContext
 from birthday.api.readiness import CONSUMER, DATABASE, MIGRATIONS, QUEUE, Readiness
 from birthday.api.server import GRACE
 from birthday.api.server import serve as serve_http
+from birthday.audit.auditor import Auditor
 from birthday.broker import Broker
 from birthday.channel import Channel
 from birthday.channel.breaker import CircuitBreaker
 from birthday.clock import Clock
 from birthday.config import Role, Settings
+from birthday.core.message import BIRTHDAY
 from birthday.errors import UnavailableError
 from birthday.migrate import check_schema, load_migrations, schema_directory
+from birthday.pauses import Pauses
 from birthday.resources import channel_name, database_name, open_broker, open_channel, open_database, queue_name
 from birthday.scheduler.dispatcher import Dispatcher
 from birthday.scheduler.janitor import Janitor
@@ -46,8 +49,11 @@ from birthday.worker.watchdog import watch_consumer
 log = structlog.get_logger()
 
 
-async def run(settings: Settings, clock: Clock, logs: LogFile) -> None:
-    """Serve until SIGTERM or SIGINT; SIGUSR1 reopens the log file. A second signal to stop does not wait for anything.
+async def run(settings: Settings, clock: Clock, logs: LogFile) -> int:
+    """Serve until SIGTERM or SIGINT and return the exit status; SIGUSR1 reopens the log file.
+
+    0 is a clean stop, 1 one that cut something off or a role that crashed, 130 a second signal, which waits for
+    nothing. Whatever is cut off comes again from queue and leases.
 
     Raises:
         BirthdayError: if a resource cannot be opened; the text says which one, where and why.
@@ -66,31 +72,39 @@ async def run(settings: Settings, clock: Clock, logs: LogFile) -> None:
         loop.add_signal_handler(number, on_signal)
     loop.add_signal_handler(signal.SIGUSR1, logs.reopen)
     try:
-        await serving
+        return 0 if await serving else 1
     except asyncio.CancelledError:
         log.warning("service.stopped_at_once", reason="asked to stop a second time")
+        return 130
+    except BaseExceptionGroup:
+        log.exception("service.crashed")
+        return 1
 
 
-async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: TextIO) -> None:
-    """Run the roles of ``settings`` until ``stop`` is set, then drain them and return.
+async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: TextIO) -> bool:
+    """Run the roles of ``settings`` until ``stop`` is set, then drain them and say whether that ended in time.
 
     Raises:
         BirthdayError: if a resource cannot be opened.
     """
+    drained = True
     async with AsyncExitStack() as stack:
         metrics = Metrics()
         pool = await stack.enter_async_context(open_database(settings, clock))
         broker = await stack.enter_async_context(open_broker(settings, pool))
         channel = await stack.enter_async_context(open_channel(settings, clock, console))
-        pipeline = make_pipeline(settings, pool, broker, channel, clock, metrics)
-        readiness = make_readiness(pool, broker, channel, pipeline if Role.WORKER in settings.role else None)
-        context = ApiContext(pool, broker, clock, metrics, settings, readiness)
+        pauses = Pauses(pool, clock, metrics)
+        await pauses.refresh()
+        pipeline = make_pipeline(settings, pool, broker, channel, pauses, clock, metrics)
+        readiness = make_readiness(pool, broker, channel, pauses, pipeline if Role.WORKER in settings.role else None)
+        context = ApiContext(pool, broker, clock, metrics, settings, readiness, pauses)
         grace = min(GRACE, settings.shutdown_timeout)
         address = await stack.enter_async_context(serve_http(build(context), settings.host, settings.port, grace))
         async with asyncio.TaskGroup() as roles:
             background = [roles.create_task(watch_queue(broker.stats, metrics, clock))]
+            background.append(roles.create_task(pauses.watch()))
             if Role.SCHEDULER in settings.role:
-                background.append(roles.create_task(schedule(settings, pool, broker, clock, metrics)))
+                background.append(roles.create_task(schedule(settings, pool, broker, pauses, clock, metrics)))
             delivering = None
             if Role.WORKER in settings.role:
                 delivering = roles.create_task(pipeline.run())
@@ -101,11 +115,14 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
             for task in background:
                 task.cancel()
             if delivering is not None:
-                await drain(pipeline, delivering, settings.shutdown_timeout)
+                drained = await drain(pipeline, delivering, settings.shutdown_timeout)
     log.info("service.stopped")
+    return drained
 
 
-def make_readiness(pool: asyncpg.Pool, broker: Broker, channel: Channel, pipeline: Pipeline | None) -> Readiness:
+def make_readiness(
+    pool: asyncpg.Pool, broker: Broker, channel: Channel, pauses: Pauses, pipeline: Pipeline | None
+) -> Readiness:
     """Say what the process depends on, and how to ask each dependency."""
     migrations = load_migrations(schema_directory())
 
@@ -114,7 +131,7 @@ def make_readiness(pool: asyncpg.Pool, broker: Broker, channel: Channel, pipelin
             await check_schema(connection, migrations)
 
     async def check_consumer() -> None:
-        if pipeline is not None and not pipeline.receiving:
+        if pipeline is not None and not pipeline.receiving and not pauses.is_paused(BIRTHDAY):
             raise UnavailableError("consumer", "the worker has no subscription to the queue; it is trying to get one")
 
     needed = {DATABASE: lambda: check_database(pool), MIGRATIONS: check_migrations, QUEUE: broker.check}
@@ -123,18 +140,28 @@ def make_readiness(pool: asyncpg.Pool, broker: Broker, channel: Channel, pipelin
     return Readiness(needed, channel.check)
 
 
-async def schedule(settings: Settings, pool: asyncpg.Pool, broker: Broker, clock: Clock, metrics: Metrics) -> None:
+async def schedule(
+    settings: Settings, pool: asyncpg.Pool, broker: Broker, pauses: Pauses, clock: Clock, metrics: Metrics
+) -> None:
     """Run the role scheduler until cancelled."""
-    planner = Planner(pool, metrics, Planning(settings.rules, settings.plan_horizon), settings.catch_up_window)
-    dispatcher = Dispatcher(pool, broker, metrics, settings.catch_up_window)
+    planning = Planning(settings.rules, settings.plan_horizon)
+    planner = Planner(pool, metrics, planning, settings.catch_up_window)
+    dispatcher = Dispatcher(pool, broker, metrics, settings.catch_up_window, pauses)
     retention = timedelta(days=settings.retention_days)
-    janitor = Janitor(pool, broker, metrics, settings.catch_up_window, retention)
+    auditor = Auditor(pool, planning, retention)
+    janitor = Janitor(pool, broker, metrics, settings.catch_up_window, retention, pauses, auditor)
     ticks = Schedule(settings.cron_plan, settings.cron_recover, settings.cron_retention)
     await run_scheduler(planner, dispatcher, janitor, ticks, clock, metrics)
 
 
 def make_pipeline(
-    settings: Settings, pool: asyncpg.Pool, broker: Broker, channel: Channel, clock: Clock, metrics: Metrics
+    settings: Settings,
+    pool: asyncpg.Pool,
+    broker: Broker,
+    channel: Channel,
+    pauses: Pauses,
+    clock: Clock,
+    metrics: Metrics,
 ) -> Pipeline:
     """Put the delivery pipeline of the role worker together."""
     random = Random()  # noqa: S311 - jitter, no secret
@@ -148,16 +175,17 @@ def make_pipeline(
     intake = Intake(pool, broker, clock, metrics, settings.catch_up_window, limits.lease, random)
     settler = Settler(pool, broker, clock, metrics, settings.retry, random)
     sender = Sender(channel, breaker, clock, metrics)
-    return Pipeline(broker, intake, sender, settler, limits, clock, random)
+    return Pipeline(broker, intake, sender, settler, limits, pauses, clock, random)
 
 
-async def drain(pipeline: Pipeline, delivering: asyncio.Task[None], patience: timedelta) -> None:
-    """Stop the pipeline; what has not ended within ``patience`` is cut off, and comes again from queue and leases."""
+async def drain(pipeline: Pipeline, delivering: asyncio.Task[None], patience: timedelta) -> bool:
+    """Stop the pipeline and say whether it ended within ``patience``; what has not is cut off."""
     pipeline.stop()
     _, late = await asyncio.wait({delivering}, timeout=patience.total_seconds())
     if late:
         log.warning("service.drain_cut_off", shutdown_timeout_seconds=patience.total_seconds())
         delivering.cancel()
+    return not late
 
 
 def announce(settings: Settings, address: tuple[str, int]) -> None:

@@ -49,10 +49,11 @@ CREATE TABLE message_logs (
     schedule_from timestamptz NOT NULL,
     status text NOT NULL DEFAULT 'scheduled' CHECK (status IN
         ('scheduled', 'queued', 'sending', 'retrying', 'delivered', 'failed', 'cancelled', 'expired')),
-    -- Claims so far, except those given back unsent. Also the fencing token: an outcome names the attempt it is of.
+    -- Claims so far, except those given back unsent.
     attempts integer NOT NULL DEFAULT 0,
     next_attempt_at timestamptz,
-    -- The database's clock. A claim that is older may be taken over.
+    -- The database's clock. A claim that is older may be taken over. Also the fencing token: an outcome names the
+    -- lease of the claim that it is of.
     lease_until timestamptz,
     queued_at timestamptz,
     -- First handed to the message service.

@@ -4,6 +4,8 @@ CREATE TABLE queue_messages (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     -- {"messageId":"<uuid>"}; text, because an operator may insert anything, and a worker has to cope with it.
     body text NOT NULL,
+    -- Whoever inserts a bare payload is an operator; the program says otherwise.
+    by_hand boolean NOT NULL DEFAULT true,
     -- Not handed out before.
     available_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     -- While a consumer holds it: which one, and until when. A lease that has run out counts as none.

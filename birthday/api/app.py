@@ -46,6 +46,7 @@ def _resource_routes(guard: Guard) -> list[web.RouteDef]:
         web.delete("/users/{id}", guard.protect(Scope.WRITE, users.delete)),
         web.get("/users/{id}/messages", guard.protect(Scope.READ, messages.list_page_of_user)),
         web.get("/messages", guard.protect(Scope.READ, messages.list_page)),
+        web.post("/messages/retry", guard.protect(Scope.ADMIN, messages.retry_many)),
         web.get("/messages/{id}", guard.protect(Scope.READ, messages.read)),
         web.post("/messages/{id}/retry", guard.protect(Scope.ADMIN, messages.retry)),
     ]

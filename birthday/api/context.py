@@ -9,6 +9,7 @@ from birthday.api.readiness import Readiness
 from birthday.broker import Broker
 from birthday.clock import Clock
 from birthday.config import Settings
+from birthday.pauses import Pauses
 from birthday.store.users import Planning
 from birthday.telemetry.metrics import Metrics
 
@@ -23,6 +24,7 @@ class ApiContext:
     metrics: Metrics
     settings: Settings
     readiness: Readiness
+    pauses: Pauses
 
     @property
     def planning(self) -> Planning:

@@ -1,15 +1,24 @@
-"""Messages: lists, one by id, and another start for one that failed."""
+"""Messages: lists, one by id, and another start for those that failed."""
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+from uuid import UUID
 
+import structlog
 from aiohttp import web
 
 from birthday.api.context import CONTEXT
 from birthday.api.cursors import message_cursor, read_message_cursor
-from birthday.api.requests import read_id, read_limit, read_period, read_query, read_status
+from birthday.api.requests import read_id, read_json, read_limit, read_period, read_query, read_status
 from birthday.api.responses import json_response, message_json
+from birthday.api.retries import parse_retry
+from birthday.dlq.removal import remove_dead
+from birthday.dlq.requeue import drop_copy, requeue_many, requeue_one
 from birthday.errors import UnavailableError
 from birthday.store.connection import borrow
+from birthday.store.failed import find_failed
 from birthday.store.history import (
     FIRST,
     Message,
@@ -17,10 +26,11 @@ from birthday.store.history import (
     list_messages,
     list_user_messages,
     read_message,
-    requeue_failed,
 )
 
-PUBLISH_SECONDS = 5.0
+log = structlog.get_logger()
+
+DROP_SECONDS: Final = 5.0
 
 
 async def read(request: web.Request) -> web.Response:
@@ -52,22 +62,43 @@ async def list_page_of_user(request: web.Request) -> web.Response:
 
 
 async def retry(request: web.Request) -> web.Response:
-    """Queue a failed message again, with all its attempts before it.
-
-    The worker still cancels it at the claim if the user is gone or has moved.
-    """
+    """Queue a failed message again, with all its attempts before it, and remove its dead letter."""
     context = request.app[CONTEXT]
-    message_id = read_id(request, "message")
-    async with borrow(context.pool) as connection, connection.transaction():
-        message = await requeue_failed(connection, message_id, context.clock.now())
-        try:
-            # Before the commit: what is 'queued' has been confirmed. A worker that is faster waits for the row.
-            async with asyncio.timeout(PUBLISH_SECONDS):
-                await context.broker.publish([message_id])
-        except TimeoutError:
-            raise UnavailableError("queue", f"the queue did not confirm within {PUBLISH_SECONDS:g} s") from None
+    message = await requeue_one(context.pool, context.broker, read_id(request, "message"), context.clock.now())
     context.metrics.messages_queued.inc()
+    async with _leaving_dead_letters():
+        await drop_copy(context.broker, message.id)
     return json_response(message_json(message), 202)
+
+
+async def retry_many(request: web.Request) -> web.Response:
+    """Queue all failed messages again that the body selects, and remove dead letters that are of no use any more."""
+    context = request.app[CONTEXT]
+    asked = parse_retry(await read_json(request), context.clock.now())
+    async with borrow(context.pool) as connection:
+        found = await find_failed(connection, asked.wanted)
+    requeued = 0
+
+    def on_batch(ids: Sequence[UUID]) -> None:
+        nonlocal requeued
+        requeued += len(ids)
+        context.metrics.messages_queued.inc(len(ids))
+
+    await requeue_many(context.pool, context.broker, found[: asked.limit], context.clock, on_batch)
+    log.info("dlq.requeued", messages=requeued)
+    async with _leaving_dead_letters():
+        await remove_dead(context.pool, context.broker, lambda _found: False, lambda _sifted: None)
+    return json_response({"requeued": requeued, "remaining": len(found[asked.limit :])}, 202)
+
+
+@asynccontextmanager
+async def _leaving_dead_letters() -> AsyncIterator[None]:
+    """Let the removal of dead letters fail or take too long: what it leaves does no harm, and the next one takes it."""
+    try:
+        async with asyncio.timeout(DROP_SECONDS):
+            yield
+    except (TimeoutError, UnavailableError) as error:
+        log.warning("dlq.left", reason=str(error) or f"not done within {DROP_SECONDS:g} s")
 
 
 def _page(messages: list[Message], limit: int) -> web.Response:

@@ -5,7 +5,7 @@ from typing import Any
 
 from birthday.api.requests import DEFAULT_LIMIT, MAX_BODY_BYTES, MAX_LIMIT
 from birthday.api.schemas import Schema, ref, schemas
-from birthday.core.message import Status
+from birthday.core.message import ErrorType, Status
 
 _JSON = "application/json"
 _PROBLEM_JSON = "application/problem+json"
@@ -189,6 +189,16 @@ _MESSAGE_PATHS: dict[str, Any] = {
             _answer(200, "A page of messages.", "MessagePage"),
             (422,),
             parameters=[_STATUS, _FROM, _TO, _LIMIT, _cursor(31)],
+        ),
+    },
+    "/messages/retry": {
+        "post": _operation(
+            "Messages",
+            "retryMessages",
+            "Queue all failed messages again that the body selects; an empty object selects all",
+            _answer(202, "How many were queued, and how many more are selected.", "Retried"),
+            _BODY,
+            requestBody=_body("Retry", {"errorType": ErrorType.EXTERNAL_API_ERROR, "newerThan": "24h"}),
         ),
     },
     "/messages/{id}": {

@@ -64,12 +64,13 @@ async def metrics(request: web.Request) -> web.Response:
 
 
 def _health(request: web.Request, results: Mapping[str, CheckResult], checks: Mapping[str, Any]) -> web.Response:
-    own_roles = request.app[CONTEXT].settings.role
+    context = request.app[CONTEXT]
     status = health_of(results)
     document = {
         "status": status,
         "version": version("birthday-scheduler"),
-        "roles": [role for role in Role if role in own_roles],
+        "roles": [role for role in Role if role in context.settings.role],
+        "paused": context.pauses.paused,
         "checks": checks,
     }
     return json_response(document, 503 if status is Health.UNHEALTHY else 200)

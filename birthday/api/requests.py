@@ -17,7 +17,7 @@ MAX_BODY_BYTES = 64 * 1024
 MAX_LIMIT = 500
 DEFAULT_LIMIT = 50
 
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+UUID_PATTERN = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _DAY = timedelta(days=1)
 _LIMIT = re.compile(r"[1-9][0-9]{0,2}")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
@@ -54,7 +54,7 @@ def read_id(request: web.Request, kind: str) -> UUID:
         NotFoundError: if it is not a UUID, so that nothing can have it.
     """
     text = request.match_info["id"]
-    if not _UUID.fullmatch(text):
+    if not UUID_PATTERN.fullmatch(text):
         raise NotFoundError(f"there is no {kind} with this id: it is not a UUID")
     found = UUID(text)
     request[SUBJECT] = str(found)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from birthday.api.requests import MAX_LIMIT
+from birthday.api.retries import AGE_PATTERN, MOST_RETRIED
 from birthday.core.message import ErrorType, Status
 from birthday.core.user import EARLIEST_BIRTH, ProfileInput
 from birthday.core.zone import OFFSETS_IN_USE, zone_names
@@ -21,6 +22,8 @@ def schemas(last_year: int) -> dict[str, Schema]:
         "UserPage": _closed({"users": _list_of("User"), "nextCursor": _NEXT_CURSOR}),
         "Message": _closed(_MESSAGE),
         "MessagePage": _closed({"messages": _list_of("Message"), "nextCursor": _NEXT_CURSOR}),
+        "Retry": {"type": "object", "properties": _RETRY, "additionalProperties": False},
+        "Retried": _closed({"requeued": _COUNT, "remaining": _COUNT}),
         "Problem": _PROBLEM,
         "Health": _closed(_HEALTH | {"checks": {"type": "object", "additionalProperties": _CHECK_STATUS}}),
         "DetailedHealth": _closed(_HEALTH | {"checks": {"type": "object", "additionalProperties": ref("Dependency")}}),
@@ -87,6 +90,21 @@ _MESSAGE: dict[str, Schema] = {
     "updatedAt": _instant("When its status last changed."),
 }
 
+_COUNT: Schema = {"type": "integer", "minimum": 0}
+_RETRY: dict[str, Schema] = {
+    "errorType": {"type": "string", "enum": list(ErrorType), "description": "Only what failed with this."},
+    "userId": _ID | {"description": "Only messages of this user."},
+    "olderThan": {"type": "string", "pattern": AGE_PATTERN, "description": "Only what failed longer ago than this."},
+    "newerThan": {"type": "string", "pattern": AGE_PATTERN, "description": "Only what failed since."},
+    "limit": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": MOST_RETRIED,
+        "default": MOST_RETRIED,
+        "description": "No more than so many; those whose local birthday ends soonest go first.",
+    },
+}
+
 _PROBLEM: Schema = {
     "type": "object",
     "description": "RFC 9457 problem details.",
@@ -109,6 +127,11 @@ _HEALTH: dict[str, Schema] = {
     "status": {"type": "string", "enum": ["healthy", "degraded", "unhealthy"]},
     "version": {"type": "string"},
     "roles": {"type": "array", "items": {"type": "string", "enum": ["api", "scheduler", "worker"]}},
+    "paused": {
+        "type": "array",
+        "items": {"type": "string"},
+        "description": "Message types that operators have paused.",
+    },
 }
 
 _DEPENDENCY: dict[str, Schema] = {

@@ -6,16 +6,16 @@ runs out, or a consumer that leaves, puts it back.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID, uuid4
 
 import asyncpg
 import structlog
 
-from birthday.broker.protocol import Delivery, Inbox, QueueStats, decode_payload, encode_payload
+from birthday.broker.protocol import DeadLetter, Delivery, Inbox, QueueStats, decode_payload, encode_payload
 from birthday.errors import UnavailableError
 
 log = structlog.get_logger()
@@ -27,6 +27,7 @@ _CONSUMER_LOCK: Final = 760_325_001
 _POLL_SECONDS: Final = 0.5
 """How often to look for what nobody is notified of: delays that end, leases that run out, rows inserted by hand."""
 _CLAIM_MOST: Final = 500
+_DEAD_MOST: Final = 1000
 
 # clock_timestamp() changes while a statement runs, so an index cannot be asked about it; a subselect is evaluated once.
 # Safe under concurrency: a row that another consumer is taking is skipped, and one that it has just taken is looked at
@@ -42,7 +43,7 @@ CLAIM: Final = """
     UPDATE queue_messages held
     SET consumer_id = $2, lease_until = clock_timestamp() + $3::interval, deliveries = deliveries + 1
     FROM next WHERE held.id = next.id
-    RETURNING held.id, held.body, held.deliveries
+    RETURNING held.id, held.body, held.by_hand, held.deliveries
 """
 # The consumer's id fences all of these: what somebody else has taken after the lease ran out is left alone.
 _EXTEND: Final = """
@@ -94,8 +95,8 @@ class PostgresBroker:
             await self._execute(
                 """
                 WITH published AS (
-                    INSERT INTO queue_messages (body, available_at)
-                    SELECT body, clock_timestamp() + $2::interval FROM unnest($1::text[]) AS body
+                    INSERT INTO queue_messages (body, by_hand, available_at)
+                    SELECT body, false, clock_timestamp() + $2::interval FROM unnest($1::text[]) AS body
                 )
                 SELECT pg_notify('queue_messages', '') WHERE $2::interval <= interval '0'
                 """,
@@ -126,6 +127,16 @@ class PostgresBroker:
                     await asyncio.wait({running}, timeout=self._seconds)
             finally:
                 await self._end(consumer, connection)
+
+    @asynccontextmanager
+    async def dead_letters(self) -> AsyncIterator["PostgresDeadLetters"]:
+        """Walk through the dead rows; see ``Broker``. It holds nothing, and no connection between two steps.
+
+        Raises:
+            UnavailableError: on entering, if the database cannot be used.
+        """
+        await self.check()
+        yield PostgresDeadLetters(self._fetch)
 
     async def stats(self) -> QueueStats:
         """Count rows, and consumers by the lock that they share; see ``Broker``.
@@ -165,9 +176,13 @@ class PostgresBroker:
         """Do nothing: the pool belongs to whoever made it."""
 
     async def _execute(self, statement: str, *values: object) -> None:
+        await self._fetch(statement, *values)
+
+    async def _fetch(self, statement: str, *values: object) -> list[asyncpg.Record]:
         with _reported(self._where):
             async with self._pool.acquire(timeout=self._seconds) as connection:
-                await connection.execute(statement, *values, timeout=self._seconds)
+                rows: list[asyncpg.Record] = await connection.fetch(statement, *values, timeout=self._seconds)
+                return rows
 
     async def _end(self, consumer: "PostgresConsumer", connection: asyncpg.pool.PoolConnectionProxy) -> None:
         """Give a consumer's connection back as it was, and its rows to the others."""
@@ -207,7 +222,7 @@ class PostgresConsumer:
         self._lease = lease
         self._seconds = seconds
         self._where = where
-        self._inbox = Inbox()
+        self._inbox: Inbox[Delivery] = Inbox()
         self._turn = asyncio.Lock()
         self._news = asyncio.Event()
         self._room = asyncio.Event()
@@ -290,7 +305,8 @@ class PostgresConsumer:
         for row in rows:
             self.held.add(row["id"])
             body = row["body"].encode()
-            self._inbox.put(Delivery(row["id"], decode_payload(body), row["deliveries"] > 1, body))
+            message_id = decode_payload(body)
+            self._inbox.put(Delivery(row["id"], message_id, row["deliveries"] > 1, body, row["by_hand"]))
         return len(rows)
 
     async def _extend(self, due_at: float) -> float:
@@ -323,6 +339,49 @@ class PostgresConsumer:
         self._inbox.fail(f"{self._where}: the connection of the consumer was closed")
         self._news.set()
         self._room.set()
+
+
+class PostgresDeadLetters:
+    """A ``DeadLetters`` by position: the instant of death, then the row's id."""
+
+    def __init__(self, fetch: Callable[..., Awaitable[list[asyncpg.Record]]]) -> None:
+        """Begin before the first one."""
+        self._fetch = fetch
+        self._died_at = datetime(1970, 1, 1, tzinfo=UTC)
+        self._id = 0
+
+    async def take(self) -> list[DeadLetter]:
+        """Read the next rows; see ``DeadLetters``.
+
+        Raises:
+            UnavailableError: if the database cannot be used.
+        """
+        rows = await self._fetch(
+            """
+            SELECT id, body, dead_at FROM queue_messages
+            WHERE dead_at IS NOT NULL AND (dead_at, id) > ($1, $2)
+            ORDER BY dead_at, id LIMIT $3
+            """,
+            self._died_at,
+            self._id,
+            _DEAD_MOST,
+        )
+        if rows:
+            self._died_at, self._id = rows[-1]["dead_at"], rows[-1]["id"]
+        bodies = [row["body"].encode() for row in rows]
+        return [
+            DeadLetter(row["id"], decode_payload(body), body, "rejected", row["dead_at"], {})
+            for row, body in zip(rows, bodies, strict=True)
+        ]
+
+    async def drop(self, letters: Sequence[DeadLetter]) -> None:
+        """Delete these, in one statement; see ``DeadLetters``.
+
+        Raises:
+            UnavailableError: if the database cannot be used.
+        """
+        ids = [letter.tag for letter in letters]
+        await self._fetch("DELETE FROM queue_messages WHERE id = ANY($1::bigint[]) AND dead_at IS NOT NULL", ids)
 
 
 @contextmanager

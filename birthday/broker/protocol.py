@@ -24,13 +24,15 @@ class Delivery:
     """One queue message in the hands of one consumer, until it is acked or rejected.
 
     ``message_id`` is None when the payload is not ``{"messageId": "<uuid>"}``; ``body`` then shows what it was.
-    ``redelivered`` says that somebody may have had it before. ``tag`` belongs to the broker.
+    ``redelivered`` says that somebody may have had it before, ``by_hand`` that it was not this program that published
+    it. ``tag`` belongs to the broker.
     """
 
     tag: int
     message_id: UUID | None
     redelivered: bool
     body: bytes
+    by_hand: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class Consumer(Protocol):
 
 
 class DeadLetters(Protocol):
-    """A walk through the dead-letter queue, the oldest first. It may hold what it has shown until it ends.
+    """A walk through the dead-letter queue, in no particular order. It may hold what it has shown until it ends.
 
     So of two walks at a time, each may see a part only. Every method raises ``UnavailableError`` once the broker is
     gone; what was not dropped by then is still a dead letter.
@@ -159,18 +161,18 @@ class Inbox(Generic[T]):
 
     def __init__(self) -> None:
         """Start empty."""
-        self._deliveries: deque[T] = deque()
+        self._items: deque[T] = deque()
         self._wanted = 1
         self._arrived = asyncio.Event()
         self._loss: str | None = None
 
     def __len__(self) -> int:
-        return len(self._deliveries)
+        return len(self._items)
 
     def put(self, delivery: T) -> None:
         """Add what has come in."""
-        self._deliveries.append(delivery)
-        if len(self._deliveries) >= self._wanted:
+        self._items.append(delivery)
+        if len(self._items) >= self._wanted:
             self._arrived.set()
 
     def fail(self, reason: str) -> None:
@@ -189,7 +191,7 @@ class Inbox(Generic[T]):
             raise UnavailableError("queue", self._loss)
 
     async def take(self, most: int, wait: float) -> list[T]:
-        """Wait for the first delivery and then up to ``wait`` seconds for ``most``. Being cancelled loses none.
+        """Wait for the first one and then up to ``wait`` seconds for ``most``. Being cancelled loses none.
 
         Raises:
             UnavailableError: if the subscription is over; what is still here cannot be acked any more.
@@ -200,12 +202,12 @@ class Inbox(Generic[T]):
                 async with asyncio.timeout(wait):
                     await self._reach(most)
         self.check()
-        return [self._deliveries.popleft() for _ in range(min(most, len(self._deliveries)))]
+        return [self._items.popleft() for _ in range(min(most, len(self._items)))]
 
     async def _reach(self, count: int) -> None:
         self._wanted = count
         self._arrived.clear()
-        if len(self._deliveries) < count and self._loss is None:
+        if len(self._items) < count and self._loss is None:
             await self._arrived.wait()
 
 

@@ -8,7 +8,7 @@ back as soon as somebody notices. Nothing waits for the server longer than ``tim
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar, cast
 from uuid import UUID
 
@@ -16,7 +16,7 @@ import aiormq
 import structlog
 from aiormq.abc import AbstractConnection, DeliveredMessage
 
-from birthday.broker.protocol import Delivery, Inbox, QueueStats, decode_payload, encode_payload
+from birthday.broker.protocol import DeadLetter, Delivery, Inbox, QueueStats, decode_payload, encode_payload
 from birthday.config import mask_url
 from birthday.errors import UnavailableError
 
@@ -24,6 +24,8 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
+APP_ID: Final = "birthday"
+"""Tells what this program has published from what an operator has, who publishes a bare payload."""
 EXCHANGE: Final = "birthday_exchange"
 QUEUE: Final = "birthday_messages"
 """The queue that workers consume, and its routing key."""
@@ -66,6 +68,12 @@ _QUEUE_ARGUMENTS: Final[dict[str, dict[str, Any]]] = {
 }
 
 _CONFIRMS_IN_FLIGHT: Final = 500
+# Bounds what a walk through the dead letters keeps in memory, and there may be some of a megabyte.
+_DEAD_MOST: Final = 200
+# A dead letter that does not come for so long may have gone to somebody else.
+_DEAD_SECONDS: Final = 0.5
+# How long a queue may take to get back what a walk held. It is not waited for longer: somebody else may have it.
+_RETURN_SECONDS: Final = 1.0
 # How long to be polite. The server cleans up after a connection that just goes.
 _CLOSE_SECONDS: Final = 1.0
 
@@ -132,6 +140,26 @@ class RabbitMQBroker:
             await consumer.leave()
             await self._discard(channel)
 
+    @asynccontextmanager
+    async def dead_letters(self) -> AsyncIterator["RabbitMQDeadLetters"]:
+        """Walk through the dead-letter queue on a channel of its own, whose end gives back the rest; see ``Broker``.
+
+        Raises:
+            UnavailableError: on entering, if the server cannot be reached or holds another topology.
+        """
+        async with self._turn():
+            channel = await self._open_channel()
+        try:
+            count, _ = await channel.measure(DEAD_LETTER_QUEUE)
+            walk = RabbitMQDeadLetters(channel, count)
+            yield walk
+            await walk.end()
+        finally:
+            await self._discard(channel)
+        with suppress(TimeoutError, UnavailableError):
+            async with asyncio.timeout(_RETURN_SECONDS):
+                await self._wait_for_dead_letters(walk.held)
+
     async def stats(self) -> QueueStats:
         """Ask for the length of each queue.
 
@@ -163,6 +191,12 @@ class RabbitMQBroker:
         """Close the connection, and with it every subscription; idempotent."""
         self._closed = True
         await self._drop_connection()
+
+    async def _wait_for_dead_letters(self, count: int) -> None:
+        """Wait until a queue has noticed that the channel of a walk is closed: another walk may follow at once."""
+        channel = await self._publishing_channel()
+        while (await channel.measure(DEAD_LETTER_QUEUE))[0] < count:  # noqa: ASYNC110 - the server tells nobody
+            await asyncio.sleep(_RETURN_SECONDS / 100)
 
     async def _publishing_channel(self) -> "_Channel":
         if self._publishing is not None and self._publishing.is_open:
@@ -224,7 +258,7 @@ class RabbitMQConsumer:
         """Watch the channel; ``RabbitMQBroker.consume`` subscribes."""
         self._channel = channel
         self._prefetch = prefetch
-        self._inbox = Inbox()
+        self._inbox: Inbox[Delivery] = Inbox()
         self._window = _Window(prefetch)
         self._acking = asyncio.Lock()
         channel.raw.on_consumer_cancel_callbacks.add(self._on_cancelled)
@@ -272,7 +306,9 @@ class RabbitMQConsumer:
         """Take in what the server delivers."""
         tag = message.delivery_tag or 0
         self._window.open(tag)
-        self._inbox.put(Delivery(tag, decode_payload(message.body), bool(message.redelivered), message.body))
+        by_hand = message.header.properties.app_id != APP_ID
+        message_id = decode_payload(message.body)
+        self._inbox.put(Delivery(tag, message_id, bool(message.redelivered), message.body, by_hand))
 
     async def _settle(self, *, finished: Sequence[int] = (), rejected: Sequence[int] = ()) -> None:
         # In turn: an ack for all up to a tag that a later ack has covered already would be an error.
@@ -301,6 +337,81 @@ class RabbitMQConsumer:
 
     def _on_closed(self, _: object) -> None:
         self._inbox.fail(f"{self._channel.where}: {self._channel.loss}")
+
+
+class RabbitMQDeadLetters:
+    """A ``DeadLetters`` that consumes, and acks only what is dropped. The end of its channel gives back the rest.
+
+    Giving back earlier would bring the same ones again. The server stops at a consumer's prefetch, so each step of the
+    walk is a consumer of its own.
+    """
+
+    def __init__(self, channel: "_Channel", count: int) -> None:
+        """Walk through the first ``count``."""
+        self.held = 0
+        self._channel = channel
+        self._left = count
+        self._coming = 0
+        self._consumer_tag: str | None = None
+        self._inbox: Inbox[DeadLetter] = Inbox()
+        channel.closing.add_done_callback(lambda _: self._inbox.fail(f"{channel.where}: {channel.loss}"))
+
+    async def take(self) -> list[DeadLetter]:
+        """Subscribe for the next ones and wait for them; see ``DeadLetters``.
+
+        Raises:
+            UnavailableError: if they do not come, or the channel is gone.
+        """
+        if not self._coming and self._left:
+            self._coming = min(self._left, _DEAD_MOST)
+            self._left -= self._coming
+            await self._channel.ask(self._channel.raw.basic_qos(prefetch_count=self._coming))
+            consuming = self._channel.raw.basic_consume(DEAD_LETTER_QUEUE, self._on_message)
+            self._consumer_tag = (await self._channel.ask(consuming)).consumer_tag
+        letters = await self._channel.ask(self._receive())
+        self._coming -= len(letters)
+        self.held += len(letters)
+        return letters
+
+    async def drop(self, letters: Sequence[DeadLetter]) -> None:
+        """Ack these; see ``DeadLetters``.
+
+        Raises:
+            UnavailableError: if the channel is gone.
+        """
+        self._inbox.check()
+        await self._channel.ask(self._ack(letters))
+        self.held -= len(letters)
+
+    async def end(self) -> None:
+        """Make sure that what was dropped is gone.
+
+        Of many acks, the server's channel keeps most until the queue has seen the first ones, and forgets them when it
+        is closed. The queue answers a cancel only after what it has seen before.
+
+        Raises:
+            UnavailableError: if some of it may be a dead letter again.
+        """
+        if self._consumer_tag is not None:
+            await self._channel.ask(self._channel.raw.basic_cancel(self._consumer_tag))
+
+    async def _receive(self) -> list[DeadLetter]:
+        while self._coming:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_DEAD_SECONDS):
+                    return await self._inbox.take(self._coming, _DEAD_SECONDS / 2)
+            ready, _ = await self._channel.measure(DEAD_LETTER_QUEUE)
+            if not ready and not len(self._inbox):
+                # Counted at the beginning, and with somebody else by now.
+                self._coming = self._left = 0
+        return []
+
+    async def _ack(self, letters: Sequence[DeadLetter]) -> None:
+        for letter in letters:
+            await self._channel.raw.basic_ack(letter.tag, wait=False)
+
+    async def _on_message(self, message: DeliveredMessage) -> None:
+        self._inbox.put(_dead_letter(message))
 
 
 class _Window:
@@ -416,6 +527,22 @@ class _Channel:
             ) from error.__cause__
 
 
+def _dead_letter(message: DeliveredMessage) -> DeadLetter:
+    """Return a message of the dead-letter queue. Its headers may be anything: whoever publishes may set them."""
+    headers = message.header.properties.headers or {}
+    deaths = headers.get("x-death")
+    latest = deaths[0] if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict) else {}
+    reason, died_at = latest.get("reason"), latest.get("time")
+    return DeadLetter(
+        message.delivery_tag or 0,
+        decode_payload(message.body),
+        message.body,
+        reason if isinstance(reason, str) else None,
+        died_at if isinstance(died_at, datetime) else None,
+        headers,
+    )
+
+
 def _route(delay: timedelta) -> tuple[str, str]:
     """Return exchange and routing key for a message that shall be consumed after ``delay``, or a little earlier."""
     if delay <= timedelta():
@@ -433,7 +560,7 @@ async def _publish(raw: aiormq.Channel, message_ids: Sequence[UUID], exchange: s
                 exchange=exchange,
                 routing_key=routing_key,
                 # aiormq writes into the properties: each message needs its own.
-                properties=aiormq.spec.Basic.Properties(delivery_mode=2),
+                properties=aiormq.spec.Basic.Properties(delivery_mode=2, app_id=APP_ID),
                 mandatory=True,
                 wait=False,
             )

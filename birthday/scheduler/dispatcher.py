@@ -13,6 +13,8 @@ import asyncpg
 import structlog
 
 from birthday.broker import Broker
+from birthday.core.message import BIRTHDAY
+from birthday.pauses import Pauses
 from birthday.store.messages import lock_due, look_ahead, mark_queued
 from birthday.telemetry.metrics import Metrics
 
@@ -37,18 +39,24 @@ class Dispatcher:
     broker: Broker
     metrics: Metrics
     catch_up: timedelta
+    pauses: Pauses
 
     async def dispatch_once(self, now: datetime) -> Dispatched:
         """Publish everything that is due at ``now``, what must arrive soonest first, and say what comes next.
 
-        What is later than the catch-up window is left to the janitor, which expires it.
+        What is later than the catch-up window is left to the janitor, which expires it. Nothing is published during a
+        pause.
         """
+        if self.pauses.is_paused(BIRTHDAY):
+            return Dispatched(0, None)
         late = now - self.catch_up
         due = await look_ahead(self.pool, now, late)
         published = 0
         if due.last_deadline is not None:
             while batch := await self._dispatch_batch(now, late, due.last_deadline):
                 published += batch
+                if self.pauses.is_paused(BIRTHDAY):
+                    break
         if published:
             log.info("dispatcher.published", messages=published)
         return Dispatched(published, due.next_due_at)

@@ -1,7 +1,7 @@
-"""What is left in between: rescue what the queue lost, expire what is too late, remove what is old.
+"""What is left in between: rescue what the queue lost, expire what is too late, remove what is old, and audit.
 
 Before: messages that something should have happened to. After: they are in the queue again, ``expired`` with a log
-line and a count, or gone because they are history.
+line and a count, or gone because they are history. What the audit finds is told, and left alone.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,11 @@ from datetime import datetime, timedelta
 import asyncpg
 import structlog
 
+from birthday.audit.auditor import Auditor
 from birthday.broker import Broker, QueueStats
+from birthday.core.audit import Finding
+from birthday.core.message import BIRTHDAY
+from birthday.pauses import Pauses
 from birthday.store.upkeep import expire, lock_lost, mark_rescued, remove_old
 from birthday.store.users import purge_deleted_users
 from birthday.telemetry.metrics import Metrics
@@ -19,6 +23,7 @@ log = structlog.get_logger()
 
 BATCH = 1000
 GRACE = timedelta(minutes=1)
+SUSPICION = timedelta(minutes=5)
 PATIENCE = timedelta(minutes=15)
 
 
@@ -31,13 +36,20 @@ class Janitor:
     metrics: Metrics
     catch_up: timedelta
     retention: timedelta
+    pauses: Pauses
+    auditor: Auditor
 
     async def recover_once(self, now: datetime) -> None:
-        """Expire what is later than the catch-up window, then rescue what was in flight and got lost."""
+        """Expire what is later than the catch-up window, then rescue what was in flight and got lost.
+
+        During a pause nothing is lost by not being taken, and after it the whole queue cannot be taken at once.
+        """
         while await self._expire_batch(now) >= BATCH:
             pass
-        stats = await self.broker.stats()
-        while await self._rescue_batch(now, stats) >= BATCH:
+        wait = _patience_with(await self.broker.stats())
+        if self.pauses.is_paused(BIRTHDAY) or self.pauses.resumed_since(BIRTHDAY, now - wait):
+            return
+        while await self._rescue_batch(now, wait) >= BATCH:
             pass
 
     async def retire_once(self, now: datetime) -> int:
@@ -52,6 +64,15 @@ class Janitor:
             log.info("janitor.removed", messages=removed, deleted_users=purged)
         return removed
 
+    async def audit_once(self, now: datetime) -> None:
+        """Audit the birthdays of the last catch-up window, and show what came of them as gauges."""
+        audit = await self.auditor.audit(now - self.catch_up, now, now)
+        self.metrics.audit_birthdays.labels("expected").set(audit.expected)
+        for finding in Finding:
+            self.metrics.audit_birthdays.labels(finding).set(audit.counts[finding])
+        if audit.broken:
+            log.error("audit.broken", missing=audit.counts[Finding.MISSING], duplicate=audit.counts[Finding.DUPLICATE])
+
     async def _expire_batch(self, now: datetime) -> int:
         expired = await expire(self.pool, now - self.catch_up, now, BATCH)
         for message in expired:
@@ -59,9 +80,9 @@ class Janitor:
         self.metrics.messages_expired.inc(len(expired))
         return len(expired)
 
-    async def _rescue_batch(self, now: datetime, stats: QueueStats) -> int:
+    async def _rescue_batch(self, now: datetime, wait: timedelta) -> int:
         async with self.pool.acquire() as connection, connection.transaction():
-            ids = await lock_lost(connection, now, GRACE, PATIENCE, BATCH, queue_is_empty=stats.ready == 0)
+            ids = await lock_lost(connection, now, wait, BATCH)
             if ids:
                 await self.broker.publish(ids)
                 await mark_rescued(connection, ids, now)
@@ -69,3 +90,15 @@ class Janitor:
             self.metrics.messages_rescued.inc(len(ids))
             log.warning("janitor.rescued", messages=len(ids))
         return len(ids)
+
+
+def _patience_with(stats: QueueStats) -> timedelta:
+    """Return how long a message that should have been taken may be left alone before it counts as lost.
+
+    A queue that holds messages may just be long. One that is empty may have handed them to consumers that wait for the
+    message service; RabbitMQ does not say how many those of other processes hold. A copy too many does no harm, but a
+    copy of everything every minute does.
+    """
+    if stats.ready or stats.unacked:
+        return PATIENCE
+    return SUSPICION if stats.consumers else GRACE

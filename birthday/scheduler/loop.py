@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
-import asyncpg
 import structlog
 from croniter import croniter
 
@@ -15,6 +14,7 @@ from birthday.errors import UnavailableError
 from birthday.scheduler.dispatcher import Dispatcher
 from birthday.scheduler.janitor import Janitor
 from birthday.scheduler.planner import Planner
+from birthday.store.connection import DATABASE_ERRORS
 from birthday.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
@@ -25,6 +25,9 @@ POLL = timedelta(milliseconds=500)
 """The longest that the dispatcher sleeps: a message that an API process makes due at once waits no longer than this."""
 
 AFTER_FAILURE = timedelta(seconds=2)
+
+AUDIT = "3-59/5 * * * *"
+"""When the audit refreshes its gauges: seldom, and not at the quarters of an hour, when messages fall due."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ async def run_scheduler(
         jobs.create_task(_on_cron("plan", schedule.plan, planner.plan_once, clock, metrics))
         jobs.create_task(_on_cron("recover", schedule.recover, janitor.recover_once, clock, metrics))
         jobs.create_task(_on_cron("retire", schedule.retire, janitor.retire_once, clock, metrics))
+        jobs.create_task(_on_cron("audit", AUDIT, janitor.audit_once, clock, metrics))
         jobs.create_task(_when_due(dispatcher, clock, metrics))
 
 
@@ -73,7 +77,7 @@ async def _guarded(
         result = await tick(now)
     except Exception as error:  # noqa: BLE001 - one failed tick must not end the loop: the next one makes up for it
         metrics.scheduler_failures.labels(job).inc()
-        expected = isinstance(error, (UnavailableError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError))
+        expected = isinstance(error, (UnavailableError, *DATABASE_ERRORS))
         report = log.error if expected else log.exception
         report("scheduler.tick_failed", job=job, error=str(error))
         return None

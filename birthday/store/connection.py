@@ -8,6 +8,12 @@ import asyncpg
 
 from birthday.errors import UnavailableError
 
+DATABASE_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What asyncpg raises when the database is gone, restarting, overloaded or has aborted a deadlock.
+
+``InternalClientError`` is among them: a server that dies in the middle of an exchange leaves its driver confused.
+"""
+
 ACQUIRE_SECONDS = 5.0
 """How long a caller waits for a free connection, and for a connection to be cleaned up when it is given back."""
 

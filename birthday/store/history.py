@@ -1,4 +1,4 @@
-"""Messages as the API shows them: lists, newest first, one by id, and the requeue of a failed one.
+"""Messages as the API shows them: lists, newest first, and one by id.
 
 Lists are cut by position (``scheduled_at``, then id), never by counting, so that a page follows the one before it
 whatever is written in between.
@@ -13,7 +13,7 @@ from uuid import UUID
 import asyncpg
 
 from birthday.core.message import Status
-from birthday.errors import ConflictError, NotFoundError
+from birthday.errors import NotFoundError
 from birthday.store.users import Connection
 
 
@@ -75,7 +75,7 @@ async def list_messages(connection: Connection, selection: Selection, after: Pos
         *after,
         limit,
     )
-    return [_message(row) for row in rows]
+    return [message_of(row) for row in rows]
 
 
 async def list_user_messages(connection: Connection, user_id: UUID, after: Position, limit: int) -> list[Message]:
@@ -102,7 +102,7 @@ async def list_user_messages(connection: Connection, user_id: UUID, after: Posit
         *after,
         limit,
     )
-    return [_message(row) for row in rows]
+    return [message_of(row) for row in rows]
 
 
 async def read_message(connection: Connection, message_id: UUID) -> Message:
@@ -121,37 +121,11 @@ async def read_message(connection: Connection, message_id: UUID) -> Message:
     )
     if row is None:
         raise NotFoundError(f"there is no message {message_id}")
-    return _message(row)
+    return message_of(row)
 
 
-async def requeue_failed(connection: Connection, message_id: UUID, now: datetime) -> Message:
-    """Give a failed message a new start and hold its row until the transaction ends.
-
-    The broker must have confirmed the message before that transaction commits.
-
-    Raises:
-        NotFoundError: if there is no such message.
-        ConflictError: if it is not failed.
-    """
-    row = await connection.fetchrow(
-        """
-        UPDATE message_logs
-        SET status = 'queued', attempts = 0, requeued_at = $2, queued_at = $2, updated_at = $2,
-            error_type = NULL, error_detail = NULL, next_attempt_at = NULL, lease_until = NULL
-        WHERE id = $1 AND status = 'failed'
-        RETURNING id, user_id, message_type, status, scheduled_at, occasion_on, attempts, next_attempt_at, queued_at,
-                  sent_at, delivered_at, error_type, error_detail, created_at, updated_at
-        """,
-        message_id,
-        now,
-    )
-    if row is None:
-        message = await read_message(connection, message_id)
-        raise ConflictError(f"message {message_id} is {message.status}; only a failed message can be sent again")
-    return _message(row)
-
-
-def _message(row: asyncpg.Record) -> Message:
+def message_of(row: asyncpg.Record) -> Message:
+    """Return the message in a row that has all the columns above."""
     return Message(
         id=UUID(bytes=row["id"].bytes),
         user_id=UUID(bytes=row["user_id"].bytes),

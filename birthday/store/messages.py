@@ -148,10 +148,14 @@ async def mark_queued(connection: Connection, ids: Sequence[UUID], now: datetime
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A message in the hands of this worker until its lease runs out. ``attempt`` is the fencing token."""
+    """A message in the hands of this worker until its lease runs out, by the database's clock.
+
+    ``lease_until`` is the fencing token: no two claims of a message have the same.
+    """
 
     id: UUID
     attempt: int
+    lease_until: datetime
     scheduled_at: datetime
     first_name: str
     last_name: str
@@ -161,16 +165,16 @@ class Claim:
 async def claim(
     pool: asyncpg.Pool,
     ids: Sequence[UUID],
-    republished: Sequence[UUID],
+    by_hand: Sequence[UUID],
     now: datetime,
     late: datetime,
     lease: timedelta,
 ) -> list[Claim]:
     """Take the messages among ``ids`` that may be sent now, with their user as it is at this moment.
 
-    Claimable is what is queued or due for another attempt, is not older than ``late``, and whose user is live with
-    the birthday and zone it was planned for; what a dead worker left behind when its lease has run out; and, of
-    ``republished``, what had failed: an operator has put it into the queue again.
+    Claimable is what is queued or due for another attempt, or was left behind by a dead worker whose lease has run
+    out, is not older than ``late``, and whose user is live with the birthday and zone it was planned for. And, of
+    ``by_hand``, what had failed: an operator has put it into the queue again.
 
     ``scheduled`` counts as queued: a dispatcher that died between confirm and commit leaves that. The rows are locked
     in order of id first, so that a dispatcher which is about to commit is waited for, and two workers with the same
@@ -184,16 +188,16 @@ async def claim(
             requeued_at = CASE WHEN m.status = 'failed' THEN $3 ELSE m.requeued_at END
         FROM (SELECT id FROM message_logs WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE) held, users u
         WHERE m.id = held.id AND u.id = m.user_id AND u.deleted_at IS NULL AND u.schedule_from = m.schedule_from
-          AND (m.status IN ('scheduled', 'queued') AND m.scheduled_at <= $3
-                   AND greatest(m.scheduled_at, m.requeued_at) > $4
-               OR m.status = 'retrying' AND m.next_attempt_at <= $3
-                   AND greatest(m.scheduled_at, m.requeued_at) > $4
-               OR m.status = 'sending' AND m.lease_until < clock_timestamp()
-               OR m.status = 'failed' AND m.id = ANY($2::uuid[]))
-        RETURNING m.id, m.attempts, m.scheduled_at, u.first_name, u.last_name, u.email
+          AND u.greeted_year <> m.occasion_year
+          AND (m.status = 'failed' AND m.id = ANY($2::uuid[])
+               OR greatest(m.scheduled_at, m.requeued_at) > $4
+                  AND (m.status IN ('scheduled', 'queued') AND m.scheduled_at <= $3
+                       OR m.status = 'retrying' AND m.next_attempt_at <= $3
+                       OR m.status = 'sending' AND m.lease_until < clock_timestamp()))
+        RETURNING m.id, m.attempts, m.lease_until, m.scheduled_at, u.first_name, u.last_name, u.email
         """,
         ids,
-        republished,
+        by_hand,
         now,
         late,
         lease,
@@ -202,6 +206,7 @@ async def claim(
         Claim(
             UUID(bytes=row["id"].bytes),
             row["attempts"],
+            row["lease_until"],
             row["scheduled_at"],
             row["first_name"],
             row["last_name"],
@@ -226,7 +231,8 @@ class Unclaimed:
 async def read_unclaimed(pool: asyncpg.Pool, ids: Sequence[UUID]) -> list[Unclaimed]:
     """Return the state of messages that ``claim`` did not take. Ids that do not exist are left out.
 
-    ``current`` says that the user is live and still has the birthday and zone that the message was planned for.
+    ``current`` says that the user is live, still has the birthday and zone that the message was planned for, and has
+    not had a message of that year that retention removed.
     """
     rows = await pool.fetch(
         """
@@ -235,6 +241,7 @@ async def read_unclaimed(pool: asyncpg.Pool, ids: Sequence[UUID]) -> list[Unclai
                greatest(m.lease_until - clock_timestamp(), interval '0') AS lease, u.id IS NOT NULL AS current
         FROM message_logs m
         LEFT JOIN users u ON u.id = m.user_id AND u.deleted_at IS NULL AND u.schedule_from = m.schedule_from
+                         AND u.greeted_year <> m.occasion_year
         WHERE m.id = ANY($1::uuid[])
         """,
         ids,
@@ -259,7 +266,8 @@ async def cancel(pool: asyncpg.Pool, ids: Sequence[UUID], now: datetime) -> list
         UPDATE message_logs m SET status = 'cancelled', updated_at = $2, next_attempt_at = NULL
         WHERE m.id = ANY($1::uuid[]) AND m.status IN ('scheduled', 'queued', 'retrying')
           AND NOT EXISTS (SELECT FROM users u WHERE u.id = m.user_id AND u.deleted_at IS NULL
-                                                AND u.schedule_from = m.schedule_from)
+                                                AND u.schedule_from = m.schedule_from
+                                                AND u.greeted_year <> m.occasion_year)
         RETURNING m.id
         """,
         ids,
@@ -268,16 +276,46 @@ async def cancel(pool: asyncpg.Pool, ids: Sequence[UUID], now: datetime) -> list
     return [UUID(bytes=row["id"].bytes) for row in rows]
 
 
+async def give_up(pool: asyncpg.Pool, ids: Sequence[UUID], now: datetime, late: datetime) -> list[UUID]:
+    """Fail those of ``ids`` that a dead worker was sending and nobody may send any more; return which.
+
+    That is when the user is gone or has moved since, or the message is not younger than ``late``. Whether it arrived
+    is not known, so the year stays taken: ``cancelled`` would free it for a second greeting.
+    """
+    rows = await pool.fetch(
+        """
+        UPDATE message_logs m
+        SET status = 'failed', updated_at = $2, lease_until = NULL, error_type = 'permanent_failure',
+            error_detail = 'a worker died while sending it; whether it arrived is not known, and it may not be sent again'
+        WHERE m.id = ANY($1::uuid[]) AND m.status = 'sending' AND m.lease_until < clock_timestamp()
+          AND (greatest(m.scheduled_at, m.requeued_at) <= $3
+               OR NOT EXISTS (SELECT FROM users u WHERE u.id = m.user_id AND u.deleted_at IS NULL
+                                                    AND u.schedule_from = m.schedule_from
+                                                    AND u.greeted_year <> m.occasion_year))
+        RETURNING m.id
+        """,
+        ids,
+        now,
+        late,
+    )
+    return [UUID(bytes=row["id"].bytes) for row in rows]
+
+
+async def request_sweep(pool: asyncpg.Pool) -> None:
+    """Let the next tick of the planner look over its whole window: somebody may lack a message."""
+    await pool.execute("UPDATE watermarks SET reached_at = '-infinity' WHERE name = $1", SWEPT)
+
+
 @dataclass(frozen=True, slots=True)
 class Settlement:
     """What became of one claim: delivered, failed, or retrying at ``next_attempt_at``.
 
-    ``sent_at`` is when it was handed to the message service; None says that it was given back unsent, which does not
-    count as an attempt.
+    ``lease_until`` is that of the claim. ``sent_at`` is when it was handed to the message service; None says that it
+    was given back unsent, which does not count as an attempt.
     """
 
     id: UUID
-    attempt: int
+    lease_until: datetime
     status: Status
     settled_at: datetime
     sent_at: datetime | None
@@ -291,31 +329,35 @@ class Settled:
     """A settlement that was stored. ``first_sent`` says that no earlier attempt had reached the message service."""
 
     id: UUID
+    lease_until: datetime
     first_sent: bool
 
 
 async def settle(pool: asyncpg.Pool, settlements: Sequence[Settlement]) -> list[Settled]:
     """Store outcomes in one statement. What is missing from the result had been taken over by another worker.
 
-    Safe to repeat when the answer was lost: an outcome is stored only for the attempt that it is of.
+    Safe to repeat when the answer was lost: an outcome is stored only for the claim that it is of, and what is stored
+    already is recognised by when it was settled.
     """
     rows = await pool.fetch(
         """
         UPDATE message_logs m
         SET status = done.status, updated_at = done.settled_at, lease_until = NULL,
-            attempts = m.attempts - CASE WHEN done.sent_at IS NULL THEN 1 ELSE 0 END,
+            attempts = m.attempts - CASE WHEN done.sent_at IS NULL AND m.status = 'sending' THEN 1 ELSE 0 END,
             sent_at = coalesce(m.sent_at, done.sent_at),
             delivered_at = CASE WHEN done.status = 'delivered' THEN done.settled_at END,
             next_attempt_at = done.next_attempt_at, error_type = done.error_type, error_detail = done.error_detail
-        FROM unnest($1::uuid[], $2::integer[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[],
+        FROM unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[],
                     $7::text[], $8::text[])
-            AS done (id, attempt, status, settled_at, sent_at, next_attempt_at, error_type, error_detail)
-        WHERE m.id = done.id AND m.attempts = done.attempt
-          AND (m.status = 'sending' OR m.status = done.status AND m.updated_at = done.settled_at)
-        RETURNING m.id, m.sent_at IS NOT DISTINCT FROM done.sent_at AND done.sent_at IS NOT NULL AS first_sent
+            AS done (id, lease_until, status, settled_at, sent_at, next_attempt_at, error_type, error_detail)
+        WHERE m.id = done.id
+          AND (m.status = 'sending' AND m.lease_until = done.lease_until
+               OR m.status = done.status AND m.lease_until IS NULL AND m.updated_at = done.settled_at)
+        RETURNING m.id, done.lease_until,
+                  m.sent_at IS NOT DISTINCT FROM done.sent_at AND done.sent_at IS NOT NULL AS first_sent
         """,
         [one.id for one in settlements],
-        [one.attempt for one in settlements],
+        [one.lease_until for one in settlements],
         [one.status for one in settlements],
         [one.settled_at for one in settlements],
         [one.sent_at for one in settlements],
@@ -323,4 +365,4 @@ async def settle(pool: asyncpg.Pool, settlements: Sequence[Settlement]) -> list[
         [one.error_type for one in settlements],
         [one.error_detail for one in settlements],
     )
-    return [Settled(UUID(bytes=row["id"].bytes), row["first_sent"]) for row in rows]
+    return [Settled(UUID(bytes=row["id"].bytes), row["lease_until"], row["first_sent"]) for row in rows]

@@ -7,18 +7,12 @@ from uuid import UUID
 
 import asyncpg
 
+from birthday.store.messages import PLANNED, lock_watermark
 from birthday.store.users import Connection
 
 
-async def lock_lost(
-    connection: Connection, now: datetime, grace: timedelta, patience: timedelta, limit: int, *, queue_is_empty: bool
-) -> list[UUID]:
-    """Return messages in flight that the queue may have lost sight of, held by the transaction.
-
-    Lost is what should have been taken ``grace`` ago while the queue is empty, or ``patience`` ago in any case (the
-    queue may just be long: then a second copy does no harm, and there is at most one each ``patience``).
-    """
-    wait = grace if queue_is_empty else patience
+async def lock_lost(connection: Connection, now: datetime, wait: timedelta, limit: int) -> list[UUID]:
+    """Return messages in flight that nobody has taken for ``wait``, held by the transaction. The queue may lack them."""
     rows = await connection.fetch(
         """
         SELECT id FROM message_logs
@@ -63,10 +57,11 @@ async def expire(pool: asyncpg.Pool, late: datetime, now: datetime, limit: int) 
             SELECT id FROM message_logs WHERE status = 'scheduled' AND scheduled_at <= $1
             ORDER BY scheduled_at LIMIT $3 FOR UPDATE SKIP LOCKED
         ), published AS (
+            -- The list of three is that of the partial index; what is being sent is nobody's to expire.
             SELECT id FROM message_logs
             WHERE status IN ('queued', 'sending', 'retrying') AND status <> 'sending'
               AND greatest(scheduled_at, requeued_at) <= $1
-            LIMIT $3 FOR UPDATE SKIP LOCKED
+            ORDER BY updated_at LIMIT $3 FOR UPDATE SKIP LOCKED
         )
         UPDATE message_logs m SET status = 'expired', updated_at = $2, next_attempt_at = NULL
         FROM (SELECT id FROM unpublished UNION ALL SELECT id FROM published) late
@@ -83,16 +78,30 @@ async def expire(pool: asyncpg.Pool, late: datetime, now: datetime, limit: int) 
 async def remove_old(pool: asyncpg.Pool, created_before: datetime, limit: int) -> int:
     """Remove up to ``limit`` finished messages that were created before an instant; return how many.
 
-    A trigger keeps the years they stood for, so that nobody is greeted twice in one (invariant 1).
+    A trigger keeps the years they stood for, so that nobody is greeted twice in one (invariant 1). One transaction,
+    which keeps planners out: one that had read a user before would not see the year that is being kept. The users are
+    locked first, as everybody else does who locks both.
     """
-    status = await pool.execute(
-        """
-        DELETE FROM message_logs WHERE id IN (
-            SELECT id FROM message_logs
+    async with pool.acquire() as connection, connection.transaction():
+        await lock_watermark(connection, PLANNED)
+        rows = await connection.fetch(
+            """
+            SELECT id, user_id FROM message_logs
             WHERE created_at < $1 AND status IN ('delivered', 'failed', 'cancelled', 'expired')
-            LIMIT $2 FOR UPDATE SKIP LOCKED)
-        """,
-        created_before,
-        limit,
-    )
+            LIMIT $2
+            """,
+            created_before,
+            limit,
+        )
+        await connection.execute(
+            "SELECT FROM users WHERE id = ANY($1::uuid[]) ORDER BY id FOR NO KEY UPDATE",
+            [row["user_id"] for row in rows],
+        )
+        status = await connection.execute(
+            """
+            DELETE FROM message_logs
+            WHERE id = ANY($1::uuid[]) AND status IN ('delivered', 'failed', 'cancelled', 'expired')
+            """,
+            [row["id"] for row in rows],
+        )
     return int(status.rpartition(" ")[2])

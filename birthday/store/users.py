@@ -3,6 +3,7 @@
 Invariant 5 holds throughout: each change is a guarded UPDATE, and zero rows is an answer, not an accident.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,7 +14,7 @@ import asyncpg
 from birthday.core.occasion import Rules
 from birthday.core.plan import PlannedMessage, next_message_at, planned_messages
 from birthday.core.user import Profile
-from birthday.errors import ConflictError, NotFoundError
+from birthday.errors import ConflictError, InvalidInputError, NotFoundError
 from birthday.store.connection import borrow
 
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
@@ -190,7 +191,8 @@ async def replace_profile(
     messages = planned_messages(new, now, planning.horizon, planning.rules)
     # A planner may have inserted a message for the old birthday just now: the insert then waits for its commit and
     # finds the year taken. Cancelling once more, with that message visible, makes room.
-    cancelled = await _cancel_pending(connection, user_id, now)
+    await _keep_what_may_have_arrived(connection, user_id)
+    cancelled = await _cancel_pending(connection, user_id, now, stale_only=True)
     planned = await _insert_planned(connection, user_id, messages, now)
     if planned < len(messages) and (stale := await _cancel_pending(connection, user_id, now, stale_only=True)):
         cancelled += stale
@@ -230,6 +232,21 @@ async def purge_deleted_users(pool: asyncpg.Pool, deleted_before: datetime, limi
         limit,
     )
     return len(rows)
+
+
+async def _keep_what_may_have_arrived(connection: Connection, user_id: UUID) -> None:
+    """Let a message whose last attempt timed out go on, under its own key, although the birthday has moved.
+
+    The service may have accepted it. Another message for the new date would be the second one this year.
+    """
+    await connection.execute(
+        """
+        UPDATE message_logs m SET schedule_from = u.schedule_from
+        FROM users u
+        WHERE m.user_id = $1 AND u.id = $1 AND m.status = 'retrying' AND m.error_type = 'timeout'
+        """,
+        user_id,
+    )
 
 
 async def _cancel_pending(connection: Connection, user_id: UUID, now: datetime, *, stale_only: bool = False) -> int:
@@ -281,7 +298,9 @@ def _user(row: asyncpg.Record, now: datetime, rules: Rules) -> User:
     due_at = row["pending_at"]
     if due_at is None:
         taken = {row["greeted_year"], *(row["taken_years"] or ())}
-        due_at = next_message_at(profile, row["schedule_from"], now, taken, rules)
+        # A zone that does not exist was written by other means than ours: nobody knows when that is.
+        with suppress(InvalidInputError):
+            due_at = next_message_at(profile, row["schedule_from"], now, taken, rules)
     return User(UUID(bytes=row["id"].bytes), profile, due_at, row["created_at"], row["updated_at"])
 
 

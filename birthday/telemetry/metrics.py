@@ -71,11 +71,18 @@ class Metrics:
             "consumer_restarts_total", "Times that the worker gave a subscription up because it brought nothing."
         )
         self.circuit_breaker_state = self._gauge("circuit_breaker_state", "0 closed, 0.5 half-open, 1 open.")
+        self.paused = self._gauge("paused", "1 while an operator has paused messages of the type.", "message_type")
 
         self.scheduler_last_success_time = self._gauge(
             "scheduler_last_success_time", "Unix time at which a tick last succeeded.", "job"
         )
         self.scheduler_failures = self._counter("scheduler_failures_total", "Ticks that failed.", "job")
+        self.audit_birthdays = self._gauge(
+            "audit_birthdays", "Birthdays due within the last catch-up window, by what the audit found.", "finding"
+        )
+        self.planner_unknown_zones = self._counter(
+            "planner_unknown_zones_total", "Times that the planner met users in a time zone that does not exist."
+        )
         self.collector_errors = self._counter(
             "collector_errors_total", "Times that a dependency could not be asked for its figures.", "collector"
         )

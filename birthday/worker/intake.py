@@ -4,7 +4,8 @@ Before: deliveries, each of which may be a duplicate, a stranger or nonsense. Af
 ``sending`` under a lease; the rest have been acked, rejected or delayed, each with a reason.
 """
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
@@ -15,14 +16,23 @@ import structlog
 
 from birthday.broker import Broker, Consumer, Delivery
 from birthday.clock import Clock
-from birthday.core.message import PENDING, Status
-from birthday.store.messages import Claim, Unclaimed, cancel, claim, read_unclaimed
+from birthday.core.message import PENDING, ErrorType, Status
+from birthday.store.messages import Claim, Unclaimed, cancel, claim, give_up, read_unclaimed, request_sweep
 from birthday.telemetry.metrics import Metrics
 from birthday.worker.patience import outlast
 
 log = structlog.get_logger()
 
 _SOON = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What came of some deliveries: claims, and the rest. ``claimed_at`` is the loop's time before the claim began."""
+
+    claimed: list[tuple[Delivery, Claim]]
+    rest: dict[UUID, Delivery]
+    claimed_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,28 +47,26 @@ class Intake:
     lease: timedelta
     random: Random
 
-    async def claim_batch(self, consumer: Consumer, deliveries: Sequence[Delivery]) -> list[tuple[Delivery, Claim]]:
-        """Claim what may be sent, and dispose of every other delivery.
+    async def claim_batch(self, consumer: Consumer, deliveries: Sequence[Delivery]) -> Batch:
+        """Claim what may be sent. The rest of the batch must be handed to ``dispose_of`` afterwards.
 
         Raises:
             UnavailableError: the queue is gone. Nothing is lost: queue or lease brings all of it back.
         """
         by_id = await self._sort_out(consumer, deliveries)
         if not by_id:
-            return []
-        ids = list(by_id)
-        fresh = [message_id for message_id, delivery in by_id.items() if not delivery.redelivered]
-        now = self.clock.now()
-        claims = await outlast(
-            "claim",
-            lambda: claim(self.pool, ids, fresh, now, now - self.catch_up, self.lease),
-            self.clock,
-            self.random,
-        )
-        claimed = [(by_id.pop(one.id), one) for one in claims]
-        if by_id:
-            await self._dispose(consumer, by_id, now)
-        return claimed
+            return Batch([], {}, 0)
+        by_hand = [message_id for message_id, delivery in by_id.items() if delivery.by_hand]
+        claimed_at = 0.0
+
+        async def try_to_claim() -> list[Claim]:
+            nonlocal claimed_at
+            claimed_at = asyncio.get_running_loop().time()
+            now = self.clock.now()
+            return await claim(self.pool, list(by_id), by_hand, now, now - self.catch_up, self.lease)
+
+        claims = await outlast("claim", try_to_claim, self.clock, self.random)
+        return Batch([(by_id.pop(one.id), one) for one in claims], by_id, claimed_at)
 
     async def _sort_out(self, consumer: Consumer, deliveries: Sequence[Delivery]) -> dict[UUID, Delivery]:
         """Return one delivery for each message id; reject what is no message, ack a second copy in the same batch."""
@@ -79,43 +87,61 @@ class Intake:
         self.metrics.messages_processed.inc(len(malformed) + len(copies))
         return by_id
 
-    async def _dispose(self, consumer: Consumer, by_id: dict[UUID, Delivery], now: datetime) -> None:
-        unclaimed = await outlast("claim", lambda: read_unclaimed(self.pool, list(by_id)), self.clock, self.random)
+    async def dispose_of(self, consumer: Consumer, rest: Mapping[UUID, Delivery]) -> None:
+        """Ack, reject or delay what was not claimed, each for its reason.
+
+        Raises:
+            UnavailableError: the queue is gone, and brings back what has not been disposed of.
+        """
+        if not rest:
+            return
+        now = self.clock.now()
+        unclaimed = await outlast("claim", lambda: read_unclaimed(self.pool, list(rest)), self.clock, self.random)
         states = {state.id: state for state in unclaimed}
-        stale = [one.id for one in states.values() if not one.current and one.status in PENDING]
-        cancelled = await outlast("cancel", lambda: cancel(self.pool, stale, now), self.clock, self.random)
-        self.metrics.messages_cancelled.inc(len(cancelled))
-        for message_id in cancelled:
-            log.info("message.cancelled", message_id=str(message_id), reason="the user is gone or has moved")
+        ended = await self._end_what_is_over(unclaimed, now)
         finished, rejected = [], []
-        for message_id, delivery in by_id.items():
+        for message_id, delivery in rest.items():
             state = states.get(message_id)
-            delay = None if message_id in cancelled else self._delay(state, now)
+            status = ended.get(message_id) or (state.status if state else None)
+            delay = self._delay(state, now) if state and message_id not in ended else None
             if delay is not None:
                 await self.broker.publish([message_id], delay)
                 await consumer.ack([delivery])
-            elif state is None or state.status is Status.FAILED:
+            elif status is None or status is Status.FAILED:
                 rejected.append(delivery)
-                log.warning(
-                    "message.unknown" if state is None else "message.redelivered_after_failure",
-                    message_id=str(message_id),
-                    action="dead-lettered to the dlq",
-                )
+                event = "message.unknown" if status is None else "message.failed_already"
+                log.warning(event, message_id=str(message_id), action="dead-lettered to the dlq")
             else:
                 finished.append(delivery)
-                log.debug("message.skipped", message_id=str(message_id), status=state.status.value)
+                log.debug("message.skipped", message_id=str(message_id), status=status.value)
         await consumer.ack(finished)
         await consumer.reject(rejected)
         self.metrics.messages_processed.inc(len(finished) + len(rejected))
 
-    def _delay(self, state: Unclaimed | None, now: datetime) -> timedelta | None:
+    async def _end_what_is_over(self, unclaimed: Sequence[Unclaimed], now: datetime) -> dict[UUID, Status]:
+        """Cancel what is stale, fail what a dead worker held and nobody may send; return what became of which."""
+        stale = [one.id for one in unclaimed if not one.current and one.status in PENDING]
+        held = [one.id for one in unclaimed if one.status is Status.SENDING and not one.lease]
+        late = now - self.catch_up
+        cancelled = await outlast("cancel", lambda: cancel(self.pool, stale, now), self.clock, self.random)
+        failed = await outlast("give up", lambda: give_up(self.pool, held, now, late), self.clock, self.random)
+        if cancelled:
+            # One that moved while it was being sent and given back has no other message yet.
+            await outlast("cancel", lambda: request_sweep(self.pool), self.clock, self.random)
+        self.metrics.messages_cancelled.inc(len(cancelled))
+        self.metrics.messages_failed.labels(ErrorType.PERMANENT_FAILURE.value).inc(len(failed))
+        for message_id in cancelled:
+            log.info("message.cancelled", message_id=str(message_id), reason="the user is gone or has moved")
+        for message_id in failed:
+            log.error("message.failed", message_id=str(message_id), error_type=ErrorType.PERMANENT_FAILURE.value)
+        return dict.fromkeys(cancelled, Status.CANCELLED) | dict.fromkeys(failed, Status.FAILED)
+
+    def _delay(self, state: Unclaimed, now: datetime) -> timedelta | None:
         """Return how much later to look at a message again, or None if this delivery has nothing more to bring."""
-        if state is None or not (state.status in PENDING or state.status is Status.SENDING):
-            return None
         if state.status is Status.SENDING:
             return max(state.lease, _SOON)
-        if state.due_since <= now - self.catch_up:
-            # The janitor expires it.
+        if state.status not in PENDING or state.due_since <= now - self.catch_up:
+            # The janitor expires what is too late.
             return None
         if state.status is Status.SCHEDULED and state.ready_at > now:
             # The dispatcher publishes it when it is due.

@@ -49,20 +49,28 @@ def decide(done: Done, retry: RetryPolicy, random: Random) -> Settlement:
     claim, at = done.job.claim, done.done_at
     match done.outcome:
         case None:
-            return Settlement(claim.id, claim.attempt, Status.RETRYING, at, sent_at=None, next_attempt_at=at)
+            return Settlement(claim.id, claim.lease_until, Status.RETRYING, at, sent_at=None, next_attempt_at=at)
         case Delivered():
-            return Settlement(claim.id, claim.attempt, Status.DELIVERED, at, done.sent_at)
+            return Settlement(claim.id, claim.lease_until, Status.DELIVERED, at, done.sent_at)
         case Permanent(error_type, reason):
             return Settlement(
-                claim.id, claim.attempt, Status.FAILED, at, done.sent_at, error_type=error_type, error_detail=reason
+                claim.id, claim.lease_until, Status.FAILED, at, done.sent_at, error_type=error_type, error_detail=reason
             )
         case Temporary(error_type, reason, retry_after):
             if retry.exhausted(claim.attempt):
                 reason = f"{reason}; given up after attempt {claim.attempt}"
                 return Settlement(
-                    claim.id, claim.attempt, Status.FAILED, at, done.sent_at, error_type=error_type, error_detail=reason
+                    claim.id,
+                    claim.lease_until,
+                    Status.FAILED,
+                    at,
+                    done.sent_at,
+                    error_type=error_type,
+                    error_detail=reason,
                 )
             next_at = at + max(retry.delay(claim.attempt, retry_after, random), timedelta())
-            return Settlement(claim.id, claim.attempt, Status.RETRYING, at, done.sent_at, next_at, error_type, reason)
+            return Settlement(
+                claim.id, claim.lease_until, Status.RETRYING, at, done.sent_at, next_at, error_type, reason
+            )
         case _:
             assert_never(done.outcome)

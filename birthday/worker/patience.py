@@ -5,19 +5,17 @@ from datetime import timedelta
 from random import Random
 from typing import Final, TypeVar
 
-import asyncpg
 import structlog
 
 from birthday.clock import Clock
 from birthday.core.retry import RetryPolicy
+from birthday.store.connection import DATABASE_ERRORS
 
 log = structlog.get_logger()
 
 _Result = TypeVar("_Result")
 
 RECONNECT: Final = RetryPolicy(2**31, base_delay=timedelta(milliseconds=200), max_delay=timedelta(seconds=5))
-DATABASE_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
-"""What asyncpg raises when the database is gone, restarting, overloaded or has aborted a deadlock."""
 
 
 async def outlast(what: str, statement: Callable[[], Awaitable[_Result]], clock: Clock, random: Random) -> _Result:

@@ -11,7 +11,6 @@ stored, and only the ack is lost, which the next claim makes up for.
 
 import asyncio
 from collections.abc import Coroutine
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
@@ -19,12 +18,13 @@ from typing import Any, TypeVar
 
 import structlog
 
-from birthday.broker import Broker, Consumer, Delivery
+from birthday.broker import Broker, Consumer
 from birthday.channel.breaker import CircuitState
 from birthday.clock import Clock
+from birthday.core.message import BIRTHDAY
 from birthday.errors import UnavailableError
-from birthday.store.messages import Claim
-from birthday.worker.intake import Intake
+from birthday.pauses import Pauses
+from birthday.worker.intake import Batch, Intake
 from birthday.worker.letters import Done, Job, Received
 from birthday.worker.patience import RECONNECT
 from birthday.worker.sender import Sender
@@ -35,6 +35,8 @@ log = structlog.get_logger()
 _Result = TypeVar("_Result")
 
 BATCH = 200
+STORING = timedelta(seconds=10)
+"""What is kept of a lease for storing the outcome."""
 GATHER_SECONDS = 0.005
 
 
@@ -58,7 +60,7 @@ class Limits:
     @property
     def lease(self) -> timedelta:
         """How long a claim holds: the longest wait for a lane (three rounds of sends), one send, and to store it."""
-        return 4 * self.send_timeout + timedelta(seconds=10)
+        return 4 * self.send_timeout + STORING
 
 
 class Pipeline:
@@ -71,6 +73,7 @@ class Pipeline:
         sender: Sender,
         settler: Settler,
         limits: Limits,
+        pauses: Pauses,
         clock: Clock,
         random: Random,
     ) -> None:
@@ -81,6 +84,7 @@ class Pipeline:
         self._sender = sender
         self._settler = settler
         self._limits = limits
+        self._pauses = pauses
         self._clock = clock
         self._random = random
         self._jobs: asyncio.Queue[Job] = asyncio.Queue()
@@ -104,6 +108,10 @@ class Pipeline:
         self._interrupted.set()
 
     @property
+    def _paused(self) -> bool:
+        return self._pauses.is_paused(BIRTHDAY)
+
+    @property
     def waiting_seconds(self) -> float:
         """How long the worker, with nothing to stop it, has been waiting for the next delivery."""
         return 0.0 if self._waiting_since is None else asyncio.get_running_loop().time() - self._waiting_since
@@ -113,23 +121,29 @@ class Pipeline:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._send_jobs()) for _ in range(self._limits.concurrency)]
             tasks.append(group.create_task(self._settle_outcomes()))
+            tasks.append(group.create_task(self._interrupt_when_paused()))
             await self._consume_until_stopped()
             await self._idle.wait()
             for task in tasks:
                 task.cancel()
 
     async def _consume_until_stopped(self) -> None:
-        """Hold a subscription, and get another one whenever it breaks."""
+        """Hold a subscription, and get another one whenever it breaks; during a pause, hold none."""
         failures = 0
         while not self._stopping.is_set():
             self._interrupted.clear()
+            await self._unless_interrupted(self._pauses.wait_until(BIRTHDAY, paused=False))
+            # What is in flight is settled before anything else is claimed: its own lease may have run out meanwhile.
+            await self._unless_interrupted(self._idle.wait())
+            if self._stopping.is_set():
+                break
             try:
                 async with self._broker.consume(self._limits.prefetch) as consumer:
                     log.info("worker.consuming", prefetch=self._limits.prefetch)
                     self.receiving = True
                     failures = 0
                     await self._take(consumer)
-                    if self._stopping.is_set():
+                    if self._stopping.is_set() or self._paused:
                         await self._idle.wait()
             except UnavailableError as error:
                 log.warning("worker.consumer_lost", error=str(error))
@@ -139,6 +153,12 @@ class Pipeline:
             await self._unless_interrupted(
                 self._clock.sleep(RECONNECT.delay(failures, None, self._random).total_seconds())
             )
+
+    async def _interrupt_when_paused(self) -> None:
+        while True:
+            await self._pauses.wait_until(BIRTHDAY, paused=True)
+            self._interrupted.set()
+            await self._pauses.wait_until(BIRTHDAY, paused=False)
 
     async def _take(self, consumer: Consumer) -> None:
         """Claim ahead until interrupted: as much as the lanes take up soon, and nothing while the circuit is open."""
@@ -157,16 +177,18 @@ class Pipeline:
             finally:
                 self._waiting_since = None
             if deliveries and not self._interrupted.is_set():
-                self._accept(consumer, await self._intake.claim_batch(consumer, deliveries))
+                batch = await self._intake.claim_batch(consumer, deliveries)
+                self._accept(consumer, batch)
+                await self._intake.dispose_of(consumer, batch.rest)
 
-    def _accept(self, consumer: Consumer, claimed: list[tuple[Delivery, Claim]]) -> None:
-        if not claimed:
+    def _accept(self, consumer: Consumer, batch: Batch) -> None:
+        if not batch.claimed:
             return
-        left = self._limits.lease - self._limits.send_timeout
-        send_by = asyncio.get_running_loop().time() + left.total_seconds()
-        for delivery, claim in claimed:
+        left = self._limits.lease - self._limits.send_timeout - STORING
+        send_by = batch.claimed_at + left.total_seconds()
+        for delivery, claim in batch.claimed:
             self._jobs.put_nowait(Job(Received(consumer, delivery), claim, send_by))
-        self._in_flight += len(claimed)
+        self._in_flight += len(batch.claimed)
         self._idle.clear()
         if self._jobs.qsize() > self._limits.concurrency:
             self._room.clear()
@@ -177,7 +199,7 @@ class Pipeline:
             job = await self._jobs.get()
             if self._jobs.qsize() <= self._limits.concurrency:
                 self._room.set()
-            unsent = self._stopping.is_set()
+            unsent = self._stopping.is_set() or self._paused
             self._outcomes.put_nowait(self._sender.give_back(job) if unsent else await self._sender.send(job))
 
     async def _settle_outcomes(self) -> None:
@@ -204,5 +226,4 @@ class Pipeline:
         finally:
             for pending in (task, interruption):
                 pending.cancel()
-            with suppress(asyncio.CancelledError):
-                await asyncio.gather(task, interruption, return_exceptions=True)
+            await asyncio.gather(task, interruption, return_exceptions=True)

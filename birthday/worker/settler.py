@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
@@ -18,7 +18,7 @@ from birthday.core.retry import RetryPolicy
 from birthday.errors import UnavailableError
 from birthday.store.messages import Settlement, settle
 from birthday.telemetry.metrics import Metrics
-from birthday.worker.letters import Done, decide
+from birthday.worker.letters import Done, Received, decide
 from birthday.worker.patience import outlast
 
 log = structlog.get_logger()
@@ -44,22 +44,26 @@ class Settler:
         pairs = [(done, decide(done, self.retry, self.random)) for done in batch]
         settlements = [settlement for _, settlement in pairs]
         stored = {
-            one.id: one
+            (one.id, one.lease_until): one
             for one in await outlast("settle", lambda: settle(self.pool, settlements), self.clock, self.random)
         }
         for done, settlement in pairs:
-            settled = stored.get(settlement.id)
+            settled = stored.get((settlement.id, settlement.lease_until))
             if settled is None:
-                log.warning("message.taken_over", message_id=str(settlement.id), attempt=settlement.attempt)
+                log.warning("message.taken_over", message_id=str(settlement.id), attempt=done.job.claim.attempt)
             else:
                 self._report(done, settlement, first_sent=settled.first_sent)
-        return await self._tell_queue(pairs, stored.keys())
+        ours = [pair for pair in pairs if (pair[1].id, pair[1].lease_until) in stored]
+        for done, _ in pairs:
+            if (done.job.claim.id, done.job.claim.lease_until) not in stored:
+                await _tell(done.job.received.consumer.ack([done.job.received.delivery]))
+        return await self._tell_queue(ours)
 
     def _report(self, done: Done, settlement: Settlement, *, first_sent: bool) -> None:
         metrics, scheduled_at = self.metrics, done.job.claim.scheduled_at
         if first_sent:
             metrics.messages_sent.labels(f"{done.sent_at.hour:02}").inc()
-        fields = {"message_id": str(settlement.id), "attempt": settlement.attempt}
+        fields = {"message_id": str(settlement.id), "attempt": done.job.claim.attempt}
         error_type = settlement.error_type.value if settlement.error_type else None
         if settlement.status is Status.DELIVERED:
             lateness = settlement.settled_at - scheduled_at
@@ -79,25 +83,19 @@ class Settler:
             metrics.message_retries.labels(error_type).inc()
             log.warning("message.retrying", **fields, error_type=error_type, reason=settlement.error_detail)
 
-    async def _tell_queue(self, pairs: Sequence[tuple[Done, Settlement]], stored: Collection[UUID]) -> bool:
+    async def _tell_queue(self, pairs: Sequence[tuple[Done, Settlement]]) -> bool:
         """Publish what is to be tried again, then ack it and what is done, and reject what has failed."""
-        acks: defaultdict[Consumer, list[Delivery]] = defaultdict(list)
-        rejects: defaultdict[Consumer, list[Delivery]] = defaultdict(list)
-        unpublished = await self._publish_again([one for _, one in pairs if one.id in stored])
-        for done, settlement in pairs:
-            received = done.job.received
-            if settlement.id in stored and settlement.status is Status.FAILED:
-                rejects[received.consumer].append(received.delivery)
-            elif settlement.id not in unpublished:
-                acks[received.consumer].append(received.delivery)
-        try:
-            for consumer, deliveries in acks.items():
-                await consumer.ack(deliveries)
-            for consumer, deliveries in rejects.items():
-                await consumer.reject(deliveries)
-        except UnavailableError as error:
-            # Whoever receives from this consumer notices too. What is not acked comes again and is found settled.
-            log.warning("worker.ack_lost", error=str(error))
+        unpublished = await self._publish_again([settlement for _, settlement in pairs])
+        failed = [done.job.received for done, settlement in pairs if settlement.status is Status.FAILED]
+        finished = [
+            done.job.received
+            for done, settlement in pairs
+            if settlement.status is not Status.FAILED and settlement.id not in unpublished
+        ]
+        for consumer, deliveries in _by_consumer(finished).items():
+            await _tell(consumer.ack(deliveries))
+        for consumer, deliveries in _by_consumer(failed).items():
+            await _tell(consumer.reject(deliveries))
         return not unpublished
 
     async def _publish_again(self, settlements: Sequence[Settlement]) -> set[UUID]:
@@ -114,3 +112,18 @@ class Settler:
             log.warning("worker.retry_unpublished", message_id=str(settlement.id), error=str(error))
             return False
         return True
+
+
+def _by_consumer(some: Sequence[Received]) -> dict[Consumer, list[Delivery]]:
+    deliveries: defaultdict[Consumer, list[Delivery]] = defaultdict(list)
+    for received in some:
+        deliveries[received.consumer].append(received.delivery)
+    return deliveries
+
+
+async def _tell(telling: Awaitable[None]) -> None:
+    """Tell one consumer. If its connection is gone, the queue gives what it held to another, who finds it settled."""
+    try:
+        await telling
+    except UnavailableError as error:
+        log.warning("worker.ack_lost", error=str(error))

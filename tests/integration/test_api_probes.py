@@ -57,7 +57,7 @@ async def test_health_is_the_sum_of_the_dependencies(
             api.get("/health"), api.get("/health/detailed"), api.get("/ready")
         )
         assert (brief.status, brief.json["status"]) == (status, health)
-        assert set(brief.json) == {"status", "version", "roles", "checks"}
+        assert set(brief.json) == {"status", "version", "roles", "paused", "checks"}
         assert set(brief.json["checks"]) == {*checks, "channel"}
         assert brief.json["roles"] == ["api", "scheduler", "worker"]
         assert (detailed.status, detailed.json["status"]) == (status, health)

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from birthday.broker import Broker, Consumer, Delivery, QueueStats
+from birthday.broker import Broker, Consumer, DeadLetter, Delivery, QueueStats
 from birthday.broker.postgres import PostgresBroker
 from birthday.broker.rabbitmq import EXCHANGE, QUEUE, RabbitMQBroker
 from birthday.config import mask_url
@@ -145,6 +145,34 @@ async def receive(consumer: Consumer, number: int) -> list[Delivery]:
         while len(received) < number:
             received += await consumer.receive(number - len(received), 0)
     return received
+
+
+async def bury(queue: Queue, *bodies: str) -> None:
+    """Let so many payloads become dead letters."""
+    broker = await queue.connect()
+    dead = (await broker.stats()).dead + len(bodies)
+    for body in bodies:
+        await queue.insert(body)
+    async with broker.consume(prefetch=len(bodies)) as consumer:
+        await consumer.reject(await receive(consumer, len(bodies)))
+        await stats_become(broker, QueueStats(ready=0, unacked=0, delayed=0, dead=dead, consumers=1))
+
+
+async def bury_ids(broker: Broker, ids: Sequence[UUID]) -> None:
+    """Let messages become dead letters."""
+    await broker.publish(ids)
+    async with broker.consume(prefetch=len(ids)) as consumer:
+        await consumer.reject(await receive(consumer, len(ids)))
+        await stats_become(broker, QueueStats(ready=0, unacked=0, delayed=0, dead=len(ids), consumers=1))
+
+
+async def look_at_all(broker: Broker) -> list[DeadLetter]:
+    """Walk through all dead letters and drop none."""
+    found: list[DeadLetter] = []
+    async with asyncio.timeout(SECONDS), broker.dead_letters() as walk:
+        while letters := await walk.take():
+            found += letters
+    return found
 
 
 async def stats_become(broker: Broker, expected: QueueStats) -> None:
@@ -492,6 +520,133 @@ class TestSettling:
         assert told.value.resource == "queue"
 
 
+class TestDeadLetters:
+    """``Broker.dead_letters``."""
+
+    async def test_an_empty_queue(self, broker: Broker) -> None:
+        """Where nothing is dead, a walk is over at once."""
+        assert await look_at_all(broker) == []
+
+    async def test_a_look_shows_everything(self, queue: Queue, broker: Broker) -> None:
+        """A dead letter is shown with its id, its payload as it came, why and when it died; garbage has no id."""
+        [message_id] = new_ids(1)
+        bodies = [f' {{ "messageId": "{message_id}" }}', "", "birthday", '{"messageId":7}', "\u00e9" * 100_000]
+        began = datetime.now(UTC) - timedelta(seconds=2)
+        await bury(queue, *bodies)
+        letters = {letter.body.decode(): letter for letter in await look_at_all(broker)}
+        assert letters.keys() == set(bodies)
+        assert {body: letter.message_id for body, letter in letters.items() if letter.message_id} == {
+            bodies[0]: message_id
+        }
+        for letter in letters.values():
+            assert letter.reason == "rejected"
+            assert letter.died_at is not None
+            assert began < letter.died_at < datetime.now(UTC) + timedelta(seconds=2)
+
+    async def test_looking_changes_nothing(self, queue: Queue, broker: Broker) -> None:
+        """After a look everything is there at once as before, for another look of another process too."""
+        ids = new_ids(3)
+        await bury_ids(broker, ids)
+        for _ in range(3):
+            assert sorted(letter.message_id or UUID(int=0) for letter in await look_at_all(broker)) == sorted(ids)
+            assert (await broker.stats()).dead == 3
+        assert len(await look_at_all(await queue.connect())) == 3
+
+    async def test_dropped_ones_are_gone_and_no_others(self, broker: Broker) -> None:
+        """Of more than come at a time, every third is dropped: exactly the others are there for the next walk."""
+        ids = new_ids(1500)
+        await bury_ids(broker, ids)
+        dropped: set[UUID | None] = set()
+        batches = 0
+        async with asyncio.timeout(SECONDS), broker.dead_letters() as walk:
+            while letters := await walk.take():
+                batches += 1
+                await walk.drop(letters[::3])
+                dropped |= {letter.message_id for letter in letters[::3]}
+        assert batches > 1
+        left = [letter.message_id for letter in await look_at_all(broker)]
+        assert sorted([*left, *dropped], key=str) == sorted(ids, key=str)
+        await stats_become(broker, QueueStats(ready=0, unacked=0, delayed=0, dead=len(left), consumers=0))
+
+    async def test_everything_dropped(self, broker: Broker) -> None:
+        """All of many dead letters can be dropped in one walk."""
+        await bury_ids(broker, new_ids(700))
+        async with asyncio.timeout(SECONDS), broker.dead_letters() as walk:
+            while letters := await walk.take():
+                await walk.drop(letters)
+        assert await look_at_all(broker) == []
+        await stats_become(broker, EMPTY)
+
+    async def test_a_walk_that_ends_early_drops_what_it_said(self, broker: Broker) -> None:
+        """Leaving after the first batch keeps what was not reached, and what was dropped stays dropped."""
+        ids = new_ids(1200)
+        await bury_ids(broker, ids)
+        async with broker.dead_letters() as walk:
+            first = await walk.take()
+            await walk.drop(first[:100])
+        left = {letter.message_id for letter in await look_at_all(broker)}
+        assert left == set(ids) - {letter.message_id for letter in first[:100]}
+
+    async def test_an_error_keeps_the_rest(self, broker: Broker) -> None:
+        """An error that ends a walk passes through unchanged, and nothing is lost that was not dropped."""
+        ids = new_ids(10)
+        await bury_ids(broker, ids)
+
+        async def fail() -> None:
+            async with broker.dead_letters() as walk:
+                await walk.take()
+                raise OSError("of our own")
+
+        with pytest.raises(OSError, match="of our own"):
+            await fail()
+        await stats_become(broker, QueueStats(ready=0, unacked=0, delayed=0, dead=10, consumers=0))
+        assert len(await look_at_all(broker)) == 10
+
+    async def test_a_process_that_dies_on_the_way_loses_none(self, queue: Queue, broker: Broker) -> None:
+        """Dead letters that a walk had in its hands are there again when its process dies, and it is told."""
+        ids = new_ids(10)
+        await bury_ids(broker, ids)
+        dying = await queue.connect()
+
+        async def die() -> None:
+            async with dying.dead_letters() as walk:
+                letters = await walk.take()
+                await queue.crash(dying)
+                await walk.drop(letters)
+
+        with pytest.raises(UnavailableError):
+            await die()
+        await stats_become(broker, QueueStats(ready=0, unacked=0, delayed=0, dead=10, consumers=0))
+        assert {letter.message_id for letter in await look_at_all(broker)} == set(ids)
+
+    async def test_two_walks_at_once(self, queue: Queue, broker: Broker) -> None:
+        """Two processes that drop everything at the same time end, and leave nothing."""
+        await bury_ids(broker, new_ids(900))
+
+        async def drop_all(one: Broker) -> None:
+            async with one.dead_letters() as walk:
+                while letters := await walk.take():
+                    await walk.drop(letters)
+
+        async with asyncio.timeout(SECONDS):
+            await asyncio.gather(drop_all(broker), drop_all(await queue.connect()))
+        assert await look_at_all(broker) == []
+
+    async def test_the_living_are_left_alone(self, broker: Broker) -> None:
+        """A walk neither shows nor touches what is ready, delayed or with a consumer."""
+        await bury_ids(broker, new_ids(1))
+        await broker.publish(new_ids(3))
+        await broker.publish(new_ids(1), timedelta(minutes=10))
+        async with broker.consume(prefetch=1) as consumer:
+            held = await receive(consumer, 1)
+            async with broker.dead_letters() as walk:
+                letters = await walk.take()
+                await walk.drop(letters)
+            assert len(letters) == 1
+            await stats_become(broker, QueueStats(ready=2, unacked=1, delayed=1, dead=0, consumers=1))
+            await consumer.ack(held)
+
+
 class TestStatsAndEnds:
     """``Broker.stats``, ``Broker.check`` and ``Broker.close``, and a server that cannot be reached."""
 
@@ -524,6 +679,7 @@ class TestStatsAndEnds:
                 broker.stats,
                 partial(broker.publish, new_ids(1)),
                 partial(_subscribe, broker),
+                partial(look_at_all, broker),
             ):
                 with pytest.raises(UnavailableError, match=where) as error:
                     await attempt()

@@ -118,6 +118,44 @@ async def test_users_written_by_other_means_are_found_within_the_hour(product: P
     assert await scheduled(product.pool) == ["2027-03-02T09:00:00Z"]
 
 
+async def test_a_user_in_a_zone_that_does_not_exist_keeps_nobody_else_from_being_planned(product: Product) -> None:
+    """Such a row came by other means than ours: it is counted and logged, and the neighbour is planned."""
+    await product.create(date(1990, 3, 2), "Europe/Berlin")
+    await product.create(date(1990, 3, 2), "UTC")
+    await product.pool.execute("UPDATE users SET timezone = 'Mars/Base' WHERE timezone = 'Europe/Berlin'")
+    product.clock.advance(parse("2027-03-02T08:30:00Z") - product.clock.now())
+    assert await product.planner.plan_once(product.clock.now()) == 1
+    assert metric(product.metrics, "planner_unknown_zones_total") > 0
+
+
+async def test_a_clock_that_once_ran_ahead_does_not_stop_planning(product: Product) -> None:
+    """One tick thirty days ahead, then the right time again: who comes afterwards is planned all the same."""
+    await product.planner.plan_once(product.clock.now() + timedelta(days=30))
+    await product.create(date(1990, 3, 15))
+    product.clock.advance(parse("2027-03-15T08:30:00Z") - product.clock.now())
+    assert await product.planner.plan_once(product.clock.now()) == 1
+
+
+async def test_retention_at_the_moment_of_a_move_leaves_one_message_a_year(product: Product) -> None:
+    """Retention removes the row that took the year while a planner is under way: the year stays taken."""
+    product.clock.advance(parse("2027-03-02T08:30:00Z") - product.clock.now())
+    user_id = await product.create(date(1990, 3, 2))
+    await product.pool.execute("UPDATE message_logs SET status = 'delivered'")
+    product.clock.advance(timedelta(days=100))
+    moved = product.clock.now() + timedelta(minutes=30)
+    await product.pool.execute(
+        "UPDATE users SET date_of_birth = $2, schedule_from = $3 WHERE id = $1",
+        user_id,
+        moved.date().replace(year=1990),
+        product.clock.now(),
+    )
+    await asyncio.gather(
+        *(product.planner.plan_once(product.clock.now() + timedelta(hours=hour)) for hour in range(0, 24, 4)),
+        product.janitor.retire_once(product.clock.now()),
+    )
+    assert await scheduled(product.pool) == []
+
+
 async def test_deleting_old_messages_by_hand_does_not_allow_a_second_greeting_in_a_year(product: Product) -> None:
     """Invariant 1 survives retention: the year stays taken although no row says so any more."""
     product.clock.advance(parse("2027-03-02T08:30:00Z") - product.clock.now())

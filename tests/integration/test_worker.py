@@ -1,15 +1,18 @@
 """The worker on a real database and both brokers, with a channel and a clock in the hands of the test."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from datetime import date, timedelta
 from uuid import UUID, uuid4
 
+import aiormq
 import asyncpg
 import pytest
 
 from birthday.broker import Broker
 from birthday.broker.postgres import PostgresBroker
+from birthday.broker.protocol import encode_payload
 from birthday.broker.rabbitmq import RabbitMQBroker
 from birthday.channel import Delivered, Letter, Outcome, Permanent, Temporary
 from birthday.core.message import ErrorType
@@ -32,6 +35,29 @@ async def product(request: pytest.FixtureRequest, pool: asyncpg.Pool) -> AsyncIt
         broker = RabbitMQBroker(request.getfixturevalue("rabbitmq_url"))
     yield Product(pool, broker, ManualClock(parse("2027-03-01T09:00:00Z")), Metrics())
     await broker.close()
+
+
+PublishByHand = Callable[[UUID], Awaitable[None]]
+
+
+@pytest.fixture
+def publish_by_hand(request: pytest.FixtureRequest, product: Product) -> PublishByHand:
+    """Publish a bare payload, as an operator does: with no properties, or as a row with nothing but a body."""
+
+    async def publish(message_id: UUID) -> None:
+        if isinstance(product.broker, PostgresBroker):
+            await product.pool.execute(
+                "INSERT INTO queue_messages (body) VALUES ($1)", encode_payload(message_id).decode()
+            )
+            return
+        connection = await aiormq.connect(request.getfixturevalue("rabbitmq_url"))
+        channel = await connection.channel()
+        await channel.basic_publish(
+            encode_payload(message_id), exchange="birthday_exchange", routing_key="birthday_messages"
+        )
+        await connection.close()
+
+    return publish
 
 
 async def queue_birthdays(product: Product, count: int) -> list[UUID]:
@@ -107,12 +133,7 @@ async def test_the_message_of_a_deleted_user_is_cancelled_and_not_sent(product: 
 async def test_a_moved_birthday_is_not_greeted_on_the_old_date(product: Product) -> None:
     """The queued message is cancelled, and the one for the new date waits for its time."""
     await queue_birthdays(product, 1)
-    user_id = await product.pool.fetchval("SELECT id FROM users")
-    product.clock.advance(timedelta(seconds=1))
-    async with product.pool.acquire() as connection, connection.transaction():
-        old = await lock_profile(connection, user_id)
-        moved = type(old)(old.first_name, old.last_name, old.email, date(1990, 3, 2), old.zone)
-        await replace_profile(connection, user_id, old, moved, product.clock.now(), product.planning)
+    await move_birthday(product, date(1990, 3, 2))
     channel = RecordingChannel(product.clock)
     async with product.working(channel):
         await product.wait_for_statuses({"cancelled": 1, "scheduled": 1})
@@ -186,7 +207,9 @@ async def test_a_refused_message_is_dead_lettered_at_once(product: Product) -> N
     assert tuple(row) == (1, "validation_error", "refused")
 
 
-async def test_a_failed_message_that_an_operator_publishes_again_is_delivered(product: Product) -> None:
+async def test_a_failed_message_that_an_operator_publishes_again_is_delivered(
+    product: Product, publish_by_hand: PublishByHand
+) -> None:
     """The data were mended: the same id goes out, and the message is delivered."""
     [message_id] = await queue_birthdays(product, 1)
     channel = RecordingChannel(product.clock, lambda _letter: REFUSED)
@@ -194,9 +217,51 @@ async def test_a_failed_message_that_an_operator_publishes_again_is_delivered(pr
         await product.wait_for_statuses({"failed": 1})
         channel.answer = lambda _letter: Delivered()
         product.clock.advance(timedelta(days=7))
-        await product.broker.publish([message_id])
+        await publish_by_hand(message_id)
         await product.wait_for_statuses({"delivered": 1})
     assert [sent.letter.message_id for sent in channel.sent] == [message_id] * 2
+
+
+async def test_a_copy_of_our_own_does_not_bring_a_failed_message_back(product: Product) -> None:
+    """The janitor had published it twice: it is refused once, sent once, and dead-lettered."""
+    [message_id] = await queue_birthdays(product, 1)
+    await product.broker.publish([message_id])
+    channel = RecordingChannel(product.clock, lambda _letter: REFUSED)
+    async with product.working(channel):
+        await product.wait_for_statuses({"failed": 1})
+        await product.broker.publish([message_id])
+        await eventually(lambda: nothing_is_ready(product), "all copies have been looked at")
+    assert len(channel.sent) == 1
+
+
+async def test_what_a_dead_worker_held_fails_if_nobody_may_send_it_any_more(product: Product) -> None:
+    """The user was deleted meanwhile: whether the message arrived is not known, and the year stays taken."""
+    await queue_birthdays(product, 1)
+    await product.pool.execute(
+        "UPDATE message_logs SET status = 'sending', attempts = 1, lease_until = clock_timestamp() - interval '1 s'"
+    )
+    user_id = await product.pool.fetchval("SELECT id FROM users")
+    await delete_user(product.pool, user_id, product.clock.now())
+    channel = RecordingChannel(product.clock)
+    async with product.working(channel):
+        await product.wait_for_statuses({"failed": 1})
+        await eventually(lambda: dead_letters(product, 1), "one dead letter")
+    assert channel.sent == []
+
+
+async def test_a_send_that_timed_out_is_finished_under_its_own_key_although_the_birthday_moves(
+    product: Product,
+) -> None:
+    """It may have arrived: another message for the new date could be the second one of the year."""
+    await queue_birthdays(product, 1)
+    answers: Iterator[Outcome] = iter([Temporary(ErrorType.TIMEOUT, "no answer"), Delivered()])
+    channel = RecordingChannel(product.clock, lambda _letter: next(answers))
+    async with product.working(channel):
+        await product.wait_for_statuses({"retrying": 1})
+        await move_birthday(product, date(1990, 3, 2))
+        product.clock.advance(timedelta(seconds=5))
+        await product.wait_for_statuses({"delivered": 1})
+    assert len({sent.letter.message_id for sent in channel.sent}) == 1
 
 
 async def test_an_id_that_does_not_exist_is_dead_lettered_and_the_rest_goes_on(product: Product) -> None:
@@ -260,7 +325,7 @@ async def test_an_outcome_that_comes_after_a_takeover_changes_nothing(product: P
     channel = SlowChannel(product.clock)
     async with product.working(channel):
         await channel.wait_for(1)
-        await product.pool.execute("UPDATE message_logs SET attempts = 2")
+        await product.pool.execute("UPDATE message_logs SET lease_until = lease_until + interval '1 second'")
         holding.set()
         await eventually(lambda: queue_is_empty(product), "the queue is empty")
     assert await product.statuses() == {"sending": 1}
@@ -319,6 +384,16 @@ async def test_a_channel_that_raises_costs_an_attempt_and_not_the_worker(product
         await product.wait_for_statuses({"delivered": 9, "retrying": 1})
     detail = await product.pool.fetchval("SELECT error_detail FROM message_logs WHERE status = 'retrying'")
     assert detail == "unexpected RuntimeError while sending"
+
+
+async def move_birthday(product: Product, born: date) -> None:
+    """Give the one user another date of birth, a second later."""
+    user_id = await product.pool.fetchval("SELECT id FROM users")
+    product.clock.advance(timedelta(seconds=1))
+    async with product.pool.acquire() as connection, connection.transaction():
+        old = await lock_profile(connection, user_id)
+        moved = replace(old, date_of_birth=born)
+        await replace_profile(connection, user_id, old, moved, product.clock.now(), product.planning)
 
 
 async def queue_is_empty(product: Product) -> bool:

@@ -20,6 +20,7 @@ from birthday.api.server import serve
 from birthday.broker import Broker
 from birthday.broker.postgres import PostgresBroker
 from birthday.config import load_settings
+from birthday.pauses import Pauses
 from birthday.store.connection import check_database
 from birthday.telemetry.metrics import Metrics
 from tests.support.clock import ManualClock
@@ -121,7 +122,9 @@ async def running_api(
     used_broker = broker or PostgresBroker(pool)
     used_checks = {DATABASE: lambda: check_database(pool), QUEUE: used_broker.check} if checks is None else checks
     readiness = Readiness(used_checks, channel)
-    context = ApiContext(pool, used_broker, clock, Metrics(), load_settings(**settings), readiness)
+    metrics = Metrics()
+    pauses = Pauses(pool, clock, metrics)
+    context = ApiContext(pool, used_broker, clock, metrics, load_settings(**settings), readiness, pauses)
     async with (
         serve(build(context), "127.0.0.1", 0) as (host, port),
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(30)) as client,

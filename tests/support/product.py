@@ -5,11 +5,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import cached_property
 from random import Random
 from uuid import UUID
 
 import asyncpg
 
+from birthday.audit.auditor import Auditor
 from birthday.broker import Broker
 from birthday.channel import Channel
 from birthday.channel.breaker import CircuitBreaker
@@ -17,6 +19,7 @@ from birthday.core.ident import uuid7
 from birthday.core.occasion import Rules
 from birthday.core.retry import RetryPolicy
 from birthday.core.user import Profile
+from birthday.pauses import Pauses
 from birthday.scheduler.dispatcher import Dispatcher
 from birthday.scheduler.janitor import Janitor
 from birthday.scheduler.planner import Planner
@@ -30,6 +33,7 @@ from tests.support.clock import ManualClock
 
 HORIZON = timedelta(hours=48)
 CATCH_UP = timedelta(hours=48)
+RETENTION = timedelta(days=90)
 PLANNING = Planning(Rules(), HORIZON)
 RETRY = RetryPolicy(3, timedelta(seconds=1), timedelta(seconds=4))
 
@@ -45,6 +49,16 @@ class Product:
     planning: Planning = PLANNING
     catch_up: timedelta = CATCH_UP
 
+    @cached_property
+    def pauses(self) -> Pauses:
+        """What is paused. Nobody watches the database for it, unless a test does."""
+        return Pauses(self.pool, self.clock, self.metrics)
+
+    @property
+    def auditor(self) -> Auditor:
+        """An audit of an installation that keeps messages for 90 days."""
+        return Auditor(self.pool, self.planning, RETENTION)
+
     @property
     def planner(self) -> Planner:
         """A planner."""
@@ -53,12 +67,12 @@ class Product:
     @property
     def dispatcher(self) -> Dispatcher:
         """A dispatcher."""
-        return Dispatcher(self.pool, self.broker, self.metrics, self.catch_up)
+        return Dispatcher(self.pool, self.broker, self.metrics, self.catch_up, self.pauses)
 
     @property
     def janitor(self) -> Janitor:
         """A janitor that keeps messages for 90 days."""
-        return Janitor(self.pool, self.broker, self.metrics, self.catch_up, timedelta(days=90))
+        return Janitor(self.pool, self.broker, self.metrics, self.catch_up, RETENTION, self.pauses, self.auditor)
 
     def pipeline(self, channel: Channel, concurrency: int = 20, threshold: int = 1000) -> Pipeline:
         """Return a worker whose circuit opens after ``threshold`` failures in a row."""
@@ -68,7 +82,7 @@ class Product:
         intake = Intake(self.pool, self.broker, self.clock, self.metrics, self.catch_up, limits.lease, random)
         settler = Settler(self.pool, self.broker, self.clock, self.metrics, RETRY, random)
         sender = Sender(channel, breaker, self.clock, self.metrics)
-        return Pipeline(self.broker, intake, sender, settler, limits, self.clock, random)
+        return Pipeline(self.broker, intake, sender, settler, limits, self.pauses, self.clock, random)
 
     @asynccontextmanager
     async def working(self, channel: Channel, concurrency: int = 20, threshold: int = 1000) -> AsyncIterator[Pipeline]:

@@ -1,0 +1,147 @@
+"""The audit of a range: a day of birthdays at a time, so that its memory does not grow with the range or the users."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import asyncpg
+
+from birthday.core.audit import BROKEN, Finding, Memory, every_zone, judge, occasions_under_way
+from birthday.core.message import Status
+from birthday.core.occasion import ZoneOccasion
+from birthday.core.plan import OVERLAP
+from birthday.store.audit import Population, read_birthdays, read_populations, read_repeats
+from birthday.store.connection import borrow
+from birthday.store.users import Planning
+
+_DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing that the audit found. ``message_id`` and ``status`` are those of the message, if there is one.
+
+    ``repeats`` is set for a duplicate: the message that came first, unless retention has removed it.
+    """
+
+    finding: Finding
+    user_id: UUID
+    year: int
+    due_at: datetime
+    message_id: UUID | None
+    status: Status | None
+    repeats: UUID | None = None
+
+
+Report = Callable[[Item], None]
+
+
+def _ignore(_item: Item) -> None:
+    """Take no notice of single findings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """How often each finding was made, and what a reader should know about these figures."""
+
+    counts: Counter[Finding] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def expected(self) -> int:
+        """How many birthdays were due: every finding but a duplicate is about one of them."""
+        return self.counts.total() - self.counts[Finding.DUPLICATE]
+
+    @property
+    def broken(self) -> bool:
+        """Say whether a birthday was lost, or greeted twice."""
+        return any(self.counts[finding] for finding in BROKEN)
+
+
+@dataclass(frozen=True, slots=True)
+class Auditor:
+    """Audits one installation. ``planning`` and ``retention`` are what its processes run with."""
+
+    pool: asyncpg.Pool
+    planning: Planning
+    retention: timedelta
+
+    async def audit(self, from_at: datetime, to_at: datetime, now: datetime, report: Report = _ignore) -> Audit:
+        """Audit what is due in ``[from_at, to_at)``, up to ``now``; hand each finding to ``report``.
+
+        Each day is read by a statement of its own: nothing is locked, and no snapshot is held for long.
+
+        Raises:
+            UnavailableError: if the database cannot be read to the end.
+        """
+        return await self._audit(from_at, from_at, to_at, now, report)
+
+    async def audit_with_notes(
+        self, from_at: datetime, to_at: datetime, now: datetime, report: Report = _ignore
+    ) -> Audit:
+        """Do the same for a range of any length, and note what the figures cannot tell; this reads all users once.
+
+        Raises:
+            UnavailableError: if the database cannot be read to the end.
+        """
+        async with borrow(self.pool, None) as connection:
+            populations = await read_populations(connection)
+        # Nobody was due before the first of them was known.
+        known_from = min((population.since for population in populations), default=to_at)
+        audit = await self._audit(from_at, max(from_at, known_from), to_at, now, report)
+        audit.notes.extend(_notes(populations, from_at, self._memory(now)))
+        return audit
+
+    def _memory(self, now: datetime) -> Memory:
+        return Memory(now, now - self.retention, self.planning.horizon + OVERLAP)
+
+    async def _audit(
+        self, from_at: datetime, first_at: datetime, to_at: datetime, now: datetime, report: Report
+    ) -> Audit:
+        audit = Audit()
+        memory = self._memory(now)
+
+        def add(item: Item) -> None:
+            audit.counts[item.finding] += 1
+            report(item)
+
+        day = first_at
+        while day < min(to_at, now):
+            next_day = min(day + _DAY, to_at, now)
+            await self._audit_day(day, next_day, memory, add)
+            day = next_day
+        async with borrow(self.pool, None) as connection, connection.transaction(readonly=True):
+            async for one in read_repeats(connection, from_at, to_at, memory.kept_from):
+                add(Item(Finding.DUPLICATE, one.user_id, one.year, one.scheduled_at, one.id, one.status, one.first_id))
+        return audit
+
+    async def _audit_day(self, from_at: datetime, to_at: datetime, memory: Memory, add: Report) -> None:
+        occasions: list[ZoneOccasion] = []
+        for some in occasions_under_way(from_at, to_at, self.planning.rules):
+            occasions += some
+            # Hundreds of zones take many milliseconds: others may run in between.
+            await asyncio.sleep(0)
+        async with borrow(self.pool, None) as connection, connection.transaction(readonly=True):
+            async for one in read_birthdays(connection, occasions, from_at, to_at):
+                finding = judge(one.facts, memory)
+                if finding is not None:
+                    facts = one.facts
+                    add(Item(finding, one.user_id, facts.year, facts.due_at, one.message_id, facts.status))
+
+
+def _notes(populations: Sequence[Population], from_at: datetime, memory: Memory) -> Iterator[str]:
+    if from_at < memory.kept_from + memory.lead:
+        yield (
+            f"retention removes finished messages that were created before {memory.kept_from:%Y-%m-%d %H:%M} UTC, and "
+            "users deleted before then; archived says that there was a message, and not any more what came of it"
+        )
+    known = frozenset(every_zone())
+    for population in populations:
+        if population.live_users and population.zone not in known:
+            yield (
+                f"'{population.zone}' is not a time zone: nobody can say when the birthdays of its "
+                f"{population.live_users} users are due"
+            )

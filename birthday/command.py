@@ -1,0 +1,50 @@
+"""What all commands do alike: read the settings, run to an end, and turn errors into exit statuses, here only.
+
+0 is success, 1 a failure, 2 a wrong setting or a wrong argument, 130 an end by Ctrl-C.
+"""
+
+import sys
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+import uvloop
+
+from birthday.config import Settings, load_settings
+from birthday.errors import BirthdayError, ConfigurationError, InvalidInputError
+from birthday.telemetry.logs import LogFile, configure_logs
+
+_Result = TypeVar("_Result")
+
+
+def command_settings() -> Settings:
+    """Read the settings for a command: it logs what an operator should know to standard error, readable.
+
+    Raises:
+        ConfigurationError: if one is wrong.
+    """
+    settings = load_settings()
+    configure_logs(settings.log_level, settings.log_format, LogFile(None))
+    return settings
+
+
+def run(main_task: Coroutine[Any, Any, _Result]) -> _Result:
+    """Run a command to its end on an event loop of its own. Ctrl-C cancels it, and is raised once it has tidied up."""
+    return uvloop.run(main_task)
+
+
+@contextmanager
+def errors() -> Iterator[None]:
+    """Say what went wrong in a line on standard error, and leave with the status that fits."""
+    try:
+        yield
+    except (ConfigurationError, InvalidInputError) as error:
+        for line in str(error).splitlines():
+            click.echo(f"birthday: {line}", err=True)
+        sys.exit(2)
+    except BirthdayError as error:
+        click.echo(f"birthday: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

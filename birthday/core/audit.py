@@ -1,0 +1,148 @@
+"""The rules of the audit: whose birthday was due when, and what the messages say about it.
+
+It looks at birthdays from the other side than the planner does: from each day of birth forward to the date on which it
+is celebrated, in every zone there is. A mistake in how messages are planned is not repeated here.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from functools import lru_cache
+
+from birthday.core.message import PENDING, Status
+from birthday.core.occasion import LeapDay, Occasion, Rules, ZoneOccasion, birthday_in, occasion_on
+from birthday.core.zone import OFFSETS_IN_USE, fixed_zone_name, load_zone, zone_names
+
+GRACE = timedelta(minutes=10)
+"""How long after its instant a birthday without a message counts as pending: somebody may just be writing it."""
+
+_DAY = timedelta(days=1)
+_LEAP_YEAR = date(2000, 1, 1)
+
+
+class Finding(StrEnum):
+    """What came of a birthday that was due; and, besides, a message that there should not be.
+
+    DELIVERED   the message service accepted the message
+    EXPIRED     it was later than the catch-up window
+    FAILED      it failed for good; an operator can requeue it
+    PENDING     it is on its way
+    CANCELLED   the user was deleted after it was due and before it was sent
+    ARCHIVED    retention has removed the message; the user's greeted_year says that there was one
+    MISSING     there is no message, or one that was cancelled for no reason
+    DUPLICATE   a message that repeats another one of the same user and year
+    """
+
+    DELIVERED = "delivered"
+    EXPIRED = "expired"
+    FAILED = "failed"
+    PENDING = "pending"
+    CANCELLED = "cancelled"
+    ARCHIVED = "archived"
+    MISSING = "missing"
+    DUPLICATE = "duplicate"
+
+
+BROKEN = (Finding.MISSING, Finding.DUPLICATE)
+"""The findings that there must never be: a birthday was lost, or greeted twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Birthday:
+    """One birthday that was due before its user was deleted, if ever, and the message of that year, if there is one.
+
+    All of it is as stored. ``planned_from`` is the message's own ``schedule_from``; ``was_cancelled`` says that all
+    there is was planned from the user as it is, and cancelled.
+    """
+
+    due_at: datetime
+    year: int
+    created_at: datetime
+    schedule_from: datetime
+    deleted_at: datetime | None
+    greeted_year: int
+    status: Status | None
+    planned_from: datetime | None
+    was_cancelled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """How far back the messages tell: at ``now``, those created before ``kept_from`` may have been removed.
+
+    ``lead`` is how long before its instant a message may have been created.
+    """
+
+    now: datetime
+    kept_from: datetime
+    lead: timedelta
+
+
+def judge(birthday: Birthday, memory: Memory) -> Finding | None:
+    """Say what came of a birthday; None if its year was taken before the date of birth or the zone moved."""
+    status = birthday.status
+    if status is not None and birthday.planned_from == birthday.schedule_from:
+        return Finding.PENDING if status in PENDING or status is Status.SENDING else Finding(status)
+    if status is not None and status not in PENDING:
+        return None
+    # What is pending for an earlier date of birth or zone is cancelled by the claim: it answers nothing.
+    removed = _may_be_removed(birthday, memory)
+    if removed and birthday.greeted_year >= birthday.year:
+        return Finding.ARCHIVED
+    if birthday.deleted_at is not None and (birthday.was_cancelled or removed):
+        return Finding.CANCELLED
+    if birthday.deleted_at is not None and birthday.due_at > birthday.deleted_at - GRACE:
+        return None
+    return Finding.PENDING if birthday.due_at > memory.now - GRACE else Finding.MISSING
+
+
+def _may_be_removed(birthday: Birthday, memory: Memory) -> bool:
+    """Say whether the message that took the year may be older than what is kept.
+
+    That of a user who has moved since may be as old as the user; any other was created a little before its instant.
+    """
+    has_moved = birthday.schedule_from > birthday.created_at
+    own = max(birthday.due_at - memory.lead, birthday.schedule_from)
+    return (birthday.created_at if has_moved else own) < memory.kept_from
+
+
+def every_zone() -> list[str]:
+    """Return every zone that a user can have: those of the tz database, and the fixed offsets."""
+    return sorted(zone_names()) + [fixed_zone_name(minutes) for minutes in sorted(OFFSETS_IN_USE)]
+
+
+def occasions_under_way(from_at: datetime, to_at: datetime, rules: Rules) -> Iterator[list[ZoneOccasion]]:
+    """Yield, a zone at a time, everybody's occasions that have begun before ``to_at`` and not ended by ``from_at``.
+
+    Begun means due. So these are all whose greeting may fall in ``[from_at, to_at)``: also of users who came later on
+    that same local date.
+    """
+    # A local date ends up to two and a half days after it began somewhere, and a day later where a date was skipped.
+    days = _celebrated(from_at.date() - 4 * _DAY, to_at.date() + 2 * _DAY, rules.leap_day)
+    for zone in every_zone():
+        occasions = ((tuple(month_days), _occasion(zone, day, rules)) for day, month_days in days.items())
+        yield [
+            ZoneOccasion(zone, month_days, occasion)
+            for month_days, occasion in occasions
+            if occasion.due_at < to_at and occasion.ends_at > from_at
+        ]
+
+
+def _celebrated(first: date, last: date, leap_day: LeapDay) -> dict[date, list[int]]:
+    """Return, for each date from ``first`` to ``last``, which ``month * 100 + day`` of birth are celebrated on it."""
+    days: defaultdict[date, list[int]] = defaultdict(list)
+    for number in range(366):
+        born = _LEAP_YEAR + number * _DAY
+        for year in range(first.year, last.year + 1):
+            day = birthday_in(born, year, leap_day)
+            if first <= day <= last:
+                days[day].append(born.month * 100 + born.day)
+    return days
+
+
+@lru_cache(maxsize=16_384)
+def _occasion(zone: str, day: date, rules: Rules) -> Occasion:
+    """Remember a few days in every zone: those of one day's audit are mostly those of the next one's."""
+    return occasion_on(load_zone(zone), day, rules.send_at)

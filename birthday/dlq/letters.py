@@ -1,0 +1,88 @@
+"""A dead letter and the message that it is a copy of, if it is one."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from uuid import UUID
+
+import asyncpg
+
+from birthday.broker import DeadLetter
+from birthday.core.message import Status
+from birthday.store.connection import borrow
+from birthday.store.failed import FailedFilter, read_messages
+from birthday.store.history import Message
+
+
+class Kind(StrEnum):
+    """What a dead letter is.
+
+    FAILED      a copy of a message that is failed
+    SETTLED     a copy of a message that is not failed any more: it has been requeued, and maybe delivered
+    UNKNOWN     a message id that the database does not have
+    MALFORMED   no message id at all
+    """
+
+    FAILED = "failed"
+    SETTLED = "settled"
+    UNKNOWN = "unknown"
+    MALFORMED = "malformed"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A dead letter, with its message as it was when the letter was seen."""
+
+    letter: DeadLetter
+    message: Message | None
+
+    @property
+    def kind(self) -> Kind:
+        """What it is."""
+        if self.message is not None:
+            return Kind.FAILED if self.message.status is Status.FAILED else Kind.SETTLED
+        return Kind.MALFORMED if self.letter.message_id is None else Kind.UNKNOWN
+
+
+async def look_up(pool: asyncpg.Pool, letters: Sequence[DeadLetter]) -> list[Found]:
+    """Return each letter with its message.
+
+    Raises:
+        UnavailableError: if the database cannot be used.
+    """
+    ids = {letter.message_id for letter in letters if letter.message_id is not None}
+    async with borrow(pool) as connection:
+        messages = await read_messages(connection, list(ids))
+    return [Found(letter, messages.get(letter.message_id) if letter.message_id else None) for letter in letters]
+
+
+def chooser(wanted: FailedFilter, failed: Collection[UUID]) -> Callable[[Found], bool]:
+    """Return whether a dead letter is meant by ``wanted``, which selects the messages ``failed``.
+
+    What is no message has neither an error nor a user. It is meant by its age, by its id, or if there is no condition.
+    """
+
+    def is_chosen(found: Found) -> bool:
+        match found.kind:
+            case Kind.FAILED:
+                return found.letter.message_id in failed
+            case Kind.UNKNOWN | Kind.MALFORMED:
+                return _is_meant(found.letter, wanted)
+            case Kind.SETTLED:
+                return False
+
+    return is_chosen
+
+
+def _is_meant(letter: DeadLetter, wanted: FailedFilter) -> bool:
+    if wanted.error_type is not None or wanted.user_id is not None:
+        return False
+    if wanted.message_id not in {None, letter.message_id}:
+        return False
+    if wanted.failed_from is None and wanted.failed_before is None:
+        return True
+    if letter.died_at is None:
+        return False
+    return (wanted.failed_from is None or letter.died_at >= wanted.failed_from) and (
+        wanted.failed_before is None or letter.died_at < wanted.failed_before
+    )

@@ -1,0 +1,193 @@
+"""What the audit reads: birthdays that were due, by users, and messages that repeat one another. Nothing is locked."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from asyncpg import Record
+
+from birthday.core.audit import Birthday
+from birthday.core.message import Status
+from birthday.core.occasion import ZoneOccasion
+from birthday.store.users import Connection
+
+AUDIT_SECONDS = 600
+"""How long one statement may take: a day of all users, or the repeats of a long range."""
+
+# A few milliseconds of work: others may run in between.
+_PIECE_ROWS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class AuditedBirthday:
+    """A birthday of a user, and the message that answers it, if there is one."""
+
+    user_id: UUID
+    message_id: UUID | None
+    facts: Birthday
+
+
+async def read_birthdays(
+    connection: Connection, occasions: Sequence[ZoneOccasion], from_at: datetime, to_at: datetime
+) -> AsyncIterator[AuditedBirthday]:
+    """Yield every birthday of ``occasions`` that was due in ``[from_at, to_at)``, in order of time.
+
+    Users come from ``users`` alone, deleted ones too if they were there when it was due. Within the caller's
+    transaction; one statement, so that a user and the message of a change made meanwhile are seen together.
+    """
+    rows = [(spec, month_day) for spec in occasions for month_day in spec.month_days]
+    cursor = connection.cursor(
+        """
+        WITH spec AS (
+            SELECT zone, month_day, year, due_at, ends_at
+            FROM unnest($1::text[], $2::smallint[], $3::smallint[], $4::timestamptz[], $5::timestamptz[])
+                AS spec (zone, month_day, year, due_at, ends_at)
+        ), celebrating AS (
+            -- In two halves, because each has an index.
+            SELECT u.id, u.date_of_birth, u.created_at, u.schedule_from, u.deleted_at, u.greeted_year,
+                   spec.year, spec.due_at, spec.ends_at
+            FROM spec JOIN users u
+                ON u.timezone = spec.zone AND u.birth_month_day = spec.month_day AND u.deleted_at IS NULL
+            UNION ALL
+            SELECT u.id, u.date_of_birth, u.created_at, u.schedule_from, u.deleted_at, u.greeted_year,
+                   spec.year, spec.due_at, spec.ends_at
+            FROM spec JOIN users u
+                ON u.timezone = spec.zone AND u.birth_month_day = spec.month_day AND u.deleted_at > $6
+        ), due AS (
+            SELECT id AS user_id, year, greatest(due_at, schedule_from) AS due_at,
+                   created_at, schedule_from, deleted_at, greeted_year
+            FROM celebrating
+            WHERE schedule_from < ends_at AND extract(year FROM date_of_birth) < year
+              AND greatest(due_at, schedule_from) >= $6 AND greatest(due_at, schedule_from) < $7
+              AND (deleted_at IS NULL OR deleted_at > greatest(due_at, schedule_from))
+        )
+        SELECT DISTINCT ON (due.due_at, due.user_id)
+               due.user_id, due.year, due.due_at, due.created_at, due.schedule_from, due.deleted_at, due.greeted_year,
+               answer.id AS message_id, answer.status, answer.schedule_from AS planned_from,
+               answer.id IS NULL AND EXISTS (
+                   SELECT FROM message_logs m
+                   WHERE m.user_id = due.user_id AND m.status = 'cancelled' AND m.message_type = 'birthday'
+                     AND m.occasion_year = due.year AND m.schedule_from = due.schedule_from) AS was_cancelled
+        FROM due LEFT JOIN message_logs answer
+            ON answer.user_id = due.user_id AND answer.message_type = 'birthday' AND answer.occasion_year = due.year
+           AND answer.status <> 'cancelled'
+        ORDER BY due.due_at, due.user_id, answer.delivered_at
+        """,
+        [spec.zone for spec, _ in rows],
+        [month_day for _, month_day in rows],
+        [spec.occasion.year for spec, _ in rows],
+        [spec.occasion.due_at for spec, _ in rows],
+        [spec.occasion.ends_at for spec, _ in rows],
+        from_at,
+        to_at,
+        prefetch=_PIECE_ROWS,
+        timeout=AUDIT_SECONDS,
+    )
+    async for row in cursor:
+        yield AuditedBirthday(_uuid(row["user_id"]), row["message_id"] and _uuid(row["message_id"]), _facts(row))
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatedMessage:
+    """A message that repeats ``first_id``, or one that retention has removed if that is None."""
+
+    id: UUID
+    user_id: UUID
+    year: int
+    scheduled_at: datetime
+    status: Status
+    first_id: UUID | None
+
+
+async def read_repeats(
+    connection: Connection, from_at: datetime, to_at: datetime, kept_from: datetime
+) -> AsyncIterator[RepeatedMessage]:
+    """Yield every message that repeats another one of its user, where either of the two is due in the range.
+
+    Two messages are one too many if they are for the same year or the same date, and each was delivered or is not
+    cancelled. Of two, the later one is the repeat. A message for the year that a user's ``greeted_year`` names is one
+    too many as well, if the user is older than ``kept_from``, so that retention may have removed the first one.
+    """
+    cursor = connection.cursor(
+        """
+        SELECT DISTINCT ON (repeat.scheduled_at, repeat.id)
+               repeat.id, repeat.user_id, repeat.occasion_year, repeat.scheduled_at, repeat.status, pair.first_id
+        FROM (
+            SELECT CASE WHEN is_first THEN other_id ELSE one_id END AS id,
+                   CASE WHEN is_first THEN one_id ELSE other_id END AS first_id
+            FROM (
+                SELECT one.id AS one_id, other.id AS other_id,
+                       (one.scheduled_at, one.id) < (other.scheduled_at, other.id) AS is_first
+                FROM message_logs one
+                JOIN message_logs other
+                    ON other.user_id = one.user_id AND other.message_type = one.message_type AND other.id <> one.id
+                   AND (other.occasion_year = one.occasion_year OR other.occasion_on = one.occasion_on)
+                WHERE one.scheduled_at >= $1 AND one.scheduled_at < $2
+                  AND (one.status <> 'cancelled' OR one.delivered_at IS NOT NULL)
+                  -- In two halves, because each of the two indexes by user holds one.
+                  AND (other.status <> 'cancelled' OR other.status = 'cancelled' AND other.delivered_at IS NOT NULL)
+            ) one_and_other
+            UNION ALL
+            SELECT m.id, NULL FROM message_logs m JOIN users u ON u.id = m.user_id
+            WHERE m.scheduled_at >= $1 AND m.scheduled_at < $2
+              AND (m.status <> 'cancelled' OR m.delivered_at IS NOT NULL)
+              AND u.greeted_year = m.occasion_year AND u.created_at < $3
+        ) pair JOIN message_logs repeat ON repeat.id = pair.id
+        ORDER BY repeat.scheduled_at, repeat.id, pair.first_id
+        """,
+        from_at,
+        to_at,
+        kept_from,
+        prefetch=_PIECE_ROWS,
+        timeout=AUDIT_SECONDS,
+    )
+    async for row in cursor:
+        yield RepeatedMessage(
+            _uuid(row["id"]),
+            _uuid(row["user_id"]),
+            row["occasion_year"],
+            row["scheduled_at"],
+            Status(row["status"]),
+            row["first_id"] and _uuid(row["first_id"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Population:
+    """The users of one zone: how many are live, and the earliest ``schedule_from`` of all, deleted ones included."""
+
+    zone: str
+    live_users: int
+    since: datetime
+
+
+async def read_populations(connection: Connection) -> list[Population]:
+    """Return every zone that users have. Reads all of them."""
+    rows = await connection.fetch(
+        """
+        SELECT timezone, count(*) FILTER (WHERE deleted_at IS NULL) AS live_users, min(schedule_from) AS since
+        FROM users GROUP BY timezone ORDER BY timezone
+        """,
+        timeout=AUDIT_SECONDS,
+    )
+    return [Population(row["timezone"], row["live_users"], row["since"]) for row in rows]
+
+
+def _facts(row: Record) -> Birthday:
+    return Birthday(
+        due_at=row["due_at"],
+        year=row["year"],
+        created_at=row["created_at"],
+        schedule_from=row["schedule_from"],
+        deleted_at=row["deleted_at"],
+        greeted_year=row["greeted_year"],
+        status=row["status"] and Status(row["status"]),
+        planned_from=row["planned_from"],
+        was_cancelled=row["was_cancelled"],
+    )
+
+
+def _uuid(value: UUID) -> UUID:
+    """Return the standard library's UUID, which JSON is made of, in place of asyncpg's own."""
+    return UUID(bytes=value.bytes)

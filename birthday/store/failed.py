@@ -1,0 +1,87 @@
+"""Messages that failed, as operators handle them: found by what they have in common, and given another start.
+
+The truth about a dead letter is here; the dead-letter queue only has a copy of its id.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from birthday.core.message import ErrorType
+from birthday.store.history import Message, message_of
+from birthday.store.users import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class FailedFilter:
+    """Which failed messages are meant: those for which all that is given holds.
+
+    They failed at ``failed_from`` or later, and before ``failed_before``.
+    """
+
+    error_type: ErrorType | None = None
+    user_id: UUID | None = None
+    failed_from: datetime | None = None
+    failed_before: datetime | None = None
+    message_id: UUID | None = None
+
+
+async def find_failed(connection: Connection, wanted: FailedFilter) -> list[UUID]:
+    """Return the ids of all failed messages that are meant, those whose local birthday ends soonest first."""
+    rows = await connection.fetch(
+        """
+        SELECT id FROM message_logs
+        WHERE status = 'failed'
+          AND ($1::text IS NULL OR error_type = $1)
+          AND ($2::uuid IS NULL OR user_id = $2)
+          AND ($3::timestamptz IS NULL OR updated_at >= $3)
+          AND ($4::timestamptz IS NULL OR updated_at < $4)
+          AND ($5::uuid IS NULL OR id = $5)
+        ORDER BY ends_at, id
+        """,
+        wanted.error_type,
+        wanted.user_id,
+        wanted.failed_from,
+        wanted.failed_before,
+        wanted.message_id,
+    )
+    return [UUID(bytes=row["id"].bytes) for row in rows]
+
+
+async def read_messages(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, Message]:
+    """Return those of ``ids`` that are messages, in any state."""
+    rows = await connection.fetch(
+        """
+        SELECT id, user_id, message_type, status, scheduled_at, occasion_on, attempts, next_attempt_at, queued_at,
+               sent_at, delivered_at, error_type, error_detail, created_at, updated_at
+        FROM message_logs WHERE id = ANY($1::uuid[])
+        """,
+        ids,
+    )
+    messages = [message_of(row) for row in rows]
+    return {message.id: message for message in messages}
+
+
+async def requeue_failed(connection: Connection, ids: Sequence[UUID], now: datetime) -> list[Message]:
+    """Give those of ``ids`` that are failed a new start, and hold their rows until the transaction ends.
+
+    The broker must have confirmed them before that transaction commits.
+    """
+    # Locked in order of id: two operators with the same messages cannot deadlock, and the later one finds them queued.
+    rows = await connection.fetch(
+        """
+        UPDATE message_logs m
+        SET status = 'queued', attempts = 0, requeued_at = $2, queued_at = $2, updated_at = $2,
+            error_type = NULL, error_detail = NULL, next_attempt_at = NULL, lease_until = NULL
+        FROM (SELECT id FROM message_logs WHERE id = ANY($1::uuid[]) AND status = 'failed'
+              ORDER BY id FOR UPDATE) held
+        WHERE m.id = held.id AND m.status = 'failed'
+        RETURNING m.id, m.user_id, m.message_type, m.status, m.scheduled_at, m.occasion_on, m.attempts,
+                  m.next_attempt_at, m.queued_at, m.sent_at, m.delivered_at, m.error_type, m.error_detail,
+                  m.created_at, m.updated_at
+        """,
+        ids,
+        now,
+    )
+    return [message_of(row) for row in rows]

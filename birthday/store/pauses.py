@@ -1,0 +1,44 @@
+"""Which message types operators have paused: a row for each that ever was, so that it outlives every process."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+
+from birthday.store.users import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """The last thing that operators did about a message type: paused it or resumed it, when, and who."""
+
+    message_type: str
+    is_paused: bool
+    changed_at: datetime
+    changed_by: str
+
+
+async def read_pauses(connection: Connection) -> list[Pause]:
+    """Return every message type that was ever paused, in order of name, with what it is now."""
+    rows = await connection.fetch(
+        "SELECT message_type, is_paused, changed_at, changed_by FROM pauses ORDER BY message_type"
+    )
+    return [Pause(row["message_type"], row["is_paused"], row["changed_at"], row["changed_by"]) for row in rows]
+
+
+async def set_paused(
+    connection: Connection, message_types: Collection[str], *, paused: bool, now: datetime, by: str
+) -> None:
+    """Pause or resume message types. For one that is so already, nothing changes: since when and by whom stays."""
+    await connection.execute(
+        """
+        INSERT INTO pauses (message_type, is_paused, changed_at, changed_by)
+        SELECT message_type, $2, $3, $4 FROM unnest($1::text[]) AS message_type ORDER BY message_type
+        ON CONFLICT (message_type) DO UPDATE
+        SET is_paused = excluded.is_paused, changed_at = excluded.changed_at, changed_by = excluded.changed_by
+        WHERE pauses.is_paused <> excluded.is_paused
+        """,
+        list(message_types),
+        paused,
+        now,
+        by,
+    )
