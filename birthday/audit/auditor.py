@@ -96,7 +96,7 @@ class Auditor:
         return audit
 
     def _memory(self, now: datetime) -> Memory:
-        return Memory(now, now - self.retention, self.planning.horizon + OVERLAP)
+        return Memory(now - self.retention, self.planning.horizon + OVERLAP)
 
     async def _audit(
         self, from_at: datetime, first_at: datetime, to_at: datetime, now: datetime, report: Report

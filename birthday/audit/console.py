@@ -12,7 +12,7 @@ from birthday.audit.auditor import Audit, Auditor, Item
 from birthday.core.audit import Finding
 
 EXPECTED: Final = "expected"
-LISTABLE: Final = (EXPECTED, *Finding)
+LISTABLE: Final = (EXPECTED, *(finding.value for finding in Finding))
 """What can be listed: every birthday that was due, or the findings of one kind."""
 
 _DAY: Final = timedelta(days=1)

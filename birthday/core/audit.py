@@ -15,9 +15,6 @@ from birthday.core.message import PENDING, Status
 from birthday.core.occasion import LeapDay, Occasion, Rules, ZoneOccasion, birthday_in, occasion_on
 from birthday.core.zone import OFFSETS_IN_USE, fixed_zone_name, load_zone, zone_names
 
-GRACE = timedelta(minutes=10)
-"""How long after its instant a birthday without a message counts as pending: somebody may just be writing it."""
-
 _DAY = timedelta(days=1)
 _LEAP_YEAR = date(2000, 1, 1)
 
@@ -70,18 +67,21 @@ class Birthday:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """How far back the messages tell: at ``now``, those created before ``kept_from`` may have been removed.
+    """How far back the messages tell: those created before ``kept_from`` may have been removed.
 
     ``lead`` is how long before its instant a message may have been created.
     """
 
-    now: datetime
     kept_from: datetime
     lead: timedelta
 
 
 def judge(birthday: Birthday, memory: Memory) -> Finding | None:
-    """Say what came of a birthday; None if its year was taken before the date of birth or the zone moved."""
+    """Say what came of a birthday; None if its year was taken before the date of birth or the zone moved.
+
+    There is no grace for a birthday without a message: messages are made before they are due, or together with the
+    user whom they are for.
+    """
     status = birthday.status
     if status is not None and birthday.planned_from == birthday.schedule_from:
         return Finding.PENDING if status in PENDING or status is Status.SENDING else Finding(status)
@@ -93,9 +93,7 @@ def judge(birthday: Birthday, memory: Memory) -> Finding | None:
         return Finding.ARCHIVED
     if birthday.deleted_at is not None and (birthday.was_cancelled or removed):
         return Finding.CANCELLED
-    if birthday.deleted_at is not None and birthday.due_at > birthday.deleted_at - GRACE:
-        return None
-    return Finding.PENDING if birthday.due_at > memory.now - GRACE else Finding.MISSING
+    return Finding.MISSING
 
 
 def _may_be_removed(birthday: Birthday, memory: Memory) -> bool:

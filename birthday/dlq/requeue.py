@@ -76,13 +76,13 @@ async def drop_copy(broker: Broker, message_id: UUID) -> bool:
 
 async def _requeue_batch(pool: asyncpg.Pool, broker: Broker, ids: Sequence[UUID], now: datetime) -> list[Message]:
     async with borrow(pool) as connection, connection.transaction():
-        requeued = await requeue_failed(connection, ids, now)
+        by_id = {message.id: message for message in await requeue_failed(connection, ids, now)}
+        requeued = [by_id[message_id] for message_id in ids if message_id in by_id]
         if requeued:
-            chosen = {message.id for message in requeued}
             try:
                 # Before the commit: what is 'queued' has been confirmed. A worker that is faster waits for the row.
                 async with asyncio.timeout(PUBLISH_SECONDS):
-                    await broker.publish([message_id for message_id in ids if message_id in chosen])
+                    await broker.publish([message.id for message in requeued])
             except TimeoutError:
                 raise UnavailableError("queue", f"the queue did not confirm within {PUBLISH_SECONDS:g} s") from None
     return requeued

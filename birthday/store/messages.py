@@ -286,7 +286,7 @@ async def give_up(pool: asyncpg.Pool, ids: Sequence[UUID], now: datetime, late: 
         """
         UPDATE message_logs m
         SET status = 'failed', updated_at = $2, lease_until = NULL, error_type = 'permanent_failure',
-            error_detail = 'a worker died while sending it; whether it arrived is not known, and it may not be sent again'
+            error_detail = 'a worker died while sending it: it may have arrived, and may not be sent again'
         WHERE m.id = ANY($1::uuid[]) AND m.status = 'sending' AND m.lease_until < clock_timestamp()
           AND (greatest(m.scheduled_at, m.requeued_at) <= $3
                OR NOT EXISTS (SELECT FROM users u WHERE u.id = m.user_id AND u.deleted_at IS NULL
@@ -307,11 +307,19 @@ async def request_sweep(pool: asyncpg.Pool) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an attempt failed."""
+
+    error_type: ErrorType
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class Settlement:
     """What became of one claim: delivered, failed, or retrying at ``next_attempt_at``.
 
     ``lease_until`` is that of the claim. ``sent_at`` is when it was handed to the message service; None says that it
-    was given back unsent, which does not count as an attempt.
+    was given back unsent. ``counted`` says whether this was an attempt of those that a message has.
     """
 
     id: UUID
@@ -319,9 +327,9 @@ class Settlement:
     status: Status
     settled_at: datetime
     sent_at: datetime | None
-    next_attempt_at: datetime | None = None
-    error_type: ErrorType | None = None
-    error_detail: str | None = None
+    next_attempt_at: datetime | None
+    counted: bool
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,13 +351,15 @@ async def settle(pool: asyncpg.Pool, settlements: Sequence[Settlement]) -> list[
         """
         UPDATE message_logs m
         SET status = done.status, updated_at = done.settled_at, lease_until = NULL,
-            attempts = m.attempts - CASE WHEN done.sent_at IS NULL AND m.status = 'sending' THEN 1 ELSE 0 END,
+            attempts = m.attempts - CASE WHEN done.counted OR m.status <> 'sending' THEN 0 ELSE 1 END,
             sent_at = coalesce(m.sent_at, done.sent_at),
             delivered_at = CASE WHEN done.status = 'delivered' THEN done.settled_at END,
-            next_attempt_at = done.next_attempt_at, error_type = done.error_type, error_detail = done.error_detail
+            next_attempt_at = done.next_attempt_at,
+            error_type = CASE WHEN done.sent_at IS NULL THEN m.error_type ELSE done.error_type END,
+            error_detail = CASE WHEN done.sent_at IS NULL THEN m.error_detail ELSE done.error_detail END
         FROM unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[],
-                    $7::text[], $8::text[])
-            AS done (id, lease_until, status, settled_at, sent_at, next_attempt_at, error_type, error_detail)
+                    $7::boolean[], $8::text[], $9::text[])
+            AS done (id, lease_until, status, settled_at, sent_at, next_attempt_at, counted, error_type, error_detail)
         WHERE m.id = done.id
           AND (m.status = 'sending' AND m.lease_until = done.lease_until
                OR m.status = done.status AND m.lease_until IS NULL AND m.updated_at = done.settled_at)
@@ -362,7 +372,8 @@ async def settle(pool: asyncpg.Pool, settlements: Sequence[Settlement]) -> list[
         [one.settled_at for one in settlements],
         [one.sent_at for one in settlements],
         [one.next_attempt_at for one in settlements],
-        [one.error_type for one in settlements],
-        [one.error_detail for one in settlements],
+        [one.counted for one in settlements],
+        [one.failure.error_type if one.failure else None for one in settlements],
+        [one.failure.detail if one.failure else None for one in settlements],
     )
     return [Settled(UUID(bytes=row["id"].bytes), row["lease_until"], row["first_sent"]) for row in rows]

@@ -12,7 +12,7 @@ from birthday.store.users import Connection
 
 
 async def lock_lost(connection: Connection, now: datetime, wait: timedelta, limit: int) -> list[UUID]:
-    """Return messages in flight that nobody has taken for ``wait``, held by the transaction. The queue may lack them."""
+    """Return messages in flight that nobody has taken for ``wait``, held: the queue may lack them."""
     rows = await connection.fetch(
         """
         SELECT id FROM message_logs

@@ -1,7 +1,7 @@
 """What one message is while a worker has it: claimed, then sent, then decided about. Values only."""
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime
 from random import Random
 from typing import assert_never
 
@@ -9,7 +9,7 @@ from birthday.broker import Consumer, Delivery
 from birthday.channel import Delivered, Letter, Outcome, Permanent, Temporary
 from birthday.core.message import Status, greeting
 from birthday.core.retry import RetryPolicy
-from birthday.store.messages import Claim, Settlement
+from birthday.store.messages import Claim, Failure, Settlement
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +31,16 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A job and what came of it; an ``outcome`` of None says that it was not sent. Instants are business time."""
+    """A job and what came of it; an ``outcome`` of None says that it was not sent. Instants are business time.
+
+    ``probe`` says that the circuit was half-open.
+    """
 
     job: Job
     outcome: Outcome | None
     sent_at: datetime
     done_at: datetime
+    probe: bool = False
 
 
 def letter_for(claim: Claim) -> Letter:
@@ -45,32 +49,31 @@ def letter_for(claim: Claim) -> Letter:
 
 
 def decide(done: Done, retry: RetryPolicy, random: Random) -> Settlement:
-    """Turn an outcome into the settlement to store: the only place that knows when a message fails for good."""
+    """Turn an outcome into the settlement to store: the only place that knows when a message fails for good.
+
+    A probe that fails while the circuit is half-open costs its message no attempt, or a long outage would fail it.
+    """
     claim, at = done.job.claim, done.done_at
+    given_back = Settlement(claim.id, claim.lease_until, Status.RETRYING, at, None, next_attempt_at=at, counted=False)
     match done.outcome:
         case None:
-            return Settlement(claim.id, claim.lease_until, Status.RETRYING, at, sent_at=None, next_attempt_at=at)
+            return given_back
         case Delivered():
-            return Settlement(claim.id, claim.lease_until, Status.DELIVERED, at, done.sent_at)
+            return replace(
+                given_back, status=Status.DELIVERED, sent_at=done.sent_at, next_attempt_at=None, counted=True
+            )
         case Permanent(error_type, reason):
-            return Settlement(
-                claim.id, claim.lease_until, Status.FAILED, at, done.sent_at, error_type=error_type, error_detail=reason
-            )
+            failure = Failure(error_type, reason)
         case Temporary(error_type, reason, retry_after):
-            if retry.exhausted(claim.attempt):
-                reason = f"{reason}; given up after attempt {claim.attempt}"
-                return Settlement(
-                    claim.id,
-                    claim.lease_until,
-                    Status.FAILED,
-                    at,
-                    done.sent_at,
-                    error_type=error_type,
-                    error_detail=reason,
+            failure = Failure(error_type, reason)
+            if done.probe or not retry.exhausted(claim.attempt):
+                next_at = at + retry.delay(claim.attempt, retry_after, random)
+                return replace(
+                    given_back, sent_at=done.sent_at, next_attempt_at=next_at, counted=not done.probe, failure=failure
                 )
-            next_at = at + max(retry.delay(claim.attempt, retry_after, random), timedelta())
-            return Settlement(
-                claim.id, claim.lease_until, Status.RETRYING, at, done.sent_at, next_at, error_type, reason
-            )
+            failure = Failure(error_type, f"{reason}; given up after attempt {claim.attempt}")
         case _:
             assert_never(done.outcome)
+    return replace(
+        given_back, status=Status.FAILED, sent_at=done.sent_at, next_attempt_at=None, counted=True, failure=failure
+    )

@@ -132,7 +132,9 @@ class Pipeline:
         failures = 0
         while not self._stopping.is_set():
             self._interrupted.clear()
-            await self._unless_interrupted(self._pauses.wait_until(BIRTHDAY, paused=False))
+            if self._paused:
+                await self._unless_interrupted(self._pauses.wait_until(BIRTHDAY, paused=False))
+                continue
             # What is in flight is settled before anything else is claimed: its own lease may have run out meanwhile.
             await self._unless_interrupted(self._idle.wait())
             if self._stopping.is_set():

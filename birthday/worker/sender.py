@@ -7,7 +7,7 @@ import structlog
 from prometheus_async.aio import time
 
 from birthday.channel import Channel, Outcome, Temporary
-from birthday.channel.breaker import CircuitBreaker
+from birthday.channel.breaker import CircuitBreaker, CircuitState
 from birthday.clock import Clock
 from birthday.core.message import ErrorType
 from birthday.telemetry.metrics import Metrics
@@ -33,13 +33,14 @@ class Sender:
         ticket = None if lease_is_short else self.breaker.admit()
         if ticket is None:
             return self.give_back(job)
+        probe = self.breaker.state is not CircuitState.CLOSED
         sent_at = self.clock.now()
         try:
             outcome = await self._try(job)
             self.breaker.record(ticket, outcome)
         finally:
             self.breaker.give_back(ticket)
-        return Done(job, outcome, sent_at, self.clock.now())
+        return Done(job, outcome, sent_at, self.clock.now(), probe)
 
     def give_back(self, job: Job) -> Done:
         """Decide not to send: no attempt has been made, and another claim may follow at once."""

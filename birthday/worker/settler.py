@@ -64,7 +64,6 @@ class Settler:
         if first_sent:
             metrics.messages_sent.labels(f"{done.sent_at.hour:02}").inc()
         fields = {"message_id": str(settlement.id), "attempt": done.job.claim.attempt}
-        error_type = settlement.error_type.value if settlement.error_type else None
         if settlement.status is Status.DELIVERED:
             lateness = settlement.settled_at - scheduled_at
             metrics.messages_delivered.inc()
@@ -75,13 +74,15 @@ class Settler:
                 log.debug("message.delivered", **fields)
             else:
                 log.info("message.delivered_late", **fields, late_seconds=round(lateness.total_seconds()))
-        elif settlement.status is Status.FAILED:
-            metrics.messages_failed.labels(error_type).inc()
-            metrics.messages_processed.inc()
-            log.error("message.failed", **fields, error_type=error_type, reason=settlement.error_detail)
-        elif settlement.sent_at is not None:
-            metrics.message_retries.labels(error_type).inc()
-            log.warning("message.retrying", **fields, error_type=error_type, reason=settlement.error_detail)
+        elif settlement.failure is not None:
+            error_type, reason = settlement.failure.error_type.value, settlement.failure.detail
+            if settlement.status is Status.FAILED:
+                metrics.messages_failed.labels(error_type).inc()
+                metrics.messages_processed.inc()
+                log.error("message.failed", **fields, error_type=error_type, reason=reason)
+            else:
+                metrics.message_retries.labels(error_type).inc()
+                log.warning("message.retrying", **fields, error_type=error_type, reason=reason)
 
     async def _tell_queue(self, pairs: Sequence[tuple[Done, Settlement]]) -> bool:
         """Publish what is to be tried again, then ack it and what is done, and reject what has failed."""

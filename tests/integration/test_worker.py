@@ -347,6 +347,21 @@ async def test_an_open_circuit_burns_no_attempts_and_everything_is_delivered_aft
     assert attempts == len(channel.sent) == 60 + sent_while_down
 
 
+async def test_probes_of_a_long_outage_do_not_use_up_the_attempts_of_a_message(product: Product) -> None:
+    """One message is probed again and again while the service is down, and is delivered when it is back."""
+    await queue_birthdays(product, 1)
+    channel = RecordingChannel(product.clock, lambda _letter: DOWN)
+    async with product.working(channel, threshold=1):
+        for probes in range(1, 6):
+            await channel.wait_for(probes)
+            await product.wait_for_statuses({"retrying": 1})
+            product.clock.advance(timedelta(seconds=31))
+        channel.answer = lambda _letter: Delivered()
+        product.clock.advance(timedelta(seconds=31))
+        await product.wait_for_statuses({"delivered": 1})
+    assert await product.pool.fetchval("SELECT attempts FROM message_logs") == 2
+
+
 async def test_stopping_finishes_what_is_being_sent_and_gives_the_rest_back(product: Product) -> None:
     """A drained worker leaves no message in sending; what it had not begun is delivered by the next one."""
     await queue_birthdays(product, 30)

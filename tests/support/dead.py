@@ -28,15 +28,15 @@ async def store_failed(
         WITH greeted AS (
             INSERT INTO users (id, first_name, last_name, email, date_of_birth, timezone, schedule_from, created_at,
                                updated_at)
-            SELECT id, 'Ada', 'Lovelace', id || '@example.com', '1990-03-01', 'UTC', $1, $1, $1
+            SELECT id, 'Ada', 'Lovelace', id || '@example.com', '1990-03-01', 'UTC', $1::timestamptz, $1, $1
             FROM (SELECT coalesce($4, gen_random_uuid()) AS id FROM generate_series(1, $2)) AS numbered
             ON CONFLICT DO NOTHING
             RETURNING id
         )
         INSERT INTO message_logs (id, user_id, occasion_year, occasion_on, scheduled_at, ends_at, schedule_from, status,
                                   attempts, error_type, error_detail, created_at, updated_at)
-        SELECT gen_random_uuid(), id, 2000 + row_number() OVER (), $1::date, $1::timestamptz - interval '1 hour',
-               $1::timestamptz + interval '1 hour' * row_number() OVER (), $1, 'failed', 5, $3, 'refused', $1, $1
+        SELECT gen_random_uuid(), id, 2000 + row_number() OVER (), '2026-03-01', $1, $1, $1, 'failed', 5, $3, 'refused',
+               $1, $1
         FROM greeted
         RETURNING id
         """,

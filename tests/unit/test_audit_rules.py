@@ -5,7 +5,7 @@ from datetime import UTC, datetime, time, timedelta
 
 import pytest
 
-from birthday.core.audit import GRACE, Birthday, Finding, Memory, every_zone, judge, occasions_under_way
+from birthday.core.audit import Birthday, Finding, Memory, every_zone, judge, occasions_under_way
 from birthday.core.message import Status
 from birthday.core.occasion import LeapDay, Rules, zone_occasions
 
@@ -13,7 +13,7 @@ NOW = datetime(2027, 11, 20, 12, tzinfo=UTC)
 DUE = datetime(2027, 11, 19, 9, tzinfo=UTC)
 CREATED = datetime(2026, 5, 1, tzinfo=UTC)
 MOVED = datetime(2027, 11, 1, tzinfo=UTC)
-MEMORY = Memory(NOW, NOW - timedelta(days=90), timedelta(hours=49))
+MEMORY = Memory(NOW - timedelta(days=90), timedelta(hours=49))
 MINUTE = timedelta(minutes=1)
 
 ANSWERED = Birthday(DUE, 2027, CREATED, CREATED, None, 0, Status.DELIVERED, CREATED, was_cancelled=False)
@@ -43,21 +43,17 @@ def test_a_message_of_the_year_answers_with_its_status(status: Status, finding: 
     ("birthday", "finding"),
     [
         pytest.param(UNANSWERED, Finding.MISSING, id="no message"),
-        pytest.param(replace(UNANSWERED, due_at=NOW - GRACE), Finding.MISSING, id="grace is over"),
-        pytest.param(replace(UNANSWERED, due_at=NOW - GRACE + MINUTE), Finding.PENDING, id="a moment ago"),
+        pytest.param(replace(UNANSWERED, due_at=NOW), Finding.MISSING, id="no message, just now"),
         pytest.param(replace(UNANSWERED, was_cancelled=True), Finding.MISSING, id="cancelled for no reason"),
         pytest.param(
             replace(UNANSWERED, was_cancelled=True, deleted_at=NOW - MINUTE), Finding.CANCELLED, id="deleted unsent"
         ),
-        pytest.param(replace(UNANSWERED, deleted_at=DUE + GRACE), Finding.MISSING, id="lost, and deleted later"),
-        pytest.param(replace(UNANSWERED, deleted_at=DUE + MINUTE), None, id="deleted a moment after it was due"),
+        pytest.param(replace(UNANSWERED, deleted_at=DUE + MINUTE), Finding.MISSING, id="lost, and deleted later"),
         pytest.param(replace(ANSWERED, deleted_at=NOW - MINUTE), Finding.DELIVERED, id="delivered, deleted later"),
     ],
 )
-def test_without_a_message_a_birthday_is_missing_unless_there_is_a_reason(
-    birthday: Birthday, finding: Finding | None
-) -> None:
-    """It is too early to say, or the user was deleted before it could be sent."""
+def test_without_a_message_a_birthday_is_missing_unless_there_is_a_reason(birthday: Birthday, finding: Finding) -> None:
+    """The reason is that the user was deleted before it could be sent."""
     assert judge(birthday, MEMORY) is finding
 
 
