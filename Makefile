@@ -6,7 +6,7 @@ BIN := .venv/bin
 COVERAGE := --cov --cov-report=term --cov-report=xml --cov-fail-under=0
 
 .DEFAULT_GOAL := help
-.PHONY: help run install install-dev test-dependencies test test-unit test-integration test-e2e coverage-check \
+.PHONY: help run install install-dev test-dependencies test test-unit test-integration test-e2e chaos coverage-check \
 	lint format types package check lock outdated clean
 
 help: ## List the targets
@@ -25,7 +25,7 @@ test-dependencies: ## Install RabbitMQ for the tests, where it is missing
 	@scripts/install-test-dependencies.sh
 
 test: install-dev test-dependencies ## Run all tests with coverage (ARGS="-k planner")
-	$(BIN)/pytest $(COVERAGE) $(ARGS)
+	$(BIN)/pytest $(COVERAGE) -m "not long" $(ARGS)
 
 test-unit: install-dev ## Run the tests that need no server (ARGS=--cov measures coverage)
 	$(BIN)/pytest tests/unit $(ARGS)
@@ -35,6 +35,9 @@ test-integration: install-dev test-dependencies ## Run the tests against real se
 
 test-e2e: install-dev test-dependencies ## Run the tests of the program as a whole
 	$(BIN)/pytest tests/e2e $(ARGS)
+
+chaos: install-dev test-dependencies ## Kill, cut and flood everything, and audit what came of it (a quarter of an hour)
+	CHAOS=full $(BIN)/pytest tests/chaos --timeout 900 $(ARGS)
 
 coverage-check: install-dev ## Compare the last run's coverage with the threshold in pyproject.toml
 	@scripts/coverage/check-thresholds.sh

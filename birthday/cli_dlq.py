@@ -17,7 +17,7 @@ from birthday.command import command_settings, errors, run
 from birthday.config import Settings, parse_duration
 from birthday.core.message import ErrorType
 from birthday.dlq.archive import STDOUT, open_archive
-from birthday.dlq.console import Tally, describe_removed, describe_requeued, print_listing, print_one, progress
+from birthday.dlq.console import Tally, describe_removed, describe_requeued, many, print_listing, print_one, progress
 from birthday.dlq.letters import Found, chooser
 from birthday.dlq.listing import find_dead, list_dead
 from birthday.dlq.records import encode, letter_record, listed_message, listed_stranger
@@ -44,7 +44,9 @@ class _Age(click.ParamType[timedelta]):
 
 
 _CONDITIONS = (
-    click.option("--error-type", type=click.Choice([one.value for one in ErrorType]), help="Only messages that failed with this."),
+    click.option(
+        "--error-type", type=click.Choice([*map(str, ErrorType)]), help="Only messages that failed with this."
+    ),
     click.option("--user", "user_id", metavar="ID", type=click.UUID, help="Only messages of this user."),
     click.option("--id", "message_id", metavar="ID", type=click.UUID, help="Only this message."),
     click.option("--older-than", metavar="AGE", type=_Age(), help="Only what failed longer ago, such as 30m or 7d."),
@@ -200,7 +202,8 @@ def purge(wanted: FailedFilter, limit: int | None, *, yes: bool) -> None:
         settings = command_settings()
         if not yes:
             which = "all" if wanted == FailedFilter() and limit is None else "those selected"
-            click.confirm(f"The queue has {run(_depth(settings)):,} dead letters. Remove {which}?", abort=True)
+            depth = many(run(_depth(settings)), "dead letter")
+            click.confirm(f"The queue has {depth}. Remove {which}?", abort=True)
         run(_remove(settings, wanted, limit, "removed", lambda _chosen: None))
 
 

@@ -30,17 +30,24 @@ log = structlog.get_logger()
 
 CONNECT_SECONDS = 10
 COMMAND_SECONDS = 60
+"""How long a command waits for a statement that has no time limit of its own."""
+SERVING_SECONDS = 15
+"""The same for the service: so late does it notice that a connection has died without a word, or twice as late."""
+IDLE_TRANSACTION_SECONDS = 30
+"""How long the server lets the service hold locks without a word: others wait for them if its host has vanished."""
 
 
 @asynccontextmanager
-async def open_database(settings: Settings, clock: Clock) -> AsyncIterator[asyncpg.Pool]:
+async def open_database(settings: Settings, clock: Clock, *, serving: bool = False) -> AsyncIterator[asyncpg.Pool]:
     """Yield a pool on the database: the embedded one, migrated, or that of DATABASE_URL, which must be migrated.
+
+    ``serving`` is said by the service, which must not wait as long as a command, nor let others wait for it.
 
     Raises:
         UnavailableError: if it cannot be reached.
         MigrationError: if the schema is not what the program needs.
     """
-    async with connect_database(settings) as pool:
+    async with connect_database(settings, serving=serving) as pool:
         async with pool.acquire() as connection:
             if settings.database_url is None:
                 await migrate(connection, load_migrations(schema_directory()), clock.now())
@@ -51,12 +58,15 @@ async def open_database(settings: Settings, clock: Clock) -> AsyncIterator[async
 
 
 @asynccontextmanager
-async def connect_database(settings: Settings) -> AsyncIterator[asyncpg.Pool]:
+async def connect_database(settings: Settings, *, serving: bool = False) -> AsyncIterator[asyncpg.Pool]:
     """Yield a pool on the database of ``settings``, in whatever state it is; start the embedded one if none is set.
 
     Raises:
         UnavailableError: if it cannot be reached; the text says where and why.
     """
+    session = {"application_name": "birthday", "jit": "off"}
+    if serving:
+        session["idle_in_transaction_session_timeout"] = f"{IDLE_TRANSACTION_SECONDS}s"
     async with AsyncExitStack() as stack:
         if settings.database_url is None:
             dsn = await stack.enter_async_context(embedded_postgres(settings.birthday_data_dir))
@@ -68,8 +78,8 @@ async def connect_database(settings: Settings) -> AsyncIterator[asyncpg.Pool]:
                 min_size=settings.database_pool_min,
                 max_size=settings.database_pool_max,
                 timeout=CONNECT_SECONDS,
-                command_timeout=COMMAND_SECONDS,
-                server_settings={"application_name": "birthday", "jit": "off"},
+                command_timeout=SERVING_SECONDS if serving else COMMAND_SECONDS,
+                server_settings=session,
             )
         except (ValueError, *DATABASE_ERRORS) as error:
             text = f"cannot connect to the database, {database_name(settings)}: {str(error) or type(error).__name__}"

@@ -90,7 +90,7 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
     drained = True
     async with AsyncExitStack() as stack:
         metrics = Metrics()
-        pool = await stack.enter_async_context(open_database(settings, clock))
+        pool = await stack.enter_async_context(open_database(settings, clock, serving=True))
         broker = await stack.enter_async_context(open_broker(settings, pool))
         channel = await stack.enter_async_context(open_channel(settings, clock, console))
         pauses = Pauses(pool, clock, metrics)

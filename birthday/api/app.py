@@ -47,7 +47,8 @@ def _resource_routes(guard: Guard) -> list[web.RouteDef]:
         web.get("/users/{id}/messages", guard.protect(Scope.READ, messages.list_page_of_user)),
         web.get("/messages", guard.protect(Scope.READ, messages.list_page)),
         web.post("/messages/retry", guard.protect(Scope.ADMIN, messages.retry_many)),
-        web.get("/messages/{id}", guard.protect(Scope.READ, messages.read)),
+        # Not an id: otherwise a GET of the path above would find this one, and its answer would be 404 instead of 405.
+        web.get("/messages/{id:(?!retry$)[^/]+}", guard.protect(Scope.READ, messages.read)),
         web.post("/messages/{id}/retry", guard.protect(Scope.ADMIN, messages.retry)),
     ]
 

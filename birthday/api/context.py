@@ -1,6 +1,7 @@
 """What the resources work with, handed to them by the composition root."""
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 
 import asyncpg
 from aiohttp import web
@@ -25,6 +26,10 @@ class ApiContext:
     settings: Settings
     readiness: Readiness
     pauses: Pauses
+    requeueing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by whoever requeues: that takes a connection of the pool while the queue may need another one."""
+    sweeping: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by whoever removes dead letters: of two who do, each may see a part only."""
 
     @property
     def planning(self) -> Planning:

@@ -9,7 +9,7 @@ from uuid import UUID
 import structlog
 from aiohttp import web
 
-from birthday.api.context import CONTEXT
+from birthday.api.context import CONTEXT, ApiContext
 from birthday.api.cursors import message_cursor, read_message_cursor
 from birthday.api.requests import read_id, read_json, read_limit, read_period, read_query, read_status
 from birthday.api.responses import json_response, message_json
@@ -30,7 +30,8 @@ from birthday.store.history import (
 
 log = structlog.get_logger()
 
-DROP_SECONDS: Final = 5.0
+TURN_SECONDS: Final = 10.0
+SWEEP_SECONDS: Final = 5.0
 
 
 async def read(request: web.Request) -> web.Response:
@@ -64,9 +65,11 @@ async def list_page_of_user(request: web.Request) -> web.Response:
 async def retry(request: web.Request) -> web.Response:
     """Queue a failed message again, with all its attempts before it, and remove its dead letter."""
     context = request.app[CONTEXT]
-    message = await requeue_one(context.pool, context.broker, read_id(request, "message"), context.clock.now())
+    message_id = read_id(request, "message")
+    async with _turn(context):
+        message = await requeue_one(context.pool, context.broker, message_id, context.clock.now())
     context.metrics.messages_queued.inc()
-    async with _leaving_dead_letters():
+    async with _sweep(context):
         await drop_copy(context.broker, message.id)
     return json_response(message_json(message), 202)
 
@@ -84,21 +87,38 @@ async def retry_many(request: web.Request) -> web.Response:
         requeued += len(ids)
         context.metrics.messages_queued.inc(len(ids))
 
-    await requeue_many(context.pool, context.broker, found[: asked.limit], context.clock, on_batch)
-    log.info("dlq.requeued", messages=requeued)
-    async with _leaving_dead_letters():
+    try:
+        async with _turn(context):
+            await requeue_many(context.pool, context.broker, found[: asked.limit], context.clock, on_batch)
+    finally:
+        log.info("dlq.requeued", messages=requeued, selected=len(found))
+    async with _sweep(context):
         await remove_dead(context.pool, context.broker, lambda _found: False, lambda _sifted: None)
     return json_response({"requeued": requeued, "remaining": len(found[asked.limit :])}, 202)
 
 
 @asynccontextmanager
-async def _leaving_dead_letters() -> AsyncIterator[None]:
-    """Let the removal of dead letters fail or take too long: what it leaves does no harm, and the next one takes it."""
+async def _turn(context: ApiContext) -> AsyncIterator[None]:
+    """Let one request at a time requeue."""
     try:
-        async with asyncio.timeout(DROP_SECONDS):
+        async with asyncio.timeout(TURN_SECONDS):
+            await context.requeueing.acquire()
+    except TimeoutError:
+        raise UnavailableError("queue", f"others were requeueing for {TURN_SECONDS:g} s") from None
+    try:
+        yield
+    finally:
+        context.requeueing.release()
+
+
+@asynccontextmanager
+async def _sweep(context: ApiContext) -> AsyncIterator[None]:
+    """Let one request at a time remove dead letters, and let that fail: the next sweep takes what this one leaves."""
+    try:
+        async with asyncio.timeout(SWEEP_SECONDS), context.sweeping:
             yield
     except (TimeoutError, UnavailableError) as error:
-        log.warning("dlq.left", reason=str(error) or f"not done within {DROP_SECONDS:g} s")
+        log.warning("dlq.left", reason=str(error) or f"not done within {SWEEP_SECONDS:g} s")
 
 
 def _page(messages: list[Message], limit: int) -> web.Response:

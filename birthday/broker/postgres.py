@@ -27,7 +27,8 @@ _CONSUMER_LOCK: Final = 760_325_001
 _POLL_SECONDS: Final = 0.5
 """How often to look for what nobody is notified of: delays that end, leases that run out, rows inserted by hand."""
 _CLAIM_MOST: Final = 500
-_DEAD_MOST: Final = 1000
+_DEAD_MOST: Final = 200
+"""There may be some of a megabyte."""
 
 # clock_timestamp() changes while a statement runs, so an index cannot be asked about it; a subselect is evaluated once.
 # Safe under concurrency: a row that another consumer is taking is skipped, and one that it has just taken is looked at

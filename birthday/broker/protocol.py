@@ -4,6 +4,7 @@ Both brokers pass the suite in ``tests/integration/test_broker_contract.py``.
 """
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
@@ -17,6 +18,8 @@ import orjson
 from birthday.errors import UnavailableError
 
 T = TypeVar("T")
+
+_UNQUOTED = re.compile(rb"\{messageId:([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +220,12 @@ def encode_payload(message_id: UUID) -> bytes:
 
 
 def decode_payload(body: bytes) -> UUID | None:
-    """Return the message id in a payload, or None for anything that is not one."""
+    """Return the message id in a payload, or None for anything that is not one.
+
+    A shell takes the quotes out of a payload that an operator pastes between double quotes, as the runbook writes it.
+    """
+    if unquoted := _UNQUOTED.fullmatch(body):
+        return UUID(unquoted[1].decode())
     try:
         payload = orjson.loads(body)
         return UUID(payload["messageId"])

@@ -72,7 +72,7 @@ _CONFIRMS_IN_FLIGHT: Final = 500
 _DEAD_MOST: Final = 200
 # A dead letter that does not come for so long may have gone to somebody else.
 _DEAD_SECONDS: Final = 0.5
-# How long a queue may take to get back what a walk held. It is not waited for longer: somebody else may have it.
+# How long the queue may take to get back what a walk held. After that, somebody else may have it.
 _RETURN_SECONDS: Final = 1.0
 # How long to be polite. The server cleans up after a connection that just goes.
 _CLOSE_SECONDS: Final = 1.0
@@ -158,7 +158,7 @@ class RabbitMQBroker:
             await self._discard(channel)
         with suppress(TimeoutError, UnavailableError):
             async with asyncio.timeout(_RETURN_SECONDS):
-                await self._wait_for_dead_letters(walk.held)
+                await self._wait_for_dead_letters(walk.kept)
 
     async def stats(self) -> QueueStats:
         """Ask for the length of each queue.
@@ -193,10 +193,14 @@ class RabbitMQBroker:
         await self._drop_connection()
 
     async def _wait_for_dead_letters(self, count: int) -> None:
-        """Wait until a queue has noticed that the channel of a walk is closed: another walk may follow at once."""
-        channel = await self._publishing_channel()
-        while (await channel.measure(DEAD_LETTER_QUEUE))[0] < count:  # noqa: ASYNC110 - the server tells nobody
-            await asyncio.sleep(_RETURN_SECONDS / 100)
+        """Wait until the queue has noticed that the channel of a walk is closed: another walk may follow at once."""
+        async with self._turn():
+            channel = await self._open_channel()
+        try:
+            while (await channel.measure(DEAD_LETTER_QUEUE))[0] < count:  # noqa: ASYNC110 - the server tells nobody
+                await asyncio.sleep(_RETURN_SECONDS / 100)
+        finally:
+            await self._discard(channel)
 
     async def _publishing_channel(self) -> "_Channel":
         if self._publishing is not None and self._publishing.is_open:
@@ -347,8 +351,8 @@ class RabbitMQDeadLetters:
     """
 
     def __init__(self, channel: "_Channel", count: int) -> None:
-        """Walk through the first ``count``."""
-        self.held = 0
+        """Walk through the first ``count``; ``kept`` is how many of them were not dropped."""
+        self.kept = count
         self._channel = channel
         self._left = count
         self._coming = 0
@@ -365,12 +369,10 @@ class RabbitMQDeadLetters:
         if not self._coming and self._left:
             self._coming = min(self._left, _DEAD_MOST)
             self._left -= self._coming
-            await self._channel.ask(self._channel.raw.basic_qos(prefetch_count=self._coming))
-            consuming = self._channel.raw.basic_consume(DEAD_LETTER_QUEUE, self._on_message)
-            self._consumer_tag = (await self._channel.ask(consuming)).consumer_tag
+            # What was dropped has made room for others, which may be here.
+            await self._subscribe(self._coming - len(self._inbox))
         letters = await self._channel.ask(self._receive())
         self._coming -= len(letters)
-        self.held += len(letters)
         return letters
 
     async def drop(self, letters: Sequence[DeadLetter]) -> None:
@@ -381,10 +383,10 @@ class RabbitMQDeadLetters:
         """
         self._inbox.check()
         await self._channel.ask(self._ack(letters))
-        self.held -= len(letters)
+        self.kept -= len(letters)
 
     async def end(self) -> None:
-        """Make sure that what was dropped is gone.
+        """Take no more, and make sure that what was dropped is gone.
 
         Of many acks, the server's channel keeps most until the queue has seen the first ones, and forgets them when it
         is closed. The queue answers a cancel only after what it has seen before.
@@ -394,6 +396,13 @@ class RabbitMQDeadLetters:
         """
         if self._consumer_tag is not None:
             await self._channel.ask(self._channel.raw.basic_cancel(self._consumer_tag))
+
+    async def _subscribe(self, count: int) -> None:
+        if count > 0:
+            await self.end()
+            await self._channel.ask(self._channel.raw.basic_qos(prefetch_count=count))
+            consuming = self._channel.raw.basic_consume(DEAD_LETTER_QUEUE, self._on_message)
+            self._consumer_tag = (await self._channel.ask(consuming)).consumer_tag
 
     async def _receive(self) -> list[DeadLetter]:
         while self._coming:

@@ -54,6 +54,7 @@ class CircuitBreaker:
         self._opened_at = clock.now()
         self._admitting = asyncio.Event()
         self._admitting.set()
+        self._probe_is_back = asyncio.Event()
 
     async def wait_admitting(self) -> None:
         """Return as soon as the next ``admit`` would give a ticket."""
@@ -62,7 +63,7 @@ class CircuitBreaker:
                 await self._clock.sleep(self._open_for().total_seconds())
                 self._half_open_when_due()
             else:
-                await self._admitting.wait()
+                await self._probe_is_back.wait()
 
     def admit(self) -> Ticket | None:
         """Return a ticket for one send, or None: the letter must wait, and no attempt has been made.
@@ -75,6 +76,7 @@ class CircuitBreaker:
         if not self._admitting.is_set():
             return None
         self._admitting.clear()
+        self._probe_is_back.clear()
         self._probes += 1
         return self._next_ticket()
 
@@ -97,6 +99,7 @@ class CircuitBreaker:
         if ticket == self._ticket and self.state is CircuitState.HALF_OPEN:
             self._next_ticket()
             self._admitting.set()
+            self._probe_is_back.set()
 
     def _failed(self, outcome: Temporary) -> None:
         self._failures += 1
@@ -136,6 +139,7 @@ class CircuitBreaker:
 
     def _enter(self, state: CircuitState) -> None:
         self.state = state
+        self._probe_is_back.set()
         self._next_ticket()
         self._on_change(state)
 

@@ -48,7 +48,7 @@ def print_listing(listing: Listing, out: TextIO) -> None:
     elif not listing.total:
         out.write("no dead letters\n")
     if listing.settled:
-        out.write(f"and {_many(listing.settled, 'dead letter')} of messages that are not failed any more\n")
+        out.write(f"and {many(listing.settled, 'dead letter')} of messages that are not failed any more\n")
 
 
 def print_one(message: Message | None, copies: Sequence[DeadLetter], out: TextIO) -> None:
@@ -59,7 +59,7 @@ def print_one(message: Message | None, copies: Sequence[DeadLetter], out: TextIO
     console = Console(file=out, width=_WIDTH)
     console.print(table)
     out.write("" if message else "there is no such message\n")
-    out.write(f"{_many(len(copies), 'dead letter')}\n")
+    out.write(f"{many(len(copies), 'dead letter')}\n")
     for letter in copies:
         console.print(_cell(encode(letter_record(letter)).decode().rstrip(), None), soft_wrap=True)
 
@@ -82,15 +82,15 @@ class Tally:
 def describe_requeued(requeued: int, wanted: int, tally: Tally, *, finished: bool) -> list[str]:
     """Return lines that say what a requeue did."""
     stopped = "" if finished else "stopped early, the same command goes on from here: "
-    lines = [f"{stopped}{requeued:,} of {_many(wanted, 'failed message')} requeued"]
+    lines = [f"{stopped}{requeued:,} of {many(wanted, 'failed message')} requeued"]
     if tally.settled:
         lines.append(
-            f"{_many(tally.settled, 'dead letter')} removed from the queue: their messages are not failed any more"
+            f"{many(tally.settled, 'dead letter')} removed from the queue: their messages are not failed any more"
         )
     strangers = tally.left[Kind.UNKNOWN] + tally.left[Kind.MALFORMED]
     if strangers:
         lines.append(
-            f"{_many(strangers, 'dead letter')} left that are no message of ours: 'birthday dlq list' shows them, "
+            f"{many(strangers, 'dead letter')} left that are no message of ours: 'birthday dlq list' shows them, "
             "archive and purge remove them"
         )
     return lines
@@ -100,7 +100,7 @@ def describe_removed(verb: str, tally: Tally, *, finished: bool) -> list[str]:
     """Return lines that say what a purge or an archive did."""
     stopped = "" if finished else "stopped early, the same command goes on from here: "
     strangers = tally.chosen[Kind.UNKNOWN] + tally.chosen[Kind.MALFORMED]
-    letters = _many(tally.chosen.total(), "dead letter")
+    letters = many(tally.chosen.total(), "dead letter")
     messages = f"{tally.chosen[Kind.FAILED]:,} of messages, which stay failed"
     lines = [f"{stopped}{letters} {verb}: {messages}, and {strangers:,} that are no message of ours"]
     if tally.settled:
@@ -128,7 +128,8 @@ def progress(text: str, total: int, stream: TextIO) -> Iterator[Callable[[int], 
         yield lambda count: bar.advance(task, count)
 
 
-def _many(count: int, what: str) -> str:
+def many(count: int, what: str) -> str:
+    """Return so many of something, in words."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 

@@ -68,18 +68,19 @@ async def requeue_failed(connection: Connection, ids: Sequence[UUID], now: datet
 
     The broker must have confirmed them before that transaction commits.
     """
-    # Locked in order of id: two operators with the same messages cannot deadlock, and the later one finds them queued.
+    # In order of id: two operators with the same messages cannot deadlock, and the later one finds them queued. Two
+    # statements, because a plan of one, made while the table is small, would join row by row when it is large.
+    await connection.execute(
+        "SELECT FROM message_logs WHERE id = ANY($1::uuid[]) AND status = 'failed' ORDER BY id FOR UPDATE", ids
+    )
     rows = await connection.fetch(
         """
-        UPDATE message_logs m
+        UPDATE message_logs
         SET status = 'queued', attempts = 0, requeued_at = $2, queued_at = $2, updated_at = $2,
             error_type = NULL, error_detail = NULL, next_attempt_at = NULL, lease_until = NULL
-        FROM (SELECT id FROM message_logs WHERE id = ANY($1::uuid[]) AND status = 'failed'
-              ORDER BY id FOR UPDATE) held
-        WHERE m.id = held.id AND m.status = 'failed'
-        RETURNING m.id, m.user_id, m.message_type, m.status, m.scheduled_at, m.occasion_on, m.attempts,
-                  m.next_attempt_at, m.queued_at, m.sent_at, m.delivered_at, m.error_type, m.error_detail,
-                  m.created_at, m.updated_at
+        WHERE id = ANY($1::uuid[]) AND status = 'failed'
+        RETURNING id, user_id, message_type, status, scheduled_at, occasion_on, attempts, next_attempt_at, queued_at,
+                  sent_at, delivered_at, error_type, error_detail, created_at, updated_at
         """,
         ids,
         now,

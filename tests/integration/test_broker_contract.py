@@ -361,11 +361,14 @@ class TestReceiving:
             await consumer.reject([delivery])
         await stats_become(broker, QueueStats(ready=0, unacked=0, delayed=0, dead=1, consumers=0))
 
-    async def test_a_payload_by_hand(self, queue: Queue, broker: Broker) -> None:
+    @pytest.mark.parametrize(
+        "form", [' { "messageId": "%s" }\n', pytest.param("{messageId:%s}", id="what a shell leaves of it")]
+    )
+    async def test_a_payload_by_hand(self, queue: Queue, broker: Broker, form: str) -> None:
         """A payload that an operator puts into the queue by hand is a message like any other."""
         [message_id] = new_ids(1)
         async with broker.consume(prefetch=10) as consumer:
-            await queue.insert(f' {{ "messageId": "{message_id}" }}\n')
+            await queue.insert(form % message_id)
             [delivery] = await receive(consumer, 1)
             assert delivery.message_id == message_id
 

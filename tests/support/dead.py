@@ -1,6 +1,7 @@
 """Messages that failed and dead letters, in any number, without waiting for a service to refuse them."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
@@ -19,7 +20,7 @@ async def store_failed(
     error_type: ErrorType = ErrorType.EXTERNAL_API_ERROR,
     user_id: UUID | None = None,
 ) -> list[UUID]:
-    """Store so many messages that failed at an instant, of live users, or of one user; return the ids of the messages.
+    """Store so many messages that failed at an instant, each of a live user, or one of ``user_id``; return their ids.
 
     The dead-letter queue knows nothing of them.
     """
@@ -35,7 +36,7 @@ async def store_failed(
         )
         INSERT INTO message_logs (id, user_id, occasion_year, occasion_on, scheduled_at, ends_at, schedule_from, status,
                                   attempts, error_type, error_detail, created_at, updated_at)
-        SELECT gen_random_uuid(), id, 2000 + row_number() OVER (), '2026-03-01', $1, $1, $1, 'failed', 5, $3, 'refused',
+        SELECT gen_random_uuid(), id, 2026, '2026-03-01', $1, $1, $1, 'failed', 5, $3, 'refused',
                $1, $1
         FROM greeted
         RETURNING id
@@ -53,11 +54,11 @@ async def bury(broker: Broker, ids: Sequence[UUID]) -> None:
     before = (await broker.stats()).dead
     await broker.publish(ids)
     async with broker.consume(prefetch=1000) as consumer:
-        left = len(ids)
-        while left:
-            deliveries = await consumer.receive(1000, 0.05)
+        left = Counter(ids)
+        while left.total():
+            deliveries = [one for one in await consumer.receive(1000, 0.05) if one.message_id in left]
             await consumer.reject(deliveries)
-            left -= len(deliveries)
+            left.subtract(one.message_id for one in deliveries if one.message_id)
         await eventually(lambda: _are_dead(broker, before + len(ids)), f"{len(ids)} more dead letters", 60)
 
 

@@ -203,7 +203,8 @@ async def message_service() -> AsyncIterator[MessageService]:
 
 
 async def _receive(request: web.BaseRequest) -> Received:
-    _, client_port = request.get_extra_info("peername")
+    # Nothing is known of a client that is gone already.
+    _, client_port = request.get_extra_info("peername") or ("", 0)
     return Received(
         at=time.time(),
         monotonic=time.monotonic(),

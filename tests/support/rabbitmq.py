@@ -38,12 +38,12 @@ class RabbitMQServer:
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
         self._epmd: subprocess.Popen[bytes] | None = None
-        self.port, self._management_port, self._dist_port, self._epmd_port = _free_ports(4)
+        self.port, self.management_port, self._dist_port, self._epmd_port = _free_ports(4)
         (directory / "enabled_plugins").write_text("[rabbitmq_management].\n")
         (directory / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = 127.0.0.1:{self.port}\n"
             "management.tcp.ip = 127.0.0.1\n"
-            f"management.tcp.port = {self._management_port}\n"
+            f"management.tcp.port = {self.management_port}\n"
             "collect_statistics_interval = 1000\n"
             "log.file.level = warning\n"
         )
@@ -106,10 +106,17 @@ class RabbitMQServer:
         """Remove a virtual host with everything in it; its connections are closed."""
         self.manage("DELETE", f"vhosts/{vhost}")
 
+    def rabbitmqadmin(self) -> bytes:
+        """Return the program ``rabbitmqadmin`` as the management plugin hands it out."""
+        where = f"http://127.0.0.1:{self.management_port}/cli/rabbitmqadmin"
+        with urllib.request.urlopen(where, timeout=10) as response:
+            program: bytes = response.read()
+        return program
+
     def manage(self, method: str, path: str, body: object = None) -> Any:  # noqa: ANN401 - JSON
         """Call the management HTTP API and return the decoded answer, None when it is empty."""
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self._management_port}/api/{path}",
+            f"http://127.0.0.1:{self.management_port}/api/{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
             headers={
