@@ -48,6 +48,8 @@ from birthday.worker.watchdog import watch_consumer
 
 log = structlog.get_logger()
 
+LEAVING = timedelta(seconds=1)
+
 
 async def run(settings: Settings, clock: Clock, logs: LogFile) -> int:
     """Serve until SIGTERM or SIGINT and return the exit status; SIGUSR1 reopens the log file.
@@ -112,10 +114,12 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
             announce(settings, address)
             await stop.wait()
             readiness.draining = True
+            leaving = roles.create_task(let_clients_leave(settings, clock))
             for task in background:
                 task.cancel()
             if delivering is not None:
                 drained = await drain(pipeline, delivering, settings.shutdown_timeout)
+            await leaving
     log.info("service.stopped")
     return drained
 
@@ -176,6 +180,12 @@ def make_pipeline(
     settler = Settler(pool, broker, clock, metrics, settings.retry, random)
     sender = Sender(channel, breaker, clock, metrics)
     return Pipeline(broker, intake, sender, settler, limits, pauses, clock, random)
+
+
+async def let_clients_leave(settings: Settings, clock: Clock) -> None:
+    """Keep answering for a moment: each answer tells its client to close the connection before we close the port."""
+    if Role.API in settings.role:
+        await clock.sleep(min(LEAVING, settings.shutdown_timeout).total_seconds())
 
 
 async def drain(pipeline: Pipeline, delivering: asyncio.Task[None], patience: timedelta) -> bool:

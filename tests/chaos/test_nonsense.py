@@ -7,7 +7,7 @@ import aiormq
 import asyncpg
 import pytest
 
-from tests.support.chaos import Crowd, Receiver, fleet, pause, until
+from tests.support.chaos import FULL, Crowd, Receiver, fleet, pause, until
 from tests.support.message_service import MessageService
 
 Publish = Callable[[bytes], Awaitable[None]]
@@ -53,11 +53,11 @@ async def publish_raw(queue_url: str | None, database_url: str) -> AsyncIterator
 
 
 async def test_poison_is_dead_lettered_and_the_others_are_greeted(
-    crowd: Crowd, database_url: str, queue_url: str | None, publish_raw: Publish, *, full: bool
+    crowd: Crowd, database_url: str, queue_url: str | None, publish_raw: Publish
 ) -> None:
     """No crash, no message lost, and no worker that spins: afterwards it hardly uses the processor."""
     receiver = Receiver()
-    copies = 10_000 if full else 2_000
+    copies = 10_000 if FULL else 2_000
     async with MessageService(receiver) as service, fleet(database_url, queue_url, service.url) as processes:
         program = await processes.start("scheduler,worker")
         await crowd.gather(100)
