@@ -12,6 +12,7 @@ from aiohttp import web
 from birthday.errors import UnavailableError
 
 BACKLOG = 1024
+HANGING_ON_SECONDS = 0.25
 GRACE = timedelta(seconds=10)
 
 
@@ -30,9 +31,13 @@ async def serve(app: web.Application, host: str, port: int, grace: timedelta = G
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=stages)
         await runner.setup()
         try:
-            await web.SockSite(runner, listener, backlog=BACKLOG).start()
+            site = web.SockSite(runner, listener, backlog=BACKLOG)
+            await site.start()
             bound_host, bound_port = listener.getsockname()[:2]
             yield bound_host, bound_port
+            await site.stop()
+            # Who has just connected is about to ask: aiohttp would hang up on them.
+            await asyncio.sleep(HANGING_ON_SECONDS)
         finally:
             await runner.cleanup()
 
