@@ -189,8 +189,7 @@ class Cluster:
     async def _make(self) -> None:
         """Make the cluster under another name first, so that one whose making was interrupted is never used."""
         log.info("database.initialising", directory=str(self._directory))
-        for leftover in self._data_dir.glob("postgres.new-*"):
-            await asyncio.to_thread(shutil.rmtree, leftover, ignore_errors=True)
+        await self._sweep()
         staging = Path(tempfile.mkdtemp(prefix="postgres.new-", dir=self._data_dir))
         try:
             self._give(staging)
@@ -204,6 +203,13 @@ class Cluster:
             _rename_durably(staging, self._directory)
         finally:
             await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
+            # An initdb that outlived its killed starter may have written on while we swept.
+            await self._sweep()
+
+    async def _sweep(self) -> None:
+        """Remove what interrupted starts have left."""
+        for leftover in self._data_dir.glob("postgres.new-*"):
+            await asyncio.to_thread(shutil.rmtree, leftover, ignore_errors=True)
 
     def _check_version(self) -> None:
         try:

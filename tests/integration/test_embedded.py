@@ -274,10 +274,10 @@ async def test_an_interrupted_first_start_is_made_up_for(
     """A first start that is killed half-way leaves nothing that the next one would trip over."""
     user = await start_user()
 
-    async def is_half_done() -> bool:
-        return any((path / "base").exists() for path in _unfinished(data_dir))
+    async def has_begun() -> bool:
+        return bool(_unfinished(data_dir))
 
-    await _until(is_half_done)
+    await _until(has_begun)
     await user.kill()
     assert not (data_dir / "postgres").exists()
 

@@ -1,6 +1,5 @@
 """The worker on a real database and both brokers, with a channel and a clock in the hands of the test."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from datetime import date, timedelta
@@ -18,7 +17,7 @@ from birthday.channel import Delivered, Letter, Outcome, Permanent, Temporary
 from birthday.core.message import ErrorType
 from birthday.store.users import delete_user, lock_profile, replace_profile
 from birthday.telemetry.metrics import Metrics
-from tests.support.channel import RecordingChannel
+from tests.support.channel import HeldChannel, RecordingChannel
 from tests.support.clock import ManualClock
 from tests.support.product import Product, eventually, metric, parse
 
@@ -314,19 +313,11 @@ async def test_what_a_dead_worker_held_is_sent_when_its_lease_has_run_out(produc
 async def test_an_outcome_that_comes_after_a_takeover_changes_nothing(product: Product) -> None:
     """The lease ran out and another worker has claimed: the late outcome is dropped, with a warning."""
     await queue_birthdays(product, 1)
-    holding = asyncio.Event()
-
-    class SlowChannel(RecordingChannel):
-        async def send(self, letter: Letter) -> Outcome:
-            outcome = await super().send(letter)
-            await holding.wait()
-            return outcome
-
-    channel = SlowChannel(product.clock)
+    channel = HeldChannel(product.clock)
     async with product.working(channel):
         await channel.wait_for(1)
         await product.pool.execute("UPDATE message_logs SET lease_until = lease_until + interval '1 second'")
-        holding.set()
+        channel.release()
         await eventually(lambda: queue_is_empty(product), "the queue is empty")
     assert await product.statuses() == {"sending": 1}
 
@@ -365,19 +356,11 @@ async def test_probes_of_a_long_outage_do_not_use_up_the_attempts_of_a_message(p
 async def test_stopping_finishes_what_is_being_sent_and_gives_the_rest_back(product: Product) -> None:
     """A drained worker leaves no message in sending; what it had not begun is delivered by the next one."""
     await queue_birthdays(product, 30)
-    holding = asyncio.Event()
-
-    class SlowChannel(RecordingChannel):
-        async def send(self, letter: Letter) -> Outcome:
-            outcome = await super().send(letter)
-            await holding.wait()
-            return outcome
-
-    channel = SlowChannel(product.clock)
+    channel = HeldChannel(product.clock)
     async with product.working(channel, concurrency=4) as pipeline:
         await channel.wait_for(4)
         pipeline.stop()
-        holding.set()
+        channel.release()
     assert (await product.statuses())["delivered"] == 4
     assert "sending" not in await product.statuses()
     async with product.working(channel):

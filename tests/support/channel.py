@@ -48,3 +48,22 @@ class RecordingChannel:
         """
         async with asyncio.timeout(seconds), self._changed:
             await self._changed.wait_for(lambda: len(self.sent) >= count)
+
+
+class HeldChannel(RecordingChannel):
+    """Records each letter, and answers only once it is released."""
+
+    def __init__(self, clock: Clock) -> None:
+        """Hold everything at first."""
+        super().__init__(clock)
+        self._released = asyncio.Event()
+
+    async def send(self, letter: Letter) -> Outcome:
+        """Record the letter, and wait."""
+        outcome = await super().send(letter)
+        await self._released.wait()
+        return outcome
+
+    def release(self) -> None:
+        """Answer what waits, and from now on at once."""
+        self._released.set()
