@@ -61,6 +61,9 @@ class Pauses:
             except UnavailableError as error:
                 self._metrics.collector_errors.labels("pauses").inc()
                 log.debug("pauses.unavailable", error=str(error))
+                # Nobody else asks so regularly. If the network has dropped connections without a word, each of them
+                # would cost whoever is lent it next half a minute: none is lent again.
+                await self._pool.expire_connections()
 
     async def refresh(self) -> None:
         """Ask the database once; log what has changed, and wake whom it concerns.

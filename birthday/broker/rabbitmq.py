@@ -346,8 +346,8 @@ class RabbitMQConsumer:
 class RabbitMQDeadLetters:
     """A ``DeadLetters`` that consumes, and acks only what is dropped. The end of its channel gives back the rest.
 
-    Giving back earlier would bring the same ones again. The server stops at a consumer's prefetch, so each step of the
-    walk is a consumer of its own.
+    Giving back earlier would bring the same ones again. So each step of the walk is a consumer of its own, which gets
+    as many as its prefetch and is cancelled before anything is acked: what is dropped makes no room for others.
     """
 
     def __init__(self, channel: "_Channel", count: int) -> None:
@@ -355,25 +355,22 @@ class RabbitMQDeadLetters:
         self.kept = count
         self._channel = channel
         self._left = count
-        self._coming = 0
-        self._consumer_tag: str | None = None
         self._inbox: Inbox[DeadLetter] = Inbox()
         channel.closing.add_done_callback(lambda _: self._inbox.fail(f"{channel.where}: {channel.loss}"))
 
     async def take(self) -> list[DeadLetter]:
-        """Subscribe for the next ones and wait for them; see ``DeadLetters``.
+        """Consume the next ones; see ``DeadLetters``.
 
         Raises:
             UnavailableError: if they do not come, or the channel is gone.
         """
-        if not self._coming and self._left:
-            self._coming = min(self._left, _DEAD_MOST)
-            self._left -= self._coming
-            # What was dropped has made room for others, which may be here.
-            await self._subscribe(self._coming - len(self._inbox))
-        letters = await self._channel.ask(self._receive())
-        self._coming -= len(letters)
-        return letters
+        self._inbox.check()
+        count = min(self._left, _DEAD_MOST)
+        if not count:
+            return []
+        self._left -= count
+        async with self._consuming(count):
+            return await self._channel.ask(self._receive(count))
 
     async def drop(self, letters: Sequence[DeadLetter]) -> None:
         """Ack these; see ``DeadLetters``.
@@ -386,34 +383,38 @@ class RabbitMQDeadLetters:
         self.kept -= len(letters)
 
     async def end(self) -> None:
-        """Take no more, and make sure that what was dropped is gone.
+        """Make sure that what was dropped is gone.
 
         Of many acks, the server's channel keeps most until the queue has seen the first ones, and forgets them when it
-        is closed. The queue answers a cancel only after what it has seen before.
+        is closed. The queue answers who comes and goes only after what it has seen before.
 
         Raises:
             UnavailableError: if some of it may be a dead letter again.
         """
-        if self._consumer_tag is not None:
-            await self._channel.ask(self._channel.raw.basic_cancel(self._consumer_tag))
+        async with self._consuming(1):
+            pass
 
-    async def _subscribe(self, count: int) -> None:
-        if count > 0:
-            await self.end()
-            await self._channel.ask(self._channel.raw.basic_qos(prefetch_count=count))
-            consuming = self._channel.raw.basic_consume(DEAD_LETTER_QUEUE, self._on_message)
-            self._consumer_tag = (await self._channel.ask(consuming)).consumer_tag
+    @asynccontextmanager
+    async def _consuming(self, count: int) -> AsyncIterator[None]:
+        await self._channel.ask(self._channel.raw.basic_qos(prefetch_count=count))
+        consuming = self._channel.raw.basic_consume(DEAD_LETTER_QUEUE, self._on_message)
+        tag = (await self._channel.ask(consuming)).consumer_tag or ""
+        yield
+        await self._channel.ask(self._channel.raw.basic_cancel(tag))
 
-    async def _receive(self) -> list[DeadLetter]:
-        while self._coming:
+    async def _receive(self, count: int) -> list[DeadLetter]:
+        letters: list[DeadLetter] = []
+        while len(letters) < count:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_DEAD_SECONDS):
-                    return await self._inbox.take(self._coming, _DEAD_SECONDS / 2)
+                    letters += await self._inbox.take(count - len(letters), _DEAD_SECONDS / 2)
+                    continue
             ready, _ = await self._channel.measure(DEAD_LETTER_QUEUE)
             if not ready and not len(self._inbox):
-                # Counted at the beginning, and with somebody else by now.
-                self._coming = self._left = 0
-        return []
+                # They were counted at the beginning, and are with somebody else by now.
+                self._left = 0
+                break
+        return letters
 
     async def _ack(self, letters: Sequence[DeadLetter]) -> None:
         for letter in letters:

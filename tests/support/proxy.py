@@ -4,10 +4,13 @@ import asyncio
 import socket
 import struct
 from collections import deque
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Self
+from urllib.parse import unquote, urlsplit
 
 CHUNK_BYTES = 256 * 1024
 _CONNECT_SECONDS = 5
@@ -27,7 +30,7 @@ class Proxy:
         self.delay = timedelta()
         """How much longer each piece of data takes, in either direction."""
         self.holding = asyncio.Event()
-        """Set once ``hold_at`` has caught a connection."""
+        """Set once ``hold_at`` has caught something."""
         self._host = host
         self._server_port = port
         self._markers: tuple[bytes, ...] = ()
@@ -78,7 +81,7 @@ class Proxy:
             link.flowing = asyncio.Event()
 
     def hold_at(self, *markers: bytes) -> None:
-        """Silence the first connection on which the client sends these one after the other, from the last one on."""
+        """Go silent once the client sends these on one connection, one after the other, before the last is through."""
         self.holding.clear()
         self._markers = markers
         for link in self._links:
@@ -134,7 +137,7 @@ class Proxy:
             link.expected.popleft()
             if not link.expected:
                 self._markers = ()
-                link.flowing = asyncio.Event()
+                self.silence()
                 self.holding.set()
 
     async def _passes(self, link: "_Link") -> None:
@@ -180,3 +183,38 @@ class _Link:
                 with suppress(OSError):
                     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
             writer.transport.abort()
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What stands between processes and the servers, and the settings that lead them there."""
+
+    database: Proxy
+    queue: Proxy
+    """The same as ``database`` where the queue is kept there."""
+    service: Proxy
+    settings: dict[str, str]
+
+    async def cut(self) -> None:
+        """Break everything: what the kernel does for a process that is killed."""
+        await asyncio.gather(*(proxy.cut() for proxy in {self.database, self.queue, self.service}))
+
+
+@asynccontextmanager
+async def network(database_url: str, queue_url: str | None, service_url: str) -> AsyncIterator[Network]:
+    """Yield a network to these servers that works until something is done to it."""
+    async with AsyncExitStack() as stack:
+        at = urlsplit(database_url)
+        directory, _, port = at.netloc.rpartition("@")[2].rpartition(":")
+        database = queue = await stack.enter_async_context(Proxy(unquote(directory), int(port)))
+        service = await stack.enter_async_context(Proxy("127.0.0.1", urlsplit(service_url).port or 0))
+        settings = {
+            "DATABASE_URL": at._replace(netloc=f"{at.username}@127.0.0.1:{database.port}").geturl(),
+            "MESSAGE_SERVICE_URL": f"http://127.0.0.1:{service.port}",
+        }
+        if queue_url is not None:
+            at = urlsplit(queue_url)
+            queue = await stack.enter_async_context(Proxy("127.0.0.1", at.port or 0))
+            place = f"{at.username}:{at.password}@127.0.0.1:{queue.port}"
+            settings["RABBITMQ_URL"] = at._replace(netloc=place).geturl()
+        yield Network(database, queue, service, settings)
