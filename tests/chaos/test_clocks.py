@@ -35,6 +35,6 @@ async def test_hosts_whose_clocks_disagree_greet_everybody_once(
         await processes.start("worker", **shifted(-worker_shift))
         await crowd.gather(count)
         await processes.start("scheduler", **shifted(1800))
-        await crowd.wait_until_settled(60)
+        await crowd.wait_until_settled(110)
         audit = await crowd.audit(receiver)
     audit.verify()
