@@ -231,6 +231,9 @@ class Unclaimed:
 async def read_unclaimed(pool: asyncpg.Pool, ids: Sequence[UUID]) -> list[Unclaimed]:
     """Return the state of messages that ``claim`` did not take. Ids that do not exist are left out.
 
+    A dispatcher that is about to commit is waited for: by a clock that is a little behind its own, what it has just
+    published is not due yet, and must not pass for something that nobody has published.
+
     ``current`` says that the user is live, still has the birthday and zone that the message was planned for, and has
     not had a message of that year that retention removed.
     """
@@ -243,6 +246,7 @@ async def read_unclaimed(pool: asyncpg.Pool, ids: Sequence[UUID]) -> list[Unclai
         LEFT JOIN users u ON u.id = m.user_id AND u.deleted_at IS NULL AND u.schedule_from = m.schedule_from
                          AND u.greeted_year <> m.occasion_year
         WHERE m.id = ANY($1::uuid[])
+        ORDER BY m.id FOR SHARE OF m
         """,
         ids,
     )

@@ -26,14 +26,14 @@ from birthday.core.user import Profile
 from birthday.errors import InvalidInputError, UnavailableError
 from birthday.store.connection import borrow
 from birthday.store.transfer import Clash, StagedUser, find_clashes, stage_users, staging
-from birthday.store.users import Connection, Planning, create_user, delete_user
+from birthday.store.users import Planning, create_user, delete_user
 from birthday.transfer.console import run_import
 from birthday.transfer.exporting import EXPORT_COLUMNS, export_users
 from birthday.transfer.importing import BATCH_ROWS, ImportSummary, import_users
 from birthday.transfer.records import Format, Rejected
 from birthday.transfer.source import open_source
 from tests.support.clock import ManualClock
-from tests.support.product import eventually
+from tests.support.product import eventually, is_waiting_for_a_lock
 from tests.support.users import CSV_HEADER, csv_line, make_profiles, write_csv, write_ndjson
 
 PLANNING = Planning(Rules(), timedelta(hours=48))
@@ -428,24 +428,13 @@ async def test_cancelling_lets_the_running_batch_end(pool: asyncpg.Pool, tmp_pat
                     lambda summary, _bytes: told.append(summary),
                 )
             )
-            await eventually(lambda: is_waiting_for_a_lock(holder), "the batch waits for the lock")
+            await eventually(lambda: is_waiting_for_a_lock(pool), "the batch waits for the lock")
             task.cancel()
             await transaction.rollback()
             with pytest.raises(asyncio.CancelledError):
                 await asyncio.wait_for(task, WAIT_SECONDS)
     assert told == [ImportSummary(created=1)]
     assert await stored_profiles(pool) == {ADA}
-
-
-async def is_waiting_for_a_lock(connection: Connection) -> bool:
-    """Say whether some session of this database waits for a lock."""
-    waiting: bool = await connection.fetchval(
-        """
-        SELECT EXISTS (SELECT FROM pg_stat_activity
-                       WHERE datname = current_database() AND wait_event_type = 'Lock')
-        """
-    )
-    return waiting
 
 
 async def test_a_lost_connection_keeps_what_was_committed(pool: asyncpg.Pool, tmp_path: Path) -> None:
@@ -458,7 +447,7 @@ async def test_a_lost_connection_keeps_what_was_committed(pool: asyncpg.Pool, tm
         async with pool.acquire() as holder, holder.transaction():
             await holder.execute("LOCK TABLE users IN EXCLUSIVE MODE")
             pipe.close()
-            await eventually(lambda: is_waiting_for_a_lock(holder), "the last batch waits for the lock")
+            await eventually(lambda: is_waiting_for_a_lock(pool), "the last batch waits for the lock")
             await holder.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
             )

@@ -1,6 +1,7 @@
 """The worker on a real database and both brokers, with a channel and a clock in the hands of the test."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import date, timedelta
 from uuid import UUID, uuid4
@@ -15,11 +16,12 @@ from birthday.broker.protocol import encode_payload
 from birthday.broker.rabbitmq import RabbitMQBroker
 from birthday.channel import Delivered, Letter, Outcome, Permanent, Temporary
 from birthday.core.message import ErrorType
+from birthday.store.messages import lock_due, mark_queued
 from birthday.store.users import delete_user, lock_profile, replace_profile
 from birthday.telemetry.metrics import Metrics
 from tests.support.channel import HeldChannel, RecordingChannel
 from tests.support.clock import ManualClock
-from tests.support.product import Product, eventually, metric, parse
+from tests.support.product import CATCH_UP, Product, eventually, is_waiting_for_a_lock, metric, parse
 
 DOWN = Temporary(ErrorType.EXTERNAL_API_ERROR, "down")
 BUSY = Temporary(ErrorType.EXTERNAL_API_ERROR, "busy", outage=False)
@@ -296,6 +298,29 @@ async def test_nothing_is_sent_before_its_instant_by_the_clock_of_the_worker(pro
         product.clock.advance(timedelta(seconds=3))
         await product.wait_for_statuses({"delivered": 1})
     assert [sent.at for sent in channel.sent] == [parse("2027-03-01T09:00:00Z")]
+
+
+async def test_what_is_published_to_a_worker_whose_clock_is_a_little_behind_is_not_taken_for_unpublished(
+    product: Product,
+) -> None:
+    """The delivery comes before the dispatcher has committed, and is not due yet by the clock of the worker."""
+    count = 300
+    for _ in range(count):
+        await product.create(date(1990, 3, 1))
+    await product.pool.execute("ANALYZE message_logs")
+    now = product.clock.now()
+    channel = RecordingChannel(product.clock)
+    async with product.pool.acquire() as connection, AsyncExitStack() as stack:
+        async with connection.transaction():
+            ids = await lock_due(connection, now, now - CATCH_UP, now + timedelta(days=1), count)
+            await product.broker.publish(ids)
+            product.clock.advance(timedelta(milliseconds=-50))
+            await stack.enter_async_context(product.working(channel, concurrency=100))
+            await eventually(lambda: is_waiting_for_a_lock(product.pool), "the worker waits for the dispatcher")
+            await mark_queued(connection, ids, now)
+        product.clock.advance(timedelta(milliseconds=50))
+        await product.wait_for_statuses({"delivered": count})
+    assert len(channel.sent) == count
 
 
 async def test_what_a_dead_worker_held_is_sent_when_its_lease_has_run_out(product: Product) -> None:

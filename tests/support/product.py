@@ -132,6 +132,20 @@ async def eventually(condition: Callable[[], Awaitable[bool]], what: str, second
         await rest
 
 
+async def is_waiting_for_a_lock(pool: asyncpg.Pool) -> bool:
+    """Say whether some session of this database waits for a lock.
+
+    Not for a connection in a transaction: until its end, the server shows it the sessions as they were at first.
+    """
+    waiting: bool = await pool.fetchval(
+        """
+        SELECT EXISTS (SELECT FROM pg_stat_activity
+                       WHERE datname = current_database() AND wait_event_type = 'Lock')
+        """
+    )
+    return waiting
+
+
 def metric(metrics: Metrics, name: str, **labels: str) -> float:
     """Return the value of one sample, 0 if it has not been touched."""
     return metrics.registry.get_sample_value(f"birthday_scheduler_{name}", labels) or 0.0
