@@ -5,13 +5,11 @@ import signal
 from collections import Counter
 
 import aiohttp
-import pytest
 
 from tests.support.chaos import pause
 from tests.support.program import Program, running
 
 
-@pytest.mark.long
 async def test_no_request_is_lost_while_processes_are_replaced(database_url: str) -> None:
     """New clients and clients that keep their connection alike: every POST is answered 201."""
     answers: Counter[str] = Counter()

@@ -62,6 +62,25 @@ async def test_several_servers_share_one_port(client: aiohttp.ClientSession) -> 
                 assert response.status == 200
 
 
+async def test_nobody_who_connects_while_a_server_leaves_a_shared_port_is_cut_off() -> None:
+    """Connections that the kernel has made and the server has not accepted yet are answered all the same."""
+    left = asyncio.Event()
+    answers: asyncio.Queue[int] = asyncio.Queue()
+
+    async def keep_connecting(host: str, port: int) -> None:
+        while not left.is_set():
+            async with aiohttp.request("GET", f"http://{host}:{port}/") as response:
+                answers.put_nowait(response.status)
+
+    async with serve(application(), "127.0.0.1", 0) as (host, port), asyncio.TaskGroup() as clients:
+        for _ in range(50):
+            clients.create_task(keep_connecting(host, port))
+        for _ in range(3):
+            async with serve(application(), host, port):
+                assert {await answers.get() for _ in range(500)} == {200}
+        left.set()
+
+
 async def test_a_port_that_is_taken_is_named() -> None:
     """The error says which setting to change."""
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
