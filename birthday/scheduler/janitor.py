@@ -23,7 +23,6 @@ log = structlog.get_logger()
 
 BATCH = 1000
 GRACE = timedelta(minutes=1)
-SUSPICION = timedelta(minutes=5)
 PATIENCE = timedelta(minutes=15)
 
 
@@ -96,9 +95,7 @@ def _patience_with(stats: QueueStats) -> timedelta:
     """Return how long a message that should have been taken may be left alone before it counts as lost.
 
     A queue that holds messages may just be long. One that is empty may have handed them to consumers that wait for the
-    message service; RabbitMQ does not say how many those of other processes hold. A copy too many does no harm, but a
-    copy of everything every minute does.
+    message service; RabbitMQ does not say how many they hold. A copy of what they hold does no harm, and there is one
+    at the most: while it waits, the queue is not empty.
     """
-    if stats.ready or stats.unacked:
-        return PATIENCE
-    return SUSPICION if stats.consumers else GRACE
+    return PATIENCE if stats.ready else GRACE
