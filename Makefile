@@ -1,13 +1,14 @@
 # `make` alone lists what there is. PYTHON chooses the interpreter, ARGS is handed on to the program or to pytest.
 PYTHON ?= python3
 ARGS ?=
+SOAK_SECONDS ?= 3600
 
 BIN := .venv/bin
 COVERAGE := --cov --cov-report=term --cov-report=xml --cov-fail-under=0
 
 .DEFAULT_GOAL := help
-.PHONY: help run install install-dev test-dependencies test test-unit test-integration test-e2e chaos coverage-check \
-	lint format types package check lock outdated clean
+.PHONY: help run install install-dev test-dependencies test test-unit test-integration test-e2e chaos bench bench-quick \
+	bench-peers soak coverage-check lint format types package check lock outdated clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
@@ -21,7 +22,7 @@ install: ## Create .venv with what the program needs
 install-dev: ## Create .venv with what development needs as well
 	@PYTHON=$(PYTHON) scripts/install.sh dev
 
-test-dependencies: ## Install RabbitMQ for the tests, where it is missing
+test-dependencies: ## Install RabbitMQ, Prometheus and small tools for the tests, where they are missing
 	@scripts/install-test-dependencies.sh
 
 test: install-dev test-dependencies ## Run all tests with coverage (ARGS="-k planner")
@@ -38,6 +39,22 @@ test-e2e: install-dev test-dependencies ## Run the tests of the program as a who
 
 chaos: install-dev test-dependencies ## Kill, cut and flood everything, and audit what came of it (a quarter of an hour)
 	CHAOS=full $(BIN)/pytest tests/chaos --timeout 900 $(ARGS)
+
+bench: install-dev test-dependencies ## Measure everything and write docs/performance.md (ARGS="--users 1000000")
+	@status=0; $(BIN)/python -m benchmarks --full --json docs/performance/results.json $(ARGS) || status=$$?; \
+		$(BIN)/python -m benchmarks.report && exit $$status
+
+bench-quick: install-dev test-dependencies ## Compare with the limits, a few minutes; fails below a floor (ARGS="-k worker")
+	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-peers: install-dev test-dependencies ## Compare with other job queues and web frameworks, installed into .venv/peers
+	@test -x .venv/peers/bin/python || $(PYTHON) -m venv .venv/peers
+	.venv/peers/bin/python -m pip install --quiet --requirement benchmarks/peers/requirements.txt
+	$(BIN)/python -m benchmarks --peers .venv/peers/bin/python --json build/peers.json $(ARGS)
+
+soak: install-dev test-dependencies ## Mixed load for an hour, or SOAK_SECONDS; fails if something grows
+	@status=0; $(BIN)/python -m benchmarks --soak $(SOAK_SECONDS) --json docs/performance/soak.json $(ARGS) || \
+		status=$$?; $(BIN)/python -m benchmarks.report && exit $$status
 
 coverage-check: install-dev ## Compare the last run's coverage with the threshold in pyproject.toml
 	@scripts/coverage/check-thresholds.sh

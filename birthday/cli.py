@@ -1,8 +1,5 @@
 """The command ``birthday``: what an operator types. Its exit statuses are those of ``command.py``."""
 
-import os
-import pwd
-import socket
 import sys
 from datetime import UTC, date, datetime, timedelta
 from importlib.metadata import version
@@ -20,6 +17,8 @@ from birthday import service
 from birthday.audit.auditor import Audit, Auditor
 from birthday.audit.console import LISTABLE, run_audit
 from birthday.cli_dlq import dlq
+from birthday.cli_forecast import forecast
+from birthday.cli_pause import pause, resume
 from birthday.clock import SystemClock
 from birthday.command import command_settings, errors, run
 from birthday.config import Settings, effective_settings, load_settings
@@ -28,10 +27,8 @@ from birthday.core.user import parse_date
 from birthday.core.zone import load_zone
 from birthday.errors import ConfigurationError
 from birthday.migrate import Migration, Status
-from birthday.pauses import MESSAGE_TYPES
 from birthday.resources import connect_database, open_database, try_dependencies
 from birthday.store.connection import borrow
-from birthday.store.pauses import Pause, read_pauses, set_paused
 from birthday.store.users import Planning
 from birthday.telemetry.logs import LogFile, configure_logs
 from birthday.transfer.console import run_import
@@ -241,56 +238,8 @@ async def _audit(settings: Settings, first: date, last: date, listed: str | None
         return await run_audit(auditor, first, last, clock.now(), sys.stdout, listed=listed, as_json=as_json)
 
 
-@main.command()
-@click.argument("message_type", metavar="[TYPE]", required=False)
-def pause(message_type: str | None) -> None:
-    """Send nothing of TYPE, or nothing at all, until 'birthday resume'.
-
-    Every process obeys within five seconds, and after a restart too. What is being sent is finished; the rest waits
-    where it is, and no attempt is counted. Messages are planned as before, and expire when they are later than
-    CATCH_UP_WINDOW.
-    """
-    _switch(message_type, paused=True)
-
-
-@main.command()
-@click.argument("message_type", metavar="[TYPE]", required=False)
-def resume(message_type: str | None) -> None:
-    """Send again what 'birthday pause' has stopped: TYPE, or everything."""
-    _switch(message_type, paused=False)
-
-
-def _switch(message_type: str | None, *, paused: bool) -> None:
-    """Pause or resume, and print what is paused then."""
-    if message_type is not None and message_type not in MESSAGE_TYPES:
-        accepted = ", ".join(MESSAGE_TYPES)
-        raise click.BadParameter(f"'{message_type}' is no message type; accepted: {accepted}", param_hint="TYPE")
-    with errors():
-        message_types = MESSAGE_TYPES if message_type is None else (message_type,)
-        pauses = run(_set_paused(command_settings(), message_types, paused=paused))
-    for one in pauses:
-        click.echo(f"{one.message_type} is paused since {one.changed_at:%Y-%m-%d %H:%M:%S} UTC by {one.changed_by}")
-    if not pauses:
-        click.echo("nothing is paused")
-
-
-async def _set_paused(settings: Settings, message_types: tuple[str, ...], *, paused: bool) -> list[Pause]:
-    clock = SystemClock()
-    async with open_database(settings, clock) as pool, borrow(pool) as connection:
-        await set_paused(connection, message_types, paused=paused, now=clock.now(), by=_operator())
-        return [one for one in await read_pauses(connection) if one.is_paused]
-
-
-def _operator() -> str:
-    """Name who runs this command, as user@host."""
-    try:
-        user = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
-
-
-main.add_command(dlq)
+for command in (dlq, forecast, pause, resume):
+    main.add_command(command)
 
 
 def _preview_row(occasion: Occasion, born: date, local: datetime) -> dict[str, Any]:
@@ -316,5 +265,5 @@ def _open_logs(settings: Settings) -> LogFile:
         raise ConfigurationError(
             f"LOG_FILE='{settings.log_file}': {error.strerror}; a file in a writable directory is accepted"
         ) from None
-    configure_logs(settings.log_level, settings.log_format, file)
+    configure_logs(settings.log_level, settings.log_format, file, settings.role_names)
     return file

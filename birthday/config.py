@@ -174,6 +174,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] | None = None
     log_file: Path | None = None
+    event_loop_debug: bool = False
     shutdown_timeout: PositiveDuration = timedelta(seconds=30)
     birthday_data_dir: Path = Path(".birthday")
 
@@ -215,6 +216,11 @@ class Settings(BaseSettings):
         return Rules(send_at=self.send_at, leap_day=self.leap_day)
 
     @property
+    def role_names(self) -> str:
+        """The roles of the process, as ROLE takes them."""
+        return _role_names(self.role)
+
+    @property
     def retry(self) -> RetryPolicy:
         """How attempts of one message follow each other."""
         return RetryPolicy(self.max_attempts, self.retry_base_delay, self.retry_max_delay)
@@ -253,6 +259,10 @@ class Settings(BaseSettings):
                 f"HOST={self.host} without API_KEYS would let anybody use the API: set API_KEYS to "
                 "name:sha256hex:scope entries, or HOST to a loopback address such as 127.0.0.1"
             )
+
+
+def _role_names(roles: frozenset[Role]) -> str:
+    return ",".join(role for role in Role if role in roles)
 
 
 def is_loopback(host: str) -> bool:
@@ -323,6 +333,8 @@ def _reason(kind: str, message: str, context: dict[str, Any]) -> str:
         return message.removeprefix("Value error, ")
     if kind in {"int_parsing", "int_from_float", "int_type"}:
         return "a whole number is accepted"
+    if kind == "bool_parsing":
+        return "true or false is accepted"
     if kind == "greater_than_equal":
         return f"a number of at least {context['ge']} is accepted"
     if kind == "less_than_equal":
@@ -367,7 +379,7 @@ def _show(value: object) -> str:
         case time():
             return value.isoformat("minutes" if value.second == 0 else "seconds")
         case frozenset():
-            return ",".join(role for role in Role if role in value)
+            return _role_names(value)
         case tuple():
             return ",".join(f"{key.name}:***:{key.scope}" for key in value) or "-"
         case _:

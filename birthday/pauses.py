@@ -14,7 +14,7 @@ import structlog
 from birthday.clock import Clock
 from birthday.core.message import BIRTHDAY
 from birthday.errors import UnavailableError
-from birthday.store.connection import borrow
+from birthday.store.connection import borrow, stay_cancelled
 from birthday.store.pauses import Pause, read_pauses
 from birthday.telemetry.metrics import Metrics
 
@@ -59,6 +59,7 @@ class Pauses:
             try:
                 await self.refresh()
             except UnavailableError as error:
+                stay_cancelled()
                 self._metrics.collector_errors.labels("pauses").inc()
                 log.debug("pauses.unavailable", error=str(error))
                 # Nobody else asks so regularly. If the network has dropped connections without a word, each of them

@@ -24,7 +24,9 @@ from birthday.config import Settings, mask_url
 from birthday.embedded import embedded_postgres
 from birthday.errors import BirthdayError, UnavailableError
 from birthday.migrate import check_schema, load_migrations, migrate, schema_directory
-from birthday.store.connection import DATABASE_ERRORS
+from birthday.store.connection import DATABASE_ERRORS, keep_session
+from birthday.store.pool import make_pool
+from birthday.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 
@@ -38,16 +40,18 @@ IDLE_TRANSACTION_SECONDS = 30
 
 
 @asynccontextmanager
-async def open_database(settings: Settings, clock: Clock, *, serving: bool = False) -> AsyncIterator[asyncpg.Pool]:
+async def open_database(
+    settings: Settings, clock: Clock, metrics: Metrics | None = None
+) -> AsyncIterator[asyncpg.Pool]:
     """Yield a pool on the database: the embedded one, migrated, or that of DATABASE_URL, which must be migrated.
 
-    ``serving`` is said by the service, which must not wait as long as a command, nor let others wait for it.
+    ``metrics`` are those of the service, which must not wait as long as a command, nor let others wait for it.
 
     Raises:
         UnavailableError: if it cannot be reached.
         MigrationError: if the schema is not what the program needs.
     """
-    async with connect_database(settings, serving=serving) as pool:
+    async with connect_database(settings, metrics) as pool:
         async with pool.acquire() as connection:
             if settings.database_url is None:
                 await migrate(connection, load_migrations(schema_directory()), clock.now())
@@ -58,14 +62,14 @@ async def open_database(settings: Settings, clock: Clock, *, serving: bool = Fal
 
 
 @asynccontextmanager
-async def connect_database(settings: Settings, *, serving: bool = False) -> AsyncIterator[asyncpg.Pool]:
+async def connect_database(settings: Settings, metrics: Metrics | None = None) -> AsyncIterator[asyncpg.Pool]:
     """Yield a pool on the database of ``settings``, in whatever state it is; start the embedded one if none is set.
 
     Raises:
         UnavailableError: if it cannot be reached; the text says where and why.
     """
     session = {"application_name": "birthday", "jit": "off"}
-    if serving:
+    if metrics is not None:
         session["idle_in_transaction_session_timeout"] = f"{IDLE_TRANSACTION_SECONDS}s"
     async with AsyncExitStack() as stack:
         if settings.database_url is None:
@@ -73,13 +77,15 @@ async def connect_database(settings: Settings, *, serving: bool = False) -> Asyn
         else:
             dsn = settings.database_url.get_secret_value()
         try:
-            pool = await asyncpg.create_pool(
+            pool = await make_pool(
                 dsn,
+                metrics,
                 min_size=settings.database_pool_min,
                 max_size=settings.database_pool_max,
                 timeout=CONNECT_SECONDS,
-                command_timeout=SERVING_SECONDS if serving else COMMAND_SECONDS,
+                command_timeout=COMMAND_SECONDS if metrics is None else SERVING_SECONDS,
                 server_settings=session,
+                reset=keep_session,
             )
         except (ValueError, *DATABASE_ERRORS) as error:
             text = f"cannot connect to the database, {database_name(settings)}: {str(error) or type(error).__name__}"

@@ -6,8 +6,10 @@ Read ``serve`` from top to bottom: it is the program. Everything that is opened 
 import asyncio
 import signal
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from functools import partial
 from importlib.metadata import version
 from random import Random
 from typing import TextIO
@@ -17,7 +19,7 @@ import structlog
 
 from birthday.api.app import build
 from birthday.api.context import ApiContext
-from birthday.api.readiness import CONSUMER, DATABASE, MIGRATIONS, QUEUE, Readiness
+from birthday.api.readiness import CONSUMER, DATABASE, MIGRATIONS, QUEUE, SCHEDULER, Check, Readiness
 from birthday.api.server import GRACE
 from birthday.api.server import serve as serve_http
 from birthday.audit.auditor import Auditor
@@ -28,27 +30,39 @@ from birthday.clock import Clock
 from birthday.config import Role, Settings
 from birthday.core.message import BIRTHDAY
 from birthday.errors import UnavailableError
-from birthday.migrate import check_schema, load_migrations, schema_directory
+from birthday.forecast.forecaster import Forecaster
+from birthday.migrate import MigrationError, check_schema, load_migrations, schema_directory
 from birthday.pauses import Pauses
 from birthday.resources import channel_name, database_name, open_broker, open_channel, open_database, queue_name
 from birthday.scheduler.dispatcher import Dispatcher
 from birthday.scheduler.janitor import Janitor
-from birthday.scheduler.loop import Schedule, run_scheduler
+from birthday.scheduler.loop import Progress, Schedule, run_scheduler
 from birthday.scheduler.planner import Planner
 from birthday.store.connection import borrow, check_database
+from birthday.store.statistics import count_greeted, read_figures
 from birthday.store.users import Planning
+from birthday.telemetry.blocking import named_blocking
+from birthday.telemetry.database import watch_database
+from birthday.telemetry.garbage import frozen_start, measured_collections
 from birthday.telemetry.logs import LogFile
+from birthday.telemetry.loop_lag import watch_loop
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.queue import watch_queue
+from birthday.telemetry.score import watch_score
+from birthday.telemetry.utilization import watch_utilization
 from birthday.worker.intake import Intake
 from birthday.worker.pipeline import Limits, Pipeline
 from birthday.worker.sender import Sender
 from birthday.worker.settler import Settler
-from birthday.worker.watchdog import watch_consumer
+from birthday.worker.watchdog import Watchdog
 
 log = structlog.get_logger()
 
 LEAVING = timedelta(seconds=1)
+CLOSING = timedelta(seconds=2)
+"""How long closing everything may take beyond SHUTDOWN_TIMEOUT, which is for what is in flight."""
+STUCK_SECONDS = 10.0
+"""How long a worker may wait for an outcome to be stored, and the dispatcher fail, before the process is not ready."""
 
 
 async def run(settings: Settings, clock: Clock, logs: LogFile) -> int:
@@ -57,8 +71,8 @@ async def run(settings: Settings, clock: Clock, logs: LogFile) -> int:
     0 is a clean stop, 1 one that cut something off or a role that crashed, 130 a second signal, which waits for
     nothing. Whatever is cut off comes again from queue and leases.
 
-    Raises:
-        BirthdayError: if a resource cannot be opened; the text says which one, where and why.
+    A resource that cannot be opened is logged, with where it was looked for and why: what follows a start in the log
+    need not be read in two places.
     """
     stop = asyncio.Event()
     serving = asyncio.create_task(serve(settings, clock, stop, sys.stdout))
@@ -75,6 +89,9 @@ async def run(settings: Settings, clock: Clock, logs: LogFile) -> int:
     loop.add_signal_handler(signal.SIGUSR1, logs.reopen)
     try:
         return 0 if await serving else 1
+    except (UnavailableError, MigrationError) as error:
+        log.error("service.failed", error=error)
+        return 1
     except asyncio.CancelledError:
         log.warning("service.stopped_at_once", reason="asked to stop a second time")
         return 130
@@ -90,30 +107,46 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
         BirthdayError: if a resource cannot be opened.
     """
     drained = True
+    cutoff = Cutoff(settings.shutdown_timeout + CLOSING)
     async with AsyncExitStack() as stack:
+        stack.callback(cutoff.cancel)
         metrics = Metrics()
-        pool = await stack.enter_async_context(open_database(settings, clock, serving=True))
+        pool = await stack.enter_async_context(open_database(settings, clock, metrics))
         broker = await stack.enter_async_context(open_broker(settings, pool))
         channel = await stack.enter_async_context(open_channel(settings, clock, console))
         pauses = Pauses(pool, clock, metrics)
         await pauses.refresh()
         pipeline = make_pipeline(settings, pool, broker, channel, pauses, clock, metrics)
-        readiness = make_readiness(pool, broker, channel, pauses, pipeline if Role.WORKER in settings.role else None)
+        show_usage(settings, pipeline, metrics)
+        watchdog = Watchdog(pipeline, broker.stats, clock, metrics)
+        progress = Progress()
+        checks: dict[str, Check] = {}
+        if Role.SCHEDULER in settings.role:
+            checks[SCHEDULER] = partial(check_scheduler, progress)
+        if Role.WORKER in settings.role:
+            checks[CONSUMER] = partial(check_worker, pipeline, watchdog, pauses)
+        readiness = make_readiness(pool, broker, channel, checks)
         context = ApiContext(pool, broker, clock, metrics, settings, readiness, pauses)
         grace = min(GRACE, settings.shutdown_timeout)
         address = await stack.enter_async_context(serve_http(build(context), settings.host, settings.port, grace))
+        stack.enter_context(frozen_start())
+        stack.enter_context(measured_collections(metrics))
+        if settings.event_loop_debug:
+            stack.enter_context(named_blocking(asyncio.get_running_loop()))
         async with asyncio.TaskGroup() as roles:
-            background = [roles.create_task(watch_queue(broker.stats, metrics, clock))]
-            background.append(roles.create_task(pauses.watch()))
+            background = [roles.create_task(watch(context, pipeline), name="metrics")]
+            background.append(roles.create_task(pauses.watch(), name="pauses"))
             if Role.SCHEDULER in settings.role:
-                background.append(roles.create_task(schedule(settings, pool, broker, pauses, clock, metrics)))
+                scheduling = schedule(settings, pool, broker, pauses, clock, metrics, progress)
+                background.append(roles.create_task(scheduling, name="scheduler"))
             delivering = None
             if Role.WORKER in settings.role:
-                delivering = roles.create_task(pipeline.run())
-                background.append(roles.create_task(watch_consumer(pipeline, broker.stats, clock, metrics)))
+                delivering = roles.create_task(pipeline.run(), name="worker")
+                background.append(roles.create_task(watchdog.run(), name="watchdog"))
             announce(settings, address)
             await stop.wait()
             readiness.draining = True
+            cutoff.start(pool, [*background, delivering] if delivering else background)
             leaving = roles.create_task(let_clients_leave(settings, clock))
             for task in background:
                 task.cancel()
@@ -121,31 +154,109 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
                 drained = await drain(pipeline, delivering, settings.shutdown_timeout)
             await leaving
     log.info("service.stopped")
-    return drained
+    return drained and not cutoff.happened
 
 
-def make_readiness(
-    pool: asyncpg.Pool, broker: Broker, channel: Channel, pauses: Pauses, pipeline: Pipeline | None
-) -> Readiness:
-    """Say what the process depends on, and how to ask each dependency."""
+class Cutoff:
+    """The end of all patience with a database that does not answer: whoever waits for it then waits no more."""
+
+    def __init__(self, patience: timedelta) -> None:
+        """Keep how long after ``start`` it comes."""
+        self.happened = False
+        self._seconds = patience.total_seconds()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self, pool: asyncpg.Pool, tasks: Sequence[asyncio.Task[None]]) -> None:
+        """Terminate every connection of ``pool`` later, unless that is cancelled; ``tasks`` is what may still run."""
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._cut_off, pool, tasks)
+
+    def cancel(self) -> None:
+        """Do nothing later: everything is closed."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _cut_off(self, pool: asyncpg.Pool, tasks: Sequence[asyncio.Task[None]]) -> None:
+        self.happened = True
+        log.warning(
+            "service.cut_off",
+            after_seconds=self._seconds,
+            running=[task.get_name() for task in tasks if not task.done()],
+            connections=pool.get_size(),
+            reason="the database did not answer; what was cut off comes again from queue and leases",
+        )
+        pool.terminate()
+
+
+async def watch(context: ApiContext, pipeline: Pipeline) -> None:
+    """Keep the figures fresh that nobody pushes, until cancelled."""
+    pool, metrics, clock = context.pool, context.metrics, context.clock
+    async with asyncio.TaskGroup() as watching:
+        watching.create_task(watch_loop(metrics))
+        watching.create_task(watch_queue(context.broker.stats, metrics, clock))
+        watching.create_task(watch_database(partial(read_figures, pool), partial(count_greeted, pool), metrics, clock))
+        if Role.API in context.settings.role:
+            watching.create_task(watch_score(context.score, metrics, clock))
+        if Role.WORKER in context.settings.role:
+            watching.create_task(watch_utilization(lambda: pipeline.waiting_seconds > 0, metrics, clock))
+
+
+def show_usage(settings: Settings, pipeline: Pipeline, metrics: Metrics) -> None:
+    """Show what this process has in use, asked for at each scrape."""
+    loop = asyncio.get_running_loop()
+    metrics.active_tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
+    metrics.active_workers.set_function(lambda: pipeline.receiving)
+    if Role.WORKER in settings.role:
+        metrics.prefetch_count.set(pipeline.prefetch)
+
+
+async def check_worker(pipeline: Pipeline, watchdog: Watchdog, pauses: Pauses) -> None:
+    """Make sure that the role worker takes messages and stores what came of them.
+
+    Raises:
+        UnavailableError: if it does not; the text says what it lacks.
+    """
+    if pipeline.stuck_seconds > STUCK_SECONDS:
+        raise UnavailableError(
+            "consumer", f"the worker has been trying for {pipeline.stuck_seconds:.0f} s to store what it does"
+        )
+    if pauses.is_paused(BIRTHDAY):
+        return
+    if not pipeline.receiving:
+        raise UnavailableError("consumer", "the worker has no subscription to the queue; it is trying to get one")
+    if watchdog.suspicious:
+        raise UnavailableError("consumer", "messages wait in the queue, and the worker's subscription brings none")
+
+
+async def check_scheduler(progress: Progress) -> None:
+    """Make sure that the role scheduler dispatches.
+
+    Raises:
+        UnavailableError: if it has failed to for a while.
+    """
+    if progress.failing_seconds > STUCK_SECONDS:
+        raise UnavailableError("scheduler", f"the dispatcher has been failing for {progress.failing_seconds:.0f} s")
+
+
+def make_readiness(pool: asyncpg.Pool, broker: Broker, channel: Channel, own: Mapping[str, Check]) -> Readiness:
+    """Say what the process depends on, how to ask each dependency, and what it knows of its roles: ``own``."""
     migrations = load_migrations(schema_directory())
 
     async def check_migrations() -> None:
         async with borrow(pool) as connection:
             await check_schema(connection, migrations)
 
-    async def check_consumer() -> None:
-        if pipeline is not None and not pipeline.receiving and not pauses.is_paused(BIRTHDAY):
-            raise UnavailableError("consumer", "the worker has no subscription to the queue; it is trying to get one")
-
     needed = {DATABASE: lambda: check_database(pool), MIGRATIONS: check_migrations, QUEUE: broker.check}
-    if pipeline is not None:
-        needed[CONSUMER] = check_consumer
-    return Readiness(needed, channel.check)
+    return Readiness(needed, channel.check, own)
 
 
 async def schedule(
-    settings: Settings, pool: asyncpg.Pool, broker: Broker, pauses: Pauses, clock: Clock, metrics: Metrics
+    settings: Settings,
+    pool: asyncpg.Pool,
+    broker: Broker,
+    pauses: Pauses,
+    clock: Clock,
+    metrics: Metrics,
+    progress: Progress,
 ) -> None:
     """Run the role scheduler until cancelled."""
     planning = Planning(settings.rules, settings.plan_horizon)
@@ -153,9 +264,10 @@ async def schedule(
     dispatcher = Dispatcher(pool, broker, metrics, settings.catch_up_window, pauses)
     retention = timedelta(days=settings.retention_days)
     auditor = Auditor(pool, planning, retention)
-    janitor = Janitor(pool, broker, metrics, settings.catch_up_window, retention, pauses, auditor)
+    forecaster = Forecaster(pool, settings.rules)
+    janitor = Janitor(pool, broker, metrics, settings.catch_up_window, retention, pauses, auditor, forecaster)
     ticks = Schedule(settings.cron_plan, settings.cron_recover, settings.cron_retention)
-    await run_scheduler(planner, dispatcher, janitor, ticks, clock, metrics)
+    await run_scheduler(planner, dispatcher, janitor, ticks, clock, metrics, progress)
 
 
 def make_pipeline(
@@ -208,7 +320,7 @@ def announce(settings: Settings, address: tuple[str, int]) -> None:
     log.info(
         "service.started",
         version=version("birthday-scheduler"),
-        roles=",".join(role for role in Role if role in settings.role),
+        roles=settings.role_names,
         **places,
         database=database_name(settings),
         queue=queue_name(settings),

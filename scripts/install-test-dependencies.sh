@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Install what the tests need and pip cannot bring: RabbitMQ's programs, of which the tests start private servers, and
-# the library that shifts the clock of a program.
+# Install what the tests need and pip cannot bring: the programs of RabbitMQ and Prometheus, of which the tests start
+# private servers, Alertmanager's tool, the library that shifts the clock of a program, and what the runbook types.
 set -euo pipefail
 cd -P "$(dirname "$0")/.."
 
@@ -9,3 +9,7 @@ PATH=$PATH:/usr/sbin:/usr/lib/rabbitmq/bin
 command -v rabbitmq-server >/dev/null || scripts/apt-install.sh rabbitmq-server "the tests need RabbitMQ"
 compgen -G "/usr/lib/*/faketime/libfaketime.so.1" >/dev/null \
     || scripts/apt-install.sh libfaketime "the tests need hosts whose clocks disagree"
+command -v promtool >/dev/null || scripts/apt-install.sh prometheus "the tests let Prometheus judge its configuration"
+command -v amtool >/dev/null || scripts/apt-install.sh prometheus-alertmanager "the tests let Alertmanager judge its own"
+command -v curl >/dev/null || scripts/apt-install.sh curl "the tests run the commands of the runbook"
+command -v jq >/dev/null || scripts/apt-install.sh jq "the tests run the commands of the runbook"

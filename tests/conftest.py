@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 import uvloop
 
-pytest_plugins = ["tests.support.postgres", "tests.support.rabbitmq", "tests.support.message_service"]
+pytest_plugins = [
+    "tests.support.certificates",
+    "tests.support.forward_proxy",
+    "tests.support.message_service",
+    "tests.support.postgres",
+    "tests.support.rabbitmq",
+]
 
 
 def pytest_configure() -> None:

@@ -1,12 +1,15 @@
 """The application: which function answers what. The whole surface of the HTTP API is on this page."""
 
+from functools import partial
+
 import orjson
 from aiohttp import web
 
 from birthday.api import docs, messages, probes, users
-from birthday.api.context import CONTEXT, ApiContext
+from birthday.api.coalescer import Coalescer
+from birthday.api.context import CONTEXT, CREATION, READING, ApiContext
 from birthday.api.guard import Guard
-from birthday.api.observe import observe
+from birthday.api.observe import observing
 from birthday.api.openapi import document
 from birthday.api.problems import problems
 from birthday.api.requests import MAX_BODY_BYTES
@@ -15,10 +18,12 @@ from birthday.config import Role, Scope
 
 def build(context: ApiContext) -> web.Application:
     """Return the application of one process: the probes always, the resources if it has the role api."""
-    app = web.Application(middlewares=[observe, problems], client_max_size=MAX_BODY_BYTES)
+    app = web.Application(middlewares=[observing(context), problems], client_max_size=MAX_BODY_BYTES)
     app[CONTEXT] = context
     app.add_routes(_probe_routes())
     if Role.API in context.settings.role:
+        app[CREATION] = Coalescer(partial(users.create_all, context))
+        app[READING] = Coalescer(partial(users.read_all, context))
         app.add_routes(_resource_routes(Guard(context.settings)))
         app.add_routes(_document_routes(context))
     return app

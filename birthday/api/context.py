@@ -2,17 +2,21 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from uuid import UUID
 
 import asyncpg
 from aiohttp import web
 
+from birthday.api.coalescer import Coalescer
 from birthday.api.readiness import Readiness
 from birthday.broker import Broker
 from birthday.clock import Clock
 from birthday.config import Settings
 from birthday.pauses import Pauses
-from birthday.store.users import Planning
+from birthday.store.creation import NewUser
+from birthday.store.users import Planning, User
 from birthday.telemetry.metrics import Metrics
+from birthday.telemetry.score import HealthScore
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,7 @@ class ApiContext:
     settings: Settings
     readiness: Readiness
     pauses: Pauses
+    score: HealthScore = field(default_factory=HealthScore)
     requeueing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by whoever requeues: that takes a connection of the pool while the queue may need another one."""
     sweeping: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -38,6 +43,12 @@ class ApiContext:
 
 
 CONTEXT = web.AppKey("context", ApiContext)
+
+CREATION = web.AppKey("creation", Coalescer[NewUser, User])
+"""Stores new users, many at a time."""
+
+READING = web.AppKey("reading", Coalescer[UUID, User])
+"""Reads users by id, many at a time."""
 
 CLIENT = web.RequestKey("client", str)
 """The name of the API key that the request came with."""

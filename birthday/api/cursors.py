@@ -10,7 +10,6 @@ from uuid import UUID
 
 from birthday.errors import FieldError, InvalidInputError
 from birthday.store.history import Message, Position
-from birthday.store.users import User
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -18,9 +17,9 @@ _INSTANT_BYTES = 7  # Microseconds since 1970: enough until the year 4253.
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
 
 
-def user_cursor(last: User) -> str:
-    """Return the cursor of the page that follows a user."""
-    return _encode(last.id.bytes)
+def user_cursor(last: UUID) -> str:
+    """Return the cursor of the page that follows the user with an id."""
+    return _encode(last.bytes)
 
 
 def read_user_cursor(query: dict[str, str]) -> UUID | None:

@@ -5,6 +5,7 @@ import hmac
 import math
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
@@ -14,7 +15,7 @@ from limits import RateLimitItemPerSecond
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import FixedWindowRateLimiter
 
-from birthday.api.context import CLIENT
+from birthday.api.context import CLIENT, CONTEXT
 from birthday.api.problems import Handler, problem
 from birthday.config import ApiKey, Scope, Settings, is_loopback
 
@@ -42,7 +43,9 @@ class Guard:
         return protected
 
     async def _refusal(self, request: web.Request, scope: Scope) -> web.Response | None:
-        if not self._keys and not _asks_this_machine(request):
+        if not self._keys and not _is_this_machine(request.host):
+            request.app[CONTEXT].metrics.forbidden_accesses.labels("host").inc()
+            log.warning("auth.forbidden", reason="host", peer=request.remote)
             return problem(
                 HTTPStatus.FORBIDDEN,
                 f"without API_KEYS the API answers to localhost only, not to {request.host[:200]}",
@@ -52,8 +55,11 @@ class Guard:
             request[CLIENT] = key.name
         if self._rate:
             # Without a valid key it is the address that counts, so that nobody can try keys at full speed.
-            refusal = await self._rate.refusal(f"key {key.name}" if key else f"peer {request.remote}")
+            client = f"key {key.name}" if key else f"peer {request.remote}"
+            refusal = await self._rate.refusal(client)
             if refusal:
+                request.app[CONTEXT].metrics.rate_limit_hits.inc()
+                log.warning("rate_limit.exceeded", client=client)
                 return refusal
         return _key_refusal(request, key, scope) if self._keys else None
 
@@ -101,8 +107,10 @@ def _given_key(request: web.Request) -> str | None:
 
 
 def _key_refusal(request: web.Request, key: ApiKey | None, needed: Scope) -> web.Response | None:
+    metrics = request.app[CONTEXT].metrics
     if key is None:
         given = _given_key(request) is not None
+        metrics.auth_failures.labels("unknown_key" if given else "no_key").inc()
         log.warning("auth.failed", reason="unknown key" if given else "no key", peer=request.remote)
         challenge = 'Bearer realm="birthday", error="invalid_token"' if given else 'Bearer realm="birthday"'
         detail = (
@@ -110,18 +118,20 @@ def _key_refusal(request: web.Request, key: ApiKey | None, needed: Scope) -> web
         )
         return problem(HTTPStatus.UNAUTHORIZED, detail, headers={"WWW-Authenticate": challenge})
     if _SCOPES.index(key.scope) < _SCOPES.index(needed):
+        metrics.forbidden_accesses.labels("scope").inc()
         log.warning("auth.forbidden", client=key.name, scope=key.scope.value, needed=needed.value)
         return problem(HTTPStatus.FORBIDDEN, f"this needs a key with the scope {needed}; {key.name} has {key.scope}")
     return None
 
 
-def _asks_this_machine(request: web.Request) -> bool:
-    """Say whether the Host is this machine's own name for itself.
+@lru_cache(maxsize=128)
+def _is_this_machine(authority: str) -> bool:
+    """Say whether a Host is this machine's own name for itself.
 
     A page on the web can make a browser send requests here under the page's own name (DNS rebinding).
     """
     try:
-        host = urlsplit(f"//{request.host}").hostname
+        host = urlsplit(f"//{authority}").hostname
     except ValueError:
         return False
     return host is not None and is_loopback(host)

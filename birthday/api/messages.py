@@ -70,7 +70,7 @@ async def retry(request: web.Request) -> web.Response:
         message = await requeue_one(context.pool, context.broker, message_id, context.clock.now())
     context.metrics.messages_queued.inc()
     async with _sweep(context):
-        await drop_copy(context.broker, message.id)
+        await drop_copy(context.pool, context.broker, message.id)
     return json_response(message_json(message), 202)
 
 

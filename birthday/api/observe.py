@@ -7,12 +7,15 @@ what is read or probed without trouble is told by the metrics. It names routes a
 import re
 import secrets
 import time
+from functools import cache
 from http import HTTPStatus
 
 import structlog
 from aiohttp import hdrs, web
+from aiohttp.typedefs import Middleware
 
-from birthday.api.context import CLIENT, CONTEXT, SUBJECT
+from birthday.api import probes
+from birthday.api.context import CLIENT, SUBJECT, ApiContext
 from birthday.api.problems import Handler
 
 log = structlog.get_logger()
@@ -25,27 +28,34 @@ UNKNOWN_PATH = "unknown"
 OTHER_METHOD = "OTHER"
 
 
-@web.middleware
-async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Give the request an id, pass it on, and report what became of it."""
-    context = request.app[CONTEXT]
-    request_id = _request_id(request)
-    started = time.perf_counter()
-    with (
-        structlog.contextvars.bound_contextvars(request_id=request_id),
-        context.metrics.api_active_requests.track_inprogress(),
-    ):
-        response = await handler(request)
-        seconds = time.perf_counter() - started
-        response.headers["X-Request-ID"] = request_id
-        if context.readiness.draining:
-            response.force_close()
-        method = request.method if request.method in _METHODS else OTHER_METHOD
-        path = _template(request)
-        context.metrics.api_requests.labels(method, path, response.status).inc()
-        context.metrics.api_response_time.labels(method, path).observe(seconds)
-        _log_line(request, method, path, response.status, seconds)
-    return response
+def observing(context: ApiContext) -> Middleware:
+    """Return the middleware that gives a request an id, passes it on, and reports what became of it."""
+    # There are no more of these than methods, routes and statuses.
+    counter_of = cache(context.metrics.api_requests.labels)
+    histogram_of = cache(context.metrics.api_response_time.labels)
+
+    @web.middleware
+    async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
+        request_id = _request_id(request)
+        started = time.perf_counter()
+        # It needs not be unbound: each request has a task, and with it a context, of its own.
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        with context.metrics.api_active_requests.track_inprogress():
+            response = await handler(request)
+            seconds = time.perf_counter() - started
+            response.headers["X-Request-ID"] = request_id
+            if context.readiness.draining:
+                response.force_close()
+            method = request.method if request.method in _METHODS else OTHER_METHOD
+            path = _template(request)
+            counter_of(method, path, response.status).inc()
+            histogram_of(method, path).observe(seconds)
+            if path not in probes.PATHS:
+                context.score.count(response.status, seconds)
+            _log_line(request, method, path, response.status, seconds)
+        return response
+
+    return observe
 
 
 def _request_id(request: web.Request) -> str:

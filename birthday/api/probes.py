@@ -5,15 +5,15 @@ from importlib.metadata import version
 from typing import Any
 
 from aiohttp import web
-from prometheus_client.exposition import choose_encoder
 
 from birthday.api.context import CONTEXT
 from birthday.api.readiness import DATABASE, QUEUE, CheckResult, Health, health_of
 from birthday.api.responses import json_response
 from birthday.config import Role
 from birthday.errors import NotFoundError
+from birthday.telemetry.exposition import expose
 
-_OPENMETRICS = "application/openmetrics-text"
+PATHS = frozenset({"/health", "/health/detailed", "/health/db", "/health/queue", "/ready", "/alive", "/metrics"})
 
 
 async def health(request: web.Request) -> web.Response:
@@ -58,9 +58,9 @@ async def alive(_request: web.Request) -> web.Response:
 
 async def metrics(request: web.Request) -> web.Response:
     """Return the metrics of this process, as OpenMetrics to whoever asks for that."""
-    wanted = _OPENMETRICS if _OPENMETRICS in request.headers.get("Accept", "") else ""
-    encode, content_type = choose_encoder(wanted)
-    return web.Response(body=encode(request.app[CONTEXT].metrics.registry), headers={"Content-Type": content_type})
+    registry = request.app[CONTEXT].metrics.registry
+    page, content_type = await expose(registry, request.headers.get("Accept", ""))
+    return web.Response(body=page, headers={"Content-Type": content_type})
 
 
 def _health(request: web.Request, results: Mapping[str, CheckResult], checks: Mapping[str, Any]) -> web.Response:

@@ -15,6 +15,7 @@ DATABASE = "database"
 MIGRATIONS = "migrations"
 QUEUE = "queue"
 CONSUMER = "consumer"
+SCHEDULER = "scheduler"
 CHANNEL = "channel"
 
 Check = Callable[[], Awaitable[None]]
@@ -49,19 +50,24 @@ class CheckResult:
 class Readiness:
     """Checks dependencies. Set ``draining`` when the process is about to end."""
 
-    def __init__(self, needed: Mapping[str, Check], channel: Check | None = None) -> None:
+    def __init__(
+        self, needed: Mapping[str, Check], channel: Check | None = None, own: Mapping[str, Check] | None = None
+    ) -> None:
         """Take what the process cannot do without, by name, and the channel, whose messages can wait.
+
+        ``own`` are needed as well, and ask nobody: what the process knows of itself.
 
         A check raises if the dependency cannot be used; the text of a ``BirthdayError`` is shown as the reason.
         """
         self.draining = False
-        self._needed = frozenset(needed)
+        self._own = own or {}
+        self._needed = frozenset(needed) | self._own.keys()
         checks = dict(needed) if channel is None else {**needed, CHANNEL: channel}
         self._checks = {name: _SharedCheck(check) for name, check in checks.items()}
 
     async def check_all(self) -> dict[str, CheckResult]:
         """Check every dependency."""
-        return await self._check(self._checks)
+        return await self._check([*self._checks, *self._own])
 
     async def check_needed(self) -> dict[str, CheckResult]:
         """Check what the process cannot do without."""
@@ -73,7 +79,10 @@ class Readiness:
 
     async def _check(self, names: Collection[str]) -> dict[str, CheckResult]:
         ordered = [name for name in self._checks if name in names]
-        return dict(zip(ordered, await asyncio.gather(*(self._checks[name].result() for name in ordered)), strict=True))
+        results = await asyncio.gather(*(self._checks[name].result() for name in ordered))
+        # Last, and anew each time: what the others have asked for may just have shown that something is broken.
+        own = {name: await _SharedCheck(check).result() for name, check in self._own.items() if name in names}
+        return dict(zip(ordered, results, strict=True)) | own
 
 
 def health_of(results: Mapping[str, CheckResult]) -> Health:

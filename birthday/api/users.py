@@ -1,18 +1,29 @@
 """Users: create, read, list, replace, change, delete. The planning that belongs to a change is done by the store."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from uuid import UUID
 
 from aiohttp import web
 
-from birthday.api.context import CONTEXT, SUBJECT
+from birthday.api.context import CONTEXT, CREATION, READING, SUBJECT, ApiContext
 from birthday.api.cursors import read_user_cursor, user_cursor
 from birthday.api.requests import read_id, read_json, read_limit, read_query
 from birthday.api.responses import json_response, user_json
 from birthday.core.ident import uuid7
 from birthday.core.user import Profile, parse_profile, patch_profile
+from birthday.errors import ConflictError, NotFoundError
 from birthday.store.connection import borrow
-from birthday.store.users import create_user, delete_user, list_users, lock_profile, read_user, replace_profile
+from birthday.store.creation import NewUser, create_users, plan_user
+from birthday.store.users import (
+    User,
+    delete_user,
+    list_ids,
+    lock_profile,
+    read_users,
+    replace_profile,
+    unknown_user,
+)
 
 
 async def create(request: web.Request) -> web.Response:
@@ -20,20 +31,30 @@ async def create(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     data = await read_json(request)
     now = context.clock.now()
-    user, planned = await create_user(context.pool, uuid7(now), parse_profile(data, now), now, context.planning)
+    new = plan_user(uuid7(now), parse_profile(data, now), now, context.planning)
+    user = await request.app[CREATION].ask(new)
     context.metrics.users_created.inc()
-    context.metrics.messages_scheduled.inc(planned)
-    request[SUBJECT] = str(user.id)
-    return json_response(user_json(user), 201, {"Location": f"/users/{user.id}"})
+    context.metrics.messages_scheduled.inc(len(new.messages))
+    subject = request[SUBJECT] = str(user.id)
+    return json_response(user_json(user), 201, {"Location": f"/users/{subject}"})
+
+
+async def create_all(context: ApiContext, users: Sequence[NewUser], seconds: float) -> Sequence[User | ConflictError]:
+    """Create the users of concurrent requests."""
+    return await create_users(context.pool, users, seconds)
 
 
 async def read(request: web.Request) -> web.Response:
     """Return one user."""
-    context = request.app[CONTEXT]
-    user_id = read_id(request, "user")
-    async with borrow(context.pool) as connection:
-        user = await read_user(connection, user_id, context.clock.now(), context.settings.rules)
-    return json_response(user_json(user))
+    return json_response(user_json(await request.app[READING].ask(read_id(request, "user"))))
+
+
+async def read_all(context: ApiContext, ids: Sequence[UUID], seconds: float) -> Sequence[User | NotFoundError]:
+    """Read the users of concurrent requests."""
+    async with borrow(context.pool, seconds) as connection:
+        users = await read_users(connection, ids, context.clock.now(), context.settings.rules)
+    found = {user.id: user for user in users}
+    return [found.get(user_id) or unknown_user(user_id) for user_id in ids]
 
 
 async def list_page(request: web.Request) -> web.Response:
@@ -43,10 +64,10 @@ async def list_page(request: web.Request) -> web.Response:
     limit, after = read_limit(query), read_user_cursor(query)
     async with borrow(context.pool) as connection:
         # One more than the page holds tells whether there is another page.
-        users = await list_users(connection, after, limit + 1, context.clock.now(), context.settings.rules)
-    page = users[:limit]
-    cursor = user_cursor(page[-1]) if len(users) > limit else None
-    return json_response({"users": [user_json(user) for user in page], "nextCursor": cursor})
+        ids = await list_ids(connection, after, limit + 1)
+        users = await read_users(connection, ids[:limit], context.clock.now(), context.settings.rules)
+    cursor = user_cursor(ids[limit - 1]) if len(ids) > limit else None
+    return json_response({"users": [user_json(user) for user in users], "nextCursor": cursor})
 
 
 async def replace(request: web.Request) -> web.Response:
@@ -77,7 +98,7 @@ async def _change(request: web.Request, change: Callable[[Profile, datetime], Pr
         old = await lock_profile(connection, user_id)
         now = context.clock.now()
         replanned = await replace_profile(connection, user_id, old, change(old, now), now, context.planning)
-        user = await read_user(connection, user_id, now, context.settings.rules)
+        [user] = await read_users(connection, [user_id], now, context.settings.rules)
     context.metrics.messages_scheduled.inc(replanned.planned)
     context.metrics.messages_cancelled.inc(replanned.cancelled)
     return json_response(user_json(user))

@@ -111,14 +111,14 @@ class Auditor:
         day = first_at
         while day < min(to_at, now):
             next_day = min(day + _DAY, to_at, now)
-            await self._audit_day(day, next_day, memory, add)
+            await self._audit_day(day, next_day, memory, now, add)
             day = next_day
         async with borrow(self.pool, None) as connection, connection.transaction(readonly=True):
             async for one in read_repeats(connection, from_at, to_at, memory.kept_from):
                 add(Item(Finding.DUPLICATE, one.user_id, one.year, one.scheduled_at, one.id, one.status, one.first_id))
         return audit
 
-    async def _audit_day(self, from_at: datetime, to_at: datetime, memory: Memory, add: Report) -> None:
+    async def _audit_day(self, from_at: datetime, to_at: datetime, memory: Memory, now: datetime, add: Report) -> None:
         occasions: list[ZoneOccasion] = []
         for some in occasions_under_way(from_at, to_at, self.planning.rules):
             occasions += some
@@ -126,10 +126,11 @@ class Auditor:
             await asyncio.sleep(0)
         async with borrow(self.pool, None) as connection, connection.transaction(readonly=True):
             async for one in read_birthdays(connection, occasions, from_at, to_at):
-                finding = judge(one.facts, memory)
+                facts = one.facts
+                finding = judge(facts, memory, now)
                 if finding is not None:
-                    facts = one.facts
-                    add(Item(finding, one.user_id, facts.year, facts.due_at, one.message_id, facts.status))
+                    status = facts.answer.status if facts.answer else None
+                    add(Item(finding, one.user_id, facts.year, facts.due_at, one.message_id, status))
 
 
 def _notes(populations: Sequence[Population], from_at: datetime, memory: Memory) -> Iterator[str]:

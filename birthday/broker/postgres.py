@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import structlog
 
-from birthday.broker.protocol import DeadLetter, Delivery, Inbox, QueueStats, decode_payload, encode_payload
+from birthday.broker.protocol import DeadLetter, Delivery, Inbox, QueueStats, Wait, decode_payload, encode_payload
 from birthday.errors import UnavailableError
 
 log = structlog.get_logger()
@@ -29,6 +29,8 @@ _POLL_SECONDS: Final = 0.5
 _CLAIM_MOST: Final = 500
 _DEAD_MOST: Final = 200
 """There may be some of a megabyte."""
+_BODY_CHARACTERS: Final = 1024
+"""A longer body is no message of ours, so no consumer needs all of it: hundreds of a megabyte would fill its memory."""
 
 # clock_timestamp() changes while a statement runs, so an index cannot be asked about it; a subselect is evaluated once.
 # Safe under concurrency: a row that another consumer is taking is skipped, and one that it has just taken is looked at
@@ -44,7 +46,7 @@ CLAIM: Final = """
     UPDATE queue_messages held
     SET consumer_id = $2, lease_until = clock_timestamp() + $3::interval, deliveries = deliveries + 1
     FROM next WHERE held.id = next.id
-    RETURNING held.id, held.body, held.by_hand, held.deliveries
+    RETURNING held.id, left(held.body, $4) AS body, octet_length(held.body) AS size, held.by_hand, held.deliveries
 """
 # The consumer's id fences all of these: what somebody else has taken after the lease ran out is left alone.
 _EXTEND: Final = """
@@ -229,7 +231,7 @@ class PostgresConsumer:
         self._room = asyncio.Event()
         self._stopping = False
 
-    async def receive(self, most: int, wait: float) -> list[Delivery]:
+    async def receive(self, most: int, wait: Wait) -> list[Delivery]:
         """Take what has been claimed; see ``Consumer``.
 
         Raises:
@@ -302,12 +304,14 @@ class PostgresConsumer:
         self._inbox.fail("this subscription has ended")
 
     async def _claim(self, wanted: int) -> int:
-        rows = await self._fetch(CLAIM, wanted, self.id, self._lease)
+        rows = await self._fetch(CLAIM, wanted, self.id, self._lease, _BODY_CHARACTERS)
         for row in rows:
             self.held.add(row["id"])
             body = row["body"].encode()
-            message_id = decode_payload(body)
-            self._inbox.put(Delivery(row["id"], message_id, row["deliveries"] > 1, body, row["by_hand"]))
+            cut = row["size"] > len(body)
+            message_id = None if cut else decode_payload(body)
+            size_bytes = row["size"] if cut else None
+            self._inbox.put(Delivery(row["id"], message_id, row["deliveries"] > 1, body, row["by_hand"], size_bytes))
         return len(rows)
 
     async def _extend(self, due_at: float) -> float:

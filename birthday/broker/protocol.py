@@ -6,11 +6,11 @@ Both brokers pass the suite in ``tests/integration/test_broker_contract.py``.
 import asyncio
 import re
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 from uuid import UUID
 
 import orjson
@@ -18,6 +18,9 @@ import orjson
 from birthday.errors import UnavailableError
 
 T = TypeVar("T")
+
+Wait: TypeAlias = float | Callable[[], float]
+"""Seconds, or what to ask for them once the first delivery has come: it may be long until then."""
 
 _UNQUOTED = re.compile(rb"\{messageId:([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\}")
 
@@ -28,7 +31,8 @@ class Delivery:
 
     ``message_id`` is None when the payload is not ``{"messageId": "<uuid>"}``; ``body`` then shows what it was.
     ``redelivered`` says that somebody may have had it before, ``by_hand`` that it was not this program that published
-    it. ``tag`` belongs to the broker.
+    it. ``size_bytes`` is set if ``body`` is only the beginning, and says how long all of it is. ``tag`` belongs to the
+    broker.
     """
 
     tag: int
@@ -36,6 +40,7 @@ class Delivery:
     redelivered: bool
     body: bytes
     by_hand: bool = False
+    size_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,7 @@ class Consumer(Protocol):
     After that nothing that it handed out can be acked: the broker gives all of it to somebody else.
     """
 
-    async def receive(self, most: int, wait: float) -> list[Delivery]:
+    async def receive(self, most: int, wait: Wait) -> list[Delivery]:
         """Return at least one delivery as soon as there is one, and at most ``most``.
 
         After the first one, waits no more than ``wait`` seconds for others to come.
@@ -193,16 +198,17 @@ class Inbox(Generic[T]):
         if self._loss is not None:
             raise UnavailableError("queue", self._loss)
 
-    async def take(self, most: int, wait: float) -> list[T]:
+    async def take(self, most: int, wait: Wait) -> list[T]:
         """Wait for the first one and then up to ``wait`` seconds for ``most``. Being cancelled loses none.
 
         Raises:
             UnavailableError: if the subscription is over; what is still here cannot be acked any more.
         """
         await self._reach(1)
-        if wait > 0:
+        seconds = wait() if callable(wait) else wait
+        if seconds > 0:
             with suppress(TimeoutError):
-                async with asyncio.timeout(wait):
+                async with asyncio.timeout(seconds):
                     await self._reach(most)
         self.check()
         return [self._items.popleft() for _ in range(min(most, len(self._items)))]

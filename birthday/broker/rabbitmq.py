@@ -6,17 +6,23 @@ back as soon as somebody notices. Nothing waits for the server longer than ``tim
 """
 
 import asyncio
+import struct
 from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final, TypeVar, cast
 from uuid import UUID
 
 import aiormq
 import structlog
-from aiormq.abc import AbstractConnection, DeliveredMessage
+from aiormq.abc import AbstractConnection, ChannelFrame, DeliveredMessage
+from aiormq.connection import TransportFactory
+from yarl import URL
 
-from birthday.broker.protocol import DeadLetter, Delivery, Inbox, QueueStats, decode_payload, encode_payload
+from birthday.broker.frames import ConfirmSink, DeliverySink, FrameReader, Sink, encode_publishes
+from birthday.broker.protocol import DeadLetter, Delivery, Inbox, QueueStats, Wait, decode_payload, encode_payload
+from birthday.broker.window import Window
 from birthday.config import mask_url
 from birthday.errors import UnavailableError
 
@@ -94,7 +100,8 @@ class RabbitMQBroker:
         self._seconds = timeout.total_seconds()
         self._opening = asyncio.Lock()
         self._connection: AbstractConnection | None = None
-        self._publishing: _Channel | None = None
+        self._transport = _Transport()
+        self._publisher: _Publisher | None = None
         self._consumers: set[RabbitMQConsumer] = set()
         self._closed = False
 
@@ -107,16 +114,16 @@ class RabbitMQBroker:
             UnavailableError: if any is refused, belongs to no queue, or is unconfirmed. Some may have been taken.
         """
         exchange, routing_key = _route(delay)
-        channel = await self._publishing_channel()
+        publisher = await self._open_publisher()
         try:
             for start in range(0, len(message_ids), _CONFIRMS_IN_FLIGHT):
                 window = message_ids[start : start + _CONFIRMS_IN_FLIGHT]
-                await channel.ask(_publish(channel.raw, window, exchange, routing_key))
+                await publisher.channel.ask(publisher.publish(window, exchange, routing_key))
         except UnavailableError:
             # The next one opens a new channel, which declares what was missing.
-            if self._publishing is channel:
-                self._publishing = None
-            await self._discard(channel)
+            if self._publisher is publisher:
+                self._publisher = None
+            await self._discard(publisher.channel)
             raise
 
     @asynccontextmanager
@@ -129,11 +136,12 @@ class RabbitMQBroker:
         async with self._turn():
             channel = await self._open_channel()
         consumer = RabbitMQConsumer(channel, prefetch)
+        channel.divert(DeliverySink(consumer.on_delivery))
         self._consumers.add(consumer)
         try:
             # Before consuming: a limit that is set later does not hold for what is on its way by then.
             await channel.ask(channel.raw.basic_qos(prefetch_count=prefetch))
-            await channel.ask(channel.raw.basic_consume(QUEUE, consumer.on_message, no_ack=False))
+            await channel.ask(channel.raw.basic_consume(QUEUE, _ignore, no_ack=False))
             yield consumer
         finally:
             self._consumers.discard(consumer)
@@ -202,13 +210,13 @@ class RabbitMQBroker:
         finally:
             await self._discard(channel)
 
-    async def _publishing_channel(self) -> "_Channel":
-        if self._publishing is not None and self._publishing.is_open:
-            return self._publishing
+    async def _open_publisher(self) -> "_Publisher":
+        if self._publisher is not None and self._publisher.channel.is_open:
+            return self._publisher
         async with self._turn():
-            if self._publishing is None or not self._publishing.is_open:
-                self._publishing = await self._open_channel()
-            return self._publishing
+            if self._publisher is None or not self._publisher.channel.is_open:
+                self._publisher = _Publisher(await self._open_channel())
+            return self._publisher
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -224,7 +232,7 @@ class RabbitMQBroker:
         """Open a channel, on a new connection if there is none, and declare the topology. Only within ``_turn``."""
         connection = await self._connect()
         raw = await _answer(connection.channel(), self._where, self._seconds)
-        channel = _Channel(cast("aiormq.Channel", raw), self._where, self._seconds)
+        channel = _Channel(cast("aiormq.Channel", raw), self._transport.sinks, self._where, self._seconds)
         await channel.declare_topology()
         return channel
 
@@ -232,7 +240,10 @@ class RabbitMQBroker:
         if self._closed:
             raise UnavailableError("queue", f"the connection to {self._where} has been closed")
         if self._connection is None or not self._connection.is_opened:
-            connecting = aiormq.connect(self._url, client_properties={"connection_name": "birthday"})
+            self._transport = _Transport()
+            connecting = aiormq.connect(
+                self._url, client_properties={"connection_name": "birthday"}, transport_factory=self._transport
+            )
             try:
                 self._connection = await _answer(connecting, self._where, self._seconds)
             except UnavailableError as error:
@@ -246,12 +257,21 @@ class RabbitMQBroker:
 
     async def _discard(self, channel: "_Channel") -> None:
         """Close a channel. If that gets no answer, nothing on this connection does."""
+        try:
+            await self._close_channel(channel)
+        finally:
+            channel.restore()
+
+    async def _close_channel(self, channel: "_Channel") -> None:
         if not await _close(channel.raw.close()) and channel.raw.connection is self._connection:
             await self._drop_connection()
 
     async def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
+            for consumer in self._consumers:
+                # Told here: aiormq tells of a connection that is silent only when its heartbeats have run out.
+                consumer.lose(connection, f"{self._where}: the connection was given up")
             await _close(connection.close())
 
 
@@ -263,7 +283,7 @@ class RabbitMQConsumer:
         self._channel = channel
         self._prefetch = prefetch
         self._inbox: Inbox[Delivery] = Inbox()
-        self._window = _Window(prefetch)
+        self._window = Window(prefetch)
         self._acking = asyncio.Lock()
         channel.raw.on_consumer_cancel_callbacks.add(self._on_cancelled)
         channel.closing.add_done_callback(self._on_closed)
@@ -273,7 +293,7 @@ class RabbitMQConsumer:
         """How many deliveries the server waits for."""
         return len(self._window)
 
-    async def receive(self, most: int, wait: float) -> list[Delivery]:
+    async def receive(self, most: int, wait: Wait) -> list[Delivery]:
         """Take what has been delivered; see ``Consumer``.
 
         Raises:
@@ -306,13 +326,15 @@ class RabbitMQConsumer:
             await self._channel.ask(self._send((), self._window.rest(), None))
         self._inbox.fail("this subscription has ended")
 
-    async def on_message(self, message: DeliveredMessage) -> None:
+    def lose(self, connection: AbstractConnection, reason: str) -> None:
+        """End, if this subscription is on ``connection``: nothing comes from there any more."""
+        if self._channel.raw.connection is connection:
+            self._inbox.fail(reason)
+
+    def on_delivery(self, tag: int, redelivered: bool, properties: bytes, body: bytes) -> None:  # noqa: FBT001 - frames
         """Take in what the server delivers."""
-        tag = message.delivery_tag or 0
         self._window.open(tag)
-        by_hand = message.header.properties.app_id != APP_ID
-        message_id = decode_payload(message.body)
-        self._inbox.put(Delivery(tag, message_id, bool(message.redelivered), message.body, by_hand))
+        self._inbox.put(Delivery(tag, decode_payload(body), redelivered, body, not _is_ours(properties)))
 
     async def _settle(self, *, finished: Sequence[int] = (), rejected: Sequence[int] = ()) -> None:
         # In turn: an ack for all up to a tag that a later ack has covered already would be an error.
@@ -341,6 +363,37 @@ class RabbitMQConsumer:
 
     def _on_closed(self, _: object) -> None:
         self._inbox.fail(f"{self._channel.where}: {self._channel.loss}")
+
+
+class _Publisher:
+    """A channel for publishing: many messages are written as one piece, and their confirms are counted."""
+
+    def __init__(self, channel: "_Channel") -> None:
+        """Take over the confirms of ``channel``, which nothing has been published on."""
+        self.channel = channel
+        self._confirms = ConfirmSink()
+        self._writing = asyncio.Lock()
+        self._properties = aiormq.spec.Basic.Properties(delivery_mode=2, app_id=APP_ID).marshal()
+        channel.divert(self._confirms)
+
+    async def publish(self, message_ids: Sequence[UUID], exchange: str, routing_key: str) -> None:
+        """Write all, then wait for all confirms.
+
+        Raises:
+            UnavailableError: if any is refused or sent back, or the channel is closed.
+        """
+        method = aiormq.spec.Basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=True).marshal()
+        bodies = [encode_payload(message_id) for message_id in message_ids]
+        raw = self.channel.raw
+        frames = encode_publishes(raw.number, method, self._properties, bodies)
+        # Confirms come by number, in the order of writing. A write that is cancelled while it waits takes no number.
+        async with self._writing:
+            if not self.channel.is_open:
+                # The server would end the connection, and with it every consumer.
+                raise UnavailableError("queue", "the channel has been closed")
+            await raw.write_queue.put(ChannelFrame(frames, should_close=False))
+            confirmed = self._confirms.expect(len(bodies))
+        await confirmed
 
 
 class RabbitMQDeadLetters:
@@ -424,61 +477,46 @@ class RabbitMQDeadLetters:
         self._inbox.put(_dead_letter(message))
 
 
-class _Window:
-    """The delivery tags of one channel, which count from 1, and what the server knows about them.
+class _Transport(TransportFactory):
+    """Connects as aiormq would, with a stream in which sinks can take frames. For one connection."""
 
-    One ack tells it of everything up to the low watermark, below which all is done. What is done above that waits,
-    until half of the prefetch does: then it is told one by one, or one slow message would stop the deliveries.
-    """
+    def __init__(self) -> None:
+        """Begin with no sinks."""
+        self.sinks: dict[int, Sink] = {}
 
-    def __init__(self, prefetch: int) -> None:
-        """Start before the first tag."""
-        self._crowd = max(1, prefetch // 2)
-        self._last = 0
-        self._low = 0
-        self._finished: set[int] = set()
-        self._told: set[int] = set()
+    async def create(self, url: URL, **kwargs: Any) -> tuple[FrameReader, asyncio.StreamWriter]:  # noqa: ANN401 - aiormq's
+        """Connect to the server, with TLS if ``url`` says so.
 
-    def __len__(self) -> int:
-        return self._last - self._low - len(self._told)
-
-    def open(self, tag: int) -> None:
-        """Note a delivery."""
-        self._last = tag
-
-    def settle(self, finished: Sequence[int], rejected: Sequence[int]) -> tuple[list[int], list[int], int | None]:
-        """Return what to reject, what to ack one by one, and up to where to ack everything, if anywhere."""
-        rejects = [tag for tag in rejected if self._is_open(tag)]
-        self._told.update(rejects)
-        self._finished.update(tag for tag in finished if self._is_open(tag))
-        up_to = None
-        while (tag := self._low + 1) in self._told or tag in self._finished:
-            self._low = tag
-            if tag in self._finished:
-                # It must be a tag that the server still waits for.
-                up_to = tag
-            self._finished.discard(tag)
-            self._told.discard(tag)
-        singles = self.rest() if len(self._finished) >= self._crowd else []
-        return rejects, singles, up_to
-
-    def rest(self) -> list[int]:
-        """Return what is finished and the server does not know yet; from now on it counts as told."""
-        rest = sorted(self._finished)
-        self._told.update(rest)
-        self._finished.clear()
-        return rest
-
-    def _is_open(self, tag: int) -> bool:
-        return tag > self._low and tag not in self._told and tag not in self._finished
+        Raises:
+            AMQPConnectionError: if it cannot be reached.
+        """
+        provider = kwargs.pop("ssl_context_provider")
+        context = await provider.get_context() if url.scheme == "amqps" else None
+        loop = asyncio.get_running_loop()
+        reader = FrameReader(self.sinks, loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        try:
+            transport, _ = await loop.create_connection(
+                lambda: protocol, url.host or "", url.port or 0, ssl=context, **kwargs
+            )
+        except OSError as error:
+            raise aiormq.AMQPConnectionError(*error.args) from error
+        return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
 class _Channel:
     """An open channel on which every exchange ends in time, with an answer or an ``UnavailableError``."""
 
-    def __init__(self, raw: aiormq.Channel, where: str, seconds: float) -> None:
-        """Watch an open aiormq channel: left alone, it can die and keep its callers waiting for ever."""
+    def __init__(self, raw: aiormq.Channel, sinks: dict[int, Sink], where: str, seconds: float) -> None:
+        """Watch an open aiormq channel: left alone, it can die and keep its callers waiting for ever.
+
+        ``sinks`` are those of its connection.
+        """
         self.raw = raw
+        self._sinks = sinks
+        # The number may have been that of a channel which the server has closed.
+        self._sinks.pop(raw.number, None)
+        self._sink: Sink | None = None
         self.where = where
         self.closing = raw.closing
         self._seconds = seconds
@@ -492,6 +530,15 @@ class _Channel:
     def loss(self) -> str:
         """Why it closed."""
         return _reason(self.closing)
+
+    def divert(self, sink: Sink) -> None:
+        """Let ``sink`` take what it knows, before aiormq sees it."""
+        self._sinks[self.raw.number] = self._sink = sink
+
+    def restore(self) -> None:
+        """Let aiormq have everything again, unless the number is that of another channel by now."""
+        if self._sink is not None and self._sinks.get(self.raw.number) is self._sink:
+            del self._sinks[self.raw.number]
 
     async def ask(self, operation: Coroutine[Any, Any, T]) -> T:
         """Do something on this channel.
@@ -561,22 +608,17 @@ def _route(delay: timedelta) -> tuple[str, str]:
     return "", RETRY_QUEUES[rung]
 
 
-async def _publish(raw: aiormq.Channel, message_ids: Sequence[UUID], exchange: str, routing_key: str) -> None:
-    """Write all, then wait for all confirms: the first refusal or return is raised."""
-    await asyncio.gather(
-        *(
-            raw.basic_publish(
-                encode_payload(message_id),
-                exchange=exchange,
-                routing_key=routing_key,
-                # aiormq writes into the properties: each message needs its own.
-                properties=aiormq.spec.Basic.Properties(delivery_mode=2, app_id=APP_ID),
-                mandatory=True,
-                wait=False,
-            )
-            for message_id in message_ids
-        )
-    )
+async def _ignore(_: DeliveredMessage) -> None:
+    """Do nothing: a sink has taken what aiormq would call back for."""
+
+
+@lru_cache(maxsize=64)
+def _is_ours(properties: bytes) -> bool:
+    """Say whether the properties of a message name this program: the same octets nearly every time, so remembered."""
+    decoded = aiormq.spec.Basic.Properties()
+    with suppress(ValueError, IndexError, struct.error):
+        decoded.unmarshal(int.from_bytes(properties[:2]), properties[2:])
+    return decoded.app_id == APP_ID
 
 
 async def _answer(

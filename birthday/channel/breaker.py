@@ -23,7 +23,8 @@ class CircuitState(Enum):
     """The state of a circuit; the value is what the metric ``circuit_breaker_state`` shows.
 
     CLOSED      everything is sent; left after ``threshold`` failures in a row
-    HALF_OPEN   one probe at a time is sent; its success closes the circuit, its failure opens it
+    HALF_OPEN   one probe at a time is sent; its success closes the circuit, its failure opens it, and so does an answer
+                that asks for patience: to probe on at once would be none
     OPEN        nothing is sent; left after ``reset_timeout``
     """
 
@@ -88,7 +89,8 @@ class CircuitBreaker:
             case Temporary(outage=True):
                 self._failed(outcome)
             case Temporary():
-                self.give_back(ticket)
+                if self.state is CircuitState.HALF_OPEN:
+                    self._open(outcome)
             case Delivered() | Permanent():
                 self._answered()
             case _:
@@ -107,6 +109,9 @@ class CircuitBreaker:
             return
         if self.state is CircuitState.CLOSED:
             self._probes = 0
+        self._open(outcome)
+
+    def _open(self, outcome: Temporary) -> None:
         self._opened_at = self._clock.now()
         self._admitting.clear()
         self._enter(CircuitState.OPEN)

@@ -1,6 +1,5 @@
 """The message service over HTTP: one POST for each attempt, judged by its status (design, section 3)."""
 
-import math
 import re
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -8,15 +7,10 @@ from email.utils import parsedate_to_datetime
 from http.client import responses
 
 import orjson
-from aiohttp import (
-    ClientConnectorError,
-    ClientError,
-    ClientResponse,
-    ClientSession,
-    ClientTimeout,
-    DummyCookieJar,
-    TCPConnector,
-)
+from pyreqwest.client import Client, ClientBuilder
+from pyreqwest.exceptions import RequestError
+from pyreqwest.http import Url
+from pyreqwest.response import Response
 from yarl import URL
 
 from birthday.channel.protocol import Delivered, Letter, Outcome, Permanent, Temporary
@@ -26,62 +20,75 @@ from birthday.errors import UnavailableError
 
 _ASKS_FOR_PATIENCE = frozenset({408, 425, 429})
 _REFUSES_CONTENT = frozenset({400, 422})
+_WITHOUT_ANSWER = frozenset({502, 504})
+"""Said by a gateway that has passed the letter on and got no answer, or none that it understood."""
 _SECONDS = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _LONGEST_RETRY_AFTER = timedelta(hours=24)
-_LONGEST_CHECK_SECONDS = 5.0
+_LONGEST_CHECK = timedelta(seconds=5)
 _MOST_DRAINED_BYTES = 64 * 1024
+_IDLE = timedelta(seconds=15)
+"""How long an unused connection is kept. A new one looks the name up again, so that a service that moves is found."""
 
 
-def open_session(concurrency: int) -> ClientSession:
-    """Return a session for ``concurrency`` sends at a time. Call it in the running loop; whoever opens it closes it.
+def open_session(concurrency: int) -> Client:
+    """Return a session for ``concurrency`` sends at a time; whoever opens it closes it.
 
-    Proxies and netrc of the environment are not used: aiohttp would look them up in a thread for every request.
+    Proxies and trusted certificates are those of the environment: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY,
+    SSL_CERT_FILE.
     """
-    # One more connection, so that check() does not wait behind sends to a slow service. A name is looked up again
-    # after 10 s, so that a service that moves is found.
-    connector = TCPConnector(limit=concurrency + 1, ttl_dns_cache=10, keepalive_timeout=15)
-    return ClientSession(
-        connector=connector,
-        cookie_jar=DummyCookieJar(),
-        auto_decompress=False,
-        headers={"User-Agent": "birthday-scheduler"},
-        skip_auto_headers=("Accept", "Accept-Encoding"),
+    return (
+        ClientBuilder()
+        .user_agent("birthday-scheduler")
+        .follow_redirects(enable=False)
+        .pool_max_idle_per_host(concurrency)
+        .pool_idle_timeout(_IDLE)
+        .gzip(enable=False)
+        .brotli(enable=False)
+        .zstd(enable=False)
+        .deflate(enable=False)
+        .build()
     )
 
 
 class HttpChannel:
     """Sends letters to ``{base_url}/send``. Nothing is ever sent again here: every attempt is the caller's."""
 
-    def __init__(
-        self, session: ClientSession, base_url: str, api_key: str | None, timeout: timedelta, clock: Clock
-    ) -> None:
+    def __init__(self, session: Client, base_url: str, api_key: str | None, timeout: timedelta, clock: Clock) -> None:
         """Use ``session``, which stays the caller's; ``timeout`` bounds one attempt, connecting included."""
         self._session = session
         self._base = URL(base_url)
-        self._url = self._base / "send"
+        self._url = Url(str(self._base / "send"))
         self._headers = {"Content-Type": "application/json"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
-        self._seconds = timeout.total_seconds()
-        # aiohttp would round a timeout of 5 s or more up to a whole second of its loop.
-        self._timeout = ClientTimeout(total=self._seconds, ceil_threshold=math.inf)
+        self._timeout = timeout
         self._clock = clock
 
     async def send(self, letter: Letter) -> Outcome:
         """Try once, within the timeout. Never raises for what the other side does."""
-        body = orjson.dumps({"email": letter.email, "message": letter.text})
-        headers = {**self._headers, "Idempotency-Key": str(letter.message_id)}
+        request = (
+            self._session.post(self._url)
+            .headers({**self._headers, "Idempotency-Key": str(letter.message_id)})
+            .body_bytes(orjson.dumps({"email": letter.email, "message": letter.text}))
+            .timeout(self._timeout)
+            # The answer is here as soon as its status is: what becomes of the body must not hide it.
+            .streamed_read_buffer_limit(0)
+            .build_streamed()
+        )
         try:
-            async with self._session.post(
-                self._url, data=body, headers=headers, timeout=self._timeout, allow_redirects=False
-            ) as response:
-                if not response.content.is_eof():
-                    await _drain(response)
-                return _outcome(response.status, response.headers.get("Retry-After"), self._clock.now())
+            async with request as response:
+                # Read to its end, so that the connection can be used again. A body that is long, breaks off or is not
+                # there in time costs the connection.
+                with suppress(RequestError):
+                    await response.body_reader.read(_MOST_DRAINED_BYTES)
+                return _outcome(response.status, _retry_after(response), self._clock.now())
         except TimeoutError:
-            return Temporary(ErrorType.TIMEOUT, f"the message service did not answer within {self._seconds:g} s")
-        except ClientError as error:
-            return Temporary(ErrorType.EXTERNAL_API_ERROR, _explain(error))
+            seconds = self._timeout.total_seconds()
+            return Temporary(ErrorType.TIMEOUT, f"the message service did not answer within {seconds:g} s")
+        except RequestError as error:
+            # Only what fails to connect has certainly not been sent.
+            connected = not _failed_to_connect(error)
+            return Temporary(ErrorType.EXTERNAL_API_ERROR, _explain(error), answer_lost=connected)
 
     async def check(self) -> None:
         """Make sure that the service answers at all: to HEAD of the base URL, with whatever status.
@@ -89,47 +96,42 @@ class HttpChannel:
         Raises:
             UnavailableError: if it does not; the text says where and why.
         """
-        seconds = min(self._seconds, _LONGEST_CHECK_SECONDS)
-        timeout = ClientTimeout(total=seconds, ceil_threshold=math.inf)
+        timeout = min(self._timeout, _LONGEST_CHECK)
         # The origin alone: user, path and query may be secrets.
         where = self._base.origin()
         try:
-            async with self._session.head(self._base, timeout=timeout, allow_redirects=False):
-                pass
+            await self._session.head(str(self._base)).timeout(timeout).build().send()
         except TimeoutError:
+            seconds = timeout.total_seconds()
             raise UnavailableError("channel", f"{where}: no answer within {seconds:g} s") from None
-        except ClientError as error:
+        except RequestError as error:
             raise UnavailableError("channel", f"{where}: {_explain(error)}") from None
 
     async def close(self) -> None:
         """Do nothing: the session belongs to whoever opened it."""
 
 
-async def _drain(response: ClientResponse) -> None:
-    """Read a body of ordinary size to its end, so that the connection can be used again.
-
-    A body that is longer, breaks off or is not there in time costs the connection, and changes nothing about the
-    outcome: the status has arrived.
-    """
-    left = _MOST_DRAINED_BYTES
-    with suppress(TimeoutError, ClientError):
-        while left > 0 and not response.content.at_eof():
-            left -= len(await response.content.readany())
+def _retry_after(response: Response) -> str | None:
+    """Return the header if it is there and text: one that is not says nothing, and takes nothing from the status."""
+    with suppress(ValueError):
+        return response.get_header("Retry-After")
+    return None
 
 
 def _outcome(status: int, retry_after: str | None, now: datetime) -> Outcome:
     """Return what a status means. The reason holds no word of the service's own: it may repeat the e-mail address."""
     if 200 <= status <= 299:
-        return Delivered()
+        return Delivered(status)
     reason = f"the message service answered {status} {responses.get(status, '')}".rstrip()
     if 500 <= status <= 599 or status in _ASKS_FOR_PATIENCE:
         wait = parse_retry_after(retry_after, now) if retry_after else None
-        return Temporary(ErrorType.EXTERNAL_API_ERROR, reason, wait, outage=status not in _ASKS_FOR_PATIENCE)
+        outage = status not in _ASKS_FOR_PATIENCE
+        return Temporary(ErrorType.EXTERNAL_API_ERROR, reason, wait, outage, status, status in _WITHOUT_ANSWER)
     if status in _REFUSES_CONTENT:
-        return Permanent(ErrorType.VALIDATION_ERROR, reason)
+        return Permanent(ErrorType.VALIDATION_ERROR, reason, status)
     if 300 <= status <= 399:
         reason += "; redirects are not followed"
-    return Permanent(ErrorType.PERMANENT_FAILURE, reason)
+    return Permanent(ErrorType.PERMANENT_FAILURE, reason, status)
 
 
 def parse_retry_after(text: str, now: datetime) -> timedelta | None:
@@ -152,9 +154,17 @@ def _parse_http_date(text: str) -> datetime | None:
         return None
 
 
-def _explain(error: ClientError) -> str:
+def _explain(error: RequestError) -> str:
     """Return why there was no answer, from what is ours or the system's to say: never from what the service sent."""
-    if isinstance(error, ClientConnectorError):
-        cause = error.os_error
-        return f"cannot connect: {type(cause).__name__}: {cause.strerror or cause}"
-    return f"the connection broke: {type(error).__name__}"
+    causes = _causes(error)
+    what = "cannot connect" if _failed_to_connect(error) else "the connection broke"
+    return f"{what}: {causes[-1] if causes else type(error).__name__}"
+
+
+def _failed_to_connect(error: RequestError) -> bool:
+    return "client error (Connect)" in _causes(error)
+
+
+def _causes(error: RequestError) -> list[str]:
+    """Return the causes from the outermost to the innermost, without the first: it names the URL, a secret perhaps."""
+    return [cause["message"] for cause in error.details["causes"] or ()][1:]

@@ -1,6 +1,6 @@
 """What a channel does: it takes one letter, tries once, and returns what came of it as a value."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
 from uuid import UUID
@@ -19,17 +19,29 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The message service has accepted the letter."""
+    """The message service has accepted the letter. ``status`` is the HTTP status here and below, if there was one."""
+
+    status: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Temporary:
-    """It may work later. ``outage`` says that the service itself seems down: that opens the circuit breaker."""
+    """It may work later. ``outage`` says that the service itself seems down: that opens the circuit breaker.
+
+    ``answer_lost`` says that the letter may have been handed over, and its receiver has not said what came of it.
+    """
 
     error_type: ErrorType
     reason: str
     retry_after: timedelta | None = None
     outage: bool = True
+    status: int | None = field(default=None, compare=False)
+    answer_lost: bool = False
+
+    @property
+    def may_have_arrived(self) -> bool:
+        """Say whether the letter may have been accepted all the same."""
+        return self.answer_lost or self.error_type is ErrorType.TIMEOUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +50,7 @@ class Permanent:
 
     error_type: ErrorType
     reason: str
+    status: int | None = field(default=None, compare=False)
 
 
 Outcome = Delivered | Temporary | Permanent

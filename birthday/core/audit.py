@@ -25,10 +25,10 @@ class Finding(StrEnum):
     DELIVERED   the message service accepted the message
     EXPIRED     it was later than the catch-up window
     FAILED      it failed for good; an operator can requeue it
-    PENDING     it is on its way
+    PENDING     it is on its way, or its message is about to be replaced because the user has moved
     CANCELLED   the user was deleted after it was due and before it was sent
     ARCHIVED    retention has removed the message; the user's greeted_year says that there was one
-    MISSING     there is no message, or one that was cancelled for no reason
+    MISSING     there is no message, or one that was cancelled for no reason, or one that does not answer it
     DUPLICATE   a message that repeats another one of the same user and year
     """
 
@@ -45,24 +45,50 @@ class Finding(StrEnum):
 BROKEN = (Finding.MISSING, Finding.DUPLICATE)
 """The findings that there must never be: a birthday was lost, or greeted twice."""
 
+CLOSEST = timedelta(days=300)
+"""Whose birth date and zone stay what they are has birthdays that are much further apart than this."""
+
+REPLACED_WITHIN = timedelta(hours=1)
+"""How long a message that the claim has cancelled may go without its replacement: the planner sweeps that often, and
+mostly at its next tick, because the claim asks for it."""
+
+_SAME_OCCASION = timedelta(days=2)
+"""How far the dates of one birthday can be apart: by another LEAP_DAY, or where a zone has skipped a date."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A message. ``planned_from`` is its own ``schedule_from``, ``on`` the local date that it greets.
+
+    ``taken_over`` says that it may have arrived before its user moved: it is finished on its old date.
+    """
+
+    status: Status
+    on: date
+    planned_from: datetime
+    delivered_at: datetime | None
+    taken_over: bool
+
 
 @dataclass(frozen=True, slots=True)
 class Birthday:
     """One birthday that was due before its user was deleted, if ever, and the message of that year, if there is one.
 
-    All of it is as stored. ``planned_from`` is the message's own ``schedule_from``; ``was_cancelled`` says that all
-    there is was planned from the user as it is, and cancelled.
+    All of it is as stored. Without an answer, ``was_cancelled`` says that there is one that was planned from the user
+    as it is, and cancelled; ``dropped_at`` when one that was planned from the user as it had been was last cancelled
+    by the claim.
     """
 
     due_at: datetime
     year: int
+    on: date
     created_at: datetime
     schedule_from: datetime
     deleted_at: datetime | None
     greeted_year: int
-    status: Status | None
-    planned_from: datetime | None
-    was_cancelled: bool
+    answer: Answer | None
+    was_cancelled: bool = False
+    dropped_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,24 +102,43 @@ class Memory:
     lead: timedelta
 
 
-def judge(birthday: Birthday, memory: Memory) -> Finding | None:
+def judge(birthday: Birthday, memory: Memory, now: datetime) -> Finding | None:
     """Say what came of a birthday; None if its year was taken before the date of birth or the zone moved.
 
     There is no grace for a birthday without a message: messages are made before they are due, or together with the
-    user whom they are for.
+    user whom they are for. Only a user who moves while a message is being sent waits for its outcome, and if it has
+    failed, until the claim has cancelled it and the planner has made another one.
     """
-    status = birthday.status
-    if status is not None and birthday.planned_from == birthday.schedule_from:
-        return Finding.PENDING if status in PENDING or status is Status.SENDING else Finding(status)
-    if status is not None and status not in PENDING:
-        return None
-    # What is pending for an earlier date of birth or zone is cancelled by the claim: it answers nothing.
+    answer = birthday.answer
+    if answer is not None and _counts(birthday, answer):
+        if answer.status in PENDING:
+            return Finding.PENDING
+        if answer.planned_from != birthday.schedule_from:
+            return None
+        return Finding.PENDING if answer.status is Status.SENDING else Finding(answer.status)
     removed = _may_be_removed(birthday, memory)
     if removed and birthday.greeted_year >= birthday.year:
         return Finding.ARCHIVED
-    if birthday.deleted_at is not None and (birthday.was_cancelled or removed):
+    if birthday.deleted_at is not None and (
+        birthday.was_cancelled or removed or _was_dropped_since(birthday, birthday.deleted_at - REPLACED_WITHIN)
+    ):
         return Finding.CANCELLED
-    return Finding.MISSING
+    return Finding.PENDING if _was_dropped_since(birthday, now - REPLACED_WITHIN) else Finding.MISSING
+
+
+def _counts(birthday: Birthday, answer: Answer) -> bool:
+    """Say whether a message of the year answers the birthday.
+
+    One that nobody has seen delivered does not, nor one for another date, unless the user has moved since it was made.
+    """
+    if answer.status is Status.DELIVERED and answer.delivered_at is None:
+        return False
+    moved = answer.planned_from != birthday.schedule_from or answer.taken_over
+    return moved or abs(answer.on - birthday.on) <= _SAME_OCCASION
+
+
+def _was_dropped_since(birthday: Birthday, instant: datetime) -> bool:
+    return birthday.dropped_at is not None and birthday.dropped_at > instant
 
 
 def _may_be_removed(birthday: Birthday, memory: Memory) -> bool:

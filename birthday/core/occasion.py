@@ -14,6 +14,8 @@ from birthday.core.zone import load_zone
 
 _DAY = timedelta(days=1)
 _WIDEST_OFFSET = timedelta(hours=26)
+_LONGEST_WAY_TO_END = timedelta(days=4)
+"""From the nominal date of a birthday: a date that the zone skips, the day itself, the widest offset, and a gap."""
 LEAP_MONTH_DAY = 229
 LAST_YEAR = date.max.year - 1
 
@@ -115,12 +117,22 @@ def birthdays_from(date_of_birth: date, zone: tzinfo, rules: Rules, day: date) -
     return (o for o in birthdays(date_of_birth, zone, rules, day.year - 1) if o.on >= day)
 
 
+def birthdays_not_over(date_of_birth: date, zone: tzinfo, rules: Rules, instant: datetime) -> Iterator[Occasion]:
+    """Yield the birthdays that end after ``instant``, in order of time."""
+    # What is past by that much is over in every zone, which need not be asked: that takes most of the time.
+    first = instant.date() - _LONGEST_WAY_TO_END
+    for year in range(max(first.year, date_of_birth.year + 1), LAST_YEAR + 1):
+        day = birthday_in(date_of_birth, year, rules.leap_day)
+        if day >= first and instant < (occasion := _remembered_occasion(zone, day, rules.send_at)).ends_at:
+            yield occasion
+
+
 def next_occasion(
     date_of_birth: date, zone: tzinfo, rules: Rules, schedule_from: datetime, taken_years: frozenset[int] = frozenset()
 ) -> Occasion | None:
     """Return the first birthday that is not over at ``schedule_from`` and whose year is not in ``taken_years``."""
-    for occasion in birthdays(date_of_birth, zone, rules, schedule_from.year - 1):
-        if schedule_from < occasion.ends_at and occasion.year not in taken_years:
+    for occasion in birthdays_not_over(date_of_birth, zone, rules, schedule_from):
+        if occasion.year not in taken_years:
             return occasion
     return None
 
@@ -136,6 +148,12 @@ def zone_occasions(zone: str, after: datetime, until: datetime, rules: Rules) ->
             found.append(ZoneOccasion(zone, month_days_on(day, rules.leap_day), occasion))
         day += _DAY
     return found
+
+
+@lru_cache(maxsize=16_384)
+def _remembered_occasion(zone: tzinfo, day: date, send_at: time) -> Occasion:
+    """Remember what many people share: those born on a date, in the zones where most of them live."""
+    return occasion_on(zone, day, send_at)
 
 
 @lru_cache(maxsize=16_384)

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from birthday.core.occasion import Occasion, Rules, birthdays, next_occasion
+from birthday.core.occasion import Occasion, Rules, birthdays_not_over, next_occasion
 from birthday.core.user import Profile
 from birthday.core.zone import load_zone
 
@@ -24,19 +24,35 @@ class PlannedMessage:
     due_at: datetime
 
 
-def planned_messages(
-    profile: Profile, schedule_from: datetime, horizon: timedelta, rules: Rules
-) -> list[PlannedMessage]:
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What is ahead of a user whose birth date and zone are new: what to materialise, and when the first falls due.
+
+    ``first_at`` is None at the end of the calendar.
+    """
+
+    messages: list[PlannedMessage]
+    first_at: datetime | None
+
+
+def look_ahead(profile: Profile, schedule_from: datetime, horizon: timedelta, rules: Rules) -> Outlook:
     """Return what a user needs before the planner looks again; birth date and zone are new since ``schedule_from``."""
     planned: list[PlannedMessage] = []
-    for occasion in birthdays(profile.date_of_birth, load_zone(profile.zone), rules, schedule_from.year - 1):
-        due_at = occasion.due_for(schedule_from)
-        if due_at is None:
-            continue
+    first_at: datetime | None = None
+    for occasion in birthdays_not_over(profile.date_of_birth, load_zone(profile.zone), rules, schedule_from):
+        due_at = max(occasion.due_at, schedule_from)
+        first_at = first_at or due_at
         if due_at > schedule_from + horizon + OVERLAP:
             break
         planned.append(PlannedMessage(occasion, due_at))
-    return planned
+    return Outlook(planned, first_at)
+
+
+def planned_messages(
+    profile: Profile, schedule_from: datetime, horizon: timedelta, rules: Rules
+) -> list[PlannedMessage]:
+    """Return what of ``look_ahead`` is to be materialised."""
+    return look_ahead(profile, schedule_from, horizon, rules).messages
 
 
 def next_message_at(

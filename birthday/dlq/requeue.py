@@ -14,6 +14,7 @@ import asyncpg
 
 from birthday.broker import Broker
 from birthday.clock import Clock
+from birthday.dlq.letters import Kind, look_up
 from birthday.errors import ConflictError, UnavailableError
 from birthday.store.connection import borrow
 from birthday.store.failed import requeue_failed
@@ -59,17 +60,21 @@ async def requeue_many(
         on_batch([message.id for message in requeued])
 
 
-async def drop_copy(broker: Broker, message_id: UUID) -> bool:
-    """Remove the dead letter of a message, and say whether there was one.
+async def drop_copy(pool: asyncpg.Pool, broker: Broker, message_id: UUID) -> bool:
+    """Remove the dead letter of a message that is not failed any more, and say whether there was one.
 
     Raises:
-        UnavailableError: if the queue cannot be used.
+        UnavailableError: if the database or the queue cannot be used.
     """
     async with broker.dead_letters() as walk:
         while letters := await walk.take():
             copies = [letter for letter in letters if letter.message_id == message_id]
-            if copies:
-                await walk.drop(copies)
+            if not copies:
+                continue
+            # Only now: it may have failed again since it was queued, and this may be the letter that says so.
+            settled = [found.letter for found in await look_up(pool, copies) if found.kind is Kind.SETTLED]
+            if settled:
+                await walk.drop(settled)
                 return True
     return False
 

@@ -6,6 +6,7 @@ them again, and the claim of the worker lets only one copy through. The dispatch
 next instant, not at the next minute.
 """
 
+import asyncio
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -21,6 +22,10 @@ from birthday.telemetry.metrics import Metrics
 log = structlog.get_logger()
 
 BATCH = 500
+LANES = 2
+"""How many batches are on their way: the database stores the last one and finds the next while the broker has one."""
+MOST = 20 * BATCH
+"""How many messages one tick publishes. The next one, at once, sees what has fallen due meanwhile, in its order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +47,10 @@ class Dispatcher:
     pauses: Pauses
 
     async def dispatch_once(self, now: datetime) -> Dispatched:
-        """Publish everything that is due at ``now``, what must arrive soonest first, and say what comes next.
+        """Publish what is due at ``now``, what must arrive soonest first, and say what comes next.
 
-        What is later than the catch-up window is left to the janitor, which expires it. Nothing is published during a
-        pause.
+        That is ``now``, if more is due than one tick publishes. What is later than the catch-up window is left to the
+        janitor, which expires it. Nothing is published during a pause.
         """
         if self.pauses.is_paused(BIRTHDAY):
             return Dispatched(0, None)
@@ -53,19 +58,38 @@ class Dispatcher:
         due = await look_ahead(self.pool, now, late)
         published = 0
         if due.last_deadline is not None:
-            while batch := await self._dispatch_batch(now, late, due.last_deadline):
-                published += batch
-                if self.pauses.is_paused(BIRTHDAY):
-                    break
+            published = await self._publish_due(now, late, due.last_deadline)
         if published:
             log.info("dispatcher.published", messages=published)
-        return Dispatched(published, due.next_due_at)
+        return Dispatched(published, due.next_due_at if published < MOST else now)
 
-    async def _dispatch_batch(self, now: datetime, late: datetime, last_deadline: datetime) -> int:
-        async with self.pool.acquire() as connection, connection.transaction():
-            ids = await lock_due(connection, now, late, last_deadline, BATCH)
-            if ids:
-                await self.broker.publish(ids)
-                await mark_queued(connection, ids, now)
-        self.metrics.messages_queued.inc(len(ids))
-        return len(ids)
+    async def _publish_due(self, now: datetime, late: datetime, last_deadline: datetime) -> int:
+        """Publish batch after batch until one is short, in ``LANES`` transactions at a time; return how many messages.
+
+        The lanes take turns, so that what is found first is published first, and nothing once there is a pause.
+        """
+        looking, publishing = asyncio.Lock(), asyncio.Lock()
+        left = MOST
+
+        async def dispatch_batches() -> int:
+            nonlocal left
+            published = 0
+            while True:
+                async with self.pool.acquire() as connection, connection.transaction():
+                    async with looking:
+                        ids = await lock_due(connection, now, late, last_deadline, min(BATCH, left)) if left else []
+                        left = left - len(ids) if len(ids) == BATCH else 0
+                    async with publishing:
+                        if not ids or self.pauses.is_paused(BIRTHDAY):
+                            return published
+                        await self.broker.publish(ids)
+                    await mark_queued(connection, ids, now)
+                self.metrics.messages_queued.inc(len(ids))
+                published += len(ids)
+
+        # A lane that fails does not cut the other one off in the middle of a batch.
+        lanes = await asyncio.gather(*(dispatch_batches() for _ in range(LANES)), return_exceptions=True)
+        for failure in lanes:
+            if isinstance(failure, BaseException):
+                raise failure
+        return sum(count for count in lanes if isinstance(count, int))

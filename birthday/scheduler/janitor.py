@@ -1,7 +1,7 @@
-"""What is left in between: rescue what the queue lost, expire what is too late, remove what is old, and audit.
+"""What is left in between: rescue what the queue lost, expire what is too late, remove what is old, audit, look ahead.
 
 Before: messages that something should have happened to. After: they are in the queue again, ``expired`` with a log
-line and a count, or gone because they are history. What the audit finds is told, and left alone.
+line and a count, or gone because they are history. What the audit finds and the forecast says is told, and left alone.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,9 @@ import structlog
 from birthday.audit.auditor import Auditor
 from birthday.broker import Broker, QueueStats
 from birthday.core.audit import Finding
-from birthday.core.message import BIRTHDAY
+from birthday.core.forecast import drain_seconds
+from birthday.core.message import BIRTHDAY, ON_TIME
+from birthday.forecast.forecaster import Forecaster
 from birthday.pauses import Pauses
 from birthday.store.upkeep import expire, lock_lost, mark_rescued, remove_old
 from birthday.store.users import purge_deleted_users
@@ -24,6 +26,9 @@ log = structlog.get_logger()
 BATCH = 1000
 GRACE = timedelta(minutes=1)
 PATIENCE = timedelta(minutes=15)
+
+AHEAD = timedelta(hours=24)
+"""How far the forecast looks: far enough to add workers, and each hour of the day is in it once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,7 @@ class Janitor:
     retention: timedelta
     pauses: Pauses
     auditor: Auditor
+    forecaster: Forecaster
 
     async def recover_once(self, now: datetime) -> None:
         """Expire what is later than the catch-up window, then rescue what was in flight and got lost.
@@ -72,11 +78,28 @@ class Janitor:
         if audit.broken:
             log.error("audit.broken", missing=audit.counts[Finding.MISSING], duplicate=audit.counts[Finding.DUPLICATE])
 
+    async def forecast_once(self, now: datetime) -> None:
+        """Show as gauges what falls due within the next day, and how long its largest minute takes to deliver."""
+        forecast = await self.forecaster.forecast(now, now + AHEAD)
+        rate = await self.forecaster.measure_rate(now)
+        for hour, messages in forecast.by_hour_of_day().items():
+            self.metrics.forecast_messages.labels(f"{hour:02}").set(messages)
+        peak = forecast.largest_minute()
+        seconds = drain_seconds(peak, rate)
+        self.metrics.forecast_largest_minute_messages.set(peak.messages if peak else 0)
+        self.metrics.forecast_largest_minute_time.set(peak.at.timestamp() if peak else None)
+        self.metrics.forecast_delivery_rate.set(rate.per_second if rate else None)
+        self.metrics.forecast_drain_seconds.set(seconds)
+        if peak and seconds is not None and seconds > ON_TIME.total_seconds():
+            at = peak.at.isoformat()
+            log.warning("forecast.late", at=at, messages=peak.messages, drain_seconds=round(seconds))
+
     async def _expire_batch(self, now: datetime) -> int:
         expired = await expire(self.pool, now - self.catch_up, now, BATCH)
         for message in expired:
             log.warning("message.expired", message_id=str(message.id), scheduled_at=message.scheduled_at.isoformat())
         self.metrics.messages_expired.inc(len(expired))
+        self.metrics.birthdays_processed.inc(len(expired))
         return len(expired)
 
     async def _rescue_batch(self, now: datetime, wait: timedelta) -> int:

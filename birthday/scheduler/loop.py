@@ -8,13 +8,14 @@ from typing import TypeVar
 
 import structlog
 from croniter import croniter
+from prometheus_async.aio import time
 
 from birthday.clock import Clock
 from birthday.errors import UnavailableError
 from birthday.scheduler.dispatcher import Dispatcher
 from birthday.scheduler.janitor import Janitor
 from birthday.scheduler.planner import Planner
-from birthday.store.connection import DATABASE_ERRORS
+from birthday.store.connection import DATABASE_ERRORS, stay_cancelled
 from birthday.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
@@ -30,6 +31,10 @@ AUDIT = "3-59/5 * * * *"
 """When the audit refreshes its gauges: seldom, and not at the quarters of an hour, when messages fall due."""
 
 
+FORECAST = "8 * * * *"
+"""When the forecast is made anew: what it says changes by the hour. Not at the quarters of one either."""
+
+
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """When the jobs tick: cron expressions, in UTC."""
@@ -39,16 +44,46 @@ class Schedule:
     retire: str
 
 
+class Progress:
+    """Whether the dispatcher gets anywhere: how long, in seconds, each of its ticks has failed."""
+
+    def __init__(self) -> None:
+        """Start without a failure."""
+        self._failing_since: float | None = None
+
+    @property
+    def failing_seconds(self) -> float:
+        """How long ago the first of the failures in a row was; 0 if the last tick did not fail."""
+        return 0.0 if self._failing_since is None else asyncio.get_running_loop().time() - self._failing_since
+
+    def note(self, *, failed: bool) -> None:
+        """Remember how a tick ended."""
+        if not failed:
+            self._failing_since = None
+        elif self._failing_since is None:
+            self._failing_since = asyncio.get_running_loop().time()
+
+
 async def run_scheduler(
-    planner: Planner, dispatcher: Dispatcher, janitor: Janitor, schedule: Schedule, clock: Clock, metrics: Metrics
+    planner: Planner,
+    dispatcher: Dispatcher,
+    janitor: Janitor,
+    schedule: Schedule,
+    clock: Clock,
+    metrics: Metrics,
+    progress: Progress,
 ) -> None:
-    """Run every job until cancelled. Each also runs once at the start, to catch up."""
+    """Run every job until cancelled. Each also runs once at the start, to catch up.
+
+    ``progress`` is told how dispatching goes.
+    """
     async with asyncio.TaskGroup() as jobs:
         jobs.create_task(_on_cron("plan", schedule.plan, planner.plan_once, clock, metrics))
         jobs.create_task(_on_cron("recover", schedule.recover, janitor.recover_once, clock, metrics))
         jobs.create_task(_on_cron("retire", schedule.retire, janitor.retire_once, clock, metrics))
         jobs.create_task(_on_cron("audit", AUDIT, janitor.audit_once, clock, metrics))
-        jobs.create_task(_when_due(dispatcher, clock, metrics))
+        jobs.create_task(_on_cron("forecast", FORECAST, janitor.forecast_once, clock, metrics))
+        jobs.create_task(_when_due(dispatcher, clock, metrics, progress))
 
 
 async def _on_cron(
@@ -61,9 +96,10 @@ async def _on_cron(
         await clock.sleep((due - clock.now()).total_seconds())
 
 
-async def _when_due(dispatcher: Dispatcher, clock: Clock, metrics: Metrics) -> None:
+async def _when_due(dispatcher: Dispatcher, clock: Clock, metrics: Metrics, progress: Progress) -> None:
     while True:
         result = await _guarded("dispatch", dispatcher.dispatch_once, clock.now(), metrics)
+        progress.note(failed=result is None)
         wait = POLL if result is not None else AFTER_FAILURE
         if result is not None and result.next_due_at is not None:
             wait = min(POLL, result.next_due_at - clock.now())
@@ -74,12 +110,13 @@ async def _guarded(
     job: str, tick: Callable[[datetime], Awaitable[_Result]], now: datetime, metrics: Metrics
 ) -> _Result | None:
     try:
-        result = await tick(now)
+        result = await time(metrics.scheduler_job_duration.labels(job), tick(now))
     except Exception as error:  # noqa: BLE001 - one failed tick must not end the loop: the next one makes up for it
+        stay_cancelled()
         metrics.scheduler_failures.labels(job).inc()
         expected = isinstance(error, (UnavailableError, *DATABASE_ERRORS))
         report = log.error if expected else log.exception
-        report("scheduler.tick_failed", job=job, error=str(error))
+        report("scheduler.tick_failed", job=job, error=error)
         return None
     metrics.scheduler_last_success_time.labels(job).set(now.timestamp())
     log.debug("scheduler.tick", job=job)

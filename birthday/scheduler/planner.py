@@ -3,7 +3,7 @@
 Before: users with a birth date and a zone. After: one ``scheduled`` message for each of them whose birthday falls due
 before the horizon. It works by zone, not by user: the instants of each zone in use are computed here, and one statement
 a chunk materialises everybody they concern. A stored watermark says how far it has come, so that it catches up after
-any downtime. What changes in between is planned by the change itself (``store/users.py``).
+any downtime. What changes in between is planned with the change itself (``store/creation.py``, ``store/users.py``).
 """
 
 import asyncio
@@ -38,9 +38,12 @@ class Planner:
         """Plan everything from the watermark to the horizon, a day a transaction; return how many messages are new.
 
         Once an hour it starts as far back as the catch-up window instead. That finds users who were written to the
-        database by other means, and whatever else fell through; what exists already is left alone.
+        database by other means, and whatever else fell through; what exists already is left alone. Who asks for that
+        while it is under way gets another one.
         """
         until = now + self.planning.horizon
+        # Stands for a sweep that has begun. Should that one not come to its end, another one is due.
+        begun = now - SWEEP_EVERY
         after: datetime | None = None
         sweep = False
         planned = 0
@@ -52,10 +55,13 @@ class Planner:
                 if after is None:
                     sweep = swept_at is None or abs(now - swept_at) >= SWEEP_EVERY
                     after = min(watermark, now - self.catch_up) if sweep else watermark
+                    if sweep:
+                        await set_watermark(connection, SWEPT, begun)
+                        swept_at = begun
                 reached = min(after + CHUNK, until)
                 fresh = await self._plan_window(connection, after, reached, now)
                 await set_watermark(connection, PLANNED, reached)
-                if sweep and reached >= until:
+                if sweep and reached >= until and swept_at == begun:
                     await set_watermark(connection, SWEPT, now)
             after = reached
             planned += fresh

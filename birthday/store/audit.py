@@ -7,7 +7,7 @@ from uuid import UUID
 
 from asyncpg import Record
 
-from birthday.core.audit import Birthday
+from birthday.core.audit import CLOSEST, Answer, Birthday
 from birthday.core.message import Status
 from birthday.core.occasion import ZoneOccasion
 from birthday.store.users import Connection
@@ -40,22 +40,22 @@ async def read_birthdays(
     cursor = connection.cursor(
         """
         WITH spec AS (
-            SELECT zone, month_day, year, due_at, ends_at
-            FROM unnest($1::text[], $2::smallint[], $3::smallint[], $4::timestamptz[], $5::timestamptz[])
-                AS spec (zone, month_day, year, due_at, ends_at)
+            SELECT zone, month_day, year, due_at, ends_at, day
+            FROM unnest($1::text[], $2::smallint[], $3::smallint[], $4::timestamptz[], $5::timestamptz[], $8::date[])
+                AS spec (zone, month_day, year, due_at, ends_at, day)
         ), celebrating AS (
             -- In two halves, because each has an index.
             SELECT u.id, u.date_of_birth, u.created_at, u.schedule_from, u.deleted_at, u.greeted_year,
-                   spec.year, spec.due_at, spec.ends_at
+                   spec.year, spec.due_at, spec.ends_at, spec.day
             FROM spec JOIN users u
                 ON u.timezone = spec.zone AND u.birth_month_day = spec.month_day AND u.deleted_at IS NULL
             UNION ALL
             SELECT u.id, u.date_of_birth, u.created_at, u.schedule_from, u.deleted_at, u.greeted_year,
-                   spec.year, spec.due_at, spec.ends_at
+                   spec.year, spec.due_at, spec.ends_at, spec.day
             FROM spec JOIN users u
                 ON u.timezone = spec.zone AND u.birth_month_day = spec.month_day AND u.deleted_at > $6
         ), due AS (
-            SELECT id AS user_id, year, greatest(due_at, schedule_from) AS due_at,
+            SELECT id AS user_id, year, day, greatest(due_at, schedule_from) AS due_at,
                    created_at, schedule_from, deleted_at, greeted_year
             FROM celebrating
             WHERE schedule_from < ends_at AND extract(year FROM date_of_birth) < year
@@ -63,12 +63,20 @@ async def read_birthdays(
               AND (deleted_at IS NULL OR deleted_at > greatest(due_at, schedule_from))
         )
         SELECT DISTINCT ON (due.due_at, due.user_id)
-               due.user_id, due.year, due.due_at, due.created_at, due.schedule_from, due.deleted_at, due.greeted_year,
-               answer.id AS message_id, answer.status, answer.schedule_from AS planned_from,
+               due.user_id, due.year, due.day, due.due_at, due.created_at, due.schedule_from, due.deleted_at,
+               due.greeted_year, answer.id AS message_id, answer.status, answer.occasion_on,
+               answer.schedule_from AS planned_from, answer.delivered_at,
+               answer.may_have_arrived OR answer.schedule_from > answer.created_at AS taken_over,
                answer.id IS NULL AND EXISTS (
                    SELECT FROM message_logs m
                    WHERE m.user_id = due.user_id AND m.status = 'cancelled' AND m.message_type = 'birthday'
-                     AND m.occasion_year = due.year AND m.schedule_from = due.schedule_from) AS was_cancelled
+                     AND m.occasion_year = due.year AND m.schedule_from = due.schedule_from) AS was_cancelled,
+               -- What the move itself cancelled was replaced at once.
+               CASE WHEN answer.id IS NULL THEN (
+                   SELECT max(m.updated_at) FROM message_logs m
+                   WHERE m.user_id = due.user_id AND m.status = 'cancelled' AND m.message_type = 'birthday'
+                     AND m.occasion_year = due.year AND m.schedule_from <> due.schedule_from
+                     AND m.updated_at <> due.schedule_from) END AS dropped_at
         FROM due LEFT JOIN message_logs answer
             ON answer.user_id = due.user_id AND answer.message_type = 'birthday' AND answer.occasion_year = due.year
            AND answer.status <> 'cancelled'
@@ -81,6 +89,7 @@ async def read_birthdays(
         [spec.occasion.ends_at for spec, _ in rows],
         from_at,
         to_at,
+        [spec.occasion.on for spec, _ in rows],
         prefetch=_PIECE_ROWS,
         timeout=AUDIT_SECONDS,
     )
@@ -105,9 +114,11 @@ async def read_repeats(
 ) -> AsyncIterator[RepeatedMessage]:
     """Yield every message that repeats another one of its user, where either of the two is due in the range.
 
-    Two messages are one too many if they are for the same year or the same date, and each was delivered or is not
-    cancelled. Of two, the later one is the repeat. A message for the year that a user's ``greeted_year`` names is one
-    too many as well, if the user is older than ``kept_from``, so that retention may have removed the first one.
+    Two messages are one too many if they are for the same year or the same date, and each was delivered, may have
+    arrived, or is not cancelled; and, whatever year they are for, if both were delivered within 300 days although date
+    of birth and zone had not moved in between. Of two, the later one is the repeat. A message for the year that a
+    user's ``greeted_year`` names is one too many as well, if the user is older than ``kept_from``, so that retention
+    may have removed the first one.
     """
     cursor = connection.cursor(
         """
@@ -122,11 +133,19 @@ async def read_repeats(
                 FROM message_logs one
                 JOIN message_logs other
                     ON other.user_id = one.user_id AND other.message_type = one.message_type AND other.id <> one.id
-                   AND (other.occasion_year = one.occasion_year OR other.occasion_on = one.occasion_on)
+                   AND (other.occasion_year = one.occasion_year OR other.occasion_on = one.occasion_on
+                        OR other.schedule_from = one.schedule_from
+                           AND one.delivered_at IS NOT NULL AND other.delivered_at IS NOT NULL
+                           AND least(other.scheduled_at, other.delivered_at)
+                               - least(one.scheduled_at, one.delivered_at) BETWEEN -$4::interval AND $4::interval
+                           -- What was taken over by a move is on its old date.
+                           AND NOT (one.may_have_arrived OR one.schedule_from > one.created_at)
+                           AND NOT (other.may_have_arrived OR other.schedule_from > other.created_at))
                 WHERE one.scheduled_at >= $1 AND one.scheduled_at < $2
-                  AND (one.status <> 'cancelled' OR one.delivered_at IS NOT NULL)
+                  AND (one.status <> 'cancelled' OR one.delivered_at IS NOT NULL OR one.may_have_arrived)
                   -- In two halves, because each of the two indexes by user holds one.
-                  AND (other.status <> 'cancelled' OR other.status = 'cancelled' AND other.delivered_at IS NOT NULL)
+                  AND (other.status <> 'cancelled'
+                       OR other.status = 'cancelled' AND (other.delivered_at IS NOT NULL OR other.may_have_arrived))
             ) one_and_other
             UNION ALL
             SELECT m.id, NULL FROM message_logs m JOIN users u ON u.id = m.user_id
@@ -139,6 +158,7 @@ async def read_repeats(
         from_at,
         to_at,
         kept_from,
+        CLOSEST,
         prefetch=_PIECE_ROWS,
         timeout=AUDIT_SECONDS,
     )
@@ -178,13 +198,20 @@ def _facts(row: Record) -> Birthday:
     return Birthday(
         due_at=row["due_at"],
         year=row["year"],
+        on=row["day"],
         created_at=row["created_at"],
         schedule_from=row["schedule_from"],
         deleted_at=row["deleted_at"],
         greeted_year=row["greeted_year"],
-        status=row["status"] and Status(row["status"]),
-        planned_from=row["planned_from"],
+        answer=_answer(row) if row["message_id"] else None,
         was_cancelled=row["was_cancelled"],
+        dropped_at=row["dropped_at"],
+    )
+
+
+def _answer(row: Record) -> Answer:
+    return Answer(
+        Status(row["status"]), row["occasion_on"], row["planned_from"], row["delivered_at"], row["taken_over"]
     )
 
 

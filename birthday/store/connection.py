@@ -59,11 +59,42 @@ async def borrow(
         raise UnavailableError("database", f"the database cannot be used: {error}") from error
 
 
-async def check_database(pool: asyncpg.Pool) -> None:
-    """Make sure that the database answers.
+async def keep_session(_connection: asyncpg.Connection) -> None:
+    """Give a connection back to its pool as it is, but for an open transaction, which asyncpg ends in any case.
+
+    By default asyncpg sends a query that resets the session, which takes as long as a small statement. Nothing of ours
+    needs it: whoever changes the session of a connection (SET, LISTEN, an advisory lock, a temporary table) undoes that
+    before giving it back, as ``broker/postgres.py``, ``migrate.py`` and ``store/transfer.py`` do. What is set for the
+    length of a transaction is undone with it.
+    """
+
+
+def stay_cancelled() -> None:
+    """Go on being cancelled, for whoever catches database errors in a loop.
+
+    A connection that breaks while a cancelled task gives it back raises its own error in place of the cancellation.
 
     Raises:
-        UnavailableError: if it does not.
+        CancelledError: if the current task has been cancelled.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
+async def check_database(pool: asyncpg.Pool) -> None:
+    """Make sure that the database answers and can be written to.
+
+    Raises:
+        UnavailableError: if it does not or cannot; the text says why.
     """
     async with borrow(pool) as connection:
-        await connection.execute("SELECT 1")
+        row = await connection.fetchrow(
+            "SELECT pg_is_in_recovery() AS replica, current_setting('transaction_read_only') = 'on' AS read_only"
+        )
+    if row is not None and row["replica"]:
+        raise UnavailableError("database", "the database is a replica, or in recovery: it cannot be written to")
+    if row is not None and row["read_only"]:
+        raise UnavailableError(
+            "database", "the database is read-only (default_transaction_read_only): it cannot be written to"
+        )

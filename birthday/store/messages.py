@@ -58,22 +58,23 @@ async def zones_in_use(connection: Connection) -> list[str]:
 async def plan(connection: Connection, occasions: Sequence[ZoneOccasion], now: datetime) -> int:
     """Materialise a message for everybody whom ``occasions`` concern and who has none for that year; return how many.
 
-    Safe at any concurrency and any number of times: the unique index on user, type and year decides. A user who
-    changes meanwhile leaves at worst a stale message, which the claim recognises by its ``schedule_from``.
+    Safe at any concurrency and any number of times: the unique index on user, type and year decides. What was cancelled
+    by hand stays so: its id exists. A user who changes meanwhile leaves at worst a stale message, which the claim
+    recognises by its ``schedule_from``.
     """
     rows = [(spec, month_day) for spec in occasions for month_day in spec.month_days]
     status = await connection.execute(
         """
         INSERT INTO message_logs (id, user_id, occasion_year, occasion_on, scheduled_at, ends_at,
                                   schedule_from, created_at, updated_at)
-        SELECT uuid_v7($1), u.id, spec.year, spec.day, greatest(spec.due_at, u.schedule_from), spec.ends_at,
-               u.schedule_from, $1, $1
+        SELECT message_id(u.id, 'birthday', spec.day, u.schedule_from), u.id, spec.year, spec.day,
+               greatest(spec.due_at, u.schedule_from), spec.ends_at, u.schedule_from, $1, $1
         FROM unnest($2::text[], $3::smallint[], $4::smallint[], $5::date[], $6::timestamptz[], $7::timestamptz[])
             AS spec (zone, month_day, year, day, due_at, ends_at)
         JOIN users u ON u.timezone = spec.zone AND u.birth_month_day = spec.month_day AND u.deleted_at IS NULL
         WHERE u.schedule_from < spec.ends_at AND u.greeted_year < spec.year
           AND u.date_of_birth < make_date(spec.year, 1, 1)
-        ON CONFLICT (user_id, message_type, occasion_year) WHERE status <> 'cancelled' DO NOTHING
+        ON CONFLICT DO NOTHING
         """,
         now,
         [spec.zone for spec, _ in rows],
@@ -174,7 +175,8 @@ async def claim(
 
     Claimable is what is queued or due for another attempt, or was left behind by a dead worker whose lease has run
     out, is not older than ``late``, and whose user is live with the birthday and zone it was planned for. And, of
-    ``by_hand``, what had failed: an operator has put it into the queue again.
+    ``by_hand``, what had failed: an operator has put it into the queue again. What may have arrived already, as that
+    of a dead worker may, is finished although birthday or zone have moved, and counts as planned for the new ones.
 
     ``scheduled`` counts as queued: a dispatcher that died between confirm and commit leaves that. The rows are locked
     in order of id first, so that a dispatcher which is about to commit is waited for, and two workers with the same
@@ -184,11 +186,12 @@ async def claim(
         """
         UPDATE message_logs m
         SET status = 'sending', lease_until = clock_timestamp() + $5::interval, next_attempt_at = NULL, updated_at = $3,
+            may_have_arrived = m.may_have_arrived OR m.status = 'sending', schedule_from = u.schedule_from,
             attempts = CASE WHEN m.status = 'failed' THEN 1 ELSE m.attempts + 1 END,
             requeued_at = CASE WHEN m.status = 'failed' THEN $3 ELSE m.requeued_at END
         FROM (SELECT id FROM message_logs WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE) held, users u
-        WHERE m.id = held.id AND u.id = m.user_id AND u.deleted_at IS NULL AND u.schedule_from = m.schedule_from
-          AND u.greeted_year <> m.occasion_year
+        WHERE m.id = held.id AND u.id = m.user_id AND u.deleted_at IS NULL AND u.greeted_year <> m.occasion_year
+          AND (u.schedule_from = m.schedule_from OR m.may_have_arrived OR m.status = 'sending')
           AND (m.status = 'failed' AND m.id = ANY($2::uuid[])
                OR greatest(m.scheduled_at, m.requeued_at) > $4
                   AND (m.status IN ('scheduled', 'queued') AND m.scheduled_at <= $3
@@ -202,18 +205,7 @@ async def claim(
         late,
         lease,
     )
-    return [
-        Claim(
-            UUID(bytes=row["id"].bytes),
-            row["attempts"],
-            row["lease_until"],
-            row["scheduled_at"],
-            row["first_name"],
-            row["last_name"],
-            row["email"],
-        )
-        for row in rows
-    ]
+    return [Claim(*row) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +226,8 @@ async def read_unclaimed(pool: asyncpg.Pool, ids: Sequence[UUID]) -> list[Unclai
     A dispatcher that is about to commit is waited for: by a clock that is a little behind its own, what it has just
     published is not due yet, and must not pass for something that nobody has published.
 
-    ``current`` says that the user is live, still has the birthday and zone that the message was planned for, and has
-    not had a message of that year that retention removed.
+    ``current`` says that the user is live, still has the birthday and zone that the message was planned for unless it
+    may have arrived, and has not had a message of that year that retention removed.
     """
     rows = await pool.fetch(
         """
@@ -243,8 +235,8 @@ async def read_unclaimed(pool: asyncpg.Pool, ids: Sequence[UUID]) -> list[Unclai
                greatest(m.scheduled_at, m.requeued_at) AS due_since,
                greatest(m.lease_until - clock_timestamp(), interval '0') AS lease, u.id IS NOT NULL AS current
         FROM message_logs m
-        LEFT JOIN users u ON u.id = m.user_id AND u.deleted_at IS NULL AND u.schedule_from = m.schedule_from
-                         AND u.greeted_year <> m.occasion_year
+        LEFT JOIN users u ON u.id = m.user_id AND u.deleted_at IS NULL AND u.greeted_year <> m.occasion_year
+                         AND (u.schedule_from = m.schedule_from OR m.may_have_arrived)
         WHERE m.id = ANY($1::uuid[])
         ORDER BY m.id FOR SHARE OF m
         """,
@@ -264,45 +256,60 @@ async def read_unclaimed(pool: asyncpg.Pool, ids: Sequence[UUID]) -> list[Unclai
 
 
 async def cancel(pool: asyncpg.Pool, ids: Sequence[UUID], now: datetime) -> list[UUID]:
-    """Cancel those of ``ids`` that are pending and whose user is gone or has moved; return which."""
-    rows = await pool.fetch(
-        """
-        UPDATE message_logs m SET status = 'cancelled', updated_at = $2, next_attempt_at = NULL
-        WHERE m.id = ANY($1::uuid[]) AND m.status IN ('scheduled', 'queued', 'retrying')
-          AND NOT EXISTS (SELECT FROM users u WHERE u.id = m.user_id AND u.deleted_at IS NULL
-                                                AND u.schedule_from = m.schedule_from
-                                                AND u.greeted_year <> m.occasion_year)
-        RETURNING m.id
-        """,
-        ids,
-        now,
-    )
+    """Cancel those of ``ids`` that are pending and whose user is gone or has moved; return which.
+
+    What may have arrived is cancelled only if the user is gone: its replacement could be the second greeting.
+    """
+    async with pool.acquire() as connection, connection.transaction():
+        await _hold(connection, ids)
+        rows = await connection.fetch(
+            """
+            UPDATE message_logs m SET status = 'cancelled', updated_at = $2, next_attempt_at = NULL
+            WHERE m.id = ANY($1::uuid[]) AND m.status IN ('scheduled', 'queued', 'retrying')
+              AND NOT EXISTS (SELECT FROM users u WHERE u.id = m.user_id AND u.deleted_at IS NULL
+                                                    AND u.greeted_year <> m.occasion_year
+                                                    AND (u.schedule_from = m.schedule_from OR m.may_have_arrived))
+            RETURNING m.id
+            """,
+            ids,
+            now,
+        )
     return [UUID(bytes=row["id"].bytes) for row in rows]
 
 
 async def give_up(pool: asyncpg.Pool, ids: Sequence[UUID], now: datetime, late: datetime) -> list[UUID]:
     """Fail those of ``ids`` that a dead worker was sending and nobody may send any more; return which.
 
-    That is when the user is gone or has moved since, or the message is not younger than ``late``. Whether it arrived
-    is not known, so the year stays taken: ``cancelled`` would free it for a second greeting.
+    That is when the user is gone, or the message is not younger than ``late``. Whether it arrived is not known, so the
+    year stays taken: ``cancelled`` would free it for a second greeting.
     """
-    rows = await pool.fetch(
-        """
-        UPDATE message_logs m
-        SET status = 'failed', updated_at = $2, lease_until = NULL, error_type = 'permanent_failure',
-            error_detail = 'a worker died while sending it: it may have arrived, and may not be sent again'
-        WHERE m.id = ANY($1::uuid[]) AND m.status = 'sending' AND m.lease_until < clock_timestamp()
-          AND (greatest(m.scheduled_at, m.requeued_at) <= $3
-               OR NOT EXISTS (SELECT FROM users u WHERE u.id = m.user_id AND u.deleted_at IS NULL
-                                                    AND u.schedule_from = m.schedule_from
-                                                    AND u.greeted_year <> m.occasion_year))
-        RETURNING m.id
-        """,
-        ids,
-        now,
-        late,
-    )
+    async with pool.acquire() as connection, connection.transaction():
+        await _hold(connection, ids)
+        rows = await connection.fetch(
+            """
+            UPDATE message_logs m
+            SET status = 'failed', updated_at = $2, lease_until = NULL, may_have_arrived = true,
+                error_type = 'permanent_failure',
+                error_detail = 'a worker died while sending it: it may have arrived, and may not be sent again'
+            WHERE m.id = ANY($1::uuid[]) AND m.status = 'sending' AND m.lease_until < clock_timestamp()
+              AND (greatest(m.scheduled_at, m.requeued_at) <= $3
+                   OR NOT EXISTS (SELECT FROM users u WHERE u.id = m.user_id AND u.deleted_at IS NULL
+                                                        AND u.greeted_year <> m.occasion_year))
+            RETURNING m.id
+            """,
+            ids,
+            now,
+            late,
+        )
     return [UUID(bytes=row["id"].bytes) for row in rows]
+
+
+async def _hold(connection: Connection, ids: Sequence[UUID]) -> None:
+    """Hold messages, in order of id, for the next statement of the transaction.
+
+    A statement that had to wait for one of them would look at it again as it has become, but at the users as they were.
+    """
+    await connection.execute("SELECT FROM message_logs WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE", ids)
 
 
 async def request_sweep(pool: asyncpg.Pool) -> None:
@@ -323,7 +330,8 @@ class Settlement:
     """What became of one claim: delivered, failed, or retrying at ``next_attempt_at``.
 
     ``lease_until`` is that of the claim. ``sent_at`` is when it was handed to the message service; None says that it
-    was given back unsent. ``counted`` says whether this was an attempt of those that a message has.
+    was given back unsent. ``counted`` says whether this was an attempt of those that a message has, and
+    ``may_have_arrived`` that it may have been accepted all the same.
     """
 
     id: UUID
@@ -334,6 +342,7 @@ class Settlement:
     next_attempt_at: datetime | None
     counted: bool
     failure: Failure | None = None
+    may_have_arrived: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,11 +368,13 @@ async def settle(pool: asyncpg.Pool, settlements: Sequence[Settlement]) -> list[
             sent_at = coalesce(m.sent_at, done.sent_at),
             delivered_at = CASE WHEN done.status = 'delivered' THEN done.settled_at END,
             next_attempt_at = done.next_attempt_at,
+            may_have_arrived = m.may_have_arrived OR done.may_have_arrived,
             error_type = CASE WHEN done.sent_at IS NULL THEN m.error_type ELSE done.error_type END,
             error_detail = CASE WHEN done.sent_at IS NULL THEN m.error_detail ELSE done.error_detail END
         FROM unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[],
-                    $7::boolean[], $8::text[], $9::text[])
-            AS done (id, lease_until, status, settled_at, sent_at, next_attempt_at, counted, error_type, error_detail)
+                    $7::boolean[], $8::text[], $9::text[], $10::boolean[])
+            AS done (id, lease_until, status, settled_at, sent_at, next_attempt_at, counted, error_type, error_detail,
+                     may_have_arrived)
         WHERE m.id = done.id
           AND (m.status = 'sending' AND m.lease_until = done.lease_until
                OR m.status = done.status AND m.lease_until IS NULL AND m.updated_at = done.settled_at)
@@ -379,5 +390,6 @@ async def settle(pool: asyncpg.Pool, settlements: Sequence[Settlement]) -> list[
         [one.counted for one in settlements],
         [one.failure.error_type if one.failure else None for one in settlements],
         [one.failure.detail if one.failure else None for one in settlements],
+        [one.may_have_arrived for one in settlements],
     )
-    return [Settled(UUID(bytes=row["id"].bytes), row["lease_until"], row["first_sent"]) for row in rows]
+    return [Settled(*row) for row in rows]

@@ -111,7 +111,8 @@ async def create_staged(connection: Connection, messages: Sequence[StagedMessage
         ), planned AS (
             INSERT INTO message_logs (id, user_id, occasion_year, occasion_on, scheduled_at, ends_at,
                                       schedule_from, created_at, updated_at)
-            SELECT uuid_v7($1), created.id, planned.year, planned.day, planned.due_at, planned.ends_at, $1, $1, $1
+            SELECT message_id(created.id, 'birthday', planned.day, $1), created.id, planned.year, planned.day,
+                   planned.due_at, planned.ends_at, $1, $1, $1
             FROM unnest($2::bigint[], $3::smallint[], $4::date[], $5::timestamptz[], $6::timestamptz[])
                 AS planned (line, year, day, due_at, ends_at)
             JOIN numbered USING (line) JOIN created ON created.id = numbered.id

@@ -3,6 +3,7 @@
 Invariant 5 holds throughout: each change is a guarded UPDATE, and zero rows is an answer, not an accident.
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -47,55 +48,11 @@ class Replanned:
     cancelled: int = 0
 
 
-async def create_user(
-    pool: asyncpg.Pool, user_id: UUID, profile: Profile, now: datetime, planning: Planning
-) -> tuple[User, int]:
-    """Store a new user with the messages that fall due soon, in one statement.
-
-    Returns:
-        The user, and how many messages were materialised.
-
-    Raises:
-        ConflictError: if a live user has the e-mail address.
-    """
-    messages = planned_messages(profile, now, planning.horizon, planning.rules)
-    try:
-        async with borrow(pool) as connection:
-            await connection.execute(
-                """
-                WITH created AS (
-                    INSERT INTO users (id, first_name, last_name, email, date_of_birth, timezone,
-                                       schedule_from, created_at, updated_at)
-                    VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $7)
-                )
-                INSERT INTO message_logs (id, user_id, occasion_year, occasion_on, scheduled_at, ends_at,
-                                          schedule_from, created_at, updated_at)
-                SELECT uuid_v7($7), $1, planned.year, planned.day, planned.due_at, planned.ends_at, $7, $7, $7
-                FROM unnest($8::smallint[], $9::date[], $10::timestamptz[], $11::timestamptz[])
-                    AS planned (year, day, due_at, ends_at)
-                """,
-                user_id,
-                profile.first_name,
-                profile.last_name,
-                profile.email,
-                profile.date_of_birth,
-                profile.zone,
-                now,
-                *_columns(messages),
-            )
-    except asyncpg.UniqueViolationError as error:
-        raise _taken(error, profile) from None
-    due_at = messages[0].due_at if messages else next_message_at(profile, now, now, (), planning.rules)
-    return User(user_id, profile, due_at, now, now), len(messages)
-
-
-async def read_user(connection: Connection, user_id: UUID, now: datetime, rules: Rules) -> User:
-    """Return a live user.
-
-    Raises:
-        NotFoundError: if there is none.
-    """
-    row = await connection.fetchrow(
+async def read_users(connection: Connection, ids: Sequence[UUID], now: datetime, rules: Rules) -> list[User]:
+    """Return those of ``ids`` that are live users, in order of id."""
+    # An array that the planner cannot look into: otherwise it would plan anew each time that there are few ids, which
+    # takes longer than to read them.
+    rows = await connection.fetch(
         """
         SELECT u.id, u.first_name, u.last_name, u.email, u.date_of_birth, u.timezone, u.schedule_from, u.greeted_year,
                u.created_at, u.updated_at, message.pending_at, message.taken_years
@@ -107,38 +64,20 @@ async def read_user(connection: Connection, user_id: UUID, now: datetime, rules:
             FROM message_logs m
             WHERE m.user_id = u.id AND m.message_type = 'birthday' AND m.status <> 'cancelled'
         ) message
-        WHERE u.id = $1 AND u.deleted_at IS NULL
-        """,
-        user_id,
-    )
-    if row is None:
-        raise _unknown(user_id)
-    return _user(row, now, rules)
-
-
-async def list_users(connection: Connection, after: UUID | None, limit: int, now: datetime, rules: Rules) -> list[User]:
-    """Return up to ``limit`` live users in order of id, which is that of creation, from the one after ``after``."""
-    rows = await connection.fetch(
-        """
-        SELECT u.id, u.first_name, u.last_name, u.email, u.date_of_birth, u.timezone, u.schedule_from, u.greeted_year,
-               u.created_at, u.updated_at, message.pending_at, message.taken_years
-        FROM (SELECT id, first_name, last_name, email, date_of_birth, timezone, schedule_from, greeted_year,
-                     created_at, updated_at
-              FROM users WHERE deleted_at IS NULL AND id > $1 ORDER BY id LIMIT $2) u
-        CROSS JOIN LATERAL (
-            SELECT min(m.scheduled_at) FILTER (WHERE m.status IN ('scheduled', 'queued', 'retrying')
-                                               AND m.schedule_from = u.schedule_from) AS pending_at,
-                   array_agg(m.occasion_year) FILTER (WHERE m.status NOT IN ('scheduled', 'queued', 'retrying'))
-                       AS taken_years
-            FROM message_logs m
-            WHERE m.user_id = u.id AND m.message_type = 'birthday' AND m.status <> 'cancelled'
-        ) message
+        WHERE u.id = ANY(ARRAY(SELECT unnest($1::uuid[]))) AND u.deleted_at IS NULL
         ORDER BY u.id
         """,
-        after or UUID(int=0),
-        limit,
+        ids,
     )
     return [_user(row, now, rules) for row in rows]
+
+
+async def list_ids(connection: Connection, after: UUID | None, limit: int) -> list[UUID]:
+    """Return up to ``limit`` ids of live users in order, which is that of creation, from the one after ``after``."""
+    rows = await connection.fetch(
+        "SELECT id FROM users WHERE deleted_at IS NULL AND id > $1 ORDER BY id LIMIT $2", after or UUID(int=0), limit
+    )
+    return [UUID(bytes=row["id"].bytes) for row in rows]
 
 
 async def lock_profile(connection: Connection, user_id: UUID) -> Profile:
@@ -155,7 +94,7 @@ async def lock_profile(connection: Connection, user_id: UUID) -> Profile:
         user_id,
     )
     if row is None:
-        raise _unknown(user_id)
+        raise unknown_user(user_id)
     return _profile(row)
 
 
@@ -172,7 +111,10 @@ async def replace_profile(
         await connection.execute(
             """
             UPDATE users SET first_name = $2, last_name = $3, email = $4, date_of_birth = $5, timezone = $6,
-                             updated_at = $7, schedule_from = CASE WHEN $8 THEN $7 ELSE schedule_from END
+                             updated_at = $7,
+                             -- Never the same twice, nor earlier: what a message was planned from tells it apart.
+                             schedule_from = CASE WHEN $8 THEN greatest($7, schedule_from + interval '1 us')
+                                                  ELSE schedule_from END
             WHERE id = $1
             """,
             user_id,
@@ -185,7 +127,9 @@ async def replace_profile(
             moved,
         )
     except asyncpg.UniqueViolationError as error:
-        raise _taken(error, new) from None
+        if error.constraint_name != "users_live_email":
+            raise
+        raise email_taken(new) from None
     if not moved:
         return Replanned()
     messages = planned_messages(new, now, planning.horizon, planning.rules)
@@ -216,7 +160,7 @@ async def delete_user(pool: asyncpg.Pool, user_id: UUID, now: datetime) -> int:
             now,
         )
         if deleted is None:
-            raise _unknown(user_id)
+            raise unknown_user(user_id)
         return await _cancel_pending(connection, user_id, now)
 
 
@@ -235,15 +179,15 @@ async def purge_deleted_users(pool: asyncpg.Pool, deleted_before: datetime, limi
 
 
 async def _keep_what_may_have_arrived(connection: Connection, user_id: UUID) -> None:
-    """Let a message whose last attempt timed out go on, under its own key, although the birthday has moved.
+    """Let a message that the service may have accepted go on, under its own key, although the birthday has moved.
 
-    The service may have accepted it. Another message for the new date would be the second one this year.
+    Another message for the new date would be the second one this year. What is being sent is left to the next claim.
     """
     await connection.execute(
         """
         UPDATE message_logs m SET schedule_from = u.schedule_from
         FROM users u
-        WHERE m.user_id = $1 AND u.id = $1 AND m.status = 'retrying' AND m.error_type = 'timeout'
+        WHERE m.user_id = $1 AND u.id = $1 AND m.status IN ('scheduled', 'queued', 'retrying') AND m.may_have_arrived
         """,
         user_id,
     )
@@ -255,7 +199,7 @@ async def _cancel_pending(connection: Connection, user_id: UUID, now: datetime, 
         UPDATE message_logs m SET status = 'cancelled', updated_at = $2, next_attempt_at = NULL
         FROM users u
         WHERE m.user_id = $1 AND u.id = $1 AND m.status IN ('scheduled', 'queued', 'retrying')
-          AND NOT ($3 AND m.schedule_from = u.schedule_from)
+          AND NOT ($3 AND (m.schedule_from = u.schedule_from OR m.may_have_arrived))
         RETURNING m.id
         """,
         user_id,
@@ -270,11 +214,12 @@ async def _insert_planned(connection: Connection, user_id: UUID, messages: list[
         """
         INSERT INTO message_logs (id, user_id, occasion_year, occasion_on, scheduled_at, ends_at,
                                   schedule_from, created_at, updated_at)
-        SELECT uuid_v7($2), $1, planned.year, planned.day, planned.due_at, planned.ends_at, u.schedule_from, $2, $2
+        SELECT message_id($1, 'birthday', planned.day, u.schedule_from), $1, planned.year, planned.day, planned.due_at,
+               planned.ends_at, u.schedule_from, $2, $2
         FROM unnest($3::smallint[], $4::date[], $5::timestamptz[], $6::timestamptz[])
             AS planned (year, day, due_at, ends_at)
         JOIN users u ON u.id = $1 AND u.greeted_year < planned.year
-        ON CONFLICT (user_id, message_type, occasion_year) WHERE status <> 'cancelled' DO NOTHING
+        ON CONFLICT DO NOTHING
         RETURNING id
         """,
         user_id,
@@ -308,11 +253,11 @@ def _profile(row: asyncpg.Record) -> Profile:
     return Profile(row["first_name"], row["last_name"], row["email"], row["date_of_birth"], row["timezone"])
 
 
-def _unknown(user_id: UUID) -> NotFoundError:
+def unknown_user(user_id: UUID) -> NotFoundError:
+    """Return what to raise about a user who is not there."""
     return NotFoundError(f"there is no user {user_id}")
 
 
-def _taken(error: asyncpg.UniqueViolationError, profile: Profile) -> ConflictError:
-    if error.constraint_name != "users_live_email":
-        raise error
+def email_taken(profile: Profile) -> ConflictError:
+    """Return what to raise about an e-mail address that another live user has."""
     return ConflictError(f"another user has the e-mail address {profile.email}", "/email")

@@ -1,22 +1,36 @@
 """Logs: one JSON object a line, or a readable form on a terminal.
 
-Fields: ``timestamp`` (UTC), ``level`` (lower case), ``event`` (dotted), then whatever the event tells. Never an e-mail
-address, a name, a date of birth or a secret: what identifies a person here is the id.
+Fields: ``timestamp`` (UTC), ``level`` (lower case) and ``severity`` (the same in upper case), ``event`` (dotted),
+``role`` (the roles of the process), then whatever the event tells. Never an e-mail address, a name, a date of birth or
+a secret: what identifies a person here is the id. What libraries log has the same form, and their ``logger``.
 """
 
+import json
 import logging
-import sys
+import os
+import re
+from collections.abc import MutableMapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Final
 
 import orjson
 import structlog
 
-_STANDARD_FIELDS = ("timestamp", "level", "event")
+from birthday.telemetry.errors import error_text, error_traceback
+
+_Event = MutableMapping[str, Any]
+
+_STANDARD_FIELDS: Final = ("timestamp", "level", "severity", "event", "role")
+_STDERR: Final = 2
+_QUOTED: Final = re.compile(r"[\n(].*", re.DOTALL)
 
 
 class LogFile:
-    """Where log lines go: standard error, or a file that can be reopened after it has been rotated."""
+    """Where log lines go: standard error, or a file that is gone on with in a new one after it has been rotated.
+
+    Each line is one write at the end of the file, so those of several processes do not mix.
+    """
 
     def __init__(self, path: Path | None) -> None:
         """Open ``path`` for appending; None is standard error.
@@ -25,66 +39,110 @@ class LogFile:
             OSError: if the file cannot be opened.
         """
         self._path = path
-        self._stream: TextIO = self._open()
-
-    def _open(self) -> TextIO:
-        if self._path is None:
-            return sys.stderr
-        return self._path.open("a", encoding="utf-8", buffering=1)
+        self._descriptor = _STDERR if path is None else _open(path)
 
     def reopen(self) -> None:
-        """Go on in a new file of the same name: what logrotate asks for with SIGUSR1."""
-        if self._path is not None:
-            fresh = self._open()
-            self._stream.close()
-            self._stream = fresh
+        """Go on in a new file of the same name, as logrotate asks with SIGUSR1; or in the old one, if there is none.
+
+        The descriptor is exchanged in one step: no line is lost, whoever is writing meanwhile.
+        """
+        if self._path is None:
+            return
+        try:
+            fresh = _open(self._path)
+        except OSError as error:
+            structlog.get_logger().error("log.reopen_failed", path=str(self._path), error=error)
+            return
+        os.dup2(fresh, self._descriptor, inheritable=False)
+        os.close(fresh)
+        structlog.get_logger().info("log.reopened", path=str(self._path))
 
     def isatty(self) -> bool:
         """Say whether a person reads along."""
-        return self._stream.isatty()
+        return os.isatty(self._descriptor)
 
     def write(self, text: str) -> int:
-        """Write text as it is."""
-        return self._stream.write(text)
+        """Write text as it is. What the file does not take, because its disk is full, goes to standard error."""
+        data = text.encode(errors="backslashreplace")
+        try:
+            _write_all(self._descriptor, data)
+        except OSError:
+            # Nobody is left to be told if that fails too, and a line less must not stop what it tells of.
+            with suppress(OSError):
+                _write_all(_STDERR, data)
+        return len(text)
 
     def flush(self) -> None:
-        """Hand what was written to the operating system."""
-        self._stream.flush()
+        """Do nothing: nothing is kept back."""
 
 
-def configure_logs(level: str, form: str | None, file: LogFile) -> None:
-    """Set the process's log level, form (json or console; None chooses by what reads along) and destination."""
+def configure_logs(level: str, form: str | None, file: LogFile, role: str | None = None) -> None:
+    """Set the process's log level, form (json or console; None chooses by what reads along), destination and role."""
     readable = form == "console" or (form is None and file.isatty())
     threshold = logging.getLevelNamesMapping()[level.upper()]
+
+    def add_role(_logger: object, _method: str, event: _Event) -> _Event:
+        return event if role is None else {"role": role, **event}
+
     common: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.ExceptionRenderer(lambda exc_info: error_traceback(exc_info[1])),
+        _tell_errors,
     ]
     render: list[Any] = (
-        [structlog.dev.ConsoleRenderer(colors=file.isatty())]
+        [structlog.dev.ConsoleRenderer(colors=file.isatty(), exception_formatter=structlog.dev.plain_traceback)]
         if readable
-        else [structlog.processors.format_exc_info, _render_json]
+        else [add_role, _render_json]
     )
     structlog.configure(
         processors=common + render,
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.PrintLoggerFactory(file),  # type: ignore[arg-type] # needs write and flush only
+        logger_factory=structlog.WriteLoggerFactory(file),  # type: ignore[arg-type] # needs write and flush only
         cache_logger_on_first_use=True,
     )
     # Libraries log through the standard library: only what an operator must know, in the same form.
     handler = logging.StreamHandler(file)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=common,
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, _drop_what_is_quoted, *common],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.captureWarnings(capture=True)
     # It reports each malformed request with a traceback: noise that anybody who reaches the port can make.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
 
 
-def _render_json(_logger: object, _method: str, event: dict[str, Any]) -> str:
+def _tell_errors(_logger: object, _method: str, event: _Event) -> _Event:
+    """Let a field that is an exception say what a log may say of it."""
+    return {name: error_text(value) if isinstance(value, BaseException) else value for name, value in event.items()}
+
+
+def _drop_what_is_quoted(_logger: object, _method: str, event: _Event) -> _Event:
+    """Keep what happened. asyncio appends tasks, callbacks and their arguments as they print themselves."""
+    if event["logger"] == "asyncio":
+        event["event"] = _QUOTED.sub("", event["event"])
+    return event
+
+
+def _render_json(_logger: object, _method: str, event: _Event) -> str:
+    event["severity"] = event["level"].upper()
     ordered = {name: event.pop(name) for name in _STANDARD_FIELDS if name in event}
-    return orjson.dumps(ordered | event, default=str).decode()
+    ordered.update(event)
+    try:
+        return orjson.dumps(ordered, default=str).decode()
+    except orjson.JSONEncodeError:
+        # A number beyond 64 bits, or half a surrogate pair.
+        return json.dumps(ordered, default=str)
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]

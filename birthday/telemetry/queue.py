@@ -1,25 +1,26 @@
-"""The gauges of the queue, refreshed all the time by every process, so that each can be scraped alone."""
+"""The figures of the queue, refreshed all the time by every process, so that each can be scraped alone."""
 
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-import structlog
-
 from birthday.clock import Clock
-from birthday.errors import UnavailableError
+from birthday.telemetry.freshness import keep_fresh
 from birthday.telemetry.metrics import Metrics
-
-log = structlog.get_logger()
 
 EVERY_SECONDS = 5.0
 
 
 class QueueCounts(Protocol):
-    """The counts that become gauges."""
+    """The counts that become figures."""
 
     @property
     def ready(self) -> int:
         """How many can be consumed."""
+        ...
+
+    @property
+    def unacked(self) -> int:
+        """How many consumers hold."""
         ...
 
     @property
@@ -39,16 +40,19 @@ class QueueCounts(Protocol):
 
 
 async def watch_queue(read: Callable[[], Awaitable[QueueCounts]], metrics: Metrics, clock: Clock) -> None:
-    """Refresh the gauges until cancelled. If the queue cannot be asked, that is counted, and they keep their values."""
-    while True:
-        try:
-            counts = await read()
-        except UnavailableError as error:
-            metrics.collector_errors.labels("queue").inc()
-            log.debug("telemetry.queue_unavailable", error=str(error))
-        else:
-            metrics.queue_depth.set(counts.ready)
-            metrics.queue_delayed.set(counts.delayed)
-            metrics.dlq_depth.set(counts.dead)
-            metrics.consumer_count.set(counts.consumers)
-        await clock.sleep(EVERY_SECONDS)
+    """Refresh the figures until cancelled; while the queue cannot be asked, there are none."""
+    figures = (
+        metrics.queue_depth,
+        metrics.unacked_messages_count,
+        metrics.queue_delayed,
+        metrics.dlq_depth,
+        metrics.consumer_count,
+    )
+
+    async def refresh() -> None:
+        counts = await read()
+        values = (counts.ready, counts.unacked, counts.delayed, counts.dead, counts.consumers)
+        for figure, value in zip(figures, values, strict=True):
+            figure.set(value)
+
+    await keep_fresh("queue", refresh, figures, EVERY_SECONDS, metrics, clock)

@@ -79,7 +79,8 @@ class Intake:
         ]
         if malformed:
             for delivery in malformed:
-                log.warning("message.malformed", size_bytes=len(delivery.body), action="dead-lettered to the dlq")
+                size_bytes = delivery.size_bytes or len(delivery.body)
+                log.warning("message.malformed", size_bytes=size_bytes, action="dead-lettered to the dlq")
             await consumer.reject(malformed)
         if copies:
             log.info("message.duplicates", copies=len(copies), action="acked")
@@ -130,6 +131,7 @@ class Intake:
             await outlast("cancel", lambda: request_sweep(self.pool), self.clock, self.random)
         self.metrics.messages_cancelled.inc(len(cancelled))
         self.metrics.messages_failed.labels(ErrorType.PERMANENT_FAILURE.value).inc(len(failed))
+        self.metrics.birthdays_processed.inc(len(failed))
         for message_id in cancelled:
             log.info("message.cancelled", message_id=str(message_id), reason="the user is gone or has moved")
         for message_id in failed:

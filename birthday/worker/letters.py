@@ -1,6 +1,6 @@
 """What one message is while a worker has it: claimed, then sent, then decided about. Values only."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from random import Random
 from typing import assert_never
@@ -54,26 +54,40 @@ def decide(done: Done, retry: RetryPolicy, random: Random) -> Settlement:
     A probe that fails while the circuit is half-open costs its message no attempt, or a long outage would fail it.
     """
     claim, at = done.job.claim, done.done_at
-    given_back = Settlement(claim.id, claim.lease_until, Status.RETRYING, at, None, next_attempt_at=at, counted=False)
+    may_have_arrived = isinstance(done.outcome, Temporary) and done.outcome.may_have_arrived
     match done.outcome:
         case None:
-            return given_back
+            return Settlement(claim.id, claim.lease_until, Status.RETRYING, at, None, at, counted=False)
         case Delivered():
-            return replace(
-                given_back, status=Status.DELIVERED, sent_at=done.sent_at, next_attempt_at=None, counted=True
-            )
+            return Settlement(claim.id, claim.lease_until, Status.DELIVERED, at, done.sent_at, None, counted=True)
         case Permanent(error_type, reason):
             failure = Failure(error_type, reason)
         case Temporary(error_type, reason, retry_after):
-            failure = Failure(error_type, reason)
             if done.probe or not retry.exhausted(claim.attempt):
                 next_at = at + retry.delay(claim.attempt, retry_after, random)
-                return replace(
-                    given_back, sent_at=done.sent_at, next_attempt_at=next_at, counted=not done.probe, failure=failure
+                failure, counted = Failure(error_type, reason), not done.probe
+                return Settlement(
+                    claim.id,
+                    claim.lease_until,
+                    Status.RETRYING,
+                    at,
+                    done.sent_at,
+                    next_at,
+                    counted,
+                    failure,
+                    may_have_arrived,
                 )
             failure = Failure(error_type, f"{reason}; given up after attempt {claim.attempt}")
         case _:
             assert_never(done.outcome)
-    return replace(
-        given_back, status=Status.FAILED, sent_at=done.sent_at, next_attempt_at=None, counted=True, failure=failure
+    return Settlement(
+        claim.id,
+        claim.lease_until,
+        Status.FAILED,
+        at,
+        done.sent_at,
+        None,
+        counted=True,
+        failure=failure,
+        may_have_arrived=may_have_arrived,
     )

@@ -9,7 +9,7 @@ import structlog
 
 from birthday.clock import Clock
 from birthday.core.retry import RetryPolicy
-from birthday.store.connection import DATABASE_ERRORS
+from birthday.store.connection import DATABASE_ERRORS, stay_cancelled
 
 log = structlog.get_logger()
 
@@ -28,6 +28,7 @@ async def outlast(what: str, statement: Callable[[], Awaitable[_Result]], clock:
         try:
             return await statement()
         except DATABASE_ERRORS as error:
+            stay_cancelled()
             attempt += 1
-            log.warning("worker.database_unavailable", during=what, attempt=attempt, error=str(error))
+            log.warning("worker.database_unavailable", during=what, attempt=attempt, error=error)
         await clock.sleep(RECONNECT.delay(attempt, None, random).total_seconds())

@@ -10,7 +10,8 @@ stored, and only the ack is lost, which the next claim makes up for.
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
@@ -79,6 +80,8 @@ class Pipeline:
     ) -> None:
         """Keep what is passed in; nothing starts before ``run``."""
         self.receiving = False
+        self.received = 0
+        """How many deliveries have come in, to see whether any do."""
         self._broker = broker
         self._intake = intake
         self._sender = sender
@@ -97,6 +100,7 @@ class Pipeline:
         self._stopping = asyncio.Event()
         self._interrupted = asyncio.Event()
         self._waiting_since: float | None = None
+        self._steps: list[float] = []
 
     def stop(self) -> None:
         """Take nothing new and give back what no lane has begun; ``run`` returns when the rest is stored and acked."""
@@ -112,9 +116,19 @@ class Pipeline:
         return self._pauses.is_paused(BIRTHDAY)
 
     @property
+    def prefetch(self) -> int:
+        """How many deliveries the pipeline may hold at a time."""
+        return self._limits.prefetch
+
+    @property
     def waiting_seconds(self) -> float:
         """How long the worker, with nothing to stop it, has been waiting for the next delivery."""
         return 0.0 if self._waiting_since is None else asyncio.get_running_loop().time() - self._waiting_since
+
+    @property
+    def stuck_seconds(self) -> float:
+        """How long the oldest claim or outcome has been waiting for the database, or for the queue to be told."""
+        return asyncio.get_running_loop().time() - min(self._steps) if self._steps else 0.0
 
     async def run(self) -> None:
         """Deliver until ``stop``, then drain. When it is cancelled instead, the queue and the leases bring all back."""
@@ -144,13 +158,15 @@ class Pipeline:
                     log.info("worker.consuming", prefetch=self._limits.prefetch)
                     self.receiving = True
                     failures = 0
-                    await self._take(consumer)
+                    try:
+                        await self._take(consumer)
+                    finally:
+                        # Already now: to take leave of a server that does not answer takes its time.
+                        self.receiving = False
                     if self._stopping.is_set() or self._paused:
                         await self._idle.wait()
             except UnavailableError as error:
                 log.warning("worker.consumer_lost", error=str(error))
-            finally:
-                self.receiving = False
             failures += 1
             await self._unless_interrupted(
                 self._clock.sleep(RECONNECT.delay(failures, None, self._random).total_seconds())
@@ -172,16 +188,21 @@ class Pipeline:
                 most = 1
                 await self._unless_interrupted(self._idle.wait())
             await self._unless_interrupted(self._room.wait())
-            wait = GATHER_SECONDS if self._in_flight else 0
             self._waiting_since = asyncio.get_running_loop().time()
             try:
-                deliveries = await self._unless_interrupted(consumer.receive(most, wait))
+                deliveries = await self._unless_interrupted(consumer.receive(most, self._gather_seconds))
             finally:
                 self._waiting_since = None
+            self.received += len(deliveries or ())
             if deliveries and not self._interrupted.is_set():
-                batch = await self._intake.claim_batch(consumer, deliveries)
-                self._accept(consumer, batch)
-                await self._intake.dispose_of(consumer, batch.rest)
+                with self._step():
+                    batch = await self._intake.claim_batch(consumer, deliveries)
+                    self._accept(consumer, batch)
+                    await self._intake.dispose_of(consumer, batch.rest)
+
+    def _gather_seconds(self) -> float:
+        """How long to wait for more to come: a lone message never waits."""
+        return GATHER_SECONDS if self._in_flight else 0
 
     def _accept(self, consumer: Consumer, batch: Batch) -> None:
         if not batch.claimed:
@@ -212,11 +233,23 @@ class Pipeline:
                 await asyncio.sleep(GATHER_SECONDS)
             while len(batch) < BATCH and not self._outcomes.empty():
                 batch.append(self._outcomes.get_nowait())
-            if not await self._settler.settle_batch(batch):
+            with self._step():
+                stored = await self._settler.settle_batch(batch)
+            if not stored:
                 self._interrupted.set()
             self._in_flight -= len(batch)
             if self._in_flight == 0:
                 self._idle.set()
+
+    @contextmanager
+    def _step(self) -> Iterator[None]:
+        """Keep since when a step that nobody should have to wait for has been under way."""
+        since = asyncio.get_running_loop().time()
+        self._steps.append(since)
+        try:
+            yield
+        finally:
+            self._steps.remove(since)
 
     async def _unless_interrupted(self, waiting: Coroutine[Any, Any, _Result]) -> _Result | None:
         """Await ``waiting``, or cancel it and return None as soon as the pipeline is interrupted."""

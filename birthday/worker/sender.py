@@ -1,12 +1,12 @@
 """Step 3b, send: one letter, one try, if the circuit lets it through and the lease is long enough."""
 
 import asyncio
-from dataclasses import dataclass
+import time
 
 import structlog
-from prometheus_async.aio import time
+from prometheus_client import Counter
 
-from birthday.channel import Channel, Outcome, Temporary
+from birthday.channel import Channel, Delivered, Outcome, Temporary
 from birthday.channel.breaker import CircuitBreaker, CircuitState
 from birthday.clock import Clock
 from birthday.core.message import ErrorType
@@ -18,14 +18,17 @@ log = structlog.get_logger()
 API = "message-service"
 
 
-@dataclass(frozen=True, slots=True)
 class Sender:
     """Sends letters for one worker."""
 
-    channel: Channel
-    breaker: CircuitBreaker
-    clock: Clock
-    metrics: Metrics
+    def __init__(self, channel: Channel, breaker: CircuitBreaker, clock: Clock, metrics: Metrics) -> None:
+        """Keep what is passed in."""
+        self.breaker = breaker
+        self._channel = channel
+        self._clock = clock
+        self._metrics = metrics
+        self._duration = metrics.external_api_duration.labels(API)
+        self._calls: dict[int | str, Counter] = {}
 
     async def send(self, job: Job) -> Done:
         """Send a claimed message, unless the circuit is open or the lease could run out before the answer."""
@@ -34,24 +37,40 @@ class Sender:
         if ticket is None:
             return self.give_back(job)
         probe = self.breaker.state is not CircuitState.CLOSED
-        sent_at = self.clock.now()
+        sent_at = self._clock.now()
         try:
             outcome = await self._try(job)
             self.breaker.record(ticket, outcome)
         finally:
             self.breaker.give_back(ticket)
-        return Done(job, outcome, sent_at, self.clock.now(), probe)
+        return Done(job, outcome, sent_at, self._clock.now(), probe)
 
     def give_back(self, job: Job) -> Done:
         """Decide not to send: no attempt has been made, and another claim may follow at once."""
-        now = self.clock.now()
+        now = self._clock.now()
         return Done(job, None, now, now)
 
     async def _try(self, job: Job) -> Outcome:
+        began = time.perf_counter()
         try:
-            return await time(self.metrics.external_api_duration.labels(API), self.channel.send(letter_for(job.claim)))
+            outcome = await self._channel.send(letter_for(job.claim))
         except Exception as error:
             # One message that a channel cannot handle must not end the worker.
             log.exception("message.send_crashed", message_id=str(job.claim.id))
             reason = f"unexpected {type(error).__name__} while sending"
-            return Temporary(ErrorType.EXTERNAL_API_ERROR, reason, outage=False)
+            outcome = Temporary(ErrorType.EXTERNAL_API_ERROR, reason, outage=False, answer_lost=True)
+        finally:
+            self._duration.observe(time.perf_counter() - began)
+        self._count(outcome)
+        return outcome
+
+    def _count(self, outcome: Outcome) -> None:
+        late = isinstance(outcome, Temporary) and outcome.error_type is ErrorType.TIMEOUT
+        if late:
+            self._metrics.http_client_timeouts.inc()
+        without_status = "timeout" if late else "none" if isinstance(outcome, Delivered) else "error"
+        status = outcome.status or without_status
+        if status not in self._calls:
+            # Kept: the look-up of a label takes longer than to count.
+            self._calls[status] = self._metrics.external_api_calls.labels(API, str(status))
+        self._calls[status].inc()

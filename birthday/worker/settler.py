@@ -1,8 +1,9 @@
 """Step 3c, settle: store outcomes, then report them, then tell the queue. In this order, always (invariant 4)."""
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Awaitable, Sequence
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
@@ -13,10 +14,10 @@ import structlog
 
 from birthday.broker import Broker, Consumer, Delivery
 from birthday.clock import Clock
-from birthday.core.message import ON_TIME, Status
+from birthday.core.message import BIRTHDAY, ON_TIME, Status
 from birthday.core.retry import RetryPolicy
 from birthday.errors import UnavailableError
-from birthday.store.messages import Settlement, settle
+from birthday.store.messages import Failure, Settlement, settle
 from birthday.telemetry.metrics import Metrics
 from birthday.worker.letters import Done, Received, decide
 from birthday.worker.patience import outlast
@@ -43,46 +44,54 @@ class Settler:
         """
         pairs = [(done, decide(done, self.retry, self.random)) for done in batch]
         settlements = [settlement for _, settlement in pairs]
-        stored = {
-            (one.id, one.lease_until): one
-            for one in await outlast("settle", lambda: settle(self.pool, settlements), self.clock, self.random)
-        }
+        settled = await outlast("settle", lambda: settle(self.pool, settlements), self.clock, self.random)
+        first_sent = {(one.id, one.lease_until): one.first_sent for one in settled}
+        ours = []
         for done, settlement in pairs:
-            settled = stored.get((settlement.id, settlement.lease_until))
-            if settled is None:
-                log.warning("message.taken_over", message_id=str(settlement.id), attempt=done.job.claim.attempt)
+            if (settlement.id, settlement.lease_until) in first_sent:
+                ours.append((done, settlement))
             else:
-                self._report(done, settlement, first_sent=settled.first_sent)
-        ours = [pair for pair in pairs if (pair[1].id, pair[1].lease_until) in stored]
-        for done, _ in pairs:
-            if (done.job.claim.id, done.job.claim.lease_until) not in stored:
+                log.warning("message.taken_over", message_id=str(settlement.id), attempt=done.job.claim.attempt)
                 await _tell(done.job.received.consumer.ack([done.job.received.delivery]))
+        self._count_first_sent(done for done, one in ours if first_sent[one.id, one.lease_until])
+        self._report(ours)
         return await self._tell_queue(ours)
 
-    def _report(self, done: Done, settlement: Settlement, *, first_sent: bool) -> None:
-        metrics, scheduled_at = self.metrics, done.job.claim.scheduled_at
-        if first_sent:
-            metrics.messages_sent.labels(f"{done.sent_at.hour:02}").inc()
-        fields = {"message_id": str(settlement.id), "attempt": done.job.claim.attempt}
-        if settlement.status is Status.DELIVERED:
-            lateness = settlement.settled_at - scheduled_at
-            metrics.messages_delivered.inc()
-            metrics.messages_processed.inc()
-            metrics.message_delivery_duration.observe(lateness.total_seconds())
-            if lateness <= ON_TIME:
-                metrics.messages_on_time.inc()
-                log.debug("message.delivered", **fields)
-            else:
-                log.info("message.delivered_late", **fields, late_seconds=round(lateness.total_seconds()))
-        elif settlement.failure is not None:
-            error_type, reason = settlement.failure.error_type.value, settlement.failure.detail
-            if settlement.status is Status.FAILED:
-                metrics.messages_failed.labels(error_type).inc()
-                metrics.messages_processed.inc()
-                log.error("message.failed", **fields, error_type=error_type, reason=reason)
-            else:
-                metrics.message_retries.labels(error_type).inc()
-                log.warning("message.retrying", **fields, error_type=error_type, reason=reason)
+    def _count_first_sent(self, sent: Iterable[Done]) -> None:
+        hours = Counter(done.sent_at.hour for done in sent)
+        for hour, count in hours.items():
+            self.metrics.messages_sent.labels(f"{hour:02}").inc(count)
+        self.metrics.message_template_usage.labels(BIRTHDAY).inc(hours.total())
+
+    def _report(self, stored: Iterable[tuple[Done, Settlement]]) -> None:
+        """Count and log what came of messages. What is counted for each of hundreds is added up first."""
+        metrics = self.metrics
+        delivered = failed = on_time = 0
+        for done, settlement in stored:
+            if settlement.status is Status.DELIVERED:
+                delivered += 1
+                lateness = settlement.settled_at - done.job.claim.scheduled_at
+                metrics.message_delivery_duration.observe(lateness.total_seconds())
+                on_time += lateness <= ON_TIME
+                _log_delivered(done, lateness)
+            elif settlement.failure is not None:
+                failed += settlement.status is Status.FAILED
+                self._report_failure(done, settlement.status, settlement.failure)
+        metrics.messages_delivered.inc(delivered)
+        metrics.messages_on_time.inc(on_time)
+        metrics.messages_processed.inc(delivered + failed)
+        metrics.birthdays_processed.inc(delivered + failed)
+
+    def _report_failure(self, done: Done, status: Status, failure: Failure) -> None:
+        error_type, reason = failure.error_type.value, failure.detail
+        fields = {"message_id": str(done.job.claim.id), "attempt": done.job.claim.attempt}
+        if status is Status.FAILED:
+            self.metrics.messages_failed.labels(error_type).inc()
+            action = "dead-lettered to the dlq"
+            log.error("message.failed", **fields, error_type=error_type, reason=reason, action=action)
+        else:
+            self.metrics.message_retries.labels(error_type).inc()
+            log.warning("message.retrying", **fields, error_type=error_type, reason=reason)
 
     async def _tell_queue(self, pairs: Sequence[tuple[Done, Settlement]]) -> bool:
         """Publish what is to be tried again, then ack it and what is done, and reject what has failed."""
@@ -113,6 +122,16 @@ class Settler:
             log.warning("worker.retry_unpublished", message_id=str(settlement.id), error=str(error))
             return False
         return True
+
+
+def _log_delivered(done: Done, lateness: timedelta) -> None:
+    claim = done.job.claim
+    if lateness > ON_TIME:
+        late_seconds = round(lateness.total_seconds())
+        log.info("message.delivered_late", message_id=str(claim.id), attempt=claim.attempt, late_seconds=late_seconds)
+    elif log.is_enabled_for(logging.DEBUG):
+        # Asked first: the text of an id costs as much as everything else here.
+        log.debug("message.delivered", message_id=str(claim.id), attempt=claim.attempt)
 
 
 def _by_consumer(some: Sequence[Received]) -> dict[Consumer, list[Delivery]]:

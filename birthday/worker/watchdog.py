@@ -7,6 +7,7 @@ import structlog
 from birthday.broker import QueueStats
 from birthday.clock import Clock
 from birthday.errors import UnavailableError
+from birthday.store.connection import stay_cancelled
 from birthday.telemetry.metrics import Metrics
 from birthday.worker.pipeline import Pipeline
 
@@ -16,32 +17,53 @@ EVERY_SECONDS = 5.0
 SUSPICIOUS_SECONDS = 10.0
 
 
-async def watch_consumer(
-    pipeline: Pipeline,
-    read: Callable[[], Awaitable[QueueStats]],
-    clock: Clock,
-    metrics: Metrics,
-    patience: float = SUSPICIOUS_SECONDS,
-) -> None:
-    """Subscribe anew whenever the queue twice in a row held messages while the worker waited in vain for one.
+class Watchdog:
+    """Suspects the consumer of one worker, and has it replaced."""
 
-    ``patience`` is how many seconds are in vain. Twice, because a message may have come in just before the queue was
-    asked.
-    """
-    suspicious = False
-    while True:
-        await clock.sleep(EVERY_SECONDS)
-        starving = pipeline.waiting_seconds >= patience and await _holds_messages(read)
-        if starving and suspicious:
-            metrics.consumer_restarts.inc()
-            log.warning("worker.consumer_stuck", waiting_seconds=round(pipeline.waiting_seconds))
-            pipeline.resubscribe()
-        suspicious = starving
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        read: Callable[[], Awaitable[QueueStats]],
+        clock: Clock,
+        metrics: Metrics,
+        patience: float = SUSPICIOUS_SECONDS,
+    ) -> None:
+        """Keep what is passed in. ``patience`` is how many seconds are in vain."""
+        self._pipeline = pipeline
+        self._read = read
+        self._clock = clock
+        self._metrics = metrics
+        self._patience = patience
+        self._received_before: int | None = None
 
+    @property
+    def suspicious(self) -> bool:
+        """Whether the queue held messages while the worker waited in vain for one, and none has come in since."""
+        return self._received_before == self._pipeline.received
 
-async def _holds_messages(read: Callable[[], Awaitable[QueueStats]]) -> bool:
-    try:
-        return (await read()).ready > 0
-    except UnavailableError:
-        # Whoever receives notices as well.
-        return False
+    async def run(self) -> None:
+        """Subscribe anew whenever there was reason for suspicion twice in a row, until cancelled.
+
+        Twice, because a message may have come in just before the queue was asked.
+        """
+        while True:
+            await self._clock.sleep(EVERY_SECONDS)
+            waiting_seconds, received = self._pipeline.waiting_seconds, self._pipeline.received
+            is_starving = waiting_seconds >= self._patience
+            if not is_starving and not self.suspicious:
+                continue
+            holds_messages = await self._holds_messages()
+            if holds_messages and is_starving and self.suspicious:
+                self._metrics.consumer_restarts.inc()
+                log.warning("worker.consumer_stuck", waiting_seconds=round(waiting_seconds))
+                self._pipeline.resubscribe()
+            # Also of the next consumer, until it has brought something.
+            self._received_before = received if holds_messages else None
+
+    async def _holds_messages(self) -> bool:
+        try:
+            return (await self._read()).ready > 0
+        except UnavailableError:
+            stay_cancelled()
+            # Whoever receives notices as well.
+            return False

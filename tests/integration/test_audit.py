@@ -17,12 +17,12 @@ from birthday.broker.postgres import PostgresBroker
 from birthday.core.audit import Finding
 from birthday.core.ident import uuid7
 from birthday.core.occasion import LeapDay, Rules
-from birthday.store.users import Planning, create_user, delete_user, lock_profile, replace_profile
+from birthday.store.users import Planning, delete_user, lock_profile, replace_profile
 from birthday.telemetry.metrics import Metrics
 from tests.support.channel import RecordingChannel
 from tests.support.clock import ManualClock
 from tests.support.product import Product, metric, parse
-from tests.support.users import make_profiles
+from tests.support.users import create_user, make_profiles
 
 BORN = date(1990, 3, 1)
 DAY = timedelta(days=1)
@@ -110,11 +110,19 @@ async def test_every_birthday_that_was_due_is_found_with_what_came_of_it(product
         "UPDATE message_logs SET user_id = gen_random_uuid() WHERE user_id = $1",
         "UPDATE message_logs SET occasion_year = 2026 WHERE user_id = $1",
         "UPDATE message_logs SET message_type = 'other' WHERE user_id = $1",
+        "UPDATE message_logs SET delivered_at = NULL WHERE user_id = $1",
+        """
+        UPDATE message_logs SET occasion_on = occasion_on - 59, scheduled_at = scheduled_at - interval '59 days',
+                                delivered_at = delivered_at - interval '59 days' WHERE user_id = $1
+        """,
     ],
 )
 @pytest.mark.parametrize("remembered", [True, False])
 async def test_a_loss_is_found(product: Product, loss: str, *, remembered: bool) -> None:
-    """However the message went, and whether or not the trigger has noted its year: the user is named."""
+    """However the message went, or that it was for another date, or that nobody saw it delivered: the user is named.
+
+    Whether or not the trigger has noted its year.
+    """
     lost, *_others = await delivered_crowd(product, 5)
     if not remembered:
         await product.pool.execute("ALTER TABLE message_logs DISABLE TRIGGER remember_greeted_years")
@@ -149,6 +157,76 @@ async def test_a_duplicate_is_found(product: Product, column: str, value: object
     [duplicate] = [item for item in items if item.finding is Finding.DUPLICATE]
     assert duplicate.user_id == greeted
     assert copy in {duplicate.message_id, duplicate.repeats}
+
+
+@pytest.mark.parametrize(
+    ("excuse", "duplicates"),
+    [
+        ("UPDATE message_logs SET id = id WHERE id = $1", 1),
+        ("UPDATE message_logs SET scheduled_at = scheduled_at + interval '364 days' WHERE id = $1", 1),
+        ("UPDATE message_logs SET delivered_at = NULL WHERE id = $1", 0),
+        (
+            """
+            UPDATE message_logs SET scheduled_at = scheduled_at + interval '364 days',
+                                    delivered_at = delivered_at + interval '364 days' WHERE id = $1
+            """,
+            0,
+        ),
+        ("UPDATE message_logs SET schedule_from = schedule_from - interval '1 day' WHERE id = $1", 0),
+        ("UPDATE message_logs SET may_have_arrived = true WHERE id = $1", 0),
+    ],
+    ids=["same instant", "delivered before it was due", "never delivered", "a year later", "moved", "kept by a move"],
+)
+async def test_a_second_greeting_under_another_year_is_a_duplicate_unless_there_is_a_reason(
+    product: Product, excuse: str, duplicates: int
+) -> None:
+    """Who does not move has no two birthdays within 300 days."""
+    [greeted] = await delivered_crowd(product, 1)
+    copy = uuid4()
+    await product.pool.execute(
+        """
+        INSERT INTO message_logs
+        SELECT (jsonb_populate_record(m, jsonb_build_object('id', $2::uuid, 'occasion_year', 2028,
+                                                            'occasion_on', '2028-02-29'))).*
+        FROM message_logs m WHERE user_id = $1
+        """,
+        greeted,
+        copy,
+    )
+    await product.pool.execute(excuse, copy)
+    counts, _ = await audited(product, "2027-03-01", "2027-03-01")
+    assert counts == {"delivered": 1} | ({"duplicate": duplicates} if duplicates else {})
+
+
+async def test_who_moves_over_new_year_may_be_greeted_on_two_days_in_a_row(product: Product) -> None:
+    """One greeting for each calendar year is what is promised."""
+    await come_to(product, "2027-12-30T12:00:00Z")
+    user_id = await product.create(date(1990, 12, 31))
+    await come_to(product, "2027-12-31T10:00:00Z")
+    await mark(product, user_id, "delivered")
+    await move(product, user_id, date(1990, 1, 1))
+    await come_to(product, "2028-01-01T10:00:00Z")
+    await product.pool.execute("UPDATE message_logs SET status = 'delivered', delivered_at = scheduled_at")
+    assert await product.statuses() == {"delivered": 2}
+    assert (await audited(product, "2027-12-30", "2028-01-01"))[0] == {"delivered": 1}
+
+
+async def test_a_message_that_a_move_has_kept_answers_on_its_old_date(product: Product) -> None:
+    """It may have arrived before the user moved; without a sign of that it is a message for a wrong date."""
+    user_id = await product.create(BORN)
+    await come_to(product, "2027-03-01T10:00:00Z")
+    await product.pool.execute("UPDATE message_logs SET status = 'retrying', may_have_arrived = true")
+    product.clock.advance(timedelta(minutes=1))
+    await move(product, user_id, date(1990, 3, 20))
+    await mark(product, user_id, "delivered")
+    await come_to(product, "2027-03-20T12:00:00Z")
+    for statement, counts in (
+        ("UPDATE message_logs SET id = id", {"delivered": 1}),
+        ("UPDATE message_logs SET may_have_arrived = false", {"delivered": 1}),
+        ("UPDATE message_logs SET created_at = schedule_from", {"missing": 1}),
+    ):
+        await product.pool.execute(statement)
+        assert (await audited(product, "2027-03-20", "2027-03-20"))[0] == counts
 
 
 async def test_a_repeat_is_found_in_the_range_of_either_message(product: Product) -> None:

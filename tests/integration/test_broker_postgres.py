@@ -172,10 +172,34 @@ class TestSpeed:
             "SELECT 'x', clock_timestamp() + interval '1 hour' FROM generate_series(1, 20000)"
         )
         await broker.publish([uuid4() for _ in range(5)])
-        plan = await pool.fetch(f"EXPLAIN (ANALYZE, BUFFERS) {CLAIM}", 10, uuid4(), timedelta(seconds=30))
+        plan = await pool.fetch(f"EXPLAIN (ANALYZE, BUFFERS) {CLAIM}", 10, uuid4(), timedelta(seconds=30), 1024)
         text = "\n".join(line for (line,) in plan)
         assert "Index Scan using queue_messages_live" in text
         assert "Seq Scan" not in text
+
+    async def test_a_body_of_a_megabyte_stays_where_it_is(self, broker: PostgresBroker, pool: asyncpg.Pool) -> None:
+        """A consumer gets the beginning, which is no message; the dead letter has it all, and was not written anew."""
+        body = f'{{"messageId":"{uuid4()}"}}'.ljust(1_000_000) + "é"
+        await pool.execute("ALTER TABLE queue_messages ALTER COLUMN body SET STORAGE EXTERNAL")
+        await pool.execute("INSERT INTO queue_messages (body) VALUES ($1)", body)
+        stored = await _stored_bytes(pool)
+        async with broker.consume(prefetch=1) as consumer:
+            [delivery] = await receive(consumer, 1)
+            assert (delivery.message_id, delivery.size_bytes) == (None, 1_000_002)
+            assert len(delivery.body) < 5_000
+            await consumer.reject([delivery])
+        async with broker.dead_letters() as walk:
+            [letter] = await walk.take()
+        assert letter.body == body.encode()
+        assert await _stored_bytes(pool) == stored > 1_000_000
+
+
+async def _stored_bytes(pool: asyncpg.Pool) -> int:
+    """Return how much there is of what PostgreSQL keeps apart from the rows of the queue because it is long."""
+    stored: int = await pool.fetchval(
+        "SELECT pg_relation_size(reltoastrelid) FROM pg_class WHERE oid = 'queue_messages'::regclass"
+    )
+    return stored
 
 
 async def _keep(_: object) -> None:

@@ -9,11 +9,15 @@ import pytest
 
 from birthday.broker import Delivery
 from birthday.broker.postgres import PostgresBroker
+from birthday.broker.protocol import encode_payload
 from birthday.broker.rabbitmq import RabbitMQBroker
 from birthday.errors import UnavailableError
+from birthday.scheduler.dispatcher import MOST
 from birthday.telemetry.metrics import Metrics
 from tests.support.clock import ManualClock
 from tests.support.product import Product, metric, parse
+
+LATE_EVENING = parse("2027-03-01T22:00:00Z")
 
 
 @pytest.fixture
@@ -84,3 +88,42 @@ async def test_what_is_later_than_the_catch_up_window_is_not_published(product: 
     await product.create(date(1990, 3, 1))
     product.clock.advance(timedelta(days=3))
     assert (await product.dispatcher.dispatch_once(product.clock.now())).published == 0
+
+
+async def test_what_falls_due_during_a_burst_does_not_wait_for_its_end(product: Product) -> None:
+    """One tick publishes so much and asks to be called again; what has fallen due by then takes its place in order."""
+    await insert_due(product, MOST + 700, timedelta(hours=15))
+    burst = await product.dispatcher.dispatch_once(product.clock.now())
+    assert (burst.published, burst.next_due_at) == (MOST, product.clock.now())
+
+    await insert_due(product, 1, timedelta(hours=1))
+    rest = await product.dispatcher.dispatch_once(product.clock.now())
+
+    assert (rest.published, rest.next_due_at) == (701, None)
+    [first] = await product.pool.fetchval("SELECT array_agg(id) FROM message_logs WHERE ends_at < $1", LATE_EVENING)
+    bodies = await product.pool.fetch("SELECT body FROM queue_messages ORDER BY id OFFSET $1 LIMIT 1", MOST)
+    assert [row["body"] for row in bodies] == [encode_payload(first).decode()]
+    assert await product.statuses() == {"queued": MOST + 701}
+    assert metric(product.metrics, "messages_queued_total") == MOST + 701
+
+
+async def insert_due(product: Product, count: int, rest_of_day: timedelta) -> None:
+    """Store messages of as many new users that are due now, and whose local birthday ends so much later."""
+    now = product.clock.now()
+    await product.pool.execute(
+        """
+        WITH born AS (
+            INSERT INTO users (id, first_name, last_name, email, date_of_birth, timezone, schedule_from,
+                               created_at, updated_at)
+            SELECT uuid_v7($1), 'Ada', 'Lovelace', gen_random_uuid() || '@example.com', '1990-03-01', 'UTC', $1, $1, $1
+            FROM generate_series(1, $2::integer)
+            RETURNING id
+        )
+        INSERT INTO message_logs (id, user_id, occasion_year, occasion_on, scheduled_at, ends_at, schedule_from,
+                                  created_at, updated_at)
+        SELECT uuid_v7($1), id, 2027, '2027-03-01', $1, $1 + $3::interval, $1, $1, $1 FROM born
+        """,
+        now,
+        count,
+        rest_of_day,
+    )

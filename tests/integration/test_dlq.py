@@ -233,14 +233,24 @@ class TestRequeue:
         ids = await store_dead(product, 300)
         message = await requeue_one(product.pool, product.broker, ids[7], product.clock.now())
         assert (message.id, message.status, message.attempts) == (ids[7], "queued", 0)
-        assert await drop_copy(product.broker, ids[7])
-        assert not await drop_copy(product.broker, ids[7])
+        assert await drop_copy(product.pool, product.broker, ids[7])
+        assert not await drop_copy(product.pool, product.broker, ids[7])
         assert ids[7] not in await dead_ids(product.broker)
         assert (await product.broker.stats()).dead == 299
         with pytest.raises(ConflictError, match="queued"):
             await requeue_one(product.pool, product.broker, ids[7], product.clock.now())
         with pytest.raises(NotFoundError):
             await requeue_one(product.pool, product.broker, uuid4(), product.clock.now())
+
+    async def test_one_that_fails_again(self, product: Product) -> None:
+        """A message that a worker was faster to fail again than its old dead letter was removed keeps that one."""
+        [message_id] = await store_dead(product, 1)
+        await requeue_one(product.pool, product.broker, message_id, product.clock.now())
+        refuse = RecordingChannel(product.clock, lambda _letter: Permanent(ErrorType.VALIDATION_ERROR, "refused"))
+        async with product.working(refuse):
+            await eventually(lambda: has_dead(product.broker, 2), "its new dead letter is there")
+        assert not await drop_copy(product.pool, product.broker, message_id)
+        assert await dead_ids(product.broker) == [message_id, message_id]
 
 
 class TestPurge:

@@ -1,6 +1,7 @@
 """The planner on a real database."""
 
 import asyncio
+from dataclasses import replace
 from datetime import date, timedelta
 from uuid import uuid4
 
@@ -9,10 +10,11 @@ import pytest
 
 from birthday.broker.postgres import PostgresBroker
 from birthday.core.occasion import Rules
+from birthday.store.messages import request_sweep
 from birthday.store.users import Planning
 from birthday.telemetry.metrics import Metrics
 from tests.support.clock import ManualClock
-from tests.support.product import Product, metric, parse
+from tests.support.product import Product, eventually, metric, parse
 
 
 @pytest.fixture
@@ -156,6 +158,36 @@ async def test_retention_at_the_moment_of_a_move_leaves_one_message_a_year(produ
     assert await scheduled(product.pool) == []
 
 
+async def test_a_sweep_that_is_asked_for_while_one_is_under_way_is_made(product: Product) -> None:
+    """The one under way may have passed the day that it is about."""
+    wide = replace(product, planning=Planning(Rules(), timedelta(hours=48)), catch_up=timedelta(hours=48))
+    await wide.create(date(1990, 3, 2))
+    now = wide.clock.now()
+    async with wide.pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        # The planner has to wait for this on the third of its four days.
+        await connection.execute("UPDATE message_logs SET status = 'cancelled'")
+        sweeping = asyncio.create_task(wide.planner.plan_once(now))
+        await eventually(lambda: are_waiting(wide.pool, 1), "the planner waits for the message")
+        asking = asyncio.create_task(request_sweep(wide.pool))
+        await eventually(lambda: are_waiting(wide.pool, 2), "the request waits for the planner")
+        await transaction.rollback()
+    assert await sweeping == 0
+    await asking
+    for planned in (1, 0):
+        await wide.pool.execute("DELETE FROM message_logs")
+        assert await wide.planner.plan_once(now) == planned
+
+
+async def are_waiting(pool: asyncpg.Pool, count: int) -> bool:
+    """Say whether so many sessions of this database wait for a lock."""
+    waiting: int = await pool.fetchval(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    return waiting == count
+
+
 async def test_deleting_old_messages_by_hand_does_not_allow_a_second_greeting_in_a_year(product: Product) -> None:
     """Invariant 1 survives retention: the year stays taken although no row says so any more."""
     product.clock.advance(parse("2027-03-02T08:30:00Z") - product.clock.now())
@@ -169,3 +201,15 @@ async def test_deleting_old_messages_by_hand_does_not_allow_a_second_greeting_in
     assert await product.planner.plan_once(product.clock.now()) == 0
     product.clock.advance(parse("2028-12-01T08:30:00Z") - product.clock.now())
     assert await product.planner.plan_once(product.clock.now()) == 1
+
+
+async def test_a_database_that_has_forgotten_a_message_plans_it_under_the_same_id(product: Product) -> None:
+    """After a restore, the receiver sees a key that it knows, whether the planner or the API had made the message."""
+    await product.create(date(1990, 3, 1), "UTC-02:00")
+    made_with_the_user = await product.pool.fetchval("DELETE FROM message_logs RETURNING id")
+    await product.pool.execute("UPDATE users SET greeted_year = 0")
+    for _ in range(2):
+        await product.pool.execute("UPDATE watermarks SET reached_at = '-infinity'")
+        assert await product.planner.plan_once(product.clock.now()) == 1
+        assert await product.pool.fetchval("DELETE FROM message_logs RETURNING id") == made_with_the_user
+        await product.pool.execute("UPDATE users SET greeted_year = 0")

@@ -23,6 +23,7 @@ from birthday.broker.rabbitmq import (
     RabbitMQConsumer,
 )
 from birthday.errors import UnavailableError
+from tests.support.certificates import Certificates
 from tests.support.rabbitmq import RabbitMQServer
 
 SECONDS = 10.0
@@ -244,6 +245,42 @@ class TestPublishing:
         async with asyncio.timeout(SECONDS):
             with pytest.raises(UnavailableError, match="Nack"):
                 await publish_until_refused()
+
+
+class TestTls:
+    """AMQP over TLS."""
+
+    async def test_publish_and_consume(self, rabbitmq_url: str, certificates: Certificates) -> None:
+        """With amqps the server is trusted by the authority that the URL names, and all is as without."""
+        server = urlsplit(rabbitmq_url)
+
+        async def forward(client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+            reader, writer = await asyncio.open_connection(server.hostname, server.port)
+            with suppress(ConnectionError):
+                await asyncio.gather(copy(client, writer), copy(reader, to_client))
+            writer.close()
+
+        async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while data := await reader.read(65536):
+                writer.write(data)
+            writer.close()
+
+        async with await asyncio.start_server(forward, "127.0.0.1", 0, ssl=certificates.server) as terminator:
+            port = terminator.sockets[0].getsockname()[1]
+            url = rabbitmq_url.replace("amqp://", "amqps://").replace(f"127.0.0.1:{server.port}", f"localhost:{port}")
+            ids = {uuid4() for _ in range(1200)}
+            broker = RabbitMQBroker(f"{url}?cafile={certificates.authority}")
+            await broker.publish(list(ids))
+            async with broker.consume(len(ids)) as consumer, asyncio.timeout(SECONDS):
+                received: list[Delivery] = []
+                while len(received) < len(ids):
+                    received += await consumer.receive(len(ids), 0.1)
+                await consumer.ack(received)
+            await broker.close()
+
+            assert {delivery.message_id for delivery in received} == ids
+            with pytest.raises(UnavailableError, match="CERTIFICATE_VERIFY_FAILED"):
+                await RabbitMQBroker(url).check()
 
 
 class TestDeadLetters:

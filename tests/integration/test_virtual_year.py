@@ -15,11 +15,11 @@ from birthday.broker.postgres import PostgresBroker
 from birthday.broker.rabbitmq import RabbitMQBroker
 from birthday.core.ident import uuid7
 from birthday.core.user import Profile
-from birthday.store.users import create_user
 from birthday.telemetry.metrics import Metrics
 from tests.support.channel import RecordingChannel, Sent
 from tests.support.clock import ManualClock
 from tests.support.product import Product, metric
+from tests.support.users import create_user
 
 USERS = 5000
 BEGIN = datetime(2027, 12, 31, 3, tzinfo=UTC)

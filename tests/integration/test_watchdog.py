@@ -9,8 +9,9 @@ import asyncpg
 
 from birthday.broker import Consumer, Delivery
 from birthday.broker.postgres import PostgresBroker
+from birthday.broker.protocol import Wait
 from birthday.telemetry.metrics import Metrics
-from birthday.worker.watchdog import EVERY_SECONDS, watch_consumer
+from birthday.worker.watchdog import EVERY_SECONDS, Watchdog
 from tests.support.channel import RecordingChannel
 from tests.support.clock import ManualClock
 from tests.support.product import Product, metric, parse
@@ -19,7 +20,7 @@ from tests.support.product import Product, metric, parse
 class DeafConsumer:
     """A subscription whose channel died without a word: it holds, and brings nothing."""
 
-    async def receive(self, most: int, wait: float) -> list[Delivery]:  # noqa: ARG002 - as the protocol has it
+    async def receive(self, most: int, wait: Wait) -> list[Delivery]:  # noqa: ARG002 - as the protocol has it
         """Wait for ever."""
         await asyncio.get_running_loop().create_future()
         return []
@@ -48,19 +49,24 @@ class AtFirstDeafBroker(PostgresBroker):
 
 
 async def test_a_worker_that_hears_nothing_while_messages_wait_subscribes_anew(pool: asyncpg.Pool) -> None:
-    """Not at the first suspicion, but at the second; then the message is delivered."""
+    """Not at the first suspicion, but at the second. The suspicion is over when the message is delivered."""
     broker = AtFirstDeafBroker(pool)
     product = Product(pool, broker, ManualClock(parse("2027-03-01T09:00:00Z")), Metrics())
     await product.create(date(1990, 3, 1))
     await product.dispatcher.dispatch_once(product.clock.now())
     channel = RecordingChannel(product.clock)
     async with product.working(channel) as pipeline:
-        watching = asyncio.create_task(watch_consumer(pipeline, broker.stats, product.clock, product.metrics, 0))
-        for _ in range(2):
+        watchdog = Watchdog(pipeline, broker.stats, product.clock, product.metrics, 0)
+        watching = asyncio.create_task(watchdog.run())
+        for suspicious in (False, True):
             await product.clock.wait_for_sleepers()
+            assert watchdog.suspicious is suspicious
             assert metric(product.metrics, "consumer_restarts_total") == 0
             product.clock.advance(timedelta(seconds=EVERY_SECONDS))
+        await product.clock.wait_for_sleepers()
+        suspicions = [watchdog.suspicious]
         await product.wait_for_statuses({"delivered": 1})
+        assert [*suspicions, watchdog.suspicious] == [True, False]
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching

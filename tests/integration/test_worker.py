@@ -1,5 +1,6 @@
 """The worker on a real database and both brokers, with a channel and a clock in the hands of the test."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -16,7 +17,7 @@ from birthday.broker.protocol import encode_payload
 from birthday.broker.rabbitmq import RabbitMQBroker
 from birthday.channel import Delivered, Letter, Outcome, Permanent, Temporary
 from birthday.core.message import ErrorType
-from birthday.store.messages import lock_due, mark_queued
+from birthday.store.messages import cancel, lock_due, mark_queued
 from birthday.store.users import delete_user, lock_profile, replace_profile
 from birthday.telemetry.metrics import Metrics
 from tests.support.channel import HeldChannel, RecordingChannel
@@ -25,6 +26,8 @@ from tests.support.product import CATCH_UP, Product, eventually, is_waiting_for_
 
 DOWN = Temporary(ErrorType.EXTERNAL_API_ERROR, "down")
 BUSY = Temporary(ErrorType.EXTERNAL_API_ERROR, "busy", outage=False)
+LATE = Temporary(ErrorType.TIMEOUT, "no answer")
+BROKEN = Temporary(ErrorType.EXTERNAL_API_ERROR, "the connection broke", answer_lost=True)
 REFUSED = Permanent(ErrorType.VALIDATION_ERROR, "refused")
 
 
@@ -223,6 +226,23 @@ async def test_a_failed_message_that_an_operator_publishes_again_is_delivered(
     assert [sent.letter.message_id for sent in channel.sent] == [message_id] * 2
 
 
+async def test_a_failed_message_that_an_operator_publishes_survives_the_worker_that_took_it(
+    product: Product, publish_by_hand: PublishByHand
+) -> None:
+    """A worker that dies with the delivery before it claims the message does not undo what the operator has done."""
+    [message_id] = await queue_birthdays(product, 1)
+    channel = RecordingChannel(product.clock, lambda _letter: REFUSED)
+    async with product.working(channel):
+        await product.wait_for_statuses({"failed": 1})
+        await eventually(lambda: dead_letters(product, 1), "one dead letter")
+    await publish_by_hand(message_id)
+    async with product.broker.consume(prefetch=1) as dying, asyncio.timeout(10):
+        assert [delivery.message_id for delivery in await dying.receive(1, 0)] == [message_id]
+    channel.answer = lambda _letter: Delivered()
+    async with product.working(channel):
+        await product.wait_for_statuses({"delivered": 1})
+
+
 async def test_a_copy_of_our_own_does_not_bring_a_failed_message_back(product: Product) -> None:
     """The janitor had published it twice: it is refused once, sent once, and dead-lettered."""
     [message_id] = await queue_birthdays(product, 1)
@@ -250,19 +270,140 @@ async def test_what_a_dead_worker_held_fails_if_nobody_may_send_it_any_more(prod
     assert channel.sent == []
 
 
-async def test_a_send_that_timed_out_is_finished_under_its_own_key_although_the_birthday_moves(
-    product: Product,
+@pytest.mark.parametrize("answers", [[LATE], [LATE, BUSY], [BROKEN], [BROKEN, BUSY]], ids=str)
+async def test_what_may_have_arrived_is_finished_under_its_own_key_although_the_birthday_moves(
+    product: Product, answers: list[Outcome]
 ) -> None:
-    """It may have arrived: another message for the new date could be the second one of the year."""
-    await queue_birthdays(product, 1)
-    answers: Iterator[Outcome] = iter([Temporary(ErrorType.TIMEOUT, "no answer"), Delivered()])
-    channel = RecordingChannel(product.clock, lambda _letter: next(answers))
+    """Another message for the new date could be the second one of the year, whatever later attempts have said."""
+    [message_id] = await queue_birthdays(product, 1)
+    coming = iter([*answers, Delivered()])
+    channel = RecordingChannel(product.clock, lambda _letter: next(coming))
     async with product.working(channel):
-        await product.wait_for_statuses({"retrying": 1})
+        for attempt in range(1, len(answers) + 1):
+            await wait_for_retry(product, attempt)
+            if attempt == len(answers):
+                await move_birthday(product, date(1990, 3, 2))
+            product.clock.advance(timedelta(seconds=5))
+        await product.wait_for_statuses({"delivered": 1})
+    assert {sent.letter.message_id for sent in channel.sent} == {message_id}
+    assert await nothing_is_planned_for_tomorrow(product)
+
+
+@pytest.mark.parametrize("answer", [LATE, BROKEN], ids=["timeout", "broken"])
+async def test_what_may_have_arrived_is_finished_under_its_own_key_although_the_birthday_moved_meanwhile(
+    product: Product, answer: Outcome
+) -> None:
+    """The birthday moves while the message is being sent, and only then nobody knows what became of that."""
+    [message_id] = await queue_birthdays(product, 1)
+    channel = HeldChannel(product.clock)
+    channel.answer = lambda _letter: answer
+    async with product.working(channel):
+        await channel.wait_for(1)
         await move_birthday(product, date(1990, 3, 2))
+        channel.answer = lambda _letter: Delivered()
+        channel.release()
+        await product.wait_for_statuses({"retrying": 1})
+        assert await audited(product) == {}
         product.clock.advance(timedelta(seconds=5))
         await product.wait_for_statuses({"delivered": 1})
-    assert len({sent.letter.message_id for sent in channel.sent}) == 1
+    assert {sent.letter.message_id for sent in channel.sent} == {message_id}
+    assert await nothing_is_planned_for_tomorrow(product)
+
+
+@pytest.mark.parametrize("answers", [[], [BUSY]], ids=["accepted", "refused for now"])
+async def test_what_a_dead_worker_held_is_finished_under_its_own_key_although_the_birthday_moves(
+    product: Product, answers: list[Outcome]
+) -> None:
+    """Before another worker takes it over, or after that one has failed: the dead worker may have sent it."""
+    [message_id] = await queue_birthdays(product, 1)
+    await product.pool.execute(
+        "UPDATE message_logs SET status = 'sending', attempts = 1, lease_until = clock_timestamp() - interval '1 s'"
+    )
+    if not answers:
+        await move_birthday(product, date(1990, 3, 2))
+    coming = iter([*answers, Delivered()])
+    channel = RecordingChannel(product.clock, lambda _letter: next(coming))
+    async with product.working(channel):
+        if answers:
+            await product.wait_for_statuses({"retrying": 1})
+            await move_birthday(product, date(1990, 3, 2))
+            product.clock.advance(timedelta(seconds=5))
+        await product.wait_for_statuses({"delivered": 1})
+    assert {sent.letter.message_id for sent in channel.sent} == {message_id}
+    assert await nothing_is_planned_for_tomorrow(product)
+
+
+async def test_what_has_certainly_not_arrived_moves_with_the_birthday(product: Product) -> None:
+    """It is refused for now while the birthday moves: cancelled at the next claim, and planned anew soon after."""
+    [message_id] = await queue_birthdays(product, 1)
+    channel = HeldChannel(product.clock)
+    channel.answer = lambda _letter: BUSY
+    async with product.working(channel):
+        await channel.wait_for(1)
+        await move_birthday(product, date(1990, 3, 1), "Europe/London")
+        channel.answer = lambda _letter: Delivered()
+        channel.release()
+        await product.wait_for_statuses({"retrying": 1})
+        assert await audited(product) == {"pending": 1}
+        product.clock.advance(timedelta(seconds=5))
+        await product.wait_for_statuses({"cancelled": 1})
+        assert await audited(product) == {"pending": 1}
+        await eventually(lambda: sweep_is_due(product), "the worker has asked for a sweep")
+        assert await product.planner.plan_once(product.clock.now()) == 1
+        await product.dispatcher.dispatch_once(product.clock.now())
+        await product.wait_for_statuses({"cancelled": 1, "delivered": 1})
+    assert await audited(product) == {"delivered": 1}
+    first, second = [sent.letter.message_id for sent in channel.sent]
+    assert first == message_id != second
+
+
+async def test_what_may_have_arrived_is_cancelled_if_the_user_is_deleted(product: Product) -> None:
+    """Nobody is left to greet twice."""
+    await queue_birthdays(product, 1)
+    channel = HeldChannel(product.clock)
+    channel.answer = lambda _letter: LATE
+    async with product.working(channel):
+        await channel.wait_for(1)
+        await delete_user(product.pool, await product.pool.fetchval("SELECT id FROM users"), product.clock.now())
+        channel.release()
+        await product.wait_for_statuses({"retrying": 1})
+        product.clock.advance(timedelta(seconds=5))
+        await product.wait_for_statuses({"cancelled": 1})
+    assert len(channel.sent) == 1
+
+
+async def test_what_failed_and_may_have_arrived_is_requeued_under_its_own_key_although_the_birthday_moved(
+    product: Product, publish_by_hand: PublishByHand
+) -> None:
+    """An operator sends it once more after the last attempt: the same letter, and no other one this year."""
+    [message_id] = await queue_birthdays(product, 1)
+    coming: Iterator[Outcome] = iter([LATE, BUSY, BUSY, Delivered()])
+    channel = RecordingChannel(product.clock, lambda _letter: next(coming))
+    async with product.working(channel):
+        for attempt in (1, 2):
+            await wait_for_retry(product, attempt)
+            product.clock.advance(timedelta(seconds=10))
+        await product.wait_for_statuses({"failed": 1})
+        await move_birthday(product, date(1990, 3, 2))
+        await publish_by_hand(message_id)
+        await product.wait_for_statuses({"delivered": 1})
+    assert {sent.letter.message_id for sent in channel.sent} == {message_id}
+    assert await nothing_is_planned_for_tomorrow(product)
+
+
+async def test_a_message_that_is_made_current_while_it_is_waited_for_is_not_cancelled(product: Product) -> None:
+    """Whoever waits for a message looks at its user again, too."""
+    [message_id] = await queue_birthdays(product, 1)
+    await product.pool.execute("UPDATE users SET schedule_from = schedule_from + interval '1 second'")
+    async with product.pool.acquire() as connection:
+        async with connection.transaction():
+            await connection.execute(
+                "UPDATE message_logs SET schedule_from = (SELECT schedule_from FROM users) WHERE id = $1", message_id
+            )
+            cancelling = asyncio.create_task(cancel(product.pool, [message_id], product.clock.now()))
+            await eventually(lambda: is_waiting_for_a_lock(product.pool), "the message is waited for")
+        assert await cancelling == []
+    assert await product.statuses() == {"queued": 1}
 
 
 async def test_an_id_that_does_not_exist_is_dead_lettered_and_the_rest_goes_on(product: Product) -> None:
@@ -409,13 +550,44 @@ async def test_a_channel_that_raises_costs_an_attempt_and_not_the_worker(product
     assert detail == "unexpected RuntimeError while sending"
 
 
-async def move_birthday(product: Product, born: date) -> None:
-    """Give the one user another date of birth, a second later."""
+async def wait_for_retry(product: Product, attempts: int) -> None:
+    """Wait, in real time, until the one message waits for its next attempt after so many."""
+
+    async def is_waiting() -> bool:
+        row = await product.pool.fetchrow("SELECT status, attempts FROM message_logs")
+        return row is not None and tuple(row) == ("retrying", attempts)
+
+    await eventually(is_waiting, f"attempt {attempts} has failed")
+
+
+async def sweep_is_due(product: Product) -> bool:
+    """Say whether somebody has asked the planner for a sweep, or it has made none yet."""
+    swept: bool = await product.pool.fetchval(
+        "SELECT NOT EXISTS (SELECT FROM watermarks WHERE name = 'swept' AND reached_at <> '-infinity')"
+    )
+    return swept
+
+
+async def nothing_is_planned_for_tomorrow(product: Product) -> bool:
+    """Say whether the planner leaves the user alone who has moved to the next day."""
+    product.clock.advance(timedelta(days=1))
+    return await product.planner.plan_once(product.clock.now()) == 0
+
+
+async def audited(product: Product) -> dict[str, int]:
+    """Return what an audit of the last hour counts, what falls due right now included."""
+    now = product.clock.now() + timedelta(seconds=1)
+    audit = await product.auditor.audit(now - timedelta(hours=1), now, now)
+    return {finding.value: count for finding, count in audit.counts.items()}
+
+
+async def move_birthday(product: Product, born: date, zone: str = "UTC") -> None:
+    """Give the one user another date of birth, or zone, a second later."""
     user_id = await product.pool.fetchval("SELECT id FROM users")
     product.clock.advance(timedelta(seconds=1))
     async with product.pool.acquire() as connection, connection.transaction():
         old = await lock_profile(connection, user_id)
-        moved = replace(old, date_of_birth=born)
+        moved = replace(old, date_of_birth=born, zone=zone)
         await replace_profile(connection, user_id, old, moved, product.clock.now(), product.planning)
 
 

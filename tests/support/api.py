@@ -142,7 +142,7 @@ def api_keys(**scopes: str) -> str:
 async def message_rows(pool: asyncpg.Pool, user_id: str) -> list[tuple[str, datetime]]:
     """Return status and instant of every message of a user, in order of creation."""
     rows = await pool.fetch(
-        "SELECT status, scheduled_at FROM message_logs WHERE user_id = $1 ORDER BY id", UUID(user_id)
+        "SELECT status, scheduled_at FROM message_logs WHERE user_id = $1 ORDER BY created_at, id", UUID(user_id)
     )
     return [(row["status"], row["scheduled_at"]) for row in rows]
 

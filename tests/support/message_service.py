@@ -16,12 +16,15 @@ from datetime import timedelta
 from enum import Enum
 from pathlib import Path
 from random import Random
+from ssl import SSLContext
 from typing import Self, TextIO
 
 import pytest
 from aiohttp import web
 
 from birthday.config import parse_duration
+
+TLS_GOODBYE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +90,34 @@ class MessageService:
     ``answers`` are used up first, one for each request; then ``behaviour`` decides.
     """
 
-    def __init__(self, behaviour: Behaviour = accept, port: int = 0, log: TextIO | None = None) -> None:
-        """Listen on ``port`` once started, 0 for a free one; write each request to ``log`` as a line of JSON."""
+    def __init__(
+        self,
+        behaviour: Behaviour = accept,
+        port: int = 0,
+        log: TextIO | None = None,
+        host: str = "127.0.0.1",
+        tls: SSLContext | None = None,
+    ) -> None:
+        """Listen on ``port`` once started, 0 for a free one; write each request to ``log`` as a line of JSON.
+
+        With ``tls`` the service speaks HTTPS.
+        """
         self.requests: list[Received] = []
         self.answers: deque[Answer] = deque()
         self.behaviour = behaviour
+        self._host = host
         self._port = port
+        self._tls = tls
         self._log = log
         self._arrived = asyncio.Condition()
         self._stopping = asyncio.Event()
         self._runner: web.ServerRunner | None = None
+        self._listener: asyncio.Server | None = None
 
     @property
     def url(self) -> str:
         """The base URL, with no slash at its end."""
-        return f"http://127.0.0.1:{self._port}"
+        return f"{'http' if self._tls is None else 'https'}://{self._host}:{self._port}"
 
     async def start(self) -> Self:
         """Start to listen."""
@@ -109,16 +125,30 @@ class MessageService:
         server = web.Server(self._respond)
         self._runner = web.ServerRunner(server, access_log=None, shutdown_timeout=1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_port=False).start()
-        self._port = self._runner.addresses[0][1]
+        self._listener = await asyncio.get_running_loop().create_server(
+            server,
+            self._host,
+            self._port,
+            backlog=128,
+            reuse_port=False,
+            ssl=self._tls,
+            ssl_shutdown_timeout=TLS_GOODBYE_SECONDS if self._tls else None,
+        )
+        self._port = self._listener.sockets[0].getsockname()[1]
         return self
 
     async def stop(self) -> None:
         """Close the port and every connection; requests under way get no answer."""
         self._stopping.set()
-        if self._runner:
-            await self._runner.cleanup()
-            self._runner = None
+        if self._listener:
+            # Asked before it is closed, uvloop waits for its connections as well: those with TLS take their time.
+            closed = asyncio.create_task(self._listener.wait_closed())
+            await asyncio.sleep(0)
+            self._listener.close()
+            if self._runner:
+                await self._runner.cleanup()
+            await closed
+        self._listener = self._runner = None
 
     async def __aenter__(self) -> Self:
         """Start."""

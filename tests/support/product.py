@@ -19,17 +19,19 @@ from birthday.core.ident import uuid7
 from birthday.core.occasion import Rules
 from birthday.core.retry import RetryPolicy
 from birthday.core.user import Profile
+from birthday.forecast.forecaster import Forecaster
 from birthday.pauses import Pauses
 from birthday.scheduler.dispatcher import Dispatcher
 from birthday.scheduler.janitor import Janitor
 from birthday.scheduler.planner import Planner
-from birthday.store.users import Planning, create_user
+from birthday.store.users import Planning
 from birthday.telemetry.metrics import Metrics
 from birthday.worker.intake import Intake
 from birthday.worker.pipeline import Limits, Pipeline
 from birthday.worker.sender import Sender
 from birthday.worker.settler import Settler
 from tests.support.clock import ManualClock
+from tests.support.users import create_user
 
 HORIZON = timedelta(hours=48)
 CATCH_UP = timedelta(hours=48)
@@ -60,6 +62,11 @@ class Product:
         return Auditor(self.pool, self.planning, RETENTION)
 
     @property
+    def forecaster(self) -> Forecaster:
+        """A forecaster."""
+        return Forecaster(self.pool, self.planning.rules)
+
+    @property
     def planner(self) -> Planner:
         """A planner."""
         return Planner(self.pool, self.metrics, self.planning, self.catch_up)
@@ -72,7 +79,16 @@ class Product:
     @property
     def janitor(self) -> Janitor:
         """A janitor that keeps messages for 90 days."""
-        return Janitor(self.pool, self.broker, self.metrics, self.catch_up, RETENTION, self.pauses, self.auditor)
+        return Janitor(
+            self.pool,
+            self.broker,
+            self.metrics,
+            self.catch_up,
+            RETENTION,
+            self.pauses,
+            self.auditor,
+            self.forecaster,
+        )
 
     def pipeline(self, channel: Channel, concurrency: int = 20, threshold: int = 1000) -> Pipeline:
         """Return a worker whose circuit opens after ``threshold`` failures in a row."""

@@ -1,13 +1,17 @@
 """Made-up users in any number: the same for the same seed, spread over names, years and zones as real ones are."""
 
 from collections.abc import Iterable, Iterator
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from random import Random
+from uuid import UUID
 
+import asyncpg
 import orjson
 
 from birthday.core.user import Profile
+from birthday.store.creation import create_users, plan_user
+from birthday.store.users import Planning, User
 
 CSV_HEADER = "firstName,lastName,email,dateOfBirth,timezone,timezoneOffset"
 
@@ -129,3 +133,14 @@ def write_ndjson(path: Path, profiles: Iterable[Profile]) -> Path:
     with path.open("wb") as file:
         file.writelines(orjson.dumps(profile.as_input(), option=orjson.OPT_APPEND_NEWLINE) for profile in profiles)
     return path
+
+
+async def create_user(
+    pool: asyncpg.Pool, user_id: UUID, profile: Profile, now: datetime, planning: Planning
+) -> tuple[User, int]:
+    """Store one user as the API does; return it, and how many messages were materialised."""
+    new = plan_user(user_id, profile, now, planning)
+    [outcome] = await create_users(pool, [new])
+    if not isinstance(outcome, User):
+        raise outcome
+    return outcome, len(new.messages)

@@ -5,7 +5,16 @@ from datetime import UTC, datetime, time, timedelta
 
 import pytest
 
-from birthday.core.audit import Birthday, Finding, Memory, every_zone, judge, occasions_under_way
+from birthday.core.audit import (
+    REPLACED_WITHIN,
+    Answer,
+    Birthday,
+    Finding,
+    Memory,
+    every_zone,
+    judge,
+    occasions_under_way,
+)
 from birthday.core.message import Status
 from birthday.core.occasion import LeapDay, Rules, zone_occasions
 
@@ -16,8 +25,11 @@ MOVED = datetime(2027, 11, 1, tzinfo=UTC)
 MEMORY = Memory(NOW - timedelta(days=90), timedelta(hours=49))
 MINUTE = timedelta(minutes=1)
 
-ANSWERED = Birthday(DUE, 2027, CREATED, CREATED, None, 0, Status.DELIVERED, CREATED, was_cancelled=False)
-UNANSWERED = replace(ANSWERED, status=None, planned_from=None)
+DAY = timedelta(days=1)
+
+GREETING = Answer(Status.DELIVERED, DUE.date(), CREATED, DUE, taken_over=False)
+ANSWERED = Birthday(DUE, 2027, DUE.date(), CREATED, CREATED, None, 0, GREETING)
+UNANSWERED = replace(ANSWERED, answer=None)
 OLD = replace(UNANSWERED, due_at=DUE - timedelta(days=200))
 FRESH = replace(UNANSWERED, created_at=DUE - MINUTE, schedule_from=DUE - MINUTE)
 
@@ -36,7 +48,7 @@ FRESH = replace(UNANSWERED, created_at=DUE - MINUTE, schedule_from=DUE - MINUTE)
 )
 def test_a_message_of_the_year_answers_with_its_status(status: Status, finding: Finding) -> None:
     """Whatever is not finished is pending, however late it is."""
-    assert judge(replace(ANSWERED, status=status), MEMORY) is finding
+    assert judge(replace(ANSWERED, answer=replace(GREETING, status=status)), MEMORY, NOW) is finding
 
 
 @pytest.mark.parametrize(
@@ -54,7 +66,7 @@ def test_a_message_of_the_year_answers_with_its_status(status: Status, finding: 
 )
 def test_without_a_message_a_birthday_is_missing_unless_there_is_a_reason(birthday: Birthday, finding: Finding) -> None:
     """The reason is that the user was deleted before it could be sent."""
-    assert judge(birthday, MEMORY) is finding
+    assert judge(birthday, MEMORY, NOW) is finding
 
 
 @pytest.mark.parametrize(
@@ -64,17 +76,61 @@ def test_without_a_message_a_birthday_is_missing_unless_there_is_a_reason(birthd
         (Status.FAILED, None),
         (Status.EXPIRED, None),
         (Status.SENDING, None),
-        (Status.SCHEDULED, Finding.MISSING),
-        (Status.QUEUED, Finding.MISSING),
-        (Status.RETRYING, Finding.MISSING),
+        (Status.SCHEDULED, Finding.PENDING),
+        (Status.QUEUED, Finding.PENDING),
+        (Status.RETRYING, Finding.PENDING),
     ],
 )
 def test_a_message_for_an_earlier_date_of_birth_takes_the_year_once_it_was_sent(
     status: Status, finding: Finding | None
 ) -> None:
-    """Then nothing more is expected this year; one that still waits will be cancelled, and answers nothing."""
-    moved = replace(ANSWERED, status=status, planned_from=CREATED, schedule_from=MOVED)
-    assert judge(moved, MEMORY) is finding
+    """Then nothing more is expected this year; one that still waits is about to be replaced, or finished."""
+    old = replace(GREETING, status=status, on=DUE.date() - 100 * DAY)
+    assert judge(replace(ANSWERED, answer=old, schedule_from=MOVED), MEMORY, NOW) is finding
+
+
+@pytest.mark.parametrize(
+    ("answer", "finding"),
+    [
+        pytest.param(replace(GREETING, delivered_at=None), Finding.MISSING, id="nobody saw it delivered"),
+        pytest.param(
+            replace(GREETING, delivered_at=None, planned_from=MOVED), Finding.MISSING, id="nor before the move"
+        ),
+        pytest.param(replace(GREETING, on=DUE.date() - 2 * DAY), Finding.DELIVERED, id="two days before"),
+        pytest.param(replace(GREETING, on=DUE.date() - 3 * DAY), Finding.MISSING, id="three days before"),
+        pytest.param(replace(GREETING, on=DUE.date() + 3 * DAY), Finding.MISSING, id="three days after"),
+        pytest.param(
+            replace(GREETING, on=DUE.date() + 3 * DAY, status=Status.QUEUED), Finding.MISSING, id="waits for that day"
+        ),
+        pytest.param(
+            replace(GREETING, on=DUE.date() - 60 * DAY, taken_over=True), Finding.DELIVERED, id="kept by a move"
+        ),
+        pytest.param(replace(GREETING, on=DUE.date() - 60 * DAY, planned_from=MOVED), None, id="greeted, then moved"),
+    ],
+)
+def test_only_a_message_for_the_date_answers_unless_the_user_has_moved(answer: Answer, finding: Finding | None) -> None:
+    """The date of one birthday may differ by two days at the most, and delivered means that somebody saw it."""
+    assert judge(replace(ANSWERED, answer=answer), MEMORY, NOW) is finding
+
+
+@pytest.mark.parametrize(
+    ("birthday", "finding"),
+    [
+        pytest.param(replace(UNANSWERED, dropped_at=NOW - REPLACED_WITHIN + MINUTE), Finding.PENDING, id="just now"),
+        pytest.param(replace(UNANSWERED, dropped_at=NOW - REPLACED_WITHIN), Finding.MISSING, id="an hour ago"),
+        pytest.param(
+            replace(UNANSWERED, dropped_at=NOW - DAY, deleted_at=NOW - DAY + MINUTE), Finding.CANCELLED, id="deleted"
+        ),
+        pytest.param(
+            replace(UNANSWERED, dropped_at=DUE + MINUTE, deleted_at=NOW - MINUTE),
+            Finding.MISSING,
+            id="deleted too late",
+        ),
+    ],
+)
+def test_a_message_that_the_claim_cancelled_is_replaced_within_an_hour(birthday: Birthday, finding: Finding) -> None:
+    """Until then it is on its way; a user who is deleted meanwhile needs none."""
+    assert judge(birthday, MEMORY, NOW) is finding
 
 
 @pytest.mark.parametrize(
@@ -101,7 +157,7 @@ def test_a_year_that_was_greeted_is_archived_only_if_retention_can_have_removed_
     birthday: Birthday, finding: Finding
 ) -> None:
     """A message that is younger than the retention and gone was not removed by it."""
-    assert judge(birthday, MEMORY) is finding
+    assert judge(birthday, MEMORY, NOW) is finding
 
 
 @pytest.mark.parametrize("leap_day", LeapDay)

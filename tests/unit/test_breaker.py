@@ -227,15 +227,18 @@ class TestHalfOpen:
         assert circuit.breaker.admit() is not None
         assert circuit.changes == [CircuitState.OPEN, CircuitState.HALF_OPEN] * 2
 
-    def test_patience_keeps_probing(self, circuit: Circuit) -> None:
-        """A probe that is asked for patience decides nothing: the next one may go."""
+    def test_patience_opens(self, circuit: Circuit) -> None:
+        """After a probe that is asked for patience nothing is sent for a whole reset timeout; it is no failure."""
         circuit.half_open()
 
-        circuit.send(PATIENCE, PATIENCE)
+        circuit.send(PATIENCE)
+        circuit.clock.advance(RESET - timedelta(seconds=1))
 
-        assert circuit.state() is CircuitState.HALF_OPEN
-        assert circuit.breaker.admit() is not None
+        assert circuit.state() is CircuitState.OPEN
         assert circuit.breaker.admit() is None
+        circuit.clock.advance(timedelta(seconds=1))
+        circuit.send(Delivered())
+        assert circuit.changes == [*[CircuitState.OPEN, CircuitState.HALF_OPEN] * 2, CircuitState.CLOSED]
 
     def test_given_back(self, circuit: Circuit) -> None:
         """A probe that was cancelled makes room for another, and its outcome does not count any more."""
@@ -284,7 +287,7 @@ class TestHalfOpen:
         circuit.breaker.record(probe, Delivered())
         assert circuit.state() is CircuitState.CLOSED
 
-    @pytest.mark.parametrize("outcome", [Delivered(), PATIENCE, None])
+    @pytest.mark.parametrize("outcome", [Delivered(), REFUSED, None])
     async def test_consumption_waits_for_probe(self, circuit: Circuit, outcome: Outcome | None) -> None:
         """Consumption waits while the probe is under way, and goes on once it has an outcome or is given back."""
         circuit.half_open()
@@ -301,13 +304,14 @@ class TestHalfOpen:
             await waiting
         assert circuit.breaker.admit() is not None
 
-    async def test_consumption_waits_out_failed_probe(self, circuit: Circuit) -> None:
-        """After a failed probe consumption waits for another reset timeout."""
+    @pytest.mark.parametrize("outcome", [DOWN, PATIENCE])
+    async def test_consumption_waits_out_failed_probe(self, circuit: Circuit, outcome: Outcome) -> None:
+        """After a probe that failed or was asked for patience consumption waits for another reset timeout."""
         circuit.half_open()
         probe = circuit.admit()
         waiting = asyncio.create_task(circuit.breaker.wait_admitting())
         assert await still_waiting(waiting)
-        circuit.breaker.record(probe, DOWN)
+        circuit.breaker.record(probe, outcome)
         await circuit.clock.wait_for_sleepers()
         assert await still_waiting(waiting)
 

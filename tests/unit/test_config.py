@@ -71,6 +71,7 @@ def test_defaults() -> None:
         "log_level": "info",
         "log_format": None,
         "log_file": None,
+        "event_loop_debug": False,
         "shutdown_timeout": timedelta(seconds=30),
         "birthday_data_dir": Path(".birthday"),
     }
@@ -156,6 +157,7 @@ def test_accepted(environment: pytest.MonkeyPatch, name: str, text: str, value: 
         ("RATE_LIMIT", "-1", "requests per second are accepted, such as 50/s, or 0 for no limit"),
         ("LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error' is accepted"),
         ("LOG_FORMAT", "xml", "'json' or 'console' is accepted"),
+        ("EVENT_LOOP_DEBUG", "maybe", "true or false is accepted"),
     ],
 )
 def test_refused(environment: pytest.MonkeyPatch, name: str, text: str, accepted: str) -> None:

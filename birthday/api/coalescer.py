@@ -1,0 +1,98 @@
+"""Concurrent calls answered together, with one statement for many requests, while none waits in order to be joined."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from birthday.errors import UnavailableError
+from birthday.store.connection import LOAN_SECONDS
+
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
+
+AnswerAll = Callable[[Sequence[Question], float], Awaitable[Sequence[Answer | BaseException]]]
+"""Answers a batch within so many seconds: for each question its answer, or the error that concerns it alone."""
+
+LANES: Final = 2
+"""How many batches are under way at most: one that waits for a lock does not hold up the rest."""
+MOST: Final = 128
+"""How many questions a batch has at most."""
+
+
+class _Asked(NamedTuple, Generic[Question, Answer]):
+    question: Question
+    answer: asyncio.Future[Answer]
+    give_up_at: float
+
+
+class Coalescer(Generic[Question, Answer]):
+    """Collects what is asked while batches are under way into the next batch.
+
+    Who asks while a lane is free is answered at once. When a batch fails because of what one of it asked, or whatever
+    it may be, all of it are asked again, each alone, so that everybody gets an own answer; unless something cannot be
+    used at all, which is true of everybody. A caller that is cancelled leaves the others alone, and what it asked is
+    not asked any more unless it is under way. Nobody waits longer than ``LOAN_SECONDS``.
+    """
+
+    def __init__(self, answer_all: AnswerAll[Question, Answer]) -> None:
+        """Take what answers a batch. An error that it raises must mean that nothing was done."""
+        self._answer_all = answer_all
+        self._waiting: deque[_Asked[Question, Answer]] = deque()
+        self._lanes: set[asyncio.Task[None]] = set()
+        self._alone: set[asyncio.Task[None]] = set()
+
+    async def ask(self, question: Question) -> Answer:
+        """Return the answer, or raise the error that stands in its place."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Answer] = loop.create_future()
+        self._waiting.append(_Asked(question, answer, loop.time() + LOAN_SECONDS))
+        self._open_lane()
+        return await answer
+
+    def _open_lane(self) -> None:
+        if self._waiting and len(self._lanes) < LANES:
+            self._start([], self._lanes)
+
+    def _start(self, batch: list[_Asked[Question, Answer]], tasks: set[asyncio.Task[None]]) -> None:
+        task = asyncio.create_task(self._answer(batch))
+        tasks.add(task)
+        task.add_done_callback(partial(self._finish, batch, tasks))
+
+    async def _answer(self, batch: list[_Asked[Question, Answer]]) -> None:
+        """Answer a batch; an empty one is first filled with what waits by now."""
+        while not batch and self._waiting:
+            batch += self._take()
+        if not batch:
+            return
+        seconds = batch[0].give_up_at - asyncio.get_running_loop().time()
+        answers = await self._answer_all([asked.question for asked in batch], seconds)
+        for asked, answer in zip(batch, answers, strict=True):
+            if asked.answer.done():
+                continue
+            if isinstance(answer, BaseException):
+                asked.answer.set_exception(answer)
+            else:
+                asked.answer.set_result(answer)
+
+    def _take(self) -> list[_Asked[Question, Answer]]:
+        taken = [self._waiting.popleft() for _ in range(min(MOST, len(self._waiting)))]
+        return [asked for asked in taken if not asked.answer.done()]
+
+    def _finish(
+        self, batch: list[_Asked[Question, Answer]], tasks: set[asyncio.Task[None]], task: asyncio.Task[None]
+    ) -> None:
+        """Do what is left to do for those who have no answer, and let the next batch begin."""
+        tasks.remove(task)
+        error = None if task.cancelled() else task.exception()
+        for asked in batch:
+            if asked.answer.done():
+                continue
+            if error is None:
+                asked.answer.cancel()
+            elif len(batch) == 1 or isinstance(error, UnavailableError):
+                asked.answer.set_exception(error)
+            else:
+                self._start([asked], self._alone)
+        self._open_lane()

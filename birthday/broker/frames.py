@@ -1,0 +1,198 @@
+"""AMQP frames that come by the thousand, taken out of the stream before aiormq decodes them one by one.
+
+A delivery costs aiormq three objects, three turns of a queue and a task; a publish, a lock, a future and more. That is
+most of what a worker spends on a message, besides sending it. So what workers receive and what confirms a publish is
+decoded here. All the rest (handshake, topology, heartbeats, the end of a channel) is left in the stream, as it came.
+"""
+
+import asyncio
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, Protocol
+
+from birthday.errors import UnavailableError
+
+_METHOD: Final = 1
+_HEADER: Final = 2
+_BODY: Final = 3
+_FRAME_END: Final = 0xCE
+_HEARTBEAT: Final = b"\x08\x00\x00\x00\x00\x00\x00\xce"
+
+_DELIVER: Final = b"\x00\x3c\x00\x3c"
+_PUBLISH: Final = b"\x00\x3c\x00\x28"
+_RETURN: Final = b"\x00\x3c\x00\x32"
+_ACK: Final = b"\x00\x3c\x00\x50"
+_NACK: Final = b"\x00\x3c\x00\x78"
+
+# Octets and sizes of AMQP 0-9-1, sections 2.3 and 4.2: kind, channel and size before, one octet after each frame.
+_ENVELOPE: Final = struct.Struct(">BHI")
+_TAG_AND_BITS: Final = struct.Struct(">QB")
+_CONTENT: Final = struct.Struct(">HHQ")
+_BASIC: Final = 60
+
+
+def encode_publishes(channel: int, publish: bytes, properties: bytes, bodies: Iterable[bytes]) -> bytes:
+    """Return the frames that publish ``bodies``, of one frame each; ``publish`` is what the method says of each."""
+    method = _frame(_METHOD, channel, _PUBLISH + publish)
+    parts: list[bytes] = []
+    for body in bodies:
+        header = _CONTENT.pack(_BASIC, 0, len(body)) + properties
+        parts += method, _frame(_HEADER, channel, header), _frame(_BODY, channel, body)
+    return b"".join(parts)
+
+
+def _frame(kind: int, channel: int, payload: bytes) -> bytes:
+    return b"%b%b%c" % (_ENVELOPE.pack(kind, channel, len(payload)), payload, _FRAME_END)
+
+
+class Sink(Protocol):
+    """Takes frames of one channel."""
+
+    def take(self, kind: int, payload: bytes) -> bool:
+        """Take a frame, or return False to leave it in the stream."""
+        ...
+
+
+class FrameReader(asyncio.StreamReader):
+    """A stream in which there is only what no sink has taken."""
+
+    def __init__(self, sinks: Mapping[int, Sink], loop: asyncio.AbstractEventLoop) -> None:
+        """Let ``sinks`` of any time take what comes for the channels that they have by number."""
+        super().__init__(loop=loop)
+        self._sinks = sinks
+        self._rest = b""
+
+    def feed_data(self, data: bytes) -> None:  # type: ignore[override] # what transports feed is bytes
+        """Sort what has come in, as far as its frames are complete."""
+        data = self._rest + data
+        left = bytearray()
+        taken = False
+        start = 0
+        while len(data) - start >= _ENVELOPE.size:
+            kind, channel, size = _ENVELOPE.unpack_from(data, start)
+            begin = start + _ENVELOPE.size
+            end = begin + size
+            if end >= len(data):
+                break
+            sink = self._sinks.get(channel)
+            if sink is not None and data[end] == _FRAME_END and sink.take(kind, data[begin:end]):
+                taken = True
+            else:
+                left += data[start : end + 1]
+            start = end + 1
+        self._rest = data[start:]
+        if taken:
+            # The server sends no heartbeats while it has other things to send, and aiormq must see that it is alive.
+            left += _HEARTBEAT
+        super().feed_data(bytes(left))
+
+    def feed_eof(self) -> None:
+        """Hand on what is left: a server that speaks another protocol sends no frames."""
+        super().feed_data(self._rest)
+        self._rest = b""
+        super().feed_eof()
+
+
+class DeliverySink:
+    """Takes deliveries, and hands on tag, whether it is a redelivery, the properties as they came, and the body."""
+
+    def __init__(self, on_delivery: Callable[[int, bool, bytes, bytes], None]) -> None:
+        """Call ``on_delivery`` for each, in order."""
+        self._on_delivery = on_delivery
+        self._tag: int | None = None
+        self._redelivered = False
+        self._properties = b""
+        self._body = b""
+        self._left = 0
+
+    def take(self, kind: int, payload: bytes) -> bool:
+        """Take the frames of a delivery: method, header, and as many bodies as it needs."""
+        if kind == _METHOD:
+            if not payload.startswith(_DELIVER):
+                return False
+            self._tag, bits = _TAG_AND_BITS.unpack_from(payload, 5 + payload[4])
+            self._redelivered = bool(bits)
+            return True
+        if self._tag is None:
+            return False
+        if kind == _HEADER:
+            _, _, self._left = _CONTENT.unpack_from(payload)
+            self._properties, self._body = payload[_CONTENT.size :], b""
+        elif kind == _BODY:
+            self._body += payload
+            self._left -= len(payload)
+        if self._left == 0:
+            tag, self._tag = self._tag, None
+            self._on_delivery(tag, self._redelivered, self._properties, self._body)
+        return True
+
+
+class ConfirmSink:
+    """Takes confirms. Every publish on its channel must be announced with ``expect``, in the order of writing."""
+
+    def __init__(self) -> None:
+        """Begin with the channel: its confirms count from 1."""
+        self._last = 0
+        self._windows: dict[int, _Confirming] = {}
+        self._returned = False
+
+    def expect(self, count: int) -> asyncio.Future[None]:
+        """Return what is done once the next ``count`` publishes are confirmed.
+
+        It fails with an ``UnavailableError`` if one of them, or another one on its way, is refused or sent back.
+        """
+        window = _Confirming(count, asyncio.get_running_loop().create_future())
+        self._windows |= dict.fromkeys(range(self._last + 1, self._last + count + 1), window)
+        self._last += count
+        return window.done
+
+    def take(self, kind: int, payload: bytes) -> bool:
+        """Take confirms, refusals, and what is sent back because no queue takes it."""
+        if kind != _METHOD:
+            taken, self._returned = self._returned, self._returned and kind != _BODY
+            return taken
+        method = payload[:4]
+        if method == _RETURN:
+            self._returned = True
+            reason = payload[7 : 7 + payload[6]].decode(errors="replace")
+            self._refuse(f"what was published was sent back: {reason}")
+        elif method in {_ACK, _NACK}:
+            tag, bits = _TAG_AND_BITS.unpack_from(payload, 4)
+            if method == _NACK:
+                self._refuse("what was published was refused: Basic.Nack")
+            self._confirm(tag, multiple=bool(bits & 1))
+        else:
+            return False
+        return True
+
+    def _confirm(self, last: int, *, multiple: bool) -> None:
+        tags: Sequence[int] = [last]
+        if multiple:
+            # Insertion is in order, so what is confirmed stands in front.
+            tags = []
+            for tag in self._windows:
+                if tag > last:
+                    break
+                tags.append(tag)
+        for tag in tags:
+            window = self._windows.pop(tag, None)
+            if window is not None:
+                window.left -= 1
+                if window.left == 0 and not window.done.done():
+                    window.done.set_result(None)
+
+    def _refuse(self, reason: str) -> None:
+        """Fail all that waits: what is sent back does not say which publish it was."""
+        for window in self._windows.values():
+            if not window.done.done():
+                window.done.set_exception(UnavailableError("queue", reason))
+
+
+class _Confirming:
+    """Publishes that are confirmed together."""
+
+    __slots__ = ("done", "left")
+
+    def __init__(self, left: int, done: asyncio.Future[None]) -> None:
+        self.left = left
+        self.done = done

@@ -1,0 +1,52 @@
+"""What one AMQP channel owes its server: which deliveries are settled, and what of that the server knows."""
+
+from collections.abc import Sequence
+
+
+class Window:
+    """The delivery tags of one channel, which count from 1, and what the server knows about them.
+
+    One ack tells it of everything up to the low watermark, below which all is done. What is done above that waits,
+    until half of the prefetch does: then it is told one by one, or one slow message would stop the deliveries.
+    """
+
+    def __init__(self, prefetch: int) -> None:
+        """Start before the first tag."""
+        self._crowd = max(1, prefetch // 2)
+        self._last = 0
+        self._low = 0
+        self._finished: set[int] = set()
+        self._told: set[int] = set()
+
+    def __len__(self) -> int:
+        return self._last - self._low - len(self._told)
+
+    def open(self, tag: int) -> None:
+        """Note a delivery."""
+        self._last = tag
+
+    def settle(self, finished: Sequence[int], rejected: Sequence[int]) -> tuple[list[int], list[int], int | None]:
+        """Return what to reject, what to ack one by one, and up to where to ack everything, if anywhere."""
+        rejects = [tag for tag in rejected if self._is_open(tag)]
+        self._told.update(rejects)
+        self._finished.update(tag for tag in finished if self._is_open(tag))
+        up_to = None
+        while (tag := self._low + 1) in self._told or tag in self._finished:
+            self._low = tag
+            if tag in self._finished:
+                # It must be a tag that the server still waits for.
+                up_to = tag
+            self._finished.discard(tag)
+            self._told.discard(tag)
+        singles = self.rest() if len(self._finished) >= self._crowd else []
+        return rejects, singles, up_to
+
+    def rest(self) -> list[int]:
+        """Return what is finished and the server does not know yet; from now on it counts as told."""
+        rest = sorted(self._finished)
+        self._told.update(rest)
+        self._finished.clear()
+        return rest
+
+    def _is_open(self, tag: int) -> bool:
+        return tag > self._low and tag not in self._told and tag not in self._finished

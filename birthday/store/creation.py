@@ -1,0 +1,116 @@
+"""New users: one or many are stored in one statement, together with the messages that fall due soon."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import orjson
+
+from birthday.core.plan import PlannedMessage, look_ahead
+from birthday.core.user import Profile
+from birthday.errors import ConflictError
+from birthday.store.connection import LOAN_SECONDS, borrow
+from birthday.store.users import Connection, Planning, User, email_taken
+
+_TOGETHER_WAIT = "500ms"
+"""How long many wait because of one."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewUser:
+    """A user to store, with what is to be materialised at once. ``user.created_at`` is also ``schedule_from``."""
+
+    user: User
+    messages: list[PlannedMessage]
+
+
+def plan_user(user_id: UUID, profile: Profile, now: datetime, planning: Planning) -> NewUser:
+    """Return a user who is created ``now``, with the messages that fall due soon."""
+    ahead = look_ahead(profile, now, planning.horizon, planning.rules)
+    return NewUser(User(user_id, profile, ahead.first_at, now, now), ahead.messages)
+
+
+async def create_users(
+    pool: asyncpg.Pool, users: Sequence[NewUser], seconds: float = LOAN_SECONDS
+) -> Sequence[User | ConflictError]:
+    """Store new users with their messages, in one statement, and return what became of each.
+
+    That is the user, or a ``ConflictError`` if a live user has the e-mail address. One row that the database refuses,
+    or that would make many wait for somebody else's transaction, makes the statement fail for all.
+
+    Raises:
+        UnavailableError: if the database cannot be used: nobody was created, unless only the answer was lost.
+        LockNotAvailableError: if many would wait for one. Whoever is alone waits for as long as it takes.
+    """
+    async with borrow(pool, seconds) as connection:
+        created = await _insert_users(connection, users)
+    return [new.user if new.user.id in created else email_taken(new.user.profile) for new in users]
+
+
+async def _insert_users(connection: Connection, users: Sequence[NewUser]) -> set[UUID]:
+    """Insert those whose address is free, with their messages, and return their ids. The first of two gets it."""
+    # In the order of the addresses, like an import: who inserts several waits for others in one direction only. An
+    # address that somebody else is inserting is waited for, and left to them once they commit. Who waits for one does
+    # not keep the rest waiting: lock_timeout is set before the first row is read, and until the transaction ends. As
+    # JSON, because for asyncpg a dozen arrays are twice the work.
+    rows = await connection.fetch(
+        """
+        WITH created AS (
+            INSERT INTO users (id, first_name, last_name, email, date_of_birth, timezone,
+                               schedule_from, created_at, updated_at)
+            SELECT id, first_name, last_name, email, date_of_birth, timezone, created_at, created_at, created_at
+            FROM set_config('lock_timeout', coalesce($3, current_setting('lock_timeout')), true),
+                 json_to_recordset($1::json) AS given (
+                     id uuid, first_name text, last_name text, email text, date_of_birth date, timezone text,
+                     created_at timestamptz)
+            ORDER BY lower(email) COLLATE "C", id
+            ON CONFLICT (lower(email)) WHERE deleted_at IS NULL DO NOTHING
+            RETURNING id, created_at
+        ), planned AS (
+            INSERT INTO message_logs (id, user_id, occasion_year, occasion_on, scheduled_at, ends_at,
+                                      schedule_from, created_at, updated_at)
+            SELECT message_id(created.id, 'birthday', planned.day, created.created_at), created.id, planned.year,
+                   planned.day, planned.due_at, planned.ends_at, created.created_at, created.created_at,
+                   created.created_at
+            FROM json_to_recordset($2::json) AS planned (
+                user_id uuid, year smallint, day date, due_at timestamptz, ends_at timestamptz)
+            JOIN created ON created.id = planned.user_id
+        )
+        SELECT id FROM created
+        """,
+        _json([_user_row(new.user) for new in users]),
+        _json([_message_row(new.user, message) for new in users for message in new.messages]),
+        _TOGETHER_WAIT if len(users) > 1 else None,
+    )
+    return {row["id"] for row in rows}
+
+
+def _user_row(user: User) -> dict[str, Any]:
+    profile = user.profile
+    return {
+        "id": user.id,
+        "first_name": profile.first_name,
+        "last_name": profile.last_name,
+        "email": profile.email,
+        "date_of_birth": profile.date_of_birth,
+        "timezone": profile.zone,
+        "created_at": user.created_at,
+    }
+
+
+def _message_row(user: User, message: PlannedMessage) -> dict[str, Any]:
+    occasion = message.occasion
+    return {
+        "user_id": user.id,
+        "year": occasion.year,
+        "day": occasion.on,
+        "due_at": message.due_at,
+        "ends_at": occasion.ends_at,
+    }
+
+
+def _json(rows: list[dict[str, Any]]) -> str:
+    return orjson.dumps(rows).decode()

@@ -1,0 +1,86 @@
+"""What a forecast reads: who falls due when, and how fast earlier peaks were delivered. Nothing is locked."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from birthday.core.forecast import DeliveryRate, Peak
+from birthday.core.occasion import ZoneOccasion
+from birthday.store.users import Connection
+
+FORECAST_SECONDS = 600
+"""How long one statement may take: a day may be the birthday of all users."""
+
+SMALLEST_BURST = 100
+"""Of fewer messages that fall due together, the time says more about one message than about many."""
+
+
+async def count_due(
+    connection: Connection, occasions: Sequence[ZoneOccasion], after: datetime, until: datetime
+) -> dict[datetime, int]:
+    """Return how many messages fall due in ``(after, until]``, by instant; ``occasions`` are all of that window.
+
+    Those that are planned already count at the instant that they are planned for, all other users at that of their
+    zone, unless they have had the message of that year. One statement, so that a planner cannot move anybody from one
+    half to the other meanwhile.
+    """
+    rows = [(spec, month_day) for spec in occasions for month_day in spec.month_days]
+    counts = await connection.fetch(
+        """
+        SELECT due_at, sum(messages)::bigint AS messages FROM (
+            SELECT m.scheduled_at AS due_at, count(*) AS messages
+            FROM message_logs m
+            JOIN users u ON u.id = m.user_id AND u.deleted_at IS NULL AND u.schedule_from = m.schedule_from
+                        AND u.greeted_year <> m.occasion_year
+            WHERE m.status = 'scheduled' AND m.scheduled_at > $6 AND m.scheduled_at <= $7
+            GROUP BY m.scheduled_at
+            UNION ALL
+            SELECT spec.due_at, count(*)
+            FROM unnest($1::text[], $2::smallint[], $3::smallint[], $4::timestamptz[], $5::timestamptz[])
+                AS spec (zone, month_day, year, due_at, ends_at)
+            JOIN users u ON u.timezone = spec.zone AND u.birth_month_day = spec.month_day AND u.deleted_at IS NULL
+            WHERE u.schedule_from < spec.ends_at AND u.greeted_year < spec.year
+              AND u.date_of_birth < make_date(spec.year, 1, 1)
+              AND NOT EXISTS (SELECT FROM message_logs m
+                              WHERE m.user_id = u.id AND m.message_type = 'birthday' AND m.occasion_year = spec.year
+                                AND m.status <> 'cancelled')
+            GROUP BY spec.due_at
+        ) half GROUP BY due_at ORDER BY due_at
+        """,
+        [spec.zone for spec, _ in rows],
+        [month_day for _, month_day in rows],
+        [spec.occasion.year for spec, _ in rows],
+        [spec.occasion.due_at for spec, _ in rows],
+        [spec.occasion.ends_at for spec, _ in rows],
+        after,
+        until,
+        timeout=FORECAST_SECONDS,
+    )
+    return {row["due_at"].astimezone(UTC): row["messages"] for row in counts}
+
+
+async def read_delivery_rate(connection: Connection, since: datetime, now: datetime) -> DeliveryRate | None:
+    """Return the best rate at which messages that fell due together after ``since`` were delivered.
+
+    The rate of one such burst is that of its first 99 %, from the first send to the delivery of the last of them: the
+    others were tried again after a failure. None if no burst had 100 messages.
+    """
+    row = await connection.fetchrow(
+        """
+        SELECT scheduled_at, messages, per_second FROM (
+            SELECT scheduled_at, count(*) AS messages,
+                   (0.99 * count(*) / nullif(extract(epoch FROM
+                       percentile_disc(0.99) WITHIN GROUP (ORDER BY delivered_at) - min(sent_at)), 0))::float8
+                       AS per_second
+            FROM message_logs
+            WHERE scheduled_at > $1 AND scheduled_at <= $2 AND status = 'delivered' AND requeued_at IS NULL
+            GROUP BY scheduled_at HAVING count(*) >= $3
+        ) burst WHERE per_second > 0 ORDER BY per_second DESC LIMIT 1
+        """,
+        since,
+        now,
+        SMALLEST_BURST,
+        timeout=FORECAST_SECONDS,
+    )
+    if row is None:
+        return None
+    return DeliveryRate(row["per_second"], Peak(row["scheduled_at"].astimezone(UTC), row["messages"]))

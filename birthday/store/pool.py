@@ -1,0 +1,129 @@
+"""A pool of connections that tells how it is used: how many are lent, who waits how long, and what they execute."""
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import asyncpg
+from asyncpg.pool import Pool, PoolConnectionProxy
+
+from birthday.telemetry.metrics import Metrics
+from birthday.telemetry.statements import statement_observer
+
+_QUERIES: Final = 50_000
+_IDLE_SECONDS: Final = 300.0
+"""These two are asyncpg's own defaults, which only its ``create_pool`` knows."""
+_WINDOW_SECONDS: Final = 5.0
+
+
+def make_pool(dsn: str, metrics: Metrics | None, **options: Any) -> Pool:  # noqa: ANN401 - those of create_pool
+    """Return a pool to be awaited, a measured one if there are metrics; ``options`` are asyncpg's."""
+    return asyncpg.create_pool(dsn, **options) if metrics is None else MeasuredPool(dsn, metrics, **options)
+
+
+class MeasuredConnection(asyncpg.Connection):
+    """A connection that tells how long each statement takes. asyncpg's query loggers cost four times as much."""
+
+    observe: Callable[[str, float], None]
+
+    async def execute(self, query: str, *args: Any, **options: Any) -> str:  # noqa: ANN401 - asyncpg's interface
+        """Do what asyncpg's connection does."""
+        began = time.perf_counter()
+        try:
+            return await super().execute(query, *args, **options)
+        finally:
+            self.observe(query, time.perf_counter() - began)
+
+    async def fetch(self, query: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - asyncpg's interface
+        """Do what asyncpg's connection does."""
+        began = time.perf_counter()
+        try:
+            return await super().fetch(query, *args, **options)
+        finally:
+            self.observe(query, time.perf_counter() - began)
+
+    async def fetchrow(self, query: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - asyncpg's interface
+        """Do what asyncpg's connection does."""
+        began = time.perf_counter()
+        try:
+            return await super().fetchrow(query, *args, **options)
+        finally:
+            self.observe(query, time.perf_counter() - began)
+
+    async def fetchval(self, query: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - asyncpg's interface
+        """Do what asyncpg's connection does."""
+        began = time.perf_counter()
+        try:
+            return await super().fetchval(query, *args, **options)
+        finally:
+            self.observe(query, time.perf_counter() - began)
+
+
+class MeasuredPool(Pool):
+    """A pool like any other of asyncpg's, with metrics."""
+
+    def __init__(self, dsn: str, metrics: Metrics, **options: Any) -> None:  # noqa: ANN401 - those of create_pool
+        """Take what ``asyncpg.create_pool`` takes; await it to open the pool."""
+        observe = statement_observer(metrics)
+
+        async def init(connection: MeasuredConnection) -> None:
+            connection.observe = observe
+
+        defaults = {
+            "max_queries": _QUERIES,
+            "max_inactive_connection_lifetime": _IDLE_SECONDS,
+            "loop": None,
+            "connection_class": MeasuredConnection,
+            "record_class": asyncpg.Record,
+            "init": init,
+        }
+        super().__init__(dsn, **(defaults | options))
+        self._waiting_since: dict[object, float] = {}
+        self._waits = _Recent()
+        self._acquisition_time = metrics.connection_pool_acquisition_time
+        metrics.db_connections_max.set(self.get_max_size())
+        metrics.db_connections_open.set_function(self.get_size)
+        metrics.db_connections_active.set_function(lambda: self.get_size() - self.get_idle_size())
+        metrics.db_pool_waiting_requests.set_function(lambda: len(self._waiting_since))
+        metrics.connection_pool_wait_time.set_function(self.longest_wait)
+
+    async def _acquire(self, timeout: float | None) -> PoolConnectionProxy:  # noqa: ASYNC109 - asyncpg's own
+        """Lend a connection, and measure the wait for it. Every way to acquire one leads here, and none is public."""
+        caller, since = object(), time.perf_counter()
+        self._waiting_since[caller] = since
+        try:
+            connection: PoolConnectionProxy = await super()._acquire(timeout)  # type: ignore[misc] # not in the stubs
+        finally:
+            del self._waiting_since[caller]
+            seconds = time.perf_counter() - since
+            self._waits.note(seconds)
+            self._acquisition_time.observe(seconds)
+        return connection
+
+    def longest_wait(self) -> float:
+        """Return the longest wait for a connection in the last seconds, those that go on included."""
+        now = time.perf_counter()
+        return max([self._waits.longest(), *(now - since for since in self._waiting_since.values())])
+
+
+class _Recent:
+    """The longest of some durations, in seconds, within the last five to ten seconds."""
+
+    def __init__(self) -> None:
+        self._since = time.perf_counter()
+        self._now = self._before = 0.0
+
+    def note(self, seconds: float) -> None:
+        self._turn()
+        self._now = max(self._now, seconds)
+
+    def longest(self) -> float:
+        self._turn()
+        return max(self._now, self._before)
+
+    def _turn(self) -> None:
+        now = time.perf_counter()
+        elapsed = now - self._since
+        if elapsed >= _WINDOW_SECONDS:
+            self._before = self._now if elapsed < 2 * _WINDOW_SECONDS else 0.0
+            self._now, self._since = 0.0, now

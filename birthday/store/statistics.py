@@ -1,0 +1,65 @@
+"""What the database says about itself and its load, for the metrics. Nothing here needs a privilege."""
+
+from datetime import datetime
+
+import asyncpg
+
+from birthday.errors import UnavailableError
+from birthday.store.connection import borrow
+from birthday.telemetry.database import DatabaseFigures
+
+
+async def read_figures(pool: asyncpg.Pool) -> DatabaseFigures:
+    """Read what the server counts.
+
+    Raises:
+        UnavailableError: if it cannot be asked.
+    """
+    try:
+        async with borrow(pool) as connection:
+            row = await connection.fetchrow(
+                """
+                SELECT xact_commit AS commits, xact_rollback AS rollbacks, deadlocks,
+                       blks_hit::float8 / nullif(blks_hit + blks_read, 0) AS buffer_cache_hit_ratio,
+                       (SELECT (sum(idx_blks_hit) / nullif(sum(idx_blks_hit + idx_blks_read), 0))::float8
+                        FROM pg_statio_user_indexes) AS index_hit_ratio,
+                       sessions.active_transactions, sessions.active_queries,
+                       (SELECT coalesce(extract(epoch FROM max(replay_lag)), 0)::float8
+                        FROM pg_stat_replication) AS replication_lag_seconds,
+                       (SELECT updated_at FROM message_logs WHERE status = 'queued'
+                        ORDER BY updated_at LIMIT 1) AS oldest_queued_at
+                FROM pg_stat_database,
+                     (SELECT count(xact_start) AS active_transactions,
+                             count(*) FILTER (WHERE state = 'active') AS active_queries
+                      FROM pg_stat_activity
+                      WHERE datname = current_database() AND pid <> pg_backend_pid()
+                        AND backend_type = 'client backend') AS sessions
+                WHERE datname = current_database()
+                """
+            )
+    except asyncpg.PostgresError as error:
+        raise UnavailableError("database", f"the statistics cannot be read: {error}") from error
+    if row is None:
+        raise UnavailableError("database", "the server has no statistics of the database")
+    return DatabaseFigures(**dict(row))
+
+
+async def count_greeted(pool: asyncpg.Pool, after: datetime, until: datetime) -> int:
+    """Count the users greeted whose message fell due after one instant and by another.
+
+    Raises:
+        UnavailableError: if the database cannot be asked.
+    """
+    try:
+        async with borrow(pool) as connection:
+            count: int = await connection.fetchval(
+                """
+                SELECT count(*) FROM message_logs
+                WHERE scheduled_at > $1 AND scheduled_at <= $2 AND status = 'delivered'
+                """,
+                after,
+                until,
+            )
+    except asyncpg.PostgresError as error:
+        raise UnavailableError("database", f"the messages cannot be counted: {error}") from error
+    return count

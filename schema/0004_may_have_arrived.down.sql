@@ -1,0 +1,1 @@
+ALTER TABLE message_logs DROP COLUMN may_have_arrived;

@@ -1,0 +1,1 @@
+DROP FUNCTION message_id(uuid, text, date, timestamptz);

@@ -1,0 +1,162 @@
+"""Concurrent questions are answered in batches, and each by itself."""
+
+import asyncio
+from collections.abc import Sequence
+from itertools import chain
+
+import pytest
+
+from birthday.api.coalescer import LANES, MOST, Coalescer
+from birthday.errors import NotFoundError, UnavailableError
+from birthday.store.connection import LOAN_SECONDS
+
+SECONDS = 5
+
+
+class Squares:
+    """Answers with squares once it is let; notes every batch and the time that it was given."""
+
+    def __init__(self) -> None:
+        """Answer at once, until ``gate`` is cleared."""
+        self.batches: list[list[int]] = []
+        self.given_seconds: list[float] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.failure: Exception | None = None
+
+    async def answer(self, numbers: Sequence[int], seconds: float) -> Sequence[int | BaseException]:
+        """Return the squares; a negative number has none, and with a ``failure`` nothing has."""
+        self.batches.append(list(numbers))
+        self.given_seconds.append(seconds)
+        await self.gate.wait()
+        if self.failure:
+            raise self.failure
+        return [number**2 if number >= 0 else NotFoundError(str(number)) for number in numbers]
+
+
+async def test_a_lone_question_is_asked_in_the_next_turn_of_the_loop() -> None:
+    """Nothing waits for company: one turn after a question came, it is being answered, alone."""
+    squares = Squares()
+    asking = asyncio.create_task(Coalescer(squares.answer).ask(3))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert squares.batches == [[3]]
+    assert await asking == 9
+
+
+async def test_what_comes_meanwhile_is_the_next_batch() -> None:
+    """While every lane is taken, questions collect; each gets its own answer, and all of them are asked once."""
+    squares = Squares()
+    squares.gate.clear()
+    coalescer = Coalescer(squares.answer)
+    first = [asyncio.create_task(coalescer.ask(number)) for number in range(LANES)]
+    await asyncio.sleep(0)
+    for _ in range(LANES):
+        await asyncio.sleep(0)
+    rest = [asyncio.create_task(coalescer.ask(number)) for number in range(10, 60)]
+    await asyncio.sleep(0)
+    under_way = len(squares.batches)
+    squares.gate.set()
+    assert await asyncio.gather(*first, *rest) == [number**2 for number in [*range(LANES), *range(10, 60)]]
+    assert under_way <= LANES
+    assert len(squares.batches) <= 2 * LANES
+    assert sorted(chain(*squares.batches)) == [*range(LANES), *range(10, 60)]
+
+
+async def test_a_batch_is_bounded() -> None:
+    """Very many questions are more than one batch."""
+    squares = Squares()
+    coalescer = Coalescer(squares.answer)
+    assert len(await asyncio.gather(*(coalescer.ask(number) for number in range(3 * MOST)))) == 3 * MOST
+    assert max(map(len, squares.batches)) <= MOST
+
+
+async def test_an_error_of_one_question_is_not_that_of_others() -> None:
+    """What is an error for one of a batch is an answer for the rest."""
+    coalescer = Coalescer(Squares().answer)
+    answers = await asyncio.gather(*(coalescer.ask(number) for number in (2, -1, 4)), return_exceptions=True)
+    assert [answers[0], answers[2]] == [4, 16]
+    assert isinstance(answers[1], NotFoundError)
+
+
+async def test_a_batch_that_fails_fails_for_all_of_it_and_the_next_one_is_asked() -> None:
+    """Everybody of the batch is told the error, promptly; who comes later is asked for again."""
+    squares = Squares()
+    squares.failure = UnavailableError("database", "gone")
+    coalescer = Coalescer(squares.answer)
+    async with asyncio.timeout(SECONDS):
+        answers = await asyncio.gather(*(coalescer.ask(number) for number in range(5)), return_exceptions=True)
+        assert answers == [squares.failure] * 5
+        squares.failure = None
+        assert await coalescer.ask(5) == 25
+
+
+async def test_when_one_spoils_a_batch_each_is_asked_alone() -> None:
+    """Another error than that everything is away is that of one: it alone gets it, and nobody waits for its turn."""
+    stuck = asyncio.Event()
+
+    async def answer(numbers: Sequence[int], _seconds: float) -> Sequence[int]:
+        if len(numbers) > 1:
+            raise ValueError("one of many")
+        if numbers == [3]:
+            await stuck.wait()
+        if numbers == [2]:
+            raise ValueError("bad")
+        return numbers
+
+    coalescer = Coalescer(answer)
+    asking = [asyncio.create_task(coalescer.ask(number)) for number in range(5)]
+    async with asyncio.timeout(SECONDS):
+        others = await asyncio.gather(*asking[:3], asking[4], return_exceptions=True)
+        assert [others[0], others[1], others[3]] == [0, 1, 4]
+        assert isinstance(others[2], ValueError)
+        assert str(others[2]) == "bad"
+        assert not asking[3].done()
+        stuck.set()
+        assert await asking[3] == 3
+
+
+async def test_who_is_cancelled_leaves_the_others_alone() -> None:
+    """A caller that goes away takes nobody along, and what it asked is not asked unless it was under way."""
+    squares = Squares()
+    squares.gate.clear()
+    coalescer = Coalescer(squares.answer)
+    under_way = [asyncio.create_task(coalescer.ask(number)) for number in (1, 2)]
+    while not squares.batches:
+        await asyncio.sleep(0)
+    while len(squares.batches) < LANES:
+        under_way.append(asyncio.create_task(coalescer.ask(3)))
+        await asyncio.sleep(0)
+    waiting = [asyncio.create_task(coalescer.ask(number)) for number in (10, 11)]
+    await asyncio.sleep(0)
+    for gone in (under_way[0], waiting[0]):
+        gone.cancel()
+    squares.gate.set()
+    answers = await asyncio.gather(*under_way[1:], waiting[1])
+    assert (answers[0], answers[-1]) == (4, 121)
+    assert 10 not in chain(*squares.batches)
+    for gone in (under_way[0], waiting[0]):
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+
+
+async def test_the_time_that_was_waited_is_not_given_again() -> None:
+    """A batch gets what is left of the patience of whoever has waited longest."""
+    squares = Squares()
+    squares.gate.clear()
+    coalescer = Coalescer(squares.answer)
+    loop = asyncio.get_running_loop()
+    asking = [asyncio.create_task(coalescer.ask(1))]
+    while len(squares.batches) < LANES:
+        asking.append(asyncio.create_task(coalescer.ask(1)))
+        await asyncio.sleep(0)
+    asking.append(asyncio.create_task(coalescer.ask(2)))
+    await asyncio.sleep(0)
+    asked_at = loop.time()
+    while loop.time() < asked_at + 0.05:
+        await asyncio.sleep(0.01)
+    squares.gate.set()
+    await asyncio.gather(*asking)
+    assert squares.batches[-1][-1] == 2
+    assert 0 < squares.given_seconds[-1] < LOAN_SECONDS - 0.04
+    assert all(seconds <= LOAN_SECONDS for seconds in squares.given_seconds)

@@ -1,0 +1,208 @@
+"""Frames taken out of an AMQP stream: what sinks get, and what is left for aiormq."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pamqp import body, commands, frame, header, heartbeat
+
+from birthday.broker.frames import ConfirmSink, DeliverySink, FrameReader, encode_publishes
+from birthday.errors import UnavailableError
+
+OURS = 3
+OTHER = 4
+Taken = tuple[int, bool, bytes, bytes]
+
+
+def marshal(frames: Sequence[frame.FrameTypes], channel: int = OURS) -> bytes:
+    """Return the octets of frames on a channel."""
+    return b"".join(frame.marshal(one, channel) for one in frames)
+
+
+def delivery(tag: int, parts: Sequence[bytes], channel: int = OURS, *, redelivered: bool = False) -> bytes:
+    """Return the octets of a delivery whose content comes in these parts."""
+    properties = commands.Basic.Properties(delivery_mode=2, app_id="birthday")
+    return marshal(
+        [
+            commands.Basic.Deliver("consumer", tag, redelivered, "exchange", "key"),
+            header.ContentHeader(body_size=sum(map(len, parts)), properties=properties),
+            *(body.ContentBody(part) for part in parts),
+        ],
+        channel,
+    )
+
+
+async def read_all(reader: FrameReader) -> list[frame.FrameTypes]:
+    """Return the frames that are left in a stream that has ended, without the heartbeats."""
+    octets = await reader.read()
+    left = []
+    while octets:
+        size, _, one = frame.unmarshal(octets)
+        left.append(one)
+        octets = octets[size:]
+    return [one for one in left if not isinstance(one, heartbeat.Heartbeat)]
+
+
+class Deliveries:
+    """A stream whose channel ``OURS`` has a sink for deliveries."""
+
+    def __init__(self) -> None:
+        """Begin with an empty stream."""
+        self.taken: list[Taken] = []
+        sink = DeliverySink(lambda *delivered: self.taken.append(delivered))
+        self.reader = FrameReader({OURS: sink}, asyncio.get_running_loop())
+
+
+class TestDeliveries:
+    """What a consumer gets."""
+
+    async def test_delivery(self) -> None:
+        """A delivery is taken with tag, redelivery and body, and its properties as they came."""
+        stream = Deliveries()
+        stream.reader.feed_data(delivery(7, [b"first"]) + delivery(8, [b"sec", b"ond"], redelivered=True))
+        stream.reader.feed_eof()
+
+        properties = commands.Basic.Properties(delivery_mode=2, app_id="birthday").marshal()
+        assert stream.taken == [(7, False, properties, b"first"), (8, True, properties, b"second")]
+        assert await read_all(stream.reader) == []
+
+    async def test_empty_body(self) -> None:
+        """A delivery without a body is complete with its header."""
+        stream = Deliveries()
+        stream.reader.feed_data(delivery(7, []))
+
+        assert [(tag, content) for tag, _, _, content in stream.taken] == [(7, b"")]
+
+    async def test_rest(self) -> None:
+        """What is no delivery, and what is on another channel, is left as it came and in its order."""
+        stream = Deliveries()
+        others = [commands.Basic.ConsumeOk("consumer"), commands.Basic.Cancel("consumer"), commands.Channel.CloseOk()]
+        stream.reader.feed_data(marshal(others[:1]) + delivery(7, [b"first"]) + marshal(others[1:]))
+        stream.reader.feed_data(delivery(8, [b"second"], OTHER))
+        stream.reader.feed_eof()
+
+        left = await read_all(stream.reader)
+        content = ["Basic.Deliver", "ContentHeader", "ContentBody"]
+        assert [one.name for one in left] == ["Basic.ConsumeOk", "Basic.Cancel", "Channel.CloseOk", *content]
+        assert [tag for tag, *_ in stream.taken] == [7]
+
+    async def test_sign_of_life(self) -> None:
+        """In place of what is taken there is a heartbeat: aiormq gives up a connection that brings it nothing."""
+        stream = Deliveries()
+        stream.reader.feed_data(delivery(7, [b"first"]))
+        stream.reader.feed_eof()
+
+        assert isinstance(frame.unmarshal(await stream.reader.read())[2], heartbeat.Heartbeat)
+
+    async def test_other_protocol(self) -> None:
+        """What is no frame at all reaches aiormq when the stream ends."""
+        stream = Deliveries()
+        stream.reader.feed_data(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        stream.reader.feed_eof()
+
+        assert await stream.reader.read() == b"HTTP/1.1 400 Bad Request\r\n\r\n"
+
+    @given(st.lists(st.integers(1, 60), max_size=40))
+    def test_pieces(self, sizes: list[int]) -> None:
+        """However the network cuts the stream, the same comes out."""
+        octets = (
+            delivery(1, [b"first"]) + marshal([commands.Basic.CancelOk("consumer")]) + delivery(2, [b"se", b"cond"])
+        )
+
+        async def feed() -> tuple[list[Taken], list[frame.FrameTypes]]:
+            stream = Deliveries()
+            rest = octets
+            for size in sizes:
+                stream.reader.feed_data(rest[:size])
+                rest = rest[size:]
+            stream.reader.feed_data(rest)
+            stream.reader.feed_eof()
+            return stream.taken, await read_all(stream.reader)
+
+        taken, left = asyncio.run(feed())
+        assert [(tag, content) for tag, _, _, content in taken] == [(1, b"first"), (2, b"second")]
+        assert [one.name for one in left] == ["Basic.CancelOk"]
+
+
+class Confirms:
+    """A stream whose channel ``OURS`` has a sink for confirms."""
+
+    def __init__(self) -> None:
+        """Begin with nothing published."""
+        self.sink = ConfirmSink()
+        self.reader = FrameReader({OURS: self.sink}, asyncio.get_running_loop())
+
+    def answer(self, *frames: frame.FrameTypes) -> None:
+        """Let the server say something."""
+        self.reader.feed_data(marshal(frames))
+
+
+class TestConfirms:
+    """What a publisher learns."""
+
+    async def test_each(self) -> None:
+        """A window is confirmed with the last of its messages, in whatever order they are."""
+        stream = Confirms()
+        window = stream.sink.expect(3)
+        stream.answer(commands.Basic.Ack(2), commands.Basic.Ack(3))
+        assert not window.done()
+
+        stream.answer(commands.Basic.Ack(1))
+        assert window.done()
+
+    async def test_multiple(self) -> None:
+        """One confirm may cover all up to a number, of several windows, and nothing above it."""
+        stream = Confirms()
+        windows = [stream.sink.expect(2), stream.sink.expect(2), stream.sink.expect(1)]
+        stream.answer(commands.Basic.Ack(4, multiple=True))
+
+        assert [window.done() for window in windows] == [True, True, False]
+
+    async def test_refused(self) -> None:
+        """A refusal fails all that waits."""
+        stream = Confirms()
+        windows = [stream.sink.expect(2), stream.sink.expect(1)]
+        stream.answer(commands.Basic.Nack(1, requeue=False))
+
+        for window in windows:
+            with pytest.raises(UnavailableError, match="Nack"):
+                await window
+
+    async def test_sent_back(self) -> None:
+        """A message that no queue takes fails all that waits, though it is confirmed; its content is not left over."""
+        stream = Confirms()
+        window = stream.sink.expect(1)
+        returned = commands.Basic.Return(312, "NO_ROUTE", "exchange", "key")
+        content = b'{"messageId":"0198c0de-0000-7000-8000-00000000ada1"}'
+        stream.answer(returned, header.ContentHeader(body_size=len(content)), body.ContentBody(content))
+        stream.answer(commands.Basic.Ack(1), commands.Channel.CloseOk())
+        stream.reader.feed_eof()
+
+        with pytest.raises(UnavailableError, match="NO_ROUTE"):
+            await window
+        assert [one.name for one in await read_all(stream.reader)] == ["Channel.CloseOk"]
+
+    async def test_given_up(self) -> None:
+        """Confirms for somebody who does not wait any more are taken all the same."""
+        stream = Confirms()
+        stream.sink.expect(2).cancel()
+        window = stream.sink.expect(1)
+        stream.answer(commands.Basic.Ack(3, multiple=True))
+
+        assert window.done()
+
+
+def test_publishes() -> None:
+    """What is written is what aiormq would write: method, header and body for each message."""
+    method = commands.Basic.Publish(exchange="exchange", routing_key="key", mandatory=True)
+    properties = commands.Basic.Properties(delivery_mode=2, app_id="birthday")
+    bodies = [b"first", b"second"]
+
+    octets = encode_publishes(OURS, method.marshal(), properties.marshal(), bodies)
+
+    assert octets == b"".join(
+        marshal([method, header.ContentHeader(body_size=len(one), properties=properties), body.ContentBody(one)])
+        for one in bodies
+    )
