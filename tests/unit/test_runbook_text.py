@@ -1,0 +1,183 @@
+"""``docs/runbook.md`` as a text: its examples are well formed, and whatever it names exists."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from uuid import uuid4
+
+import click
+import pytest
+import yaml
+
+from birthday.cli import main
+from tests.support.monitoring import known_names, metric_names, rules
+from tests.support.runbook import (
+    RUNBOOK,
+    Block,
+    Kind,
+    classify,
+    find_commands,
+    is_query,
+    promql_arguments,
+    queries,
+    read_anchors,
+    read_blocks,
+    read_links,
+    read_spans,
+    scheduled_command,
+    shell_statements,
+    syntax_error,
+)
+
+ROOT = RUNBOOK.parents[1]
+OLD_ANCHORS = Path(__file__).parents[1] / "data" / "runbook_anchors.txt"
+TEXT = RUNBOOK.read_text()
+ON_A_COMMAND_LINE = re.compile(r"\$\{?(?:DATABASE_URL|RABBITMQ_URL|PGPASSWORD|\w*API_KEY)|Bearer|://[^/\s]+:[^/\s]+@")
+
+
+def blocks(language: str) -> list[Block]:
+    """Return the blocks of one language."""
+    return [block for block in read_blocks(TEXT) if block.language == language]
+
+
+@cache
+def statements() -> list[str]:
+    """Return every statement of the shell. That bash accepts each of them is how they are told apart."""
+    return [statement for block in blocks("bash") for statement in shell_statements(block.text)]
+
+
+def all_queries() -> Iterator[str]:
+    """Yield every query: of blocks, of commands, and of the text."""
+    for block in blocks("promql"):
+        yield from queries(block.text)
+    for statement in statements():
+        yield from (query.replace("$END", "0") for query in promql_arguments(statement))
+    yield from (span for span in read_spans(TEXT) if is_query(span))
+
+
+def test_every_example_is_in_a_language_that_is_tried() -> None:
+    """A block in an unknown language is refused, so none is left out without a word."""
+    assert len(statements()) > 200
+    assert len(blocks("sql")) >= 5
+    with pytest.raises(ValueError, match="line 2: 'cobol'"):
+        read_blocks("```cobol\nSTOP RUN.\n```\n")
+
+
+def test_every_statement_of_the_shell_belongs_to_a_kind_and_is_well_formed() -> None:
+    """A line of a crontab is looked at without its times, and each target of make is there."""
+    makefile = (ROOT / "Makefile").read_text()
+    for statement in statements():
+        if classify(statement) is Kind.SCHEDULE:
+            assert not syntax_error(scheduled_command(statement))
+        for command in find_commands(statement):
+            assert command[0] != "make" or re.search(rf"^{command[1]}:", makefile, re.MULTILINE), statement
+    with pytest.raises(ValueError, match="unexpected end of file"):
+        list(shell_statements("if true; then\n    date\n"))
+
+
+def test_a_command_of_no_kind_is_refused() -> None:
+    """Wherever it stands: in a pipe, in a substitution, in a loop, behind an assignment."""
+    for statement in (
+        "rm x",
+        "echo a | rm x",
+        'echo "$(rm x)"',
+        "for x in a; do rm x; done",
+        "A=1 rm x",
+        "f() { rm x; }",
+    ):
+        with pytest.raises(ValueError, match="nothing is known about rm"):
+            classify(statement)
+
+
+def test_no_secret_stands_on_a_command_line() -> None:
+    """Passwords and keys come from files and from the environment of the program: anybody can read a command line."""
+    assert [statement for statement in statements() if ON_A_COMMAND_LINE.search(statement)] == []
+
+
+def test_the_program_takes_every_option() -> None:
+    """Each ``birthday ...`` of an example is parsed by the program itself, which is not run."""
+    found = [command for each in statements() for command in find_commands(each) if command[0] == "birthday"]
+    assert len(found) >= 40
+    for words in found:
+        parse(words[1:])
+
+
+def test_the_program_has_every_command_that_the_text_speaks_of() -> None:
+    """``birthday ...`` between backticks names a command and options that exist; arguments may be left out."""
+    spans = [shlex.split(span) for span in read_spans(TEXT) if span.startswith("birthday ") and "..." not in span]
+    assert len(spans) > 10
+    for words in spans:
+        try:
+            parse(words[1:])
+        except click.MissingParameter:
+            continue
+
+
+def parse(words: list[str]) -> None:
+    """Parse a command line of the program, with examples in place of what the shell would put there."""
+    command: click.Command = main
+    context = None
+    arguments = words[: words.index(">")] if ">" in words else words
+    rest = [
+        str(uuid4()) if word == "$id" else "2026-11-23" if word.startswith("$(date") else word for word in arguments
+    ]
+    while isinstance(command, click.Group):
+        context = click.Context(command, context)
+        name, command, rest = command.resolve_command(context, rest)  # type: ignore[assignment] # it raises instead
+        assert name is not None
+    command.make_context(command.name, rest, context)
+
+
+def test_every_query_names_series_that_exist() -> None:
+    """Each is exported by the program, or recorded by the rules that the project brings."""
+    known = known_names()
+    found = set(all_queries())
+    assert len(found) > 100
+    assert {name: query for query in found for name in metric_names(query) - known} == {}
+
+
+def test_every_link_leads_somewhere() -> None:
+    """Within the runbook to a heading, outside of it to a file."""
+    anchors = read_anchors(TEXT)
+    links = read_links(TEXT)
+    assert len(links) > 50
+    for link in links:
+        path, _, anchor = link.partition("#")
+        assert (RUNBOOK.parent / path).exists() if path else anchor in anchors, link
+
+
+def test_no_anchor_occurs_twice() -> None:
+    """A link would lead to the first of them."""
+    anchors = read_anchors(TEXT)
+    assert [anchor for anchor in anchors if anchors.count(anchor) > 1] == []
+
+
+def test_bookmarks_into_the_runbook_before_this_one_still_work() -> None:
+    """Each of its headings has an anchor here."""
+    assert set(OLD_ANCHORS.read_text().split()) <= set(read_anchors(TEXT))
+
+
+def test_every_alert_has_its_section_and_every_section_its_alert() -> None:
+    """Each begins with the severity, names the dashboard that the alert links to, and says when to escalate."""
+    alerts = {str(rule["alert"]): rule for rule in rules() if "alert" in rule}
+    part = TEXT.partition("\n## Alerts\n")[2].partition("\n## ")[0]
+    sections = dict(re.findall(r"^### (\w+)\n(.*?)(?=^### |\Z)", part, re.MULTILINE | re.DOTALL))
+    assert set(sections) == set(alerts)
+    for name, rule in alerts.items():
+        labels, annotations = rule["labels"], rule["annotations"]
+        assert isinstance(labels, dict)
+        assert isinstance(annotations, dict)
+        assert annotations["runbook_url"].endswith(f"/docs/runbook.md#{name.lower()}")
+        first = re.sub(r"<a id=.*?</a>", "", sections[name]).strip()
+        assert first.lower().startswith(labels["severity"]), name
+        dashboard = annotations["dashboard_url"].partition("/d/")[2]
+        assert dashboard in re.findall(r"/d/([a-z-]+)", sections[name]), name
+        assert "**escalate**" in sections[name].lower(), name
+
+
+def test_the_configuration_in_examples_is_well_formed() -> None:
+    """YAML is parsed."""
+    for block in blocks("yaml"):
+        assert isinstance(yaml.safe_load(block.text), dict)
