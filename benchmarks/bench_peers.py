@@ -1,0 +1,118 @@
+"""Others who do the same job on the same servers: take a job, POST, mark it done; and APIs that store a user.
+
+They live in a virtual environment of their own, whose interpreter ``--peers`` names: ``make bench-peers`` makes it.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks.bench_api import Servers, race, servers
+from benchmarks.bench_worker import Race
+from benchmarks.measure import Comparison, compare, steady_rate
+from benchmarks.processes import MessageService
+from benchmarks.scale import Run, Scale
+from benchmarks.targets import PEER_APIS, PEER_QUEUES, Target
+
+__all__ = ["servers"]
+
+HERE = Path(__file__).parent / "peers"
+START_SECONDS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One peer: how to run it, with which servers."""
+
+    python: str
+    name: str
+    environment: dict[str, str]
+
+    def run(self, *arguments: str) -> None:
+        """Run a command of it to its end."""
+        subprocess.run(self._command(arguments), cwd=HERE, env=self._environment(), check=True, timeout=120)
+
+    @contextmanager
+    def running(self, *arguments: str) -> Iterator[None]:
+        """Run it, with all the processes that it starts, until the context ends."""
+        process = subprocess.Popen(self._command(arguments), cwd=HERE, env=self._environment(), start_new_session=True)
+        try:
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def _command(self, arguments: tuple[str, ...]) -> list[str]:
+        return [self.python, f"with_{self.name}.py", *arguments]
+
+    def _environment(self) -> dict[str, str]:
+        return {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "PYTHONPATH": str(HERE)} | (
+            self.environment
+        )
+
+
+def _python(request: pytest.FixtureRequest) -> str:
+    return str(Path(request.config.getoption("--peers")).absolute())
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("target", PEER_QUEUES, ids=lambda target: target.name.rpartition(" ")[2])
+def test_queue(
+    target: Target,
+    benchmark: BenchmarkFixture,
+    request: pytest.FixtureRequest,
+    scale: Scale,
+    run: Run,
+    service: MessageService,
+    database_url: str,
+    queue_url: str,
+) -> None:
+    """One worker process of ours, with all its guarantees, against a peer as its documentation sets it up."""
+    environment = {"DATABASE_URL": database_url, "RABBITMQ_URL": queue_url, "MESSAGE_SERVICE_URL": service.url}
+    peer = Peer(_python(request), target.name.rpartition(" ")[2], environment)
+    ours = Race(run, service, database_url, queue_url, scale.messages)
+    jobs = scale.messages // 4
+
+    def theirs() -> float:
+        service.reset()
+        peer.run("enqueue", str(jobs))
+        with peer.running("work"):
+            return steady_rate(service.wait_for(jobs))
+
+    compare(benchmark, Comparison(target, "jobs/s"), ours.worker, theirs, scale.rounds)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("target", PEER_APIS, ids=lambda target: target.name.rpartition(" ")[2])
+def test_api(
+    target: Target, benchmark: BenchmarkFixture, request: pytest.FixtureRequest, scale: Scale, servers: Servers
+) -> None:
+    """Creating users with everything that our API does, against a peer that does nothing else."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    peer = Peer(_python(request), target.name.rpartition(" ")[2], {"MESSAGE_SERVICE_URL": "", "DATABASE_URL": ""})
+    with peer.running(servers.database, str(port)):
+        _wait_for(port)
+        race(benchmark, scale, servers, Comparison(target, "requests/s"), "create", port)
+
+
+def _wait_for(port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline, f"the peer does not listen on {port}"
+            time.sleep(0.1)
+        else:
+            return

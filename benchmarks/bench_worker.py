@@ -1,0 +1,112 @@
+"""The worker against a bare HTTP client: the same message service, the same requests, none of the guarantees.
+
+The queue is full before the worker starts. Both are timed where their requests arrive, from the end of the first tenth
+to the last one: connecting is nobody's merit.
+"""
+
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks import seeds
+from benchmarks.measure import Comparison, compare, steady_rate, tell
+from benchmarks.processes import MessageService, birthday, run_module
+from benchmarks.scale import Run, Scale
+from benchmarks.targets import WORKER_POSTGRES, WORKER_RABBITMQ, WORKER_SLOW_SERVICE
+from birthday.broker.postgres import PostgresBroker
+from birthday.broker.rabbitmq import RabbitMQBroker
+
+SLOW_SECONDS = 0.05
+
+
+class Race:
+    """A worker and a bare client, each of which sends the same number of messages."""
+
+    def __init__(self, run: Run, service: MessageService, database: str, queue: str | None, messages: int) -> None:
+        """Know the servers; a ``queue`` of None is the one in PostgreSQL."""
+        self._run = run
+        self._service = service
+        self._database = database
+        self._queue = queue
+        self._messages = messages
+
+    def worker(self, concurrency: int = 100, delay_seconds: float = 0) -> float:
+        """Return how many messages a second the program delivers, as one process with its default settings."""
+        self._service.reset(delay_seconds)
+        self._run(fill(self._database, self._queue, self._messages))
+        with birthday("worker", **self._settings(concurrency)):
+            arrivals = self._service.wait_for(self._messages)
+        assert self._run(_delivered(self._database)) == self._messages
+        return steady_rate(arrivals)
+
+    def client(self, concurrency: int = 100, delay_seconds: float = 0) -> float:
+        """Return how many requests a second the bare client makes."""
+        self._service.reset(delay_seconds)
+        run_module("benchmarks.http_loop", f"{self._service.url}/send", str(self._messages), str(concurrency))
+        return steady_rate(self._service.arrivals())
+
+    def _settings(self, concurrency: int) -> dict[str, str]:
+        settings = {
+            "DATABASE_URL": self._database,
+            "MESSAGE_SERVICE_URL": self._service.url,
+            "WORKER_CONCURRENCY": str(concurrency),
+        }
+        return settings | ({"RABBITMQ_URL": self._queue} if self._queue else {})
+
+
+async def fill(database: str, queue: str | None, messages: int) -> None:
+    """Leave the messages as the dispatcher does: due just now, ``queued``, their ids in the queue."""
+    async with AsyncExitStack() as stack:
+        pool = await stack.enter_async_context(asyncpg.create_pool(database, min_size=1, max_size=4))
+        broker = PostgresBroker(pool) if queue is None else RabbitMQBroker(queue)
+        stack.push_async_callback(broker.close)
+        async with pool.acquire() as connection:
+            due_at = datetime.now(UTC) - timedelta(seconds=1)
+            ids = await seeds.make_messages(connection, messages, due_at, "queued")
+        await seeds.publish(broker, ids)
+
+
+async def _delivered(database: str) -> int:
+    connection = await asyncpg.connect(database)
+    try:
+        return await seeds.count_in(connection, "delivered")
+    finally:
+        await connection.close()
+
+
+def test_worker_on_rabbitmq(
+    benchmark: BenchmarkFixture, scale: Scale, run: Run, service: MessageService, database_url: str, queue_url: str
+) -> None:
+    """One process delivers from a quorum queue at a good share of what its HTTP client alone could send."""
+    race = Race(run, service, database_url, queue_url, scale.messages)
+    if scale.full:
+        series = {}
+        for concurrency in (10, 25, 50, 100, 200, 500):
+            series[concurrency] = race.worker(concurrency), race.client(concurrency)
+            tell(f"  {concurrency} in flight: {series[concurrency][0]:,.0f} of {series[concurrency][1]:,.0f} a second")
+        benchmark.extra_info["by_concurrency"] = series
+    compare(benchmark, Comparison(WORKER_RABBITMQ, "messages/s"), race.worker, race.client, scale.rounds)
+
+
+def test_worker_on_postgres(
+    benchmark: BenchmarkFixture, scale: Scale, run: Run, service: MessageService, database_url: str
+) -> None:
+    """The same with the queue in PostgreSQL."""
+    race = Race(run, service, database_url, None, scale.messages)
+    compare(benchmark, Comparison(WORKER_POSTGRES, "messages/s"), race.worker, race.client, scale.rounds)
+
+
+def test_worker_with_slow_service(
+    benchmark: BenchmarkFixture, scale: Scale, run: Run, service: MessageService, database_url: str, queue_url: str
+) -> None:
+    """A message service that takes its time is kept as busy as a bare client keeps it."""
+    race = Race(run, service, database_url, queue_url, scale.messages)
+    compare(
+        benchmark,
+        Comparison(WORKER_SLOW_SERVICE, "messages/s"),
+        lambda: race.worker(500, SLOW_SECONDS),
+        lambda: race.client(500, SLOW_SECONDS),
+        scale.rounds,
+    )

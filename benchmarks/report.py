@@ -1,0 +1,197 @@
+"""Write docs/performance.md and its plots from the results of a full run: ``python -m benchmarks.report [FILE]``.
+
+The words are those of ``performance.template.md``; every figure comes from the results.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from string import Template
+
+from benchmarks.plots import Results, draw_all, soak
+
+HERE = Path(__file__).parent
+DOCS = HERE.parent / "docs"
+PLOTS = DOCS / "performance"
+RESULTS = PLOTS / "results.json"
+SOAK = PLOTS / "soak.json"
+GIB = 1024**3
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write the page."""
+    document = json.loads((Path(arguments[0]) if arguments else RESULTS).read_text())
+    results: Results = document["results"]
+    drawn = set(draw_all(results, PLOTS))
+    soak_minutes = "not measured"
+    if SOAK.exists():
+        samples = json.loads(SOAK.read_text())["results"]["soak"]["samples"]
+        soak(samples, PLOTS / "soak.svg")
+        soak_minutes = f"{samples[-1]['seconds'] / 60:.0f} min"
+        drawn.add("soak")
+    page = Template((HERE / "performance.template.md").read_text()).substitute(
+        taken_on=document["taken_on"],
+        note=document.get("note", "One run measured everything but the soak."),
+        soak_minutes=soak_minutes,
+        machine=table(("what", "which"), document["machine"].items()),
+        ratios=ratios(results),
+        waves=waves(results),
+        population=population(results),
+        storage=storage(results),
+        hundred_million=hundred_million(results),
+        **{name.replace("-", "_"): plot(name, drawn) for name in PLOT_TITLES},
+    )
+    (DOCS / "performance.md").write_text(page)
+
+
+PLOT_TITLES = {
+    "worker-throughput": "Worker throughput by concurrency",
+    "burst-lateness": "Lateness of a burst",
+    "planner-cost": "Planner cost by users",
+    "api-latency": "API latency by load",
+    "soak": "What a soak has watched",
+}
+
+
+def plot(name: str, drawn: set[str]) -> str:
+    """Return the line that shows a plot, or says that this run has not drawn it."""
+    title = PLOT_TITLES[name]
+    return f"![{title}](performance/{name}.svg)" if name in drawn else f"({title}: not measured in this run.)"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def ratios(results: Results) -> str:
+    """Return the table of ratios: what is judged."""
+    rows = []
+    for figure in (result["figure"] for result in results.values() if "figure" in result):
+        low, high = figure["quartiles"]
+        sign, unit = ("≤" if figure["at_most"] else "≥"), figure["ratio_unit"]
+        absolute = f"{figure['ours']:,.4g} {figure['unit']}"
+        if not unit:
+            absolute += f" of {figure['limit']:,.4g}"
+        median = f"**{figure['ratio']:.2f}**{' ' if unit else ''}{unit}"
+        row = (figure["name"], median, f"{low:.2f} to {high:.2f}", f"{sign} {figure['floor']:g}", f"{figure['goal']:g}")
+        rows.append((*row, absolute))
+    return table(("what", "median", "quartiles", "floor", "goal", "absolute, of this run"), rows)
+
+
+def waves(results: Results) -> str:
+    """Return the table of waves."""
+    rows = [
+        (
+            wave["workers"],
+            f"{wave['service_ms']:.0f} ms",
+            f"{wave['last_seconds']:.1f} s",
+            f"{wave['p50_seconds']:.1f} s",
+            f"{wave['p99_seconds']:.1f} s",
+            f"{100 * wave['on_time_share']:.1f} %",
+            f"{wave['rate']:,.0f}/s",
+            f"{wave['lag_p99_ms']['worker']:.0f} / {wave['lag_p99_ms']['scheduler']:.0f} ms",
+            f"{wave['resident_mib']['worker']:.0f} / {wave['resident_mib']['scheduler']:.0f} MiB",
+        )
+        for wave in results.get("wave", {}).get("waves", [])
+    ]
+    head = ("workers", "service", "last", "p50", "p99", "on time", "rate", "lag p99, worker / scheduler", "memory")
+    return table(head, rows) if rows else "(Not measured in this run.)"
+
+
+def population(results: Results) -> str:
+    """Return what ticks, pages and retention cost by the number of users."""
+    rows = [
+        (
+            f"{step['users']:,}",
+            *(f"{step[day]['planned']:,} in {step[day]['seconds']:.2f} s" for day in ("ordinary", "new_year")),
+            f"{step['ordinary']['empty_ms']:.1f} ms",
+            " / ".join(f"{milliseconds:.1f}" for milliseconds in step["pages_ms"].values()) + " ms",
+            f"{step['removed_per_second']:,.0f}/s",
+        )
+        for step in results.get("population", {}).get("steps", [])
+    ]
+    head = ("users", "four ordinary days", "four days around New Year", "nothing to plan", "a page", "retention")
+    return table(head, rows) if rows else "(Not measured in this run.)"
+
+
+def storage(results: Results) -> str:
+    """Return what the largest population takes on disk."""
+    if "population" not in results:
+        return "(Not measured in this run.)"
+    step = results["population"]["steps"][-1]
+    messages = step["new_year"]["planned"]
+    rows = []
+    for name, size in step["bytes"].items():
+        of_users = name.startswith("users")
+        row = (name, f"{size / 1024**2:,.0f} MiB")
+        rows.append((*row, f"{size / (step['users'] if of_users else messages):,.0f} bytes a {_kind(name)}"))
+    return table(("table or index", f"with {step['users']:,} users", "each"), rows)
+
+
+def _kind(name: str) -> str:
+    return "user" if name.startswith("users") else "message"
+
+
+def hundred_million(results: Results) -> str:
+    """Return what a hundred million users would take, by what was measured."""
+    if "population" not in results or "wave" not in results:
+        return "(Not measured in this run.)"
+    users = 100_000_000
+    step, wave = results["population"]["steps"][-1], results["wave"]["waves"][0]
+    of_users = sum(size for name, size in step["bytes"].items() if name.startswith("users")) / step["users"]
+    of_messages = sum(size for name, size in step["bytes"].items() if name.startswith("message")) / max(
+        step["new_year"]["planned"], 1
+    )
+    daily, largest_day = users / 365, users * 0.0275
+    largest_minute = largest_day * 0.25
+    kept = daily * 90
+    rate = wave["rate"]
+    wanted = largest_minute / 60
+    rows: list[tuple[str, str, str]] = [
+        ("users and their indexes", f"{users * of_users / GIB:,.0f} GiB", f"{of_users:,.0f} bytes a user"),
+        (
+            "messages of 90 days",
+            f"{kept * of_messages / GIB:,.0f} GiB",
+            f"{kept:,.0f} messages, {of_messages:,.0f} bytes each with their indexes",
+        ),
+        ("messages on an ordinary day", f"{daily:,.0f}", f"{daily / 86400:,.0f} a second on average"),
+        ("1 January", f"{largest_day:,.0f}", "2.75 % of all birthdays, as in the generated population"),
+        (
+            "its largest minute",
+            f"{largest_minute:,.0f}",
+            "a quarter of it at one instant: more than live in any one offset",
+        ),
+        (
+            "worker machines so that all of that is on time",
+            f"{wanted / rate:,.1f}",
+            f"{wanted:,.0f} a second; a machine of the kind above, with everything on it, does {rate:,.0f}",
+        ),
+        (
+            "until the last one with one such machine",
+            f"{largest_minute / rate / 60:,.0f} min",
+            "within the hour that follows: late, and within CATCH_UP_WINDOW by far",
+        ),
+        (
+            "writes to the disk at that rate",
+            f"{wanted * 4 * of_messages / 3 / 1024**2:,.0f} MiB/s",
+            "four versions of each row (planned, queued, sending, delivered) with a third of their indexes",
+        ),
+        (
+            "flushes at that rate",
+            f"{wanted / 200 * 3:,.0f} IOPS",
+            "one for each batch of 200, when it is claimed, settled and marked as queued",
+        ),
+        (
+            "planning that day",
+            f"{largest_day * step['new_year']['seconds'] / max(step['new_year']['planned'], 1):,.0f} s",
+            "spread over the hours before, in one process",
+        ),
+    ]
+    return table(("what", "how much", "why"), rows)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

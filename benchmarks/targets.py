@@ -1,0 +1,47 @@
+"""What each figure is judged by: the floor, below which a run fails, and the goal. All are ratios but the lag."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One line of the table of targets. With ``at_most``, less is better and the floor is a ceiling."""
+
+    name: str
+    floor: float
+    goal: float
+    at_most: bool = False
+    unit: str = ""
+
+    def holds(self, figure: float) -> bool:
+        """Say whether a figure is on the right side of the floor."""
+        return figure <= self.floor if self.at_most else figure >= self.floor
+
+    def is_near(self, figure: float, share: float) -> bool:
+        """Say whether a figure misses the floor by no more than a share of it."""
+        return self.holds(figure * (1 - share) if self.at_most else figure * (1 + share))
+
+
+WORKER_RABBITMQ = Target("worker, RabbitMQ quorum queue: of a bare HTTP client", 0.40, 0.8)
+WORKER_POSTGRES = Target("worker, PostgreSQL queue: of a bare HTTP client", 0.35, 0.6)
+WORKER_SLOW_SERVICE = Target("worker, service of 50 ms, 500 in flight: of the client alone", 0.6, 0.85)
+DISPATCHER = Target("dispatcher: of aiormq with 500 confirms in flight", 0.8, 1.0)
+PLANNER = Target("planner: of a bare INSERT ... SELECT of the same rows", 0.7, 0.9)
+EMPTY_TICK = Target("planner's empty tick: many users against few", 2.0, 1.0, at_most=True)
+API_CREATE = Target("API create: of a bare aiohttp handler", 1.5, 2.5)
+API_READ = Target("API read: of a bare aiohttp handler", 1.0, 2.5)
+LONE_REQUEST = Target("lone request: latency against the plain handler", 1.3, 1.0, at_most=True)
+LONE_MESSAGE = Target("lone message: latency against the plain path", 1.3, 1.0, at_most=True)
+IMPORT = Target("import: of COPY to a stage + INSERT", 0.5, 0.8)
+LAG = Target("event loop under full load: p99 of its lag", 50, 15, at_most=True, unit="ms")
+MEMORY = Target("memory of a worker: ten times the messages against once", 1.2, 1.05, at_most=True)
+
+PEER_QUEUES = (
+    Target("worker against taskiq", 3, 6),
+    Target("worker against celery", 6, 12),
+    Target("worker against procrastinate", 10, 25),
+    Target("worker against pgqueuer", 1.8, 3),
+    Target("worker against dramatiq", 3, 6),
+)
+PEER_APIS = (Target("API create against fastapi", 3, 5),)
+"""The last word of a name is the peer's, as in ``peers/with_fastapi.py``."""

@@ -1,0 +1,130 @@
+"""No statement that the program runs reads a large table from end to end.
+
+The program does all that it does, on a database with many users and messages, on connections that note each statement.
+PostgreSQL is then asked how it would run each of them, with the arguments that they had and without knowing those: a
+statement that is prepared is planned in either way.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+
+from benchmarks.population import populate
+from birthday.broker.postgres import PostgresBroker
+from birthday.telemetry.metrics import Metrics
+from tests.support.api import running_api
+from tests.support.channel import RecordingChannel
+from tests.support.clock import ManualClock
+from tests.support.product import Product
+
+NOW = datetime(2026, 3, 10, 12, 1, tzinfo=UTC)
+USERS = 60_000
+LARGE = {"users", "message_logs", "queue_messages"}
+COUNTS = "AS consumers"
+"""In the one statement that may read all of the queue: it counts it."""
+
+
+@dataclass
+class Statements:
+    """Every statement that was run, with the arguments of its last time."""
+
+    seen: dict[str, tuple[object, ...]] = field(default_factory=dict)
+
+    async def listen(self, connection: asyncpg.Connection) -> None:
+        """Note what is run on a connection."""
+        connection.add_query_logger(self._note)
+
+    def _note(self, query: Any) -> None:  # noqa: ANN401 - asyncpg's type is private
+        statement: str = query.query
+        counts = COUNTS in statement or statement.startswith("LISTEN")
+        if not counts and any(table in statement for table in LARGE):
+            self.seen[statement] = tuple(query.args or ())
+
+
+@pytest.fixture
+def statements() -> Statements:
+    """Return what notes statements."""
+    return Statements()
+
+
+@pytest.fixture
+async def pool(database_url: str, statements: Statements) -> AsyncIterator[asyncpg.Pool]:
+    """Return a pool whose statements are noted, on a database that is large enough for an index to matter."""
+    connection = await asyncpg.connect(database_url)
+    await populate(connection, USERS, NOW - timedelta(days=400))
+    await connection.execute(
+        """
+        INSERT INTO message_logs (id, user_id, occasion_year, occasion_on, scheduled_at, ends_at, schedule_from, status,
+                                  sent_at, delivered_at, created_at, updated_at)
+        SELECT uuid_v7(at), id, extract(year FROM at)::smallint, at::date, at, at + interval '15 hours', schedule_from,
+               'delivered', at, at, at, at
+        FROM (SELECT id, schedule_from,
+                     $1::timestamptz - interval '4 days' - (hashtext(id::text) & 1023) * interval '2 hours' AS at
+              FROM users) history
+        ORDER BY history.at
+        """,
+        NOW,
+    )
+    await connection.execute(
+        """
+        INSERT INTO queue_messages (body, available_at)
+        SELECT '{}', clock_timestamp() + interval '1 day' FROM generate_series(1, 100000)
+        """
+    )
+    await connection.execute("VACUUM (ANALYZE)")
+    await connection.close()
+    async with asyncpg.create_pool(database_url, min_size=1, max_size=10, init=statements.listen) as pool:
+        yield pool
+
+
+async def run_everything(pool: asyncpg.Pool) -> None:
+    """Plan, dispatch, deliver, rescue, expire, audit and remove; create, read, list, change and delete users."""
+    product = Product(pool, PostgresBroker(pool), ManualClock(NOW), Metrics())
+    channel = RecordingChannel(product.clock)
+    async with running_api(pool, clock=product.clock) as api:
+        user = await api.create(dateOfBirth="1990-03-10")
+        await product.planner.plan_once(NOW)
+        async with product.working(channel):
+            await product.dispatcher.dispatch_once(NOW)
+            await channel.wait_for(1)
+        product.clock.advance(timedelta(minutes=20))
+        await product.janitor.recover_once(product.clock.now())
+        await product.janitor.retire_once(product.clock.now())
+        await product.janitor.audit_once(product.clock.now())
+        paths = ("/users?limit=100", f"/users/{user['id']}", f"/users/{user['id']}/messages", "/messages?limit=100")
+        period = "from=2026-03-09T00:00:00Z&to=2026-03-11T00:00:00Z"
+        for path in (*paths, "/messages?status=failed", f"/messages?status=delivered&{period}"):
+            answer = await api.get(path)
+            assert answer.status == 200, (path, answer.body)
+        await api.patch(f"/users/{user['id']}", json={"dateOfBirth": "1991-03-11"})
+        await api.delete(f"/users/{user['id']}")
+        await asyncio.gather(*(api.create(email=f"{number}@example.net") for number in range(20)))
+
+
+async def test_no_statement_reads_a_large_table_to_its_end(pool: asyncpg.Pool, statements: Statements) -> None:
+    """Whatever is run while the program does its work finds its rows by an index."""
+    await run_everything(pool)
+    noted = dict(statements.seen)
+    assert len(noted) > 20, list(noted)
+    complaints = []
+    async with pool.acquire() as connection:
+        for mode in ("force_custom_plan", "force_generic_plan"):
+            await connection.execute("SELECT set_config('plan_cache_mode', $1, false)", mode)
+            for statement, arguments in noted.items():
+                plan = json.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) {statement}", *arguments))
+                complaints += [f"{mode}: {table}: {statement}" for table in read_to_the_end(plan[0]["Plan"])]
+    assert not complaints, "\n".join(complaints)
+
+
+def read_to_the_end(plan: dict[str, Any]) -> Iterator[str]:
+    """Yield the large tables that a plan reads row after row."""
+    if plan["Node Type"] == "Seq Scan" and plan["Relation Name"] in LARGE:
+        yield plan["Relation Name"]
+    for part in plan.get("Plans", ()):
+        yield from read_to_the_end(part)

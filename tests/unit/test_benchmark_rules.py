@@ -1,0 +1,66 @@
+"""What the benchmarks conclude from their figures."""
+
+from itertools import chain
+
+import pytest
+
+from benchmarks.growth import grown
+from benchmarks.lag import percentile_ms
+from benchmarks.measure import Comparison, steady_rate
+from benchmarks.population import people
+from benchmarks.targets import API_CREATE, EMPTY_TICK
+from tests.support.product import parse
+
+
+def test_the_ratio_is_the_median_of_the_rounds() -> None:
+    """One round that another process spoilt changes nothing."""
+    comparison = Comparison(API_CREATE, "requests/s", ours=[200, 400, 30], limit=[100, 200, 300])
+    assert comparison.ratios == [2, 2, 0.1]
+    assert comparison.summary()["ratio"] == 2
+
+
+def test_a_floor_is_a_ceiling_where_less_is_better() -> None:
+    """More requests are better, longer ticks are worse; near is what noise explains."""
+    assert API_CREATE.holds(1.5)
+    assert not API_CREATE.holds(1.49)
+    assert EMPTY_TICK.holds(2.0)
+    assert not EMPTY_TICK.holds(2.1)
+    assert EMPTY_TICK.is_near(2.5, 0.25)
+    assert not EMPTY_TICK.is_near(3.0, 0.25)
+    assert API_CREATE.is_near(1.3, 0.25)
+    assert not API_CREATE.is_near(1.0, 0.25)
+
+
+def test_the_rate_leaves_the_first_tenth_out() -> None:
+    """A client that needs long to connect is as fast as it is afterwards."""
+    arrivals = [0.0, *(100 + number / 10 for number in range(1, 100))]
+    assert steady_rate(arrivals) == pytest.approx(10, rel=0.02)
+
+
+def test_a_percentile_is_of_what_came_in_between() -> None:
+    """What a histogram held before does not count, and within a bucket it is interpolated."""
+    before = {0.01: 1000.0, 0.1: 1000.0, float("inf"): 1000.0}
+    after = {0.01: 1050.0, 0.1: 1100.0, float("inf"): 1100.0}
+    assert percentile_ms(before, after, 0.5) == pytest.approx(10)
+    assert percentile_ms(before, after, 0.75) == pytest.approx(55)
+    assert percentile_ms(after, after, 0.99) == 0
+
+
+def test_a_soak_complains_of_what_grows_and_of_nothing_else() -> None:
+    """A warm-up is no growth, and neither is a little noise."""
+    held = chain([50.0, 80.0], [100.0, 101.0], [99.0, 130.0])
+    steady = [{"memory of worker": 100.0, "files of api": 20.0, "lag of api": 2.0, "creates/s": 5.0} for _ in range(6)]
+    for sample, memory in zip(steady, held, strict=True):
+        sample["memory of scheduler"] = memory
+    assert grown(steady) == ["memory of scheduler: from 100.5 to 114.5"]
+
+
+def test_a_population_is_the_same_each_time_and_no_two_are_alike() -> None:
+    """Ids and addresses are unique, ids are of version 7 and ascend from one thousand to the next."""
+    created_at = parse("2026-01-01T00:00:00Z")
+    crowd = list(people(3000, created_at))
+    assert crowd == list(people(3000, created_at))
+    assert len({person.id for person in crowd}) == len({person.email for person in crowd}) == 3000
+    assert {(person.id.version, person.id.variant) for person in crowd} == {(7, "specified in RFC 4122")}
+    assert max(person.id for person in crowd[:1000]) < min(person.id for person in crowd[1000:2000])
+    assert {person.email for person in crowd}.isdisjoint(person.email for person in people(3000, created_at, seed=2))
