@@ -10,7 +10,7 @@ from typing import Any
 import click
 import orjson
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from birthday import migrate as migrations
 from birthday import service
@@ -36,6 +36,7 @@ from birthday.transfer.exporting import export_users
 from birthday.transfer.importing import ImportSummary
 from birthday.transfer.records import Format
 
+_WIDTH = 200
 _EPILOG = "Settings are environment variables; 'birthday check' lists them all, with what is in force."
 
 
@@ -150,12 +151,12 @@ def check() -> None:
     with errors():
         settings = command_settings()
         dependencies = run(try_dependencies(settings, SystemClock(), sys.stdout))
-    table = Table("variable", "value", "set by", box=None)
+    table = Table("variable", Column("value", overflow="fold"), "set by", box=None)
     for line in effective_settings(settings):
         table.add_row(line.variable, line.value, "environment" if line.is_set else "default")
-    console = Console(soft_wrap=True)
-    console.print(table)
-    console.print()
+    # Wider than most terminals: a name or a value that is cut can be neither searched for nor copied.
+    Console(width=_WIDTH).print(table)
+    click.echo()
     for dependency in dependencies:
         state = "ok" if dependency.error is None else f"FAILED: {dependency.error}"
         click.echo(f"{dependency.name:<9} {dependency.where}  {state}")

@@ -371,6 +371,8 @@ def _show(value: object) -> str:
     match value:
         case None:
             return "-"
+        case bool():
+            return str(value).lower()
         case SecretStr():
             text = value.get_secret_value()
             return mask_url(text) if "://" in text else "***"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from birthday.config import mask_url
 from tests.support.program import run
 
 PREVIEW = ("preview", "--date-of-birth", "1992-02-29", "--from", "2026-01-01")
@@ -113,7 +114,9 @@ async def test_check_shows_the_settings_masked_and_tries_every_dependency(databa
     )
     assert finished.status == 1
     lines = {line.split()[0]: line for line in finished.out.splitlines() if line.strip()}
-    assert "environment" in lines["WORKER_CONCURRENCY"]
+    assert lines["WORKER_CONCURRENCY"].split() == ["WORKER_CONCURRENCY", "7", "environment"]
+    assert lines["CIRCUIT_BREAKER_FAILURE_THRESHOLD"].split() == ["CIRCUIT_BREAKER_FAILURE_THRESHOLD", "20", "default"]
+    assert lines["DATABASE_URL"].split()[1] == mask_url(database_url)
     assert "default" in lines["SEND_AT"]
     assert lines["database"].endswith("ok")
     assert lines["queue"].endswith("ok")
