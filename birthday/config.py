@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from enum import StrEnum
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -210,7 +211,7 @@ class Settings(BaseSettings):
             raise ValueError("a key of printable ASCII characters is accepted, without spaces or line ends")
         return value
 
-    @property
+    @cached_property
     def rules(self) -> Rules:
         """What this installation decides about birthdays."""
         return Rules(send_at=self.send_at, leap_day=self.leap_day)

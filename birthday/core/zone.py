@@ -61,12 +61,14 @@ def check_offset(minutes: int) -> None:
         raise InvalidInputError(FieldError("/timezoneOffset", detail))
 
 
+@lru_cache(maxsize=1024)
 def fixed_zone_name(minutes: int) -> str:
     """Return the name of a fixed offset: ``UTC+07:00`` for 420, ``UTC+00:00`` for 0."""
     hours, rest = divmod(abs(minutes), 60)
     return f"UTC{'-' if minutes < 0 else '+'}{hours:02}:{rest:02}"
 
 
+@lru_cache(maxsize=1024)
 def fixed_offset(name: str) -> int | None:
     """Return the minutes east of UTC of a fixed-offset name, or None for an IANA name.
 

@@ -21,7 +21,6 @@ from birthday.telemetry.errors import error_text, error_traceback
 
 _Event = MutableMapping[str, Any]
 
-_STANDARD_FIELDS: Final = ("timestamp", "level", "severity", "event", "role")
 _STDERR: Final = 2
 _QUOTED: Final = re.compile(r"[\n(].*", re.DOTALL)
 
@@ -81,8 +80,8 @@ def configure_logs(level: str, form: str | None, file: LogFile, role: str | None
     readable = form == "console" or (form is None and file.isatty())
     threshold = logging.getLevelNamesMapping()[level.upper()]
 
-    def add_role(_logger: object, _method: str, event: _Event) -> _Event:
-        return event if role is None else {"role": role, **event}
+    def render_json(_logger: object, _method: str, event: _Event) -> str:
+        return _render_json(event, role)
 
     common: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -94,7 +93,7 @@ def configure_logs(level: str, form: str | None, file: LogFile, role: str | None
     render: list[Any] = (
         [structlog.dev.ConsoleRenderer(colors=file.isatty(), exception_formatter=structlog.dev.plain_traceback)]
         if readable
-        else [add_role, _render_json]
+        else [render_json]
     )
     structlog.configure(
         processors=common + render,
@@ -118,7 +117,10 @@ def configure_logs(level: str, form: str | None, file: LogFile, role: str | None
 
 def _tell_errors(_logger: object, _method: str, event: _Event) -> _Event:
     """Let a field that is an exception say what a log may say of it."""
-    return {name: error_text(value) if isinstance(value, BaseException) else value for name, value in event.items()}
+    for name, value in event.items():
+        if isinstance(value, BaseException):
+            event[name] = error_text(value)
+    return event
 
 
 def _drop_what_is_quoted(_logger: object, _method: str, event: _Event) -> _Event:
@@ -128,15 +130,15 @@ def _drop_what_is_quoted(_logger: object, _method: str, event: _Event) -> _Event
     return event
 
 
-def _render_json(_logger: object, _method: str, event: _Event) -> str:
-    event["severity"] = event["level"].upper()
-    ordered = {name: event.pop(name) for name in _STANDARD_FIELDS if name in event}
-    ordered.update(event)
+def _render_json(event: _Event, role: str | None) -> str:
+    first = {name: event.pop(name) for name in ("timestamp", "level")}
+    first |= {"severity": first["level"].upper(), "event": event.pop("event")}
+    line: dict[str, Any] = {**first, **({"role": role} if role else {}), **event}
     try:
-        return orjson.dumps(ordered, default=str).decode()
+        return orjson.dumps(line, default=str).decode()
     except orjson.JSONEncodeError:
         # A number beyond 64 bits, or half a surrogate pair.
-        return json.dumps(ordered, default=str)
+        return json.dumps(line, default=str)
 
 
 def _open(path: Path) -> int:
