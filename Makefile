@@ -50,6 +50,7 @@ bench-quick: install-dev test-dependencies ## Compare with the limits, a few min
 bench-peers: install-dev test-dependencies ## Compare with other job queues and web frameworks, installed into .venv/peers
 	@test -x .venv/peers/bin/python || $(PYTHON) -m venv .venv/peers
 	.venv/peers/bin/python -m pip install --quiet --requirement benchmarks/peers/requirements.txt
+	if command -v npm > /dev/null; then cp benchmarks/peers/package.json .venv/peers && npm install --silent --prefix .venv/peers; fi
 	$(BIN)/python -m benchmarks --peers .venv/peers/bin/python --json build/peers.json $(ARGS)
 
 soak: install-dev test-dependencies ## Mixed load for an hour, or SOAK_SECONDS; fails if something grows

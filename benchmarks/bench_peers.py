@@ -4,6 +4,7 @@ They live in a virtual environment of their own, whose interpreter ``--peers`` n
 """
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -33,7 +34,7 @@ START_SECONDS = 30
 class Peer:
     """One peer: how to run it, with which servers."""
 
-    python: str
+    python: Path
     name: str
     environment: dict[str, str]
 
@@ -52,16 +53,17 @@ class Peer:
             process.wait()
 
     def _command(self, arguments: tuple[str, ...]) -> list[str]:
-        return [self.python, f"with_{self.name}.py", *arguments]
+        if (HERE / f"with_{self.name}.js").exists():
+            return [shutil.which("node") or pytest.skip("node is missing"), f"with_{self.name}.js", *arguments]
+        return [str(self.python), f"with_{self.name}.py", *arguments]
 
     def _environment(self) -> dict[str, str]:
-        return {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "PYTHONPATH": str(HERE)} | (
-            self.environment
-        )
+        modules = {"PYTHONPATH": str(HERE), "NODE_PATH": str(self.python.parent.parent / "node_modules")}
+        return {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")} | modules | self.environment
 
 
-def _python(request: pytest.FixtureRequest) -> str:
-    return str(Path(request.config.getoption("--peers")).absolute())
+def _python(request: pytest.FixtureRequest) -> Path:
+    return Path(request.config.getoption("--peers")).absolute()
 
 
 @pytest.mark.peers
@@ -92,18 +94,19 @@ def test_queue(
 
 
 @pytest.mark.peers
-@pytest.mark.parametrize("target", PEER_APIS, ids=lambda target: target.name.rpartition(" ")[2])
+@pytest.mark.parametrize("target", PEER_APIS, ids=lambda target: target.name)
 def test_api(
     target: Target, benchmark: BenchmarkFixture, request: pytest.FixtureRequest, scale: Scale, servers: Servers
 ) -> None:
-    """Creating users with everything that our API does, against a peer that does nothing else."""
+    """Creating or reading users with everything that our API does, against a peer that does nothing else."""
+    _, kind, _, name = target.name.split()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    peer = Peer(_python(request), target.name.rpartition(" ")[2], {"MESSAGE_SERVICE_URL": "", "DATABASE_URL": ""})
+    peer = Peer(_python(request), name, {"MESSAGE_SERVICE_URL": "", "DATABASE_URL": ""})
     with peer.running(servers.database, str(port)):
         _wait_for(port)
-        race(benchmark, scale, servers, Comparison(target, "requests/s"), "create", port)
+        race(benchmark, scale, servers, Comparison(target, "requests/s"), kind, port)
 
 
 def _wait_for(port: int) -> None:

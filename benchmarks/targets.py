@@ -43,5 +43,10 @@ PEER_QUEUES = (
     Target("worker against pgqueuer", 1.8, 3),
     Target("worker against dramatiq", 3, 6),
 )
-PEER_APIS = (Target("API create against fastapi", 3, 5),)
-"""The last word of a name is the peer's, as in ``peers/with_fastapi.py``."""
+PEER_APIS = (
+    Target("API create against fastapi", 3, 5),
+    Target("API create against litestar", 1.5, 2.5),
+    Target("API create against fastify", 1.2, 2),
+    Target("API read against fastify", 0.8, 1.7),
+)
+"""The last word of a name is the peer's, as in ``peers/with_fastapi.py``; the second is what an API does."""

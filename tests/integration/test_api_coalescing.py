@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from birthday.api.coalescer import LANES
-from birthday.store.connection import keep_session
+from birthday.store.connection import DATABASE_ERRORS, keep_session
 from tests.support.api import RUNBOOK_USER, Answer, Api, running_api
 from tests.support.postgres import PostgresServer
 from tests.support.users import make_profiles
@@ -173,7 +173,7 @@ async def test_a_database_that_dies_is_503_for_all_and_forgotten_when_it_is_back
     api: Api, pool: asyncpg.Pool, postgres_server: PostgresServer, database_url: str
 ) -> None:
     """Whoever is in a batch, and whoever waits behind it, is told at once; who was told 201 is stored, nobody else."""
-    with suppress(asyncpg.InterfaceError, asyncpg.PostgresError):
+    with suppress(*DATABASE_ERRORS):
         # It cannot end its transaction on a server that is gone.
         async with held_up(database_url):
             posting = post_all(api, users(CROWD))
