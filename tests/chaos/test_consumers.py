@@ -30,6 +30,7 @@ def delete_everything(server: RabbitMQServer, vhost: str) -> None:
         server.manage("DELETE", f"exchanges/{vhost}/{exchange}")
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("rob", [close_connections, delete_queue, delete_everything], ids=lambda rob: rob.__name__)
 @pytest.mark.parametrize("queue_url", [RABBITMQ], indirect=True)
 async def test_a_consumer_that_rabbitmq_drops_comes_back(
