@@ -2,6 +2,7 @@
 PYTHON ?= python3
 ARGS ?=
 SOAK_SECONDS ?= 3600
+TEST_PROCESSES ?= 2
 
 BIN := .venv/bin
 COVERAGE := --cov --cov-report=term --cov-report=xml --cov-fail-under=0
@@ -26,7 +27,7 @@ test-dependencies: ## Install RabbitMQ, Prometheus and small tools for the tests
 	@scripts/install-test-dependencies.sh
 
 test: install-dev test-dependencies ## Run all tests with coverage (ARGS="-k planner")
-	$(BIN)/pytest $(COVERAGE) -m "not long" $(ARGS)
+	$(BIN)/pytest $(COVERAGE) -m "not long" --numprocesses $(TEST_PROCESSES) --dist loadfile $(ARGS)
 
 test-unit: install-dev ## Run the tests that need no server (ARGS=--cov measures coverage)
 	$(BIN)/pytest tests/unit $(ARGS)
