@@ -9,9 +9,11 @@ import json
 import logging
 import os
 import re
+import sys
 from collections.abc import MutableMapping
 from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Final
 
 import orjson
@@ -76,7 +78,10 @@ class LogFile:
 
 
 def configure_logs(level: str, form: str | None, file: LogFile, role: str | None = None) -> None:
-    """Set the process's log level, form (json or console; None chooses by what reads along), destination and role."""
+    """Set the process's log level, form (json or console; None chooses by what reads along), destination and role.
+
+    What nobody catches is told there as well, as ``program.crashed``, before the process ends.
+    """
     readable = form == "console" or (form is None and file.isatty())
     threshold = logging.getLevelNamesMapping()[level.upper()]
 
@@ -111,8 +116,14 @@ def configure_logs(level: str, form: str | None, file: LogFile, role: str | None
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.captureWarnings(capture=True)
+    sys.excepthook = _tell_uncaught
     # It reports each malformed request with a traceback: noise that anybody who reaches the port can make.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
+
+
+def _tell_uncaught(_type: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
+    """Log what ends the process. Python itself would print all that an exception quotes, such as a refused row."""
+    structlog.get_logger().critical("program.crashed", exc_info=error)
 
 
 def _tell_errors(_logger: object, _method: str, event: _Event) -> _Event:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ def _own_configuration() -> Iterator[None]:
     logging.captureWarnings(capture=False)
     logging.basicConfig(handlers=handlers, level=level, force=True)
     structlog.reset_defaults()
+    sys.excepthook = sys.__excepthook__
 
 
 @pytest.fixture
@@ -95,6 +97,19 @@ def test_what_asyncio_prints_of_its_objects_is_left_out(lines: Lines) -> None:
         "Task exception was never retrieved",
         "Exception in callback on_line",
     ]
+
+
+def test_what_nobody_catches_is_a_line_as_well(lines: Lines) -> None:
+    """Python would print it to standard error, with all that it quotes, and a log file would not have it."""
+    try:
+        int("zaphod")
+    except ValueError as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+    [line] = lines()
+    assert (line["level"], line["event"]) == ("critical", "program.crashed")
+    assert "ValueError" in line["exception"]
+    assert "test_logs.py" in line["exception"]
+    assert "zaphod" not in str(line)
 
 
 def test_an_exception_is_told_without_what_it_quotes(lines: Lines) -> None:
