@@ -30,9 +30,8 @@ AFTER_FAILURE = timedelta(seconds=2)
 AUDIT = "3-59/5 * * * *"
 """When the audit refreshes its gauges: seldom, and not at the quarters of an hour, when messages fall due."""
 
-
-FORECAST = "8 * * * *"
-"""When the forecast is made anew: what it says changes by the hour. Not at the quarters of one either."""
+FORECAST = "1-59/5 * * * *"
+"""When the forecast is made anew: an import may have changed it. Not at the quarters of an hour either."""
 
 
 @dataclass(frozen=True, slots=True)
