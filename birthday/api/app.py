@@ -37,7 +37,7 @@ def _probe_routes() -> list[web.RouteDef]:
         web.get("/health/queue", probes.health_queue),
         web.get("/ready", probes.ready),
         web.get("/alive", probes.alive),
-        web.get("/metrics", probes.metrics),
+        web.get(probes.SCRAPED, probes.metrics),
     ]
 
 

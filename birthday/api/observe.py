@@ -7,6 +7,7 @@ what is read or probed without trouble is told by the metrics. It names routes a
 import re
 import secrets
 import time
+from contextlib import nullcontext
 from functools import cache
 from http import HTTPStatus
 
@@ -40,14 +41,16 @@ def observing(context: ApiContext) -> Middleware:
         started = time.perf_counter()
         # It needs not be unbound: each request has a task, and with it a context, of its own.
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        with context.metrics.api_active_requests.track_inprogress():
+        path = _template(request)
+        active = context.metrics.api_active_requests
+        # A scrape that counted itself would never show an idle process.
+        with nullcontext() if path == probes.SCRAPED else active.track_inprogress():
             response = await handler(request)
             seconds = time.perf_counter() - started
             response.headers["X-Request-ID"] = request_id
             if context.readiness.draining:
                 response.force_close()
             method = request.method if request.method in _METHODS else OTHER_METHOD
-            path = _template(request)
             counter_of(method, path, response.status).inc()
             histogram_of(method, path).observe(seconds)
             if path not in probes.PATHS:

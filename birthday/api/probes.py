@@ -13,7 +13,8 @@ from birthday.config import Role
 from birthday.errors import NotFoundError
 from birthday.telemetry.exposition import expose
 
-PATHS = frozenset({"/health", "/health/detailed", "/health/db", "/health/queue", "/ready", "/alive", "/metrics"})
+SCRAPED = "/metrics"
+PATHS = frozenset({"/health", "/health/detailed", "/health/db", "/health/queue", "/ready", "/alive", SCRAPED})
 
 
 async def health(request: web.Request) -> web.Response:

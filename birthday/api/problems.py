@@ -65,7 +65,7 @@ def _domain_problem(
             return problem(HTTPStatus.CONFLICT, str(error), fields)
         case UnavailableError():
             # Where the resource is and what it said is for the log; a client can only come back.
-            log.warning("http.unavailable", resource=error.resource, reason=str(error))
+            log.error("http.unavailable", resource=error.resource, reason=str(error))
             headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
             return problem(HTTPStatus.SERVICE_UNAVAILABLE, f"the {error.resource} cannot be used now", headers=headers)
         case _:

@@ -66,7 +66,9 @@ class Metrics:
         self.api_response_time = self._histogram(
             "api_response_time", "Time from request to response, by route template.", _LATENCY, "method", "path"
         )
-        self.api_active_requests = self._gauge("api_active_requests", "HTTP requests being answered now.")
+        self.api_active_requests = self._gauge(
+            "api_active_requests", "HTTP requests being answered now, but the scrape that asks."
+        )
         self.api_health_score = self._figure(
             "api_health_score",
             "Role api: 50 points for no 5xx in the last minute, falling to 0 at 10 %; 20 for the share answered within "

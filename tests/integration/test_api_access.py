@@ -191,7 +191,10 @@ async def test_every_answer_has_a_request_id(pool: asyncpg.Pool, given: str, kep
 
 
 async def test_a_request_is_one_line_in_the_log(pool: asyncpg.Pool) -> None:
-    """Changes and refusals are info, failures warning, reading debug; route, id and status, and no user data."""
+    """Changes and refusals are info, failures warning, reading debug; route, id and status, and no user data.
+
+    Why a request failed is a line of its own, an error.
+    """
     async with running_api(pool) as api:
         with captured_events() as events:
             user = await api.create(firstName="Zebulon")
@@ -206,6 +209,9 @@ async def test_a_request_is_one_line_in_the_log(pool: asyncpg.Pool) -> None:
         ("info", "GET", "/users/{id}", 404),
         ("warning", "GET", "/users", 503),
     ]
+    [cause] = [event for event in events if event["event"] == "http.unavailable"]
+    assert (cause["log_level"], cause["resource"]) == ("error", "database")
+    assert cause["request_id"] == lines[3]["request_id"]
     assert lines[0]["subject"] == lines[1]["subject"] == user["id"]
     assert lines[2]["request_id"] == "mine"
     assert lines[0]["client"] == "127.0.0.1"

@@ -231,7 +231,7 @@ async def test_metrics_are_prometheus_text(pool: asyncpg.Pool) -> None:
     assert requests("GET", "unknown", "404") == "2.0"
     assert requests("OTHER", "unknown", "405") == "1.0"
     assert lines['birthday_scheduler_api_response_time_count{method="GET",path="/users/{id}"}'] == "2.0"
-    assert lines["birthday_scheduler_api_active_requests"] == "1.0"
+    assert lines["birthday_scheduler_api_active_requests"] == "0.0"
 
 
 @pytest.mark.parametrize(
