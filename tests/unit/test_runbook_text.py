@@ -1,5 +1,6 @@
 """``docs/runbook.md`` as a text: its examples are well formed, and whatever it names exists."""
 
+import ast
 import re
 import shlex
 from collections.abc import Iterator
@@ -146,6 +147,26 @@ def test_every_link_leads_somewhere() -> None:
     for link in links:
         path, _, anchor = link.partition("#")
         assert (RUNBOOK.parent / path).exists() if path else anchor in anchors, link
+
+
+def test_every_event_that_tells_of_trouble_is_explained() -> None:
+    """Whoever finds a warning or worse in the log at night finds it in the runbook as well."""
+    explained = set(read_spans(TEXT.partition("\n### Log Analysis\n")[2].partition("\n### ")[0]))
+    found = {event for file in (ROOT / "birthday").rglob("*.py") for event in troubles(file)}
+    assert len(found) > 30
+    assert found - explained == set()
+
+
+def troubles(file: Path) -> Iterator[str]:
+    """Yield the events that a module logs as warnings or worse, as far as their names are literals."""
+    calls = [node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    for call in calls:
+        match call:
+            case ast.Call(
+                func=ast.Attribute(attr="warning" | "error" | "exception" | "critical"),
+                args=[ast.Constant(value=str(event)), *_],
+            ) if re.fullmatch(r"[a-z_]+\.[a-z_]+", event):
+                yield event
 
 
 def test_no_anchor_occurs_twice() -> None:
