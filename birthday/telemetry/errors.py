@@ -68,5 +68,6 @@ def _lines(error: BaseException, told: set[int]) -> Iterator[str]:
 
 
 def _frames(trace: TracebackType | None) -> Iterator[str]:
-    for frame in traceback.extract_tb(trace):
-        yield f"  {frame.filename}:{frame.lineno} in {frame.name}"
+    # Not extract_tb, which looks for the source of each frame: a file or two of the disk, in the event loop.
+    for frame, line in traceback.walk_tb(trace):
+        yield f"  {frame.f_code.co_filename}:{line} in {frame.f_code.co_name}"
