@@ -8,8 +8,8 @@ BIN := .venv/bin
 COVERAGE := --cov --cov-report=term --cov-report=xml --cov-fail-under=0
 
 .DEFAULT_GOAL := help
-.PHONY: help run install install-dev test-dependencies test test-unit test-integration test-e2e chaos bench bench-quick \
-	bench-peers soak coverage-check lint format types package check lock outdated clean
+.PHONY: help run install install-otel install-dev test-dependencies test test-unit test-integration test-e2e chaos bench \
+	bench-quick bench-peers soak coverage-check lint format types package check lock outdated clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
@@ -19,6 +19,9 @@ run: install ## Install what is missing and run Birthday Scheduler (ARGS="--role
 
 install: ## Create .venv with what the program needs
 	@PYTHON=$(PYTHON) scripts/install.sh runtime
+
+install-otel: ## Create .venv with what the program and its tracing need
+	@PYTHON=$(PYTHON) scripts/install.sh otel
 
 install-dev: ## Create .venv with what development needs as well
 	@PYTHON=$(PYTHON) scripts/install.sh dev

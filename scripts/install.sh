@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # Create .venv and install the project with everything its lock pins, checked by hash.
-# Usage: install.sh runtime|dev. Does nothing when that is what .venv holds already.
+# Usage: install.sh runtime|otel|dev. Does nothing when that is what .venv holds already.
 set -euo pipefail
 cd -P "$(dirname "$0")/.."
 
-kind=${1:?usage: install.sh runtime|dev}
+kind=${1:?usage: install.sh runtime|otel|dev}
 python=${PYTHON:-python3}
 venv=$PWD/.venv
 case $kind in
     runtime) lock=requirements.lock ;;
+    otel) lock=requirements-otel.lock ;;
     dev) lock=requirements-dev.lock ;;
-    *) echo "install.sh: '$kind' is unknown; runtime and dev are accepted" >&2; exit 2 ;;
+    *) echo "install.sh: '$kind' is unknown; runtime, otel and dev are accepted" >&2; exit 2 ;;
 esac
 
 fail() {
@@ -47,13 +48,16 @@ unset PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_REQUIREMENT PIP_CONSTRAINT PYT
 export PIP_USER=0 PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 
 echo "Installing $lock ..."
-rm -f "$venv/.runtime" "$venv/.dev"
+rm -f "$venv/.runtime" "$venv/.otel" "$venv/.dev"
 "$venv/bin/python" -m pip install --quiet --require-hashes --requirement "$lock"
 # setuptools explains at length what an editable installation is.
 PYTHONWARNINGS=ignore "$venv/bin/python" -m pip install --quiet --no-deps --no-build-isolation --editable .
 
-# What development needs includes what the program needs.
+# What development needs includes what tracing needs, and that what the program needs.
 fingerprint requirements.lock >"$venv/.runtime"
+if [ "$kind" != runtime ]; then
+    fingerprint requirements-otel.lock >"$venv/.otel"
+fi
 if [ "$kind" = dev ]; then
     fingerprint requirements-dev.lock >"$venv/.dev"
 fi

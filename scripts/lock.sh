@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Write requirements.lock and requirements-dev.lock from pyproject.toml. Options are handed on to `uv pip compile`.
+# Write requirements.lock, requirements-otel.lock and requirements-dev.lock from pyproject.toml. Options are handed on to `uv pip compile`.
 set -euo pipefail
 cd -P "$(dirname "$0")/.."
 
@@ -11,9 +11,10 @@ compile() {
 }
 
 compile "$@" --output-file requirements.lock
-compile "$@" --output-file requirements-dev.lock --extra dev --constraint requirements.lock
+compile "$@" --output-file requirements-otel.lock --extra otel --constraint requirements.lock
+compile "$@" --output-file requirements-dev.lock --extra otel --extra dev --constraint requirements-otel.lock
 
-if grep -nE '://|index-url|find-links' requirements.lock requirements-dev.lock; then
+if grep -nE '://|index-url|find-links' requirements.lock requirements-otel.lock requirements-dev.lock; then
     echo "error: a lock names the place that its packages come from; every machine chooses its own" >&2
     exit 1
 fi
