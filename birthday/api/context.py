@@ -17,6 +17,7 @@ from birthday.store.creation import NewUser
 from birthday.store.users import Planning, User
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.score import HealthScore
+from birthday.telemetry.tracing import NO_TRACING, Tracing
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class ApiContext:
     settings: Settings
     readiness: Readiness
     pauses: Pauses
+    tracing: Tracing = NO_TRACING
     score: HealthScore = field(default_factory=HealthScore)
     requeueing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by whoever requeues: that takes a connection of the pool while the queue may need another one."""

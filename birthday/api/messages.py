@@ -67,7 +67,7 @@ async def retry(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     message_id = read_id(request, "message")
     async with _turn(context):
-        message = await requeue_one(context.pool, context.broker, message_id, context.clock.now())
+        message = await requeue_one(context.pool, context.broker, message_id, context.clock.now(), context.tracing)
     context.metrics.messages_queued.inc()
     async with _sweep(context):
         await drop_copy(context.pool, context.broker, message.id)
@@ -89,7 +89,8 @@ async def retry_many(request: web.Request) -> web.Response:
 
     try:
         async with _turn(context):
-            await requeue_many(context.pool, context.broker, found[: asked.limit], context.clock, on_batch)
+            chosen = found[: asked.limit]
+            await requeue_many(context.pool, context.broker, chosen, context.clock, on_batch, context.tracing)
     finally:
         log.info("dlq.requeued", messages=requeued, selected=len(found))
     async with _sweep(context):

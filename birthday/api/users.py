@@ -31,7 +31,7 @@ async def create(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     data = await read_json(request)
     now = context.clock.now()
-    new = plan_user(uuid7(now), parse_profile(data, now), now, context.planning)
+    new = plan_user(uuid7(now), parse_profile(data, now), now, context.planning, context.tracing.traceparent())
     user = await request.app[CREATION].ask(new)
     context.metrics.users_created.inc()
     context.metrics.messages_scheduled.inc(len(new.messages))
@@ -97,7 +97,8 @@ async def _change(request: web.Request, change: Callable[[Profile, datetime], Pr
     async with borrow(context.pool) as connection, connection.transaction():
         old = await lock_profile(connection, user_id)
         now = context.clock.now()
-        replanned = await replace_profile(connection, user_id, old, change(old, now), now, context.planning)
+        new, traceparent = change(old, now), context.tracing.traceparent()
+        replanned = await replace_profile(connection, user_id, old, new, now, context.planning, traceparent)
         [user] = await read_users(connection, [user_id], now, context.settings.rules)
     context.metrics.messages_scheduled.inc(replanned.planned)
     context.metrics.messages_cancelled.inc(replanned.cancelled)

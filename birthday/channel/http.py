@@ -66,9 +66,12 @@ class HttpChannel:
 
     async def send(self, letter: Letter) -> Outcome:
         """Try once, within the timeout. Never raises for what the other side does."""
+        headers = {**self._headers, "Idempotency-Key": str(letter.message_id)}
+        if letter.traceparent:
+            headers["traceparent"] = letter.traceparent
         request = (
             self._session.post(self._url)
-            .headers({**self._headers, "Idempotency-Key": str(letter.message_id)})
+            .headers(headers)
             .body_bytes(orjson.dumps({"email": letter.email, "message": letter.text}))
             .timeout(self._timeout)
             # The answer is here as soon as its status is: what becomes of the body must not hide it.
@@ -89,6 +92,11 @@ class HttpChannel:
             # Only what fails to connect has certainly not been sent.
             connected = not _failed_to_connect(error)
             return Temporary(ErrorType.EXTERNAL_API_ERROR, _explain(error), answer_lost=connected)
+
+    @property
+    def url(self) -> str:
+        """Where letters go, without the user and password."""
+        return str((self._base / "send").with_user(None))
 
     async def check(self) -> None:
         """Make sure that the service answers at all: to HEAD of the base URL, with whatever status.

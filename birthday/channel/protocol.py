@@ -10,11 +10,16 @@ from birthday.core.message import ErrorType
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """What is to be sent. ``message_id`` is the idempotency key, the same on every attempt."""
+    """What is to be sent. ``message_id`` is the idempotency key, the same on every attempt.
+
+    ``traceparent`` makes the request part of a trace.
+    """
 
     message_id: UUID
     email: str
     text: str
+    attempt: int = 1
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,16 @@ from birthday.errors import ConflictError, UnavailableError
 from birthday.store.connection import borrow
 from birthday.store.failed import requeue_failed
 from birthday.store.history import Message, read_message
+from birthday.store.messages import read_trace_contexts
+from birthday.telemetry.tracing import NO_TRACING, Tracing
 
 BATCH: Final = 500
 PUBLISH_SECONDS: Final = 5.0
 
 
-async def requeue_one(pool: asyncpg.Pool, broker: Broker, message_id: UUID, now: datetime) -> Message:
+async def requeue_one(
+    pool: asyncpg.Pool, broker: Broker, message_id: UUID, now: datetime, tracing: Tracing = NO_TRACING
+) -> Message:
     """Queue a failed message again, with all its attempts before it.
 
     The worker still cancels it at the claim if the user is gone or has moved.
@@ -34,7 +38,7 @@ async def requeue_one(pool: asyncpg.Pool, broker: Broker, message_id: UUID, now:
         ConflictError: if it is not failed.
         UnavailableError: if it stays failed because the database or the queue cannot be used.
     """
-    for message in await _requeue_batch(pool, broker, [message_id], now):
+    for message in await _requeue_batch(pool, broker, [message_id], now, tracing):
         return message
     async with borrow(pool) as connection:
         message = await read_message(connection, message_id)
@@ -47,6 +51,7 @@ async def requeue_many(
     ids: Sequence[UUID],
     clock: Clock,
     on_batch: Callable[[Sequence[UUID]], None],
+    tracing: Tracing = NO_TRACING,
 ) -> None:
     """Queue those of ``ids`` that are failed again, in this order, hundreds in a transaction.
 
@@ -56,7 +61,7 @@ async def requeue_many(
         UnavailableError: if the database or the queue cannot be used. What ``on_batch`` was told holds.
     """
     for start in range(0, len(ids), BATCH):
-        requeued = await _requeue_batch(pool, broker, ids[start : start + BATCH], clock.now())
+        requeued = await _requeue_batch(pool, broker, ids[start : start + BATCH], clock.now(), tracing)
         on_batch([message.id for message in requeued])
 
 
@@ -79,15 +84,20 @@ async def drop_copy(pool: asyncpg.Pool, broker: Broker, message_id: UUID) -> boo
     return False
 
 
-async def _requeue_batch(pool: asyncpg.Pool, broker: Broker, ids: Sequence[UUID], now: datetime) -> list[Message]:
+async def _requeue_batch(
+    pool: asyncpg.Pool, broker: Broker, ids: Sequence[UUID], now: datetime, tracing: Tracing
+) -> list[Message]:
     async with borrow(pool) as connection, connection.transaction():
-        by_id = {message.id: message for message in await requeue_failed(connection, ids, now)}
+        restarted = await requeue_failed(connection, ids, now, tracing.traceparent())
+        by_id = {message.id: message for message in restarted}
+        contexts = await read_trace_contexts(connection, list(by_id)) if tracing.enabled else ()
         requeued = [by_id[message_id] for message_id in ids if message_id in by_id]
         if requeued:
             try:
                 # Before the commit: what is 'queued' has been confirmed. A worker that is faster waits for the row.
                 async with asyncio.timeout(PUBLISH_SECONDS):
-                    await broker.publish([message.id for message in requeued])
+                    with tracing.send(contexts):
+                        await broker.publish([message.id for message in requeued])
             except TimeoutError:
                 raise UnavailableError("queue", f"the queue did not confirm within {PUBLISH_SECONDS:g} s") from None
     return requeued

@@ -16,8 +16,9 @@ import structlog
 from birthday.broker import Broker
 from birthday.core.message import BIRTHDAY
 from birthday.pauses import Pauses
-from birthday.store.messages import lock_due, look_ahead, mark_queued
+from birthday.store.messages import lock_due, look_ahead, mark_queued, read_trace_contexts
 from birthday.telemetry.metrics import Metrics
+from birthday.telemetry.tracing import NO_TRACING, Tracing
 
 log = structlog.get_logger()
 
@@ -45,6 +46,7 @@ class Dispatcher:
     metrics: Metrics
     catch_up: timedelta
     pauses: Pauses
+    tracing: Tracing = NO_TRACING
 
     async def dispatch_once(self, now: datetime) -> Dispatched:
         """Publish what is due at ``now``, what must arrive soonest first, and say what comes next.
@@ -79,10 +81,12 @@ class Dispatcher:
                     async with looking:
                         ids = await lock_due(connection, now, late, last_deadline, min(BATCH, left)) if left else []
                         left = left - len(ids) if len(ids) == BATCH else 0
+                    contexts = await read_trace_contexts(connection, ids) if self.tracing.enabled else ()
                     async with publishing:
                         if not ids or self.pauses.is_paused(BIRTHDAY):
                             return published
-                        await self.broker.publish(ids)
+                        with self.tracing.send(contexts):
+                            await self.broker.publish(ids)
                     await mark_queued(connection, ids, now)
                 self.metrics.messages_queued.inc(len(ids))
                 published += len(ids)

@@ -18,6 +18,7 @@ from birthday.errors import InvalidInputError
 from birthday.store.messages import PLANNED, SWEPT, lock_watermark, plan, set_watermark, zones_in_use
 from birthday.store.users import Connection, Planning
 from birthday.telemetry.metrics import Metrics
+from birthday.telemetry.tracing import NO_TRACING, Tracing
 
 log = structlog.get_logger()
 
@@ -33,6 +34,7 @@ class Planner:
     metrics: Metrics
     planning: Planning
     catch_up: timedelta
+    tracing: Tracing = NO_TRACING
 
     async def plan_once(self, now: datetime) -> int:
         """Plan everything from the watermark to the horizon, a day a transaction; return how many messages are new.
@@ -41,6 +43,10 @@ class Planner:
         database by other means, and whatever else fell through; what exists already is left alone. Who asks for that
         while it is under way gets another one.
         """
+        with self.tracing.tick("plan"):
+            return await self._plan_until_horizon(now)
+
+    async def _plan_until_horizon(self, now: datetime) -> int:
         until = now + self.planning.horizon
         # Stands for a sweep that has begun. Should that one not come to its end, another one is due.
         begun = now - SWEEP_EVERY
@@ -83,4 +89,4 @@ class Planner:
                 log.error("planner.unknown_zone", zone=zone, error=str(error))
             # Hundreds of zones take some milliseconds: others may run in between.
             await asyncio.sleep(0)
-        return await plan(connection, occasions, now) if occasions else 0
+        return await plan(connection, occasions, now, self.tracing.traceparent()) if occasions else 0

@@ -21,16 +21,22 @@ _TOGETHER_WAIT = "500ms"
 
 @dataclass(frozen=True, slots=True)
 class NewUser:
-    """A user to store, with what is to be materialised at once. ``user.created_at`` is also ``schedule_from``."""
+    """A user to store, with what is to be materialised at once. ``user.created_at`` is also ``schedule_from``.
+
+    ``traceparent`` is the context of the request, if that is traced.
+    """
 
     user: User
     messages: list[PlannedMessage]
+    traceparent: str | None = None
 
 
-def plan_user(user_id: UUID, profile: Profile, now: datetime, planning: Planning) -> NewUser:
+def plan_user(
+    user_id: UUID, profile: Profile, now: datetime, planning: Planning, traceparent: str | None = None
+) -> NewUser:
     """Return a user who is created ``now``, with the messages that fall due soon."""
     ahead = look_ahead(profile, now, planning.horizon, planning.rules)
-    return NewUser(User(user_id, profile, ahead.first_at, now, now), ahead.messages)
+    return NewUser(User(user_id, profile, ahead.first_at, now, now), ahead.messages, traceparent)
 
 
 async def create_users(
@@ -71,18 +77,18 @@ async def _insert_users(connection: Connection, users: Sequence[NewUser]) -> set
             RETURNING id, created_at
         ), planned AS (
             INSERT INTO message_logs (id, user_id, occasion_year, occasion_on, scheduled_at, ends_at,
-                                      schedule_from, created_at, updated_at)
+                                      schedule_from, created_at, updated_at, traceparent)
             SELECT message_id(created.id, 'birthday', planned.day, created.created_at), created.id, planned.year,
                    planned.day, planned.due_at, planned.ends_at, created.created_at, created.created_at,
-                   created.created_at
+                   created.created_at, planned.traceparent
             FROM json_to_recordset($2::json) AS planned (
-                user_id uuid, year smallint, day date, due_at timestamptz, ends_at timestamptz)
+                user_id uuid, year smallint, day date, due_at timestamptz, ends_at timestamptz, traceparent text)
             JOIN created ON created.id = planned.user_id
         )
         SELECT id FROM created
         """,
         _json([_user_row(new.user) for new in users]),
-        _json([_message_row(new.user, message) for new in users for message in new.messages]),
+        _json([_message_row(new, message) for new in users for message in new.messages]),
         _TOGETHER_WAIT if len(users) > 1 else None,
     )
     return {row["id"] for row in rows}
@@ -101,14 +107,15 @@ def _user_row(user: User) -> dict[str, Any]:
     }
 
 
-def _message_row(user: User, message: PlannedMessage) -> dict[str, Any]:
+def _message_row(new: NewUser, message: PlannedMessage) -> dict[str, Any]:
     occasion = message.occasion
     return {
-        "user_id": user.id,
+        "user_id": new.user.id,
         "year": occasion.year,
         "day": occasion.on,
         "due_at": message.due_at,
         "ends_at": occasion.ends_at,
+        "traceparent": new.traceparent,
     }
 
 

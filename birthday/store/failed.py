@@ -63,10 +63,13 @@ async def read_messages(connection: Connection, ids: Sequence[UUID]) -> dict[UUI
     return {message.id: message for message in messages}
 
 
-async def requeue_failed(connection: Connection, ids: Sequence[UUID], now: datetime) -> list[Message]:
+async def requeue_failed(
+    connection: Connection, ids: Sequence[UUID], now: datetime, traceparent: str | None = None
+) -> list[Message]:
     """Give those of ``ids`` that are failed a new start, and hold their rows until the transaction ends.
 
-    The broker must have confirmed them before that transaction commits.
+    The broker must have confirmed them before that transaction commits. ``traceparent`` is the context of whoever asks
+    for that, if it is traced: it takes the place of the one that each was made in.
     """
     # In order of id: two operators with the same messages cannot deadlock, and the later one finds them queued. Two
     # statements, because a plan of one, made while the table is small, would join row by row when it is large.
@@ -77,12 +80,14 @@ async def requeue_failed(connection: Connection, ids: Sequence[UUID], now: datet
         """
         UPDATE message_logs
         SET status = 'queued', attempts = 0, requeued_at = $2, queued_at = $2, updated_at = $2,
-            error_type = NULL, error_detail = NULL, next_attempt_at = NULL, lease_until = NULL
+            error_type = NULL, error_detail = NULL, next_attempt_at = NULL, lease_until = NULL,
+            traceparent = coalesce($3, traceparent)
         WHERE id = ANY($1::uuid[]) AND status = 'failed'
         RETURNING id, user_id, message_type, status, scheduled_at, occasion_on, attempts, next_attempt_at, queued_at,
                   sent_at, delivered_at, error_type, error_detail, created_at, updated_at
         """,
         ids,
         now,
+        traceparent,
     )
     return [message_of(row) for row in rows]

@@ -15,6 +15,7 @@ import asyncpg
 from birthday.core.message import ErrorType, Status
 from birthday.core.occasion import ZoneOccasion
 from birthday.store.users import Connection
+from birthday.telemetry.tracing import TraceContext
 
 PLANNED = "planned"
 SWEPT = "swept"
@@ -55,20 +56,22 @@ async def zones_in_use(connection: Connection) -> list[str]:
     return [row["timezone"] for row in rows]
 
 
-async def plan(connection: Connection, occasions: Sequence[ZoneOccasion], now: datetime) -> int:
+async def plan(
+    connection: Connection, occasions: Sequence[ZoneOccasion], now: datetime, traceparent: str | None = None
+) -> int:
     """Materialise a message for everybody whom ``occasions`` concern and who has none for that year; return how many.
 
     Safe at any concurrency and any number of times: the unique index on user, type and year decides. What was cancelled
     by hand stays so: its id exists. A user who changes meanwhile leaves at worst a stale message, which the claim
-    recognises by its ``schedule_from``.
+    recognises by its ``schedule_from``. ``traceparent`` is the context of the tick, if that is traced.
     """
     rows = [(spec, month_day) for spec in occasions for month_day in spec.month_days]
     status = await connection.execute(
         """
         INSERT INTO message_logs (id, user_id, occasion_year, occasion_on, scheduled_at, ends_at,
-                                  schedule_from, created_at, updated_at)
+                                  schedule_from, created_at, updated_at, traceparent)
         SELECT message_id(u.id, 'birthday', spec.day, u.schedule_from), u.id, spec.year, spec.day,
-               greatest(spec.due_at, u.schedule_from), spec.ends_at, u.schedule_from, $1, $1
+               greatest(spec.due_at, u.schedule_from), spec.ends_at, u.schedule_from, $1, $1, $8
         FROM unnest($2::text[], $3::smallint[], $4::smallint[], $5::date[], $6::timestamptz[], $7::timestamptz[])
             AS spec (zone, month_day, year, day, due_at, ends_at)
         JOIN users u ON u.timezone = spec.zone AND u.birth_month_day = spec.month_day AND u.deleted_at IS NULL
@@ -83,6 +86,7 @@ async def plan(connection: Connection, occasions: Sequence[ZoneOccasion], now: d
         [spec.occasion.on for spec, _ in rows],
         [spec.occasion.due_at for spec, _ in rows],
         [spec.occasion.ends_at for spec, _ in rows],
+        traceparent,
         timeout=PLAN_SECONDS,
     )
     return int(status.rpartition(" ")[2])
@@ -135,6 +139,12 @@ async def lock_due(
     return [row["id"] for row in rows]
 
 
+async def read_trace_contexts(connection: Connection, ids: Sequence[UUID]) -> list[TraceContext]:
+    """Return the context that each of these messages was made in."""
+    rows = await connection.fetch("SELECT id, traceparent FROM message_logs WHERE id = ANY($1::uuid[])", ids)
+    return [TraceContext(*row) for row in rows]
+
+
 async def mark_queued(connection: Connection, ids: Sequence[UUID], now: datetime) -> None:
     """Record that the broker has confirmed these, which the transaction holds."""
     await connection.execute(
@@ -151,7 +161,8 @@ async def mark_queued(connection: Connection, ids: Sequence[UUID], now: datetime
 class Claim:
     """A message in the hands of this worker until its lease runs out, by the database's clock.
 
-    ``lease_until`` is the fencing token: no two claims of a message have the same.
+    ``lease_until`` is the fencing token: no two claims of a message have the same. ``traceparent`` is the context that
+    the message was made in, if that was traced.
     """
 
     id: UUID
@@ -161,6 +172,7 @@ class Claim:
     first_name: str
     last_name: str
     email: str
+    traceparent: str | None = None
 
 
 async def claim(
@@ -197,7 +209,8 @@ async def claim(
                   AND (m.status IN ('scheduled', 'queued') AND m.scheduled_at <= $3
                        OR m.status = 'retrying' AND m.next_attempt_at <= $3
                        OR m.status = 'sending' AND m.lease_until < clock_timestamp()))
-        RETURNING m.id, m.attempts, m.lease_until, m.scheduled_at, u.first_name, u.last_name, u.email
+        RETURNING m.id, m.attempts, m.lease_until, m.scheduled_at, u.first_name, u.last_name, u.email,
+                  m.traceparent
         """,
         ids,
         by_hand,

@@ -99,9 +99,17 @@ async def lock_profile(connection: Connection, user_id: UUID) -> Profile:
 
 
 async def replace_profile(
-    connection: Connection, user_id: UUID, old: Profile, new: Profile, now: datetime, planning: Planning
+    connection: Connection,
+    user_id: UUID,
+    old: Profile,
+    new: Profile,
+    now: datetime,
+    planning: Planning,
+    traceparent: str | None = None,
 ) -> Replanned:
     """Store ``new`` for a user whose row is held by ``lock_profile``; a moved birthday or zone moves the message.
+
+    ``traceparent`` is the context of the request, if that is traced.
 
     Raises:
         ConflictError: if another live user has the e-mail address.
@@ -137,10 +145,10 @@ async def replace_profile(
     # finds the year taken. Cancelling once more, with that message visible, makes room.
     await _keep_what_may_have_arrived(connection, user_id)
     cancelled = await _cancel_pending(connection, user_id, now, stale_only=True)
-    planned = await _insert_planned(connection, user_id, messages, now)
+    planned = await _insert_planned(connection, user_id, messages, now, traceparent)
     if planned < len(messages) and (stale := await _cancel_pending(connection, user_id, now, stale_only=True)):
         cancelled += stale
-        planned += await _insert_planned(connection, user_id, messages, now)
+        planned += await _insert_planned(connection, user_id, messages, now, traceparent)
     return Replanned(planned, cancelled)
 
 
@@ -209,14 +217,16 @@ async def _cancel_pending(connection: Connection, user_id: UUID, now: datetime, 
     return len(rows)
 
 
-async def _insert_planned(connection: Connection, user_id: UUID, messages: list[PlannedMessage], now: datetime) -> int:
+async def _insert_planned(
+    connection: Connection, user_id: UUID, messages: list[PlannedMessage], now: datetime, traceparent: str | None
+) -> int:
     rows = await connection.fetch(
         """
         INSERT INTO message_logs (id, user_id, occasion_year, occasion_on, scheduled_at, ends_at,
-                                  schedule_from, created_at, updated_at)
+                                  schedule_from, created_at, updated_at, traceparent)
         SELECT message_id($1, 'birthday', planned.day, u.schedule_from), $1, planned.year, planned.day, planned.due_at,
-               planned.ends_at, u.schedule_from, $2, $2
-        FROM unnest($3::smallint[], $4::date[], $5::timestamptz[], $6::timestamptz[])
+               planned.ends_at, u.schedule_from, $2, $2, $3
+        FROM unnest($4::smallint[], $5::date[], $6::timestamptz[], $7::timestamptz[])
             AS planned (year, day, due_at, ends_at)
         JOIN users u ON u.id = $1 AND u.greeted_year < planned.year
         ON CONFLICT DO NOTHING
@@ -224,6 +234,7 @@ async def _insert_planned(connection: Connection, user_id: UUID, messages: list[
         """,
         user_id,
         now,
+        traceparent,
         *_columns(messages),
     )
     return len(rows)

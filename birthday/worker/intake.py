@@ -19,6 +19,7 @@ from birthday.clock import Clock
 from birthday.core.message import PENDING, ErrorType, Status
 from birthday.store.messages import Claim, Unclaimed, cancel, claim, give_up, read_unclaimed, request_sweep
 from birthday.telemetry.metrics import Metrics
+from birthday.telemetry.tracing import NO_TRACING, Tracing
 from birthday.worker.patience import outlast
 
 log = structlog.get_logger()
@@ -46,6 +47,7 @@ class Intake:
     catch_up: timedelta
     lease: timedelta
     random: Random
+    tracing: Tracing = NO_TRACING
 
     async def claim_batch(self, consumer: Consumer, deliveries: Sequence[Delivery]) -> Batch:
         """Claim what may be sent. The rest of the batch must be handed to ``dispose_of`` afterwards.
@@ -65,7 +67,9 @@ class Intake:
             now = self.clock.now()
             return await claim(self.pool, list(by_id), by_hand, now, now - self.catch_up, self.lease)
 
-        claims = await outlast("claim", try_to_claim, self.clock, self.random)
+        with self.tracing.receive() as span:
+            claims = await outlast("claim", try_to_claim, self.clock, self.random)
+            span.hold(claims)
         return Batch([(by_id.pop(one.id), one) for one in claims], by_id, claimed_at)
 
     async def _sort_out(self, consumer: Consumer, deliveries: Sequence[Delivery]) -> dict[UUID, Delivery]:

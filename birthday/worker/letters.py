@@ -10,6 +10,7 @@ from birthday.channel import Delivered, Letter, Outcome, Permanent, Temporary
 from birthday.core.message import Status, greeting
 from birthday.core.retry import RetryPolicy
 from birthday.store.messages import Claim, Failure, Settlement
+from birthday.telemetry.tracing import NO_SPAN, Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Job:
 class Done:
     """A job and what came of it; an ``outcome`` of None says that it was not sent. Instants are business time.
 
-    ``probe`` says that the circuit was half-open.
+    ``probe`` says that the circuit was half-open. ``span`` ends once the outcome is stored.
     """
 
     job: Job
@@ -41,11 +42,12 @@ class Done:
     sent_at: datetime
     done_at: datetime
     probe: bool = False
+    span: Span = NO_SPAN
 
 
 def letter_for(claim: Claim) -> Letter:
     """Render the letter for a claimed message, from the user's data as they were at the claim."""
-    return Letter(claim.id, claim.email, greeting(claim.first_name, claim.last_name))
+    return Letter(claim.id, claim.email, greeting(claim.first_name, claim.last_name), claim.attempt)
 
 
 def decide(done: Done, retry: RetryPolicy, random: Random) -> Settlement:

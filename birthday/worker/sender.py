@@ -11,6 +11,7 @@ from birthday.channel.breaker import CircuitBreaker, CircuitState
 from birthday.clock import Clock
 from birthday.core.message import ErrorType
 from birthday.telemetry.metrics import Metrics
+from birthday.telemetry.tracing import NO_TRACING, Tracing
 from birthday.worker.letters import Done, Job, letter_for
 
 log = structlog.get_logger()
@@ -21,12 +22,20 @@ API = "message-service"
 class Sender:
     """Sends letters for one worker."""
 
-    def __init__(self, channel: Channel, breaker: CircuitBreaker, clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        breaker: CircuitBreaker,
+        clock: Clock,
+        metrics: Metrics,
+        tracing: Tracing = NO_TRACING,
+    ) -> None:
         """Keep what is passed in."""
         self.breaker = breaker
         self._channel = channel
         self._clock = clock
         self._metrics = metrics
+        self._tracing = tracing
         self._duration = metrics.external_api_duration.labels(API)
         self._calls: dict[int | str, Counter] = {}
 
@@ -38,12 +47,14 @@ class Sender:
             return self.give_back(job)
         probe = self.breaker.state is not CircuitState.CLOSED
         sent_at = self._clock.now()
+        span = self._tracing.process(job.claim, job.claim.attempt)
         try:
-            outcome = await self._try(job)
+            with span:
+                outcome = await self._try(job)
             self.breaker.record(ticket, outcome)
         finally:
             self.breaker.give_back(ticket)
-        return Done(job, outcome, sent_at, self._clock.now(), probe)
+        return Done(job, outcome, sent_at, self._clock.now(), probe, span)
 
     def give_back(self, job: Job) -> Done:
         """Decide not to send: no attempt has been made, and another claim may follow at once."""

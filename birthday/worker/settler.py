@@ -52,6 +52,7 @@ class Settler:
                 ours.append((done, settlement))
             else:
                 log.warning("message.taken_over", message_id=str(settlement.id), attempt=done.job.claim.attempt)
+                done.span.settle("taken_over")
                 await _tell(done.job.received.consumer.ack([done.job.received.delivery]))
         self._count_first_sent(done for done, one in ours if first_sent[one.id, one.lease_until])
         self._report(ours)
@@ -68,15 +69,17 @@ class Settler:
         metrics = self.metrics
         delivered = failed = on_time = 0
         for done, settlement in stored:
+            failure = settlement.failure
+            done.span.settle(settlement.status, failure.error_type if failure else None)
             if settlement.status is Status.DELIVERED:
                 delivered += 1
                 lateness = settlement.settled_at - done.job.claim.scheduled_at
                 metrics.message_delivery_duration.observe(lateness.total_seconds())
                 on_time += lateness <= ON_TIME
                 _log_delivered(done, lateness)
-            elif settlement.failure is not None:
+            elif failure is not None:
                 failed += settlement.status is Status.FAILED
-                self._report_failure(done, settlement.status, settlement.failure)
+                self._report_failure(done, settlement.status, failure)
         metrics.messages_delivered.inc(delivered)
         metrics.messages_on_time.inc(on_time)
         metrics.messages_processed.inc(delivered + failed)
@@ -84,7 +87,8 @@ class Settler:
 
     def _report_failure(self, done: Done, status: Status, failure: Failure) -> None:
         error_type, reason = failure.error_type.value, failure.detail
-        fields = {"message_id": str(done.job.claim.id), "attempt": done.job.claim.attempt}
+        claim = done.job.claim
+        fields = {"message_id": str(claim.id), "attempt": claim.attempt, **done.span.log_fields}
         if status is Status.FAILED:
             self.metrics.messages_failed.labels(error_type).inc()
             action = "dead-lettered to the dlq"
@@ -128,10 +132,11 @@ def _log_delivered(done: Done, lateness: timedelta) -> None:
     claim = done.job.claim
     if lateness > ON_TIME:
         late_seconds = round(lateness.total_seconds())
-        log.info("message.delivered_late", message_id=str(claim.id), attempt=claim.attempt, late_seconds=late_seconds)
+        fields = {"message_id": str(claim.id), "attempt": claim.attempt, **done.span.log_fields}
+        log.info("message.delivered_late", **fields, late_seconds=late_seconds)
     elif log.is_enabled_for(logging.DEBUG):
         # Asked first: the text of an id costs as much as everything else here.
-        log.debug("message.delivered", message_id=str(claim.id), attempt=claim.attempt)
+        log.debug("message.delivered", message_id=str(claim.id), attempt=claim.attempt, **done.span.log_fields)
 
 
 def _by_consumer(some: Sequence[Received]) -> dict[Consumer, list[Delivery]]:

@@ -1,0 +1,1 @@
+ALTER TABLE message_logs DROP COLUMN traceparent;
