@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from enum import StrEnum
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -176,10 +177,11 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console"] | None = None
     log_file: Path | None = None
     event_loop_debug: bool = False
+    otel_traces_exporter: Literal["none", "otlp", "console"] = "none"
     shutdown_timeout: PositiveDuration = timedelta(seconds=30)
     birthday_data_dir: Path = Path(".birthday")
 
-    @field_validator("log_level", "log_format", "leap_day", mode="before")
+    @field_validator("log_level", "log_format", "leap_day", "otel_traces_exporter", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
         lowered = value.lower() if isinstance(value, str) else value
@@ -209,6 +211,16 @@ class Settings(BaseSettings):
     def _check_key(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not re.fullmatch(r"[!-~]+", value.get_secret_value()):
             raise ValueError("a key of printable ASCII characters is accepted, without spaces or line ends")
+        return value
+
+    @field_validator("otel_traces_exporter", mode="after")
+    @classmethod
+    def _check_tracing(cls, value: str) -> str:
+        if value != "none" and not _is_installed("opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http"):
+            raise ValueError(
+                "tracing needs the extra 'otel', which is not installed; none is accepted, or install it with "
+                "'make install-otel' or pip install 'birthday-scheduler[otel]'"
+            )
         return value
 
     @cached_property
@@ -260,6 +272,13 @@ class Settings(BaseSettings):
                 f"HOST={self.host} without API_KEYS would let anybody use the API: set API_KEYS to "
                 "name:sha256hex:scope entries, or HOST to a loopback address such as 127.0.0.1"
             )
+
+
+def _is_installed(*distributions: str) -> bool:
+    try:
+        return all(version(name) for name in distributions)
+    except PackageNotFoundError:
+        return False
 
 
 def _role_names(roles: frozenset[Role]) -> str:

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import TextIO
 
 import asyncpg
@@ -19,6 +20,7 @@ from birthday.broker.rabbitmq import RabbitMQBroker
 from birthday.channel import Channel
 from birthday.channel.console import ConsoleChannel
 from birthday.channel.http import HttpChannel, open_session
+from birthday.channel.traced import TracedChannel
 from birthday.clock import Clock
 from birthday.config import Settings, mask_url
 from birthday.embedded import embedded_postgres
@@ -27,6 +29,7 @@ from birthday.migrate import check_schema, load_migrations, migrate, schema_dire
 from birthday.store.connection import DATABASE_ERRORS, keep_session
 from birthday.store.pool import make_pool
 from birthday.telemetry.metrics import Metrics
+from birthday.telemetry.tracing import NO_TRACING, Tracing
 
 log = structlog.get_logger()
 
@@ -119,7 +122,9 @@ async def open_broker(settings: Settings, pool: asyncpg.Pool) -> AsyncIterator[B
 
 
 @asynccontextmanager
-async def open_channel(settings: Settings, clock: Clock, console: TextIO) -> AsyncIterator[Channel]:
+async def open_channel(
+    settings: Settings, clock: Clock, console: TextIO, tracing: Tracing = NO_TRACING
+) -> AsyncIterator[Channel]:
     """Yield the channel: the message service if MESSAGE_SERVICE_URL is set, otherwise the console.
 
     A message service that is down now is no reason not to start: messages wait for it.
@@ -129,13 +134,29 @@ async def open_channel(settings: Settings, clock: Clock, console: TextIO) -> Asy
         return
     key = settings.message_service_api_key
     async with open_session(settings.worker_concurrency) as session:
-        yield HttpChannel(
+        channel = HttpChannel(
             session,
             settings.message_service_url,
             key.get_secret_value() if key else None,
             settings.message_service_timeout,
             clock,
         )
+        yield TracedChannel(channel, tracing) if tracing.enabled else channel
+
+
+@asynccontextmanager
+async def open_tracing(settings: Settings, console: TextIO) -> AsyncIterator[Tracing]:
+    """Yield what traces, or what does nothing if OTEL_TRACES_EXPORTER is none."""
+    if settings.otel_traces_exporter == "none":
+        yield NO_TRACING
+        return
+    # Only now: it is an extra, which need not be there, and takes its time to be imported.
+    from birthday.telemetry import otel_export  # noqa: PLC0415
+
+    queue = "postgresql" if settings.rabbitmq_url is None else "rabbitmq"
+    release = version("birthday-scheduler")
+    async with otel_export.open_tracing(settings.otel_traces_exporter, queue, release, console) as tracing:
+        yield tracing
 
 
 def database_name(settings: Settings) -> str:

@@ -33,7 +33,15 @@ from birthday.errors import UnavailableError
 from birthday.forecast.forecaster import Forecaster
 from birthday.migrate import MigrationError, check_schema, load_migrations, schema_directory
 from birthday.pauses import Pauses
-from birthday.resources import channel_name, database_name, open_broker, open_channel, open_database, queue_name
+from birthday.resources import (
+    channel_name,
+    database_name,
+    open_broker,
+    open_channel,
+    open_database,
+    open_tracing,
+    queue_name,
+)
 from birthday.scheduler.dispatcher import Dispatcher
 from birthday.scheduler.janitor import Janitor
 from birthday.scheduler.loop import Progress, Schedule, run_scheduler
@@ -49,6 +57,7 @@ from birthday.telemetry.loop_lag import watch_loop
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.queue import watch_queue
 from birthday.telemetry.score import watch_score
+from birthday.telemetry.tracing import Tracing
 from birthday.telemetry.utilization import watch_utilization
 from birthday.worker.intake import Intake
 from birthday.worker.pipeline import Limits, Pipeline
@@ -109,14 +118,15 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
     drained = True
     cutoff = Cutoff(settings.shutdown_timeout + CLOSING)
     async with AsyncExitStack() as stack:
+        tracing = await stack.enter_async_context(open_tracing(settings, console))
         stack.callback(cutoff.cancel)
         metrics = Metrics()
         pool = await stack.enter_async_context(open_database(settings, clock, metrics))
         broker = await stack.enter_async_context(open_broker(settings, pool))
-        channel = await stack.enter_async_context(open_channel(settings, clock, console))
+        channel = await stack.enter_async_context(open_channel(settings, clock, console, tracing))
         pauses = Pauses(pool, clock, metrics)
         await pauses.refresh()
-        pipeline = make_pipeline(settings, pool, broker, channel, pauses, clock, metrics)
+        pipeline = make_pipeline(settings, pool, broker, channel, pauses, clock, metrics, tracing)
         show_usage(settings, pipeline, metrics)
         watchdog = Watchdog(pipeline, broker.stats, clock, metrics)
         progress = Progress()
@@ -126,7 +136,7 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
         if Role.WORKER in settings.role:
             checks[CONSUMER] = partial(check_worker, pipeline, watchdog, pauses)
         readiness = make_readiness(pool, broker, channel, checks)
-        context = ApiContext(pool, broker, clock, metrics, settings, readiness, pauses)
+        context = ApiContext(pool, broker, clock, metrics, settings, readiness, pauses, tracing)
         grace = min(GRACE, settings.shutdown_timeout)
         address = await stack.enter_async_context(serve_http(build(context), settings.host, settings.port, grace))
         stack.enter_context(frozen_start())
@@ -137,7 +147,7 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
             background = [roles.create_task(watch(context, pipeline), name="metrics")]
             background.append(roles.create_task(pauses.watch(), name="pauses"))
             if Role.SCHEDULER in settings.role:
-                scheduling = schedule(settings, pool, broker, pauses, clock, metrics, progress)
+                scheduling = schedule(settings, pool, broker, pauses, clock, metrics, progress, tracing)
                 background.append(roles.create_task(scheduling, name="scheduler"))
             delivering = None
             if Role.WORKER in settings.role:
@@ -257,11 +267,12 @@ async def schedule(
     clock: Clock,
     metrics: Metrics,
     progress: Progress,
+    tracing: Tracing,
 ) -> None:
     """Run the role scheduler until cancelled."""
     planning = Planning(settings.rules, settings.plan_horizon)
-    planner = Planner(pool, metrics, planning, settings.catch_up_window)
-    dispatcher = Dispatcher(pool, broker, metrics, settings.catch_up_window, pauses)
+    planner = Planner(pool, metrics, planning, settings.catch_up_window, tracing)
+    dispatcher = Dispatcher(pool, broker, metrics, settings.catch_up_window, pauses, tracing)
     retention = timedelta(days=settings.retention_days)
     auditor = Auditor(pool, planning, retention)
     forecaster = Forecaster(pool, settings.rules)
@@ -278,6 +289,7 @@ def make_pipeline(
     pauses: Pauses,
     clock: Clock,
     metrics: Metrics,
+    tracing: Tracing,
 ) -> Pipeline:
     """Put the delivery pipeline of the role worker together."""
     random = Random()  # noqa: S311 - jitter, no secret
@@ -288,9 +300,9 @@ def make_pipeline(
         clock,
         lambda state: metrics.circuit_breaker_state.set(state.value),
     )
-    intake = Intake(pool, broker, clock, metrics, settings.catch_up_window, limits.lease, random)
+    intake = Intake(pool, broker, clock, metrics, settings.catch_up_window, limits.lease, random, tracing)
     settler = Settler(pool, broker, clock, metrics, settings.retry, random)
-    sender = Sender(channel, breaker, clock, metrics)
+    sender = Sender(channel, breaker, clock, metrics, tracing)
     return Pipeline(broker, intake, sender, settler, limits, pauses, clock, random)
 
 

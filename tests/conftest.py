@@ -10,6 +10,7 @@ import uvloop
 
 pytest_plugins = [
     "tests.support.certificates",
+    "tests.support.collector",
     "tests.support.forward_proxy",
     "tests.support.message_service",
     "tests.support.postgres",

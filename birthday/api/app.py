@@ -13,12 +13,14 @@ from birthday.api.observe import observing
 from birthday.api.openapi import document
 from birthday.api.problems import problems
 from birthday.api.requests import MAX_BODY_BYTES
+from birthday.api.trace import traced
 from birthday.config import Role, Scope
 
 
 def build(context: ApiContext) -> web.Application:
     """Return the application of one process: the probes always, the resources if it has the role api."""
-    app = web.Application(middlewares=[observing(context), problems], client_max_size=MAX_BODY_BYTES)
+    tracing = [traced(context.tracing)] if context.tracing.enabled else []
+    app = web.Application(middlewares=[*tracing, observing(context), problems], client_max_size=MAX_BODY_BYTES)
     app[CONTEXT] = context
     app.add_routes(_probe_routes())
     if Role.API in context.settings.role:

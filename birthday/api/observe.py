@@ -22,7 +22,7 @@ from birthday.api.problems import Handler
 log = structlog.get_logger()
 
 _READING = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
-_METHODS = _READING | {hdrs.METH_POST, hdrs.METH_PUT, hdrs.METH_PATCH, hdrs.METH_DELETE}
+METHODS = _READING | {hdrs.METH_POST, hdrs.METH_PUT, hdrs.METH_PATCH, hdrs.METH_DELETE}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=:-]{1,100}")
 
 UNKNOWN_PATH = "unknown"
@@ -41,7 +41,7 @@ def observing(context: ApiContext) -> Middleware:
         started = time.perf_counter()
         # It needs not be unbound: each request has a task, and with it a context, of its own.
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        path = _template(request)
+        path = template(request) or UNKNOWN_PATH
         active = context.metrics.api_active_requests
         # A scrape that counted itself would never show an idle process.
         with nullcontext() if path == probes.SCRAPED else active.track_inprogress():
@@ -50,7 +50,7 @@ def observing(context: ApiContext) -> Middleware:
             response.headers["X-Request-ID"] = request_id
             if context.readiness.draining:
                 response.force_close()
-            method = request.method if request.method in _METHODS else OTHER_METHOD
+            method = request.method if request.method in METHODS else OTHER_METHOD
             counter_of(method, path, response.status).inc()
             histogram_of(method, path).observe(seconds)
             if path not in probes.PATHS:
@@ -66,9 +66,10 @@ def _request_id(request: web.Request) -> str:
     return given if given and _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
 
 
-def _template(request: web.Request) -> str:
+def template(request: web.Request) -> str | None:
+    """Return the route as its path is written in the code, None if there is none."""
     resource = request.match_info.route.resource
-    return resource.canonical if resource else UNKNOWN_PATH
+    return resource.canonical if resource else None
 
 
 def _log_line(request: web.Request, method: str, path: str, status: int, seconds: float) -> None:

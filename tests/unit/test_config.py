@@ -72,6 +72,7 @@ def test_defaults() -> None:
         "log_format": None,
         "log_file": None,
         "event_loop_debug": False,
+        "otel_traces_exporter": "none",
         "shutdown_timeout": timedelta(seconds=30),
         "birthday_data_dir": Path(".birthday"),
     }

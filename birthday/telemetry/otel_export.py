@@ -1,0 +1,127 @@
+"""Where spans go: to a collector or the console, in batches and in a thread of the SDK's own.
+
+What is not a matter of OTEL_TRACES_EXPORTER the SDK reads from the environment itself: endpoint, sampler, resource.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Final, TextIO
+
+import structlog
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter, SpanExportResult
+
+from birthday.errors import ConfigurationError
+from birthday.telemetry.otel import OpenTelemetryTracing
+from birthday.telemetry.tracing import Tracing
+
+log = structlog.get_logger()
+
+SERVICE: Final = "birthday-scheduler"
+FLUSH_SECONDS: Final = 3.0
+
+
+@asynccontextmanager
+async def open_tracing(exporter: str, queue_system: str, version: str, console: TextIO) -> AsyncIterator[Tracing]:
+    """Yield what traces, with ``exporter`` otlp or console; on leaving, send what is left, for some seconds at most.
+
+    Raises:
+        ConfigurationError: if a variable of the SDK's own is of no use to it.
+    """
+    try:
+        reporter = ReportingExporter(_open_exporter(exporter, console))
+        named = {SERVICE_NAME: SERVICE, SERVICE_VERSION: version} | dict(OTELResourceDetector().detect().attributes)
+        provider = TracerProvider(resource=Resource.create(named), shutdown_on_exit=False)
+        provider.add_span_processor(BatchSpanProcessor(reporter))
+    except (ValueError, OSError) as error:
+        raise ConfigurationError(
+            f"OTEL_TRACES_EXPORTER={exporter}: OpenTelemetry refuses its settings: {error}"
+        ) from None
+    with reporter.listening():
+        try:
+            yield OpenTelemetryTracing(provider.get_tracer("birthday", version), queue_system)
+        finally:
+            await _shut_down(provider, reporter)
+
+
+def _open_exporter(exporter: str, console: TextIO) -> SpanExporter:
+    if exporter == "otlp":
+        return OTLPSpanExporter()
+    return ConsoleSpanExporter(out=console, formatter=lambda span: span.to_json(indent=None) + "\n")
+
+
+async def _shut_down(provider: TracerProvider, reporter: "ReportingExporter") -> None:
+    """Send what is left; what a collector that does not answer has not taken in time is given up."""
+    loop = asyncio.get_running_loop()
+    finished = asyncio.Event()
+
+    def flush() -> None:
+        provider.shutdown()
+        # Nobody may be left to be told.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(finished.set)
+
+    # A daemon: the end of the process does not wait for it.
+    threading.Thread(target=flush, name="tracing-flush", daemon=True).start()
+    try:
+        async with asyncio.timeout(FLUSH_SECONDS):
+            await finished.wait()
+    except TimeoutError:
+        reporter.give_up()
+        log.warning("tracing.cut_off", after_seconds=FLUSH_SECONDS, action="dropped what the collector has not taken")
+
+
+class ReportingExporter(SpanExporter):
+    """An exporter that says when it begins to fail and why, when it works again, and how many spans that has cost."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        """Hand everything on to ``exporter``."""
+        self._exporter = exporter
+        self._lost = 0
+        self._given_up = False
+        self._reason: str | None = None
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Keep what the SDK's exporter logs of each of its tries out of the log, and learn from it what is wrong."""
+        logger = logging.getLogger(OTLPSpanExporter.__module__)
+        logger.addFilter(self._hear)
+        try:
+            yield
+        finally:
+            logger.removeFilter(self._hear)
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send a batch; called by the SDK, in a thread of its own."""
+        self._reason = None
+        result = SpanExportResult.FAILURE if self._given_up else self._exporter.export(spans)
+        if result is SpanExportResult.FAILURE:
+            if not self._lost:
+                action = "dropped; what follows is tried"
+                log.warning("tracing.export_failed", spans=len(spans), reason=self._reason, action=action)
+            self._lost += len(spans)
+        elif self._lost:
+            log.info("tracing.export_recovered", dropped_spans=self._lost)
+            self._lost = 0
+        return result
+
+    def give_up(self) -> None:
+        """Send nothing any more, and end the waits between tries."""
+        self._given_up = True
+        self._exporter.shutdown()
+
+    def shutdown(self) -> None:
+        """Close the connection."""
+        if self._lost:
+            log.warning("tracing.spans_dropped", dropped_spans=self._lost)
+        self._exporter.shutdown()
+
+    def _hear(self, record: logging.LogRecord) -> bool:
+        """Keep the first thing that is said about a batch: what comes later is that it was said several times."""
+        self._reason = self._reason or record.getMessage()
+        return False
