@@ -139,7 +139,7 @@ class _Span(Span):
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._leave()
         if kind is not None and issubclass(kind, asyncio.CancelledError):
-            # The process is being stopped, which is nobody's mistake.
+            # The process is being stopped, or whoever waits has no more patience: in itself no mistake.
             self._span.set_attribute("birthday.cut_off", True)  # noqa: FBT003 - the SDK's interface
         elif kind is not None:
             self._fail(kind.__qualname__)
