@@ -10,7 +10,6 @@ from datetime import UTC, date, datetime
 from uuid import UUID
 
 import asyncpg
-import orjson
 import uvloop
 from aiohttp import web
 from pydantic import BaseModel, Field
@@ -32,7 +31,7 @@ class NewUser(BaseModel):
 
 async def create(request: web.Request) -> web.Response:
     """Insert a user."""
-    user = NewUser.model_validate_json(await request.read())
+    user = NewUser.model_validate(await request.json())
     now = datetime.now(UTC)
     async with request.app[POOL].acquire() as connection:
         row = await connection.fetchrow(
@@ -73,12 +72,12 @@ def _answer(row: asyncpg.Record | None, status: int) -> web.Response:
         "firstName": row["first_name"],
         "lastName": row["last_name"],
         "email": row["email"],
-        "dateOfBirth": row["date_of_birth"],
+        "dateOfBirth": row["date_of_birth"].isoformat(),
         "timezone": row["timezone"],
-        "createdAt": row["created_at"],
-        "updatedAt": row["updated_at"],
+        "createdAt": row["created_at"].isoformat(),
+        "updatedAt": row["updated_at"].isoformat(),
     }
-    return web.Response(body=orjson.dumps(body), status=status, content_type="application/json")
+    return web.json_response(body, status=status)
 
 
 async def serve(database: str) -> None:

@@ -4,10 +4,9 @@ The line is ``info`` for changes and for whatever was refused, ``warning`` for f
 what is read or probed without trouble is told by the metrics. It names routes and ids, never what a client wrote.
 """
 
+import random
 import re
-import secrets
 import time
-from contextlib import nullcontext
 from functools import cache
 from http import HTTPStatus
 
@@ -34,28 +33,34 @@ def observing(context: ApiContext) -> Middleware:
     # There are no more of these than methods, routes and statuses.
     counter_of = cache(context.metrics.api_requests.labels)
     histogram_of = cache(context.metrics.api_response_time.labels)
+    active = 0
+    context.metrics.api_active_requests.set_function(lambda: active)
 
     @web.middleware
     async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
+        nonlocal active
         request_id = _request_id(request)
         started = time.perf_counter()
         # It needs not be unbound: each request has a task, and with it a context, of its own.
         structlog.contextvars.bind_contextvars(request_id=request_id)
         path = template(request) or UNKNOWN_PATH
-        active = context.metrics.api_active_requests
         # A scrape that counted itself would never show an idle process.
-        with nullcontext() if path == probes.SCRAPED else active.track_inprogress():
+        counted = path != probes.SCRAPED
+        active += counted
+        try:
             response = await handler(request)
-            seconds = time.perf_counter() - started
-            response.headers["X-Request-ID"] = request_id
-            if context.readiness.draining:
-                response.force_close()
-            method = request.method if request.method in METHODS else OTHER_METHOD
-            counter_of(method, path, response.status).inc()
-            histogram_of(method, path).observe(seconds)
-            if path not in probes.PATHS:
-                context.score.count(response.status, seconds)
-            _log_line(request, method, path, response.status, seconds)
+        finally:
+            active -= counted
+        seconds = time.perf_counter() - started
+        response.headers["X-Request-ID"] = request_id
+        if context.readiness.draining:
+            response.force_close()
+        method = request.method if request.method in METHODS else OTHER_METHOD
+        counter_of(method, path, response.status).inc()
+        histogram_of(method, path).observe(seconds)
+        if path not in probes.PATHS:
+            context.score.count(response.status, seconds)
+        _log_line(request, method, path, response.status, seconds)
         return response
 
     return observe
@@ -63,7 +68,9 @@ def observing(context: ApiContext) -> Middleware:
 
 def _request_id(request: web.Request) -> str:
     given = request.headers.get("X-Request-ID")
-    return given if given and _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    if given and _REQUEST_ID.fullmatch(given):
+        return given
+    return f"{random.getrandbits(64):016x}"
 
 
 def template(request: web.Request) -> str | None:

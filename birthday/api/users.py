@@ -34,7 +34,8 @@ async def create(request: web.Request) -> web.Response:
     new = plan_user(uuid7(now), parse_profile(data, now), now, context.planning, context.tracing.traceparent())
     user = await request.app[CREATION].ask(new)
     context.metrics.users_created.inc()
-    context.metrics.messages_scheduled.inc(len(new.messages))
+    if new.messages:
+        context.metrics.messages_scheduled.inc(len(new.messages))
     subject = request[SUBJECT] = str(user.id)
     return json_response(user_json(user), 201, {"Location": f"/users/{subject}"})
 

@@ -1,6 +1,6 @@
 """Identifiers of what the program creates itself: UUIDs that sort by the instant of creation."""
 
-import secrets
+import random
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -12,8 +12,9 @@ def uuid7(at: datetime) -> UUID:
     """Return a UUID version 7 for an instant (RFC 9562, section 5.7).
 
     The microseconds stand in the twelve bits after the version (section 6.2, method 3), so that ids of one host sort by
-    creation within a millisecond too; the other 62 bits are random.
+    creation within a millisecond too; the other 62 bits are random, and no secret.
     """
     milliseconds, microseconds = divmod((at - _EPOCH) // _MICROSECOND, 1000)
     fraction = microseconds * 4096 // 1000
-    return UUID(int=milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | secrets.randbits(62))
+    noise = random.getrandbits(62)
+    return UUID(int=milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | noise)

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import MutableMapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -24,6 +25,7 @@ from birthday.telemetry.errors import error_text, error_traceback
 _Event = MutableMapping[str, Any]
 
 _STDERR: Final = 2
+_RENDER_EXCEPTION: Final = structlog.processors.ExceptionRenderer(lambda exc_info: error_traceback(exc_info[1]))
 _QUOTED: Final = re.compile(r"[\n(].*", re.DOTALL)
 
 
@@ -88,13 +90,7 @@ def configure_logs(level: str, form: str | None, file: LogFile, role: str | None
     def render_json(_logger: object, _method: str, event: _Event) -> str:
         return _render_json(event, role)
 
-    common: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.ExceptionRenderer(lambda exc_info: error_traceback(exc_info[1])),
-        _tell_errors,
-    ]
+    common: list[Any] = [structlog.contextvars.merge_contextvars, _complete]
     render: list[Any] = (
         [structlog.dev.ConsoleRenderer(colors=file.isatty(), exception_formatter=structlog.dev.plain_traceback)]
         if readable
@@ -126,8 +122,15 @@ def _tell_uncaught(_type: type[BaseException], error: BaseException, _trace: Tra
     structlog.get_logger().critical("program.crashed", exc_info=error)
 
 
-def _tell_errors(_logger: object, _method: str, event: _Event) -> _Event:
-    """Let a field that is an exception say what a log may say of it."""
+def _complete(logger: Any, method: str, event: _Event) -> _Event:  # noqa: ANN401 - whatever is wrapped
+    """Add when and how grave it is, and let exceptions say what a log may say of them.
+
+    One step does what structlog has four processors for: a line for each request is a good part of what that costs.
+    """
+    event["timestamp"] = f"{datetime.now(UTC).isoformat()[:-6]}Z"
+    event["level"] = "error" if method == "exception" else method
+    if "exc_info" in event:
+        _RENDER_EXCEPTION(logger, method, event)
     for name, value in event.items():
         if isinstance(value, BaseException):
             event[name] = error_text(value)
@@ -142,9 +145,16 @@ def _drop_what_is_quoted(_logger: object, _method: str, event: _Event) -> _Event
 
 
 def _render_json(event: _Event, role: str | None) -> str:
-    first = {name: event.pop(name) for name in ("timestamp", "level")}
-    first |= {"severity": first["level"].upper(), "event": event.pop("event")}
-    line: dict[str, Any] = {**first, **({"role": role} if role else {}), **event}
+    level = event.pop("level")
+    first = {
+        "timestamp": event.pop("timestamp"),
+        "level": level,
+        "severity": level.upper(),
+        "event": event.pop("event"),
+    }
+    if role:
+        first["role"] = role
+    line = {**first, **event}
     try:
         return orjson.dumps(line, default=str).decode()
     except orjson.JSONEncodeError:
