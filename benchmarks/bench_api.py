@@ -70,7 +70,7 @@ def race(
         ours, limit = servers.load(kind, CONNECTIONS, scale.load_seconds, servers.ours, other)
         return ours["rate"], limit["rate"]
 
-    compare_pairs(benchmark, comparison, one_round, scale.rounds)
+    compare_pairs(benchmark, comparison, one_round, scale.rounds + 2)
 
 
 def test_create(benchmark: BenchmarkFixture, scale: Scale, servers: Servers) -> None:

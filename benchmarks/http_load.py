@@ -1,7 +1,7 @@
 """Load for the API, from a process of its own: so many connections, each with one request in flight all the time.
 
 Run as ``python -m benchmarks.http_load create|greet|read CONNECTIONS SECONDS PORT...``; ``greet`` creates users who
-have their birthday today. Several servers take turns in slices of a quarter of a second, so that whatever else the
+have their birthday today. Several servers take turns in slices of half a second, so that whatever else the
 machine does meanwhile is done to all of them. It reads the ids of users from standard input, one a line, and prints an
 array of JSON objects, one for each server: requests answered a second, and their latency in milliseconds. An answer
 that is no success ends it.
@@ -24,7 +24,7 @@ import uvloop
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _ZONES = ("Europe/Berlin", "America/New_York", "Asia/Kolkata", "Asia/Tokyo", "UTC")
 WARM_UP_SECONDS = 0.5
-SLICE_SECONDS = 0.25
+SLICE_SECONDS = 0.5
 
 
 def creations(*, born_today: bool) -> Iterator[bytes]:

@@ -17,6 +17,10 @@ AnswerAll = Callable[[Sequence[Question], float], Awaitable[Sequence[Answer | Ba
 
 LANES: Final = 2
 """How many batches are under way at most: one that waits for a lock does not hold up the rest."""
+MANY: Final = 24
+"""How many questions are worth a batch of their own while another one is under way: of few, each costs more."""
+PATIENCE_SECONDS: Final = 0.02
+"""How long fewer wait for that one. It takes a quarter of this, unless it waits for something itself."""
 MOST: Final = 128
 """How many questions a batch has at most."""
 
@@ -30,10 +34,10 @@ class _Asked(NamedTuple, Generic[Question, Answer]):
 class Coalescer(Generic[Question, Answer]):
     """Collects what is asked while batches are under way into the next batch.
 
-    Who asks while a lane is free is answered at once. When a batch fails because of what one of it asked, or whatever
-    it may be, all of it are asked again, each alone, so that everybody gets an own answer; unless something cannot be
-    used at all, which is true of everybody. A caller that is cancelled leaves the others alone, and what it asked is
-    not asked any more unless it is under way. Nobody waits longer than ``LOAN_SECONDS``.
+    Who asks while none is under way is answered at once. When a batch fails because of what one of it asked, or
+    whatever it may be, all of it are asked again, each alone, so that everybody gets an own answer; unless something
+    cannot be used at all, which is true of everybody. A caller that is cancelled leaves the others alone, and what it
+    asked is not asked any more unless it is under way. Nobody waits longer than ``LOAN_SECONDS``.
     """
 
     def __init__(self, answer_all: AnswerAll[Question, Answer]) -> None:
@@ -41,6 +45,7 @@ class Coalescer(Generic[Question, Answer]):
         self._answer_all = answer_all
         self._waiting: deque[_Asked[Question, Answer]] = deque()
         self._lanes: set[asyncio.Task[None]] = set()
+        self._slow: set[asyncio.Task[None]] = set()
         self._alone: set[asyncio.Task[None]] = set()
 
     async def ask(self, question: Question) -> Answer:
@@ -52,13 +57,21 @@ class Coalescer(Generic[Question, Answer]):
         return await answer
 
     def _open_lane(self) -> None:
-        if self._waiting and len(self._lanes) < LANES:
-            self._start([], self._lanes)
+        worth_it = not self._lanes or self._slow or len(self._waiting) >= MANY
+        if self._waiting and worth_it and len(self._lanes) < LANES:
+            lane = self._start([], self._lanes)
+            timer = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._suspect, lane)
+            lane.add_done_callback(lambda _: timer.cancel())
 
-    def _start(self, batch: list[_Asked[Question, Answer]], tasks: set[asyncio.Task[None]]) -> None:
+    def _suspect(self, lane: asyncio.Task[None]) -> None:
+        self._slow.add(lane)
+        self._open_lane()
+
+    def _start(self, batch: list[_Asked[Question, Answer]], tasks: set[asyncio.Task[None]]) -> asyncio.Task[None]:
         task = asyncio.create_task(self._answer(batch))
         tasks.add(task)
         task.add_done_callback(partial(self._finish, batch, tasks))
+        return task
 
     async def _answer(self, batch: list[_Asked[Question, Answer]]) -> None:
         """Answer a batch; an empty one is first filled with what waits by now."""
@@ -85,6 +98,7 @@ class Coalescer(Generic[Question, Answer]):
     ) -> None:
         """Do what is left to do for those who have no answer, and let the next batch begin."""
         tasks.remove(task)
+        self._slow.discard(task)
         error = None if task.cancelled() else task.exception()
         for asked in batch:
             if asked.answer.done():

@@ -6,7 +6,7 @@ from itertools import chain
 
 import pytest
 
-from birthday.api.coalescer import LANES, MOST, Coalescer
+from birthday.api.coalescer import LANES, MANY, MOST, Coalescer
 from birthday.errors import NotFoundError, UnavailableError
 from birthday.store.connection import LOAN_SECONDS
 
@@ -61,6 +61,47 @@ async def test_what_comes_meanwhile_is_the_next_batch() -> None:
     assert under_way <= LANES
     assert len(squares.batches) <= 2 * LANES
     assert sorted(chain(*squares.batches)) == [*range(LANES), *range(10, 60)]
+
+
+async def test_many_do_not_wait_for_the_batch_under_way() -> None:
+    """As many as make a good batch are asked at once beside it; one less waits."""
+    squares = Squares()
+    squares.gate.clear()
+    coalescer = Coalescer(squares.answer)
+    asking = [asyncio.create_task(coalescer.ask(0))]
+    while not squares.batches:
+        await asyncio.sleep(0)
+    asking += [asyncio.create_task(coalescer.ask(number)) for number in range(1, MANY)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert squares.batches == [[0]]
+    asking.append(asyncio.create_task(coalescer.ask(MANY)))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert squares.batches == [[0], list(range(1, MANY + 1))]
+    squares.gate.set()
+    assert await asyncio.gather(*asking) == [number**2 for number in range(MANY + 1)]
+
+
+async def test_a_batch_that_takes_long_does_not_hold_up_a_few() -> None:
+    """What waits for somebody else's lock is overtaken, though nobody else comes."""
+    begun, stuck = asyncio.Event(), asyncio.Event()
+
+    async def answer(numbers: Sequence[int], _seconds: float) -> Sequence[int]:
+        if 1 in numbers:
+            begun.set()
+            await stuck.wait()
+        return numbers
+
+    coalescer = Coalescer(answer)
+    async with asyncio.timeout(SECONDS):
+        slow = asyncio.create_task(coalescer.ask(1))
+        await begun.wait()
+        assert await coalescer.ask(2) == 2
+        assert await coalescer.ask(3) == 3
+        assert not slow.done()
+        stuck.set()
+        assert await slow == 1
 
 
 async def test_a_batch_is_bounded() -> None:
