@@ -44,9 +44,11 @@ async def dispatch(database: str, queue: str, messages: int) -> float:
         async with product.pool.acquire() as connection:
             await seeds.make_messages(connection, messages, now - timedelta(seconds=1), "scheduled")
         started = time.perf_counter()
-        dispatched = await product.dispatcher.dispatch_once(now)
+        published = 0
+        while published < messages:
+            published += (await product.dispatcher.dispatch_once(now)).published
         seconds = time.perf_counter() - started
-        assert dispatched.published == messages
+        assert published == messages
         assert await product.statuses() == {"queued": messages}
     return messages / seconds
 

@@ -14,7 +14,7 @@ import structlog
 from birthday.clock import Clock
 from birthday.core.message import BIRTHDAY
 from birthday.errors import UnavailableError
-from birthday.store.connection import borrow, stay_cancelled
+from birthday.store.connection import DATABASE_ERRORS, borrow, stay_cancelled
 from birthday.store.pauses import Pause, read_pauses
 from birthday.telemetry.metrics import Metrics
 
@@ -58,10 +58,10 @@ class Pauses:
             await self._clock.sleep(EVERY_SECONDS)
             try:
                 await self.refresh()
-            except UnavailableError as error:
+            except (UnavailableError, *DATABASE_ERRORS) as error:
                 stay_cancelled()
                 self._metrics.collector_errors.labels("pauses").inc()
-                log.debug("pauses.unavailable", error=str(error))
+                log.debug("pauses.unavailable", error=error)
                 # Nobody else asks so regularly. If the network has dropped connections without a word, each of them
                 # would cost whoever is lent it next half a minute: none is lent again.
                 await self._pool.expire_connections()

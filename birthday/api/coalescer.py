@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from functools import partial
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -12,8 +13,11 @@ from birthday.store.connection import LOAN_SECONDS
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 
-AnswerAll = Callable[[Sequence[Question], float], Awaitable[Sequence[Answer | BaseException]]]
-"""Answers a batch within so many seconds: for each question its answer, or the error that concerns it alone."""
+AnswerAll = Callable[[Sequence[Question], float, float | None], Awaitable[Sequence[Answer | BaseException]]]
+"""Answers a batch within so many seconds: for each question its answer, or the error that concerns it alone.
+
+The third argument is for how many seconds it may wait for a lock; None for one behind which nobody waits.
+"""
 
 LANES: Final = 2
 """How many batches are under way at most: one that waits for a lock does not hold up the rest."""
@@ -21,6 +25,8 @@ MANY: Final = 24
 """How many questions are worth a batch of their own while another one is under way: of few, each costs more."""
 PATIENCE_SECONDS: Final = 0.02
 """How long fewer wait for that one. It takes a quarter of this, unless it waits for something itself."""
+LOCK_SECONDS: Final = 0.5
+"""How long many wait because of one that waits for a lock."""
 MOST: Final = 128
 """How many questions a batch has at most."""
 
@@ -68,19 +74,21 @@ class Coalescer(Generic[Question, Answer]):
         self._open_lane()
 
     def _start(self, batch: list[_Asked[Question, Answer]], tasks: set[asyncio.Task[None]]) -> asyncio.Task[None]:
-        task = asyncio.create_task(self._answer(batch))
+        # What a statement says in the log is not said by the request that happened to open the lane.
+        task = asyncio.create_task(self._answer(batch), context=Context())
         tasks.add(task)
         task.add_done_callback(partial(self._finish, batch, tasks))
         return task
 
     async def _answer(self, batch: list[_Asked[Question, Answer]]) -> None:
-        """Answer a batch; an empty one is first filled with what waits by now."""
+        """Answer a batch; an empty one, which is that of a lane, is first filled with what waits by now."""
+        lock_seconds = None if batch else LOCK_SECONDS
         while not batch and self._waiting:
             batch += self._take()
         if not batch:
             return
         seconds = batch[0].give_up_at - asyncio.get_running_loop().time()
-        answers = await self._answer_all([asked.question for asked in batch], seconds)
+        answers = await self._answer_all([asked.question for asked in batch], seconds, lock_seconds)
         for asked, answer in zip(batch, answers, strict=True):
             if asked.answer.done():
                 continue
@@ -105,7 +113,7 @@ class Coalescer(Generic[Question, Answer]):
                 continue
             if error is None:
                 asked.answer.cancel()
-            elif len(batch) == 1 or isinstance(error, UnavailableError):
+            elif tasks is self._alone or isinstance(error, UnavailableError):
                 asked.answer.set_exception(error)
             else:
                 self._start([asked], self._alone)

@@ -40,9 +40,11 @@ async def create(request: web.Request) -> web.Response:
     return json_response(user_json(user), 201, {"Location": f"/users/{subject}"})
 
 
-async def create_all(context: ApiContext, users: Sequence[NewUser], seconds: float) -> Sequence[User | ConflictError]:
+async def create_all(
+    context: ApiContext, users: Sequence[NewUser], seconds: float, lock_seconds: float | None
+) -> Sequence[User | ConflictError]:
     """Create the users of concurrent requests."""
-    return await create_users(context.pool, users, seconds)
+    return await create_users(context.pool, users, seconds, lock_seconds)
 
 
 async def read(request: web.Request) -> web.Response:
@@ -50,8 +52,10 @@ async def read(request: web.Request) -> web.Response:
     return json_response(user_json(await request.app[READING].ask(read_id(request, "user"))))
 
 
-async def read_all(context: ApiContext, ids: Sequence[UUID], seconds: float) -> Sequence[User | NotFoundError]:
-    """Read the users of concurrent requests."""
+async def read_all(
+    context: ApiContext, ids: Sequence[UUID], seconds: float, _lock_seconds: float | None
+) -> Sequence[User | NotFoundError]:
+    """Read the users of concurrent requests, none of which waits for a lock."""
     async with borrow(context.pool, seconds) as connection:
         users = await read_users(connection, ids, context.clock.now(), context.settings.rules)
     found = {user.id: user for user in users}

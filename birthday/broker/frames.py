@@ -87,9 +87,13 @@ class FrameReader(asyncio.StreamReader):
         super().feed_data(bytes(left))
 
     def feed_eof(self) -> None:
-        """Hand on what is left: a server that speaks another protocol sends no frames."""
-        super().feed_data(self._rest)
-        self._rest = b""
+        """Hand on what is left: a server that speaks another protocol sends no frames.
+
+        asyncio calls this twice: when the other side has ended the stream, and when the connection is closed then.
+        """
+        if self._rest:
+            super().feed_data(self._rest)
+            self._rest = b""
         super().feed_eof()
 
 

@@ -190,9 +190,14 @@ class PostgresBroker:
     async def _end(self, consumer: "PostgresConsumer", connection: asyncpg.pool.PoolConnectionProxy) -> None:
         """Give a consumer's connection back as it was, and its rows to the others."""
         with suppress(UnavailableError), _reported(self._where):
+            clean = False
             try:
                 await consumer.unsubscribe()
+                clean = True
             finally:
+                if not clean:
+                    # It must not be lent to others with what the consumer has set, listens to and holds.
+                    connection.terminate()
                 await self._pool.release(connection, timeout=self._seconds)
         if consumer.held:
             try:
@@ -394,7 +399,7 @@ def _reported(where: str) -> Iterator[None]:
     """Turn what asyncpg raises into an ``UnavailableError`` that begins with ``where``."""
     try:
         yield
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
         late = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
         raise UnavailableError("queue", f"{where}: {str(error) or late}") from error
 

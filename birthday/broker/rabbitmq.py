@@ -616,7 +616,7 @@ async def _ignore(_: DeliveredMessage) -> None:
 def _is_ours(properties: bytes) -> bool:
     """Say whether the properties of a message name this program: the same octets nearly every time, so remembered."""
     decoded = aiormq.spec.Basic.Properties()
-    with suppress(ValueError, IndexError, struct.error):
+    with suppress(ValueError, IndexError, RecursionError, struct.error):
         decoded.unmarshal(int.from_bytes(properties[:2]), properties[2:])
     return decoded.app_id == APP_ID
 

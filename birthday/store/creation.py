@@ -15,9 +15,6 @@ from birthday.errors import ConflictError
 from birthday.store.connection import LOAN_SECONDS, borrow
 from birthday.store.users import Connection, Planning, User, email_taken
 
-_TOGETHER_WAIT = "500ms"
-"""How long many wait because of one."""
-
 
 @dataclass(frozen=True, slots=True)
 class NewUser:
@@ -40,7 +37,7 @@ def plan_user(
 
 
 async def create_users(
-    pool: asyncpg.Pool, users: Sequence[NewUser], seconds: float = LOAN_SECONDS
+    pool: asyncpg.Pool, users: Sequence[NewUser], seconds: float = LOAN_SECONDS, lock_seconds: float | None = None
 ) -> Sequence[User | ConflictError]:
     """Store new users with their messages, in one statement, and return what became of each.
 
@@ -49,14 +46,14 @@ async def create_users(
 
     Raises:
         UnavailableError: if the database cannot be used: nobody was created, unless only the answer was lost.
-        LockNotAvailableError: if many would wait for one. Whoever is alone waits for as long as it takes.
+        LockNotAvailableError: if one has waited for a lock for ``lock_seconds``, where they are limited.
     """
     async with borrow(pool, seconds) as connection:
-        created = await _insert_users(connection, users)
+        created = await _insert_users(connection, users, lock_seconds)
     return [new.user if new.user.id in created else email_taken(new.user.profile) for new in users]
 
 
-async def _insert_users(connection: Connection, users: Sequence[NewUser]) -> set[UUID]:
+async def _insert_users(connection: Connection, users: Sequence[NewUser], lock_seconds: float | None) -> set[UUID]:
     """Insert those whose address is free, with their messages, and return their ids. The first of two gets it."""
     # In the order of the addresses, like an import: who inserts several waits for others in one direction only. An
     # address that somebody else is inserting is waited for, and left to them once they commit. Who waits for one does
@@ -89,7 +86,7 @@ async def _insert_users(connection: Connection, users: Sequence[NewUser]) -> set
         """,
         _json([_user_row(new.user) for new in users]),
         _json([_message_row(new, message) for new in users for message in new.messages]),
-        _TOGETHER_WAIT if len(users) > 1 else None,
+        None if lock_seconds is None else f"{lock_seconds:g}s",
     )
     return {row["id"] for row in rows}
 

@@ -24,7 +24,8 @@ def make_pool(dsn: str, metrics: Metrics | None, **options: Any) -> Pool:  # noq
 class MeasuredConnection(asyncpg.Connection):
     """A connection that tells how long each statement takes. asyncpg's query loggers cost four times as much."""
 
-    observe: Callable[[str, float], None]
+    observe: Callable[[str, float], None] = staticmethod(lambda _query, _seconds: None)
+    """Before it is in the pool, asyncpg may ask it whether it is the server that is wanted."""
 
     async def execute(self, query: str, *args: Any, **options: Any) -> str:  # noqa: ANN401 - asyncpg's interface
         """Do what asyncpg's connection does."""

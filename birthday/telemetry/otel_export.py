@@ -94,7 +94,9 @@ class ReportingExporter(SpanExporter):
         try:
             yield
         finally:
-            logger.removeFilter(self._hear)
+            # The thread that was not waited for goes on for a moment, and says so.
+            if not self._given_up:
+                logger.removeFilter(self._hear)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send a batch; called by the SDK, in a thread of its own."""

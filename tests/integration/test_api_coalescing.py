@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from birthday.api.coalescer import LANES
-from birthday.store.connection import DATABASE_ERRORS, keep_session
+from birthday.store.connection import DATABASE_ERRORS, LOAN_SECONDS, keep_session
 from tests.support.api import RUNBOOK_USER, Answer, Api, running_api
 from tests.support.postgres import PostgresServer
 from tests.support.users import make_profiles
@@ -55,6 +55,41 @@ async def until_waiting(api: Api, requests: int) -> None:
     """Wait until so many requests are being answered, and every lane waits for a lock."""
     async with asyncio.timeout(SECONDS):
         while api.metric("api_active_requests") < requests or await lock_waits(api) < LANES:
+            await asyncio.sleep(0.01)
+
+
+async def test_two_who_want_an_address_that_is_held_do_not_keep_the_others_waiting(api: Api, database_url: str) -> None:
+    """Each comes alone and opens a lane of its own; a transaction elsewhere decides about the address, much later."""
+    connection = await asyncpg.connect(database_url)
+    held, other = users(2)
+    try:
+        async with connection.transaction():
+            await connection.execute(
+                """
+                INSERT INTO users (id, first_name, last_name, email, date_of_birth, timezone,
+                                   schedule_from, created_at, updated_at)
+                VALUES (gen_random_uuid(), 'Ada', 'Lovelace', $1, '1990-01-01', 'UTC', $2, $2, $2)
+                """,
+                held["email"],
+                api.context.clock.now(),
+            )
+            waiting = post_all(api, [held])
+            await until_locked(api, 1)
+            waiting += post_all(api, [held])
+            await until_locked(api, 2)
+            async with asyncio.timeout(LOAN_SECONDS / 2):
+                answer = await api.post("/users", json=other)
+            assert answer.status == 201
+            assert not any(task.done() for task in waiting)
+        assert [answer.status for answer in await asyncio.gather(*waiting)] == [409, 409]
+    finally:
+        await connection.close()
+
+
+async def until_locked(api: Api, sessions: int) -> None:
+    """Wait until so many sessions wait for a lock."""
+    async with asyncio.timeout(SECONDS):
+        while await lock_waits(api) < sessions:
             await asyncio.sleep(0.01)
 
 

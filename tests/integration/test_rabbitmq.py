@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import aiormq
 import pytest
+from yarl import URL
 
 from birthday.broker import Delivery, QueueStats
 from birthday.broker.rabbitmq import (
@@ -24,6 +25,7 @@ from birthday.broker.rabbitmq import (
 )
 from birthday.errors import UnavailableError
 from tests.support.certificates import Certificates
+from tests.support.proxy import Proxy
 from tests.support.rabbitmq import RabbitMQServer
 
 SECONDS = 10.0
@@ -405,6 +407,23 @@ class TestFailures:
                     batch = await consumer.receive(1000, 0)
                     seen |= {delivery.message_id for delivery in batch}
                     await consumer.ack(batch)
+
+    async def test_a_stream_that_ends(self, rabbitmq_url: str) -> None:
+        """An idle consumer is told at once of a connection that is closed without a word, and nothing is left over."""
+        wrong: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
+        server = URL(rabbitmq_url)
+        async with Proxy(server.host or "", server.port or 0) as proxy:
+            broker = RabbitMQBroker(str(server.with_port(proxy.port)))
+            async with broker.consume(prefetch=5) as consumer:
+                waiting = await wait_in_receive(consumer)
+                proxy.end()
+                async with asyncio.timeout(SECONDS / 2):
+                    with pytest.raises(UnavailableError):
+                        await waiting
+            await broker.check()
+            await broker.close()
+        assert wrong == []
 
     async def test_a_frozen_server(self, impatient: RabbitMQBroker, rabbitmq_server: RabbitMQServer) -> None:
         """A server that is there and answers nothing is waited for no longer than the timeout; then all goes on."""

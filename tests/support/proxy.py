@@ -67,6 +67,12 @@ class Proxy:
         for link in self._links:
             link.abort()
 
+    def end(self) -> None:
+        """End every connection there is now, with FIN to both sides, as if each had been told all there is to tell."""
+        for link in self._links:
+            for writer in link.writers:
+                writer.close()
+
     async def cut(self) -> None:
         """Break every connection and refuse new ones."""
         await self.stop()

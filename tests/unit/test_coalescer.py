@@ -24,7 +24,9 @@ class Squares:
         self.gate.set()
         self.failure: Exception | None = None
 
-    async def answer(self, numbers: Sequence[int], seconds: float) -> Sequence[int | BaseException]:
+    async def answer(
+        self, numbers: Sequence[int], seconds: float, _lock_seconds: float | None
+    ) -> Sequence[int | BaseException]:
         """Return the squares; a negative number has none, and with a ``failure`` nothing has."""
         self.batches.append(list(numbers))
         self.given_seconds.append(seconds)
@@ -87,7 +89,7 @@ async def test_a_batch_that_takes_long_does_not_hold_up_a_few() -> None:
     """What waits for somebody else's lock is overtaken, though nobody else comes."""
     begun, stuck = asyncio.Event(), asyncio.Event()
 
-    async def answer(numbers: Sequence[int], _seconds: float) -> Sequence[int]:
+    async def answer(numbers: Sequence[int], _seconds: float, _lock_seconds: float | None) -> Sequence[int]:
         if 1 in numbers:
             begun.set()
             await stuck.wait()
@@ -136,7 +138,7 @@ async def test_when_one_spoils_a_batch_each_is_asked_alone() -> None:
     """Another error than that everything is away is that of one: it alone gets it, and nobody waits for its turn."""
     stuck = asyncio.Event()
 
-    async def answer(numbers: Sequence[int], _seconds: float) -> Sequence[int]:
+    async def answer(numbers: Sequence[int], _seconds: float, _lock_seconds: float | None) -> Sequence[int]:
         if len(numbers) > 1:
             raise ValueError("one of many")
         if numbers == [3]:

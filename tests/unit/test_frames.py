@@ -55,6 +55,15 @@ class Deliveries:
         self.reader = FrameReader({OURS: sink}, asyncio.get_running_loop())
 
 
+async def test_a_stream_may_be_ended_twice() -> None:
+    """Asyncio says so when the other side has ended it, and again when the connection is closed then."""
+    reader = Deliveries().reader
+    reader.feed_data(b"AMQP")
+    reader.feed_eof()
+    reader.feed_eof()
+    assert await reader.read() == b"AMQP"
+
+
 class TestDeliveries:
     """What a consumer gets."""
 
