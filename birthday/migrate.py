@@ -9,6 +9,7 @@ The program runs on a schema that is newer than itself, and is warned: a deploym
 because each migration leaves the program before it working.
 """
 
+import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -35,6 +36,7 @@ LOCK_SECONDS: Final = 60.0
 """How long a runner waits for another one, unless it is told otherwise."""
 
 # Instead of the limit that the connection may have for statements: an index on millions of rows takes its time.
+_PAUSE_SECONDS: Final = 2.0
 _MIGRATION_SECONDS: Final = 86_400.0
 _LOCK_KEY: Final = int.from_bytes(b"birthday")
 _FILE_NAME: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.(up|down)\.sql")
@@ -156,15 +158,17 @@ async def migrate(
         _check_order(_compare(migrations, applied))
         done = [migration for migration in migrations if migration.version not in applied]
         for migration in done:
-            async with _undoing(connection, migration, migration.up):
-                await connection.execute(migration.up, timeout=_MIGRATION_SECONDS)
-                await connection.execute(
-                    "INSERT INTO schema_migrations (version, name, checksum, applied_at) VALUES ($1, $2, $3, $4)",
-                    migration.version,
-                    migration.name,
-                    migration.checksum,
-                    now,
-                )
+            await _change(
+                connection,
+                migration,
+                migration.up,
+                patience,
+                "INSERT INTO schema_migrations (version, name, checksum, applied_at) VALUES ($1, $2, $3, $4)",
+                migration.version,
+                migration.name,
+                migration.checksum,
+                now,
+            )
             log.info("migration.applied", migration=migration.label)
     return done
 
@@ -190,9 +194,8 @@ async def rollback(
                 label = _label(version, applied[version].name)
                 raise MigrationError(f"migration {label} is of a newer program: take it back with that one")
         for version in last:
-            async with _undoing(connection, known[version], known[version].down):
-                await connection.execute(known[version].down, timeout=_MIGRATION_SECONDS)
-                await connection.execute("DELETE FROM schema_migrations WHERE version = $1", version)
+            deletion = "DELETE FROM schema_migrations WHERE version = $1"
+            await _change(connection, known[version], known[version].down, patience, deletion, version)
             log.info("migration.rolled_back", migration=known[version].label)
     return [known[version] for version in last]
 
@@ -219,6 +222,31 @@ async def check_schema(connection: Connection, migrations: Sequence[Migration]) 
     if missing:
         raise MigrationError(f"the database lacks {', '.join(missing)}: run `birthday migrate`")
     return [each for each in statuses if each.state is not State.APPLIED]
+
+
+async def _change(
+    connection: Connection, migration: Migration, text: str, patience: float, record: str, *values: object
+) -> None:
+    """Execute ``text`` of a migration and record that, in one transaction.
+
+    It may need a table that a long transaction uses, such as a dump. Whoever needs that table afterwards would wait
+    behind it, so it waits for seconds only, lets them pass, and tries again, for ``patience`` seconds in all.
+    """
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + patience
+    while True:
+        try:
+            async with _undoing(connection, migration, text):
+                await connection.execute("SET LOCAL lock_timeout = '3s'")
+                await connection.execute(text, timeout=_MIGRATION_SECONDS)
+                await connection.execute(record, *values)
+        except MigrationError as error:
+            if not isinstance(error.__cause__, asyncpg.LockNotAvailableError) or loop.time() >= give_up_at:
+                raise
+            log.info("migration.waiting", migration=migration.label, reason="a long transaction uses its table")
+            await asyncio.sleep(_PAUSE_SECONDS)
+        else:
+            return
 
 
 def _label(version: int, name: str) -> str:

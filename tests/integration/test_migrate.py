@@ -55,6 +55,35 @@ def _dump(url: str) -> list[str]:
     return [line for line in lines if not line.startswith(("\\restrict", "\\unrestrict"))]
 
 
+async def test_nobody_waits_behind_a_migration_that_waits_for_a_table(
+    connection: asyncpg.Connection, empty_url: str
+) -> None:
+    """A dump reads the table for long: meanwhile it can be written to, and the migration comes after the dump."""
+    await connection.execute("CREATE TABLE a (id int)")
+    adding = Migration(1, "add", "ALTER TABLE a ADD COLUMN more int;", "ALTER TABLE a DROP COLUMN more;")
+    dump, writer = await asyncpg.connect(empty_url), await asyncpg.connect(empty_url)
+    try:
+        async with dump.transaction():
+            await dump.execute("LOCK TABLE a IN ACCESS SHARE MODE")
+            migrating = asyncio.create_task(migrate(connection, [adding], NOW))
+            async with asyncio.timeout(10):
+                while not await dump.fetchval(
+                    "SELECT true FROM pg_locks WHERE NOT granted AND relation = 'a'::regclass"
+                ):
+                    await asyncio.sleep(0.01)
+                await writer.execute("INSERT INTO a VALUES (1)")
+            assert not migrating.done()
+        assert await migrating == [adding]
+        assert await writer.fetchval("SELECT more FROM a") is None
+        async with dump.transaction():
+            await dump.execute("LOCK TABLE a IN ACCESS SHARE MODE")
+            with pytest.raises(MigrationError, match="lock timeout"):
+                await rollback(connection, [adding], patience=0.1)
+    finally:
+        await dump.close()
+        await writer.close()
+
+
 async def _tables(connection: asyncpg.Connection) -> set[str]:
     rows = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     return {row["tablename"] for row in rows} - {"schema_migrations"}
