@@ -49,9 +49,12 @@ export PIP_USER=0 PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_A
 
 echo "Installing $lock ..."
 rm -f "$venv/.runtime" "$venv/.otel" "$venv/.dev"
-"$venv/bin/python" -m pip install --quiet --require-hashes --requirement "$lock"
+# The lock is complete, so pip resolves nothing: as a resolver it may look at newer releases than the pinned ones, and then
+# refuses them for want of a hash.
+"$venv/bin/python" -m pip install --quiet --no-deps --require-hashes --requirement "$lock"
 # setuptools explains at length what an editable installation is.
 PYTHONWARNINGS=ignore "$venv/bin/python" -m pip install --quiet --no-deps --no-build-isolation --editable .
+"$venv/bin/python" -m pip check
 
 # What development needs includes what tracing needs, and that what the program needs.
 fingerprint requirements.lock >"$venv/.runtime"
