@@ -6,6 +6,7 @@ Relations between settings are validated here too. ``birthday check`` and the RE
 import ipaddress
 import os
 import re
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
@@ -180,6 +181,11 @@ class Settings(BaseSettings):
     otel_traces_exporter: Literal["none", "otlp", "console"] = "none"
     shutdown_timeout: PositiveDuration = timedelta(seconds=30)
     birthday_data_dir: Path = Path(".birthday")
+    http_proxy: SecretStr | None = None
+    https_proxy: SecretStr | None = None
+    all_proxy: SecretStr | None = None
+    no_proxy: str | None = None
+    ssl_cert_file: Path | None = None
 
     @field_validator("log_level", "log_format", "leap_day", "otel_traces_exporter", mode="before")
     @classmethod
@@ -206,6 +212,30 @@ class Settings(BaseSettings):
             raise ValueError(f"a URL with a host is accepted, such as {schemes[0]}://localhost")
         return value
 
+    @field_validator("http_proxy", "https_proxy", "all_proxy", mode="after")
+    @classmethod
+    def _check_proxy(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return value
+        url = value.get_secret_value() if "://" in value.get_secret_value() else f"http://{value.get_secret_value()}"
+        parts = urlsplit(url)
+        if parts.scheme != "http" or not parts.hostname or parts.port == 0:
+            raise ValueError("the URL of an HTTP proxy is accepted, such as http://proxy.example.com:3128")
+        return SecretStr(url)
+
+    @field_validator("ssl_cert_file", mode="after")
+    @classmethod
+    def _check_authorities(cls, value: Path | None) -> Path | None:
+        if value is None:
+            return value
+        try:
+            ssl.create_default_context(cafile=value)
+        except OSError as error:
+            # An SSLError, which a file without certificates raises, is one too.
+            why = error.strerror or "it holds no certificate"
+            raise ValueError(f"a PEM file of certificate authorities is accepted: {why}") from None
+        return value
+
     @field_validator("message_service_api_key", mode="after")
     @classmethod
     def _check_key(cls, value: SecretStr | None) -> SecretStr | None:
@@ -227,6 +257,12 @@ class Settings(BaseSettings):
     def rules(self) -> Rules:
         """What this installation decides about birthdays."""
         return Rules(send_at=self.send_at, leap_day=self.leap_day)
+
+    @property
+    def proxies(self) -> dict[str, str]:
+        """The URLs of the proxies that are set, by the scheme that they are for; ``all`` is any."""
+        given = {"http": self.http_proxy, "https": self.https_proxy, "all": self.all_proxy}
+        return {scheme: url.get_secret_value() for scheme, url in given.items() if url}
 
     @property
     def role_names(self) -> str:
@@ -339,7 +375,7 @@ def _shown_value(name: str, given: dict[str, object]) -> str:
     value = str(given.get(name) or os.environ.get(name.upper()) or os.environ.get(name) or "")
     if name in {"message_service_api_key", "api_keys"}:
         return "***"
-    if not name.endswith("_url"):
+    if not name.endswith(("_url", "_proxy")) or name == "no_proxy":
         return f"'{value}'"
     try:
         # What is no URL may be a password all the same: user:password@host.

@@ -19,7 +19,8 @@ from birthday.broker.postgres import PostgresBroker
 from birthday.broker.rabbitmq import RabbitMQBroker
 from birthday.channel import Channel
 from birthday.channel.console import ConsoleChannel
-from birthday.channel.http import HttpChannel, open_session
+from birthday.channel.http import HttpChannel
+from birthday.channel.route import Network
 from birthday.channel.traced import TracedChannel
 from birthday.clock import Clock
 from birthday.config import Settings, mask_url
@@ -133,15 +134,18 @@ async def open_channel(
         yield ConsoleChannel(console, clock)
         return
     key = settings.message_service_api_key
-    async with open_session(settings.worker_concurrency) as session:
-        channel = HttpChannel(
-            session,
-            settings.message_service_url,
-            key.get_secret_value() if key else None,
-            settings.message_service_timeout,
-            clock,
-        )
+    channel = HttpChannel(
+        settings.message_service_url,
+        Network(settings.proxies, settings.no_proxy or "", settings.ssl_cert_file),
+        settings.worker_concurrency,
+        key.get_secret_value() if key else None,
+        settings.message_service_timeout,
+        clock,
+    )
+    try:
         yield TracedChannel(channel, tracing) if tracing.enabled else channel
+    finally:
+        await channel.close()
 
 
 @asynccontextmanager

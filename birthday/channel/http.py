@@ -1,19 +1,18 @@
 """The message service over HTTP: one POST for each attempt, judged by its status (design, section 3)."""
 
 import re
-from contextlib import suppress
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http.client import responses
 
 import orjson
-from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import RequestError
-from pyreqwest.http import Url
-from pyreqwest.response import Response
 from yarl import URL
 
+from birthday.channel.connection import Answer, BrokenConnectionError
 from birthday.channel.protocol import Delivered, Letter, Outcome, Permanent, Temporary
+from birthday.channel.route import Network, Route, UnreachableError, basic_credentials
+from birthday.channel.session import Session
 from birthday.clock import Clock
 from birthday.core.message import ErrorType
 from birthday.errors import UnavailableError
@@ -25,73 +24,56 @@ _WITHOUT_ANSWER = frozenset({502, 504})
 _SECONDS = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _LONGEST_RETRY_AFTER = timedelta(hours=24)
 _LONGEST_CHECK = timedelta(seconds=5)
-_MOST_DRAINED_BYTES = 64 * 1024
-_IDLE = timedelta(seconds=15)
-"""How long an unused connection is kept. A new one looks the name up again, so that a service that moves is found."""
-
-
-def open_session(concurrency: int) -> Client:
-    """Return a session for ``concurrency`` sends at a time; whoever opens it closes it.
-
-    Proxies and trusted certificates are those of the environment: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY,
-    SSL_CERT_FILE.
-    """
-    return (
-        ClientBuilder()
-        .user_agent("birthday-scheduler")
-        .follow_redirects(enable=False)
-        .pool_max_idle_per_host(concurrency)
-        .pool_idle_timeout(_IDLE)
-        .gzip(enable=False)
-        .brotli(enable=False)
-        .zstd(enable=False)
-        .deflate(enable=False)
-        .build()
-    )
 
 
 class HttpChannel:
     """Sends letters to ``{base_url}/send``. Nothing is ever sent again here: every attempt is the caller's."""
 
-    def __init__(self, session: Client, base_url: str, api_key: str | None, timeout: timedelta, clock: Clock) -> None:
-        """Use ``session``, which stays the caller's; ``timeout`` bounds one attempt, connecting included."""
-        self._session = session
+    def __init__(
+        self, base_url: str, network: Network, concurrency: int, api_key: str | None, timeout: timedelta, clock: Clock
+    ) -> None:
+        """Keep up to ``concurrency`` connections; ``timeout`` bounds one attempt, connecting included.
+
+        Raises:
+            OSError: the file of certificate authorities cannot be read, or holds none.
+        """
         self._base = URL(base_url)
-        self._url = Url(str(self._base / "send"))
-        self._headers = {"Content-Type": "application/json"}
+        self._session = Session(Route(self._base, network), concurrency)
+        headers = {"Content-Type": "application/json"}
         if api_key:
-            self._headers["Authorization"] = f"Bearer {api_key}"
+            headers["Authorization"] = f"Bearer {api_key}"
+        elif self._base.user is not None:
+            headers["Authorization"] = basic_credentials(self._base)
+        self._head = self._request_head("POST", self._base / "send", headers)
         self._timeout = timeout
         self._clock = clock
 
     async def send(self, letter: Letter) -> Outcome:
         """Try once, within the timeout. Never raises for what the other side does."""
-        headers = {**self._headers, "Idempotency-Key": str(letter.message_id)}
-        if letter.traceparent:
-            headers["traceparent"] = letter.traceparent
-        request = (
-            self._session.post(self._url)
-            .headers(headers)
-            .body_bytes(orjson.dumps({"email": letter.email, "message": letter.text}))
-            .timeout(self._timeout)
-            # The answer is here as soon as its status is: what becomes of the body must not hide it.
-            .streamed_read_buffer_limit(0)
-            .build_streamed()
+        body = orjson.dumps({"email": letter.email, "message": letter.text})
+        trace = b"traceparent: %b\r\n" % letter.traceparent.encode() if letter.traceparent else b""
+        own = b"%bIdempotency-Key: %b\r\nContent-Length: %d\r\n\r\n" % (
+            trace,
+            str(letter.message_id).encode(),
+            len(body),
         )
         try:
-            async with request as response:
-                # Read to its end, so that the connection can be used again. A body that is long, breaks off or is not
-                # there in time costs the connection.
-                with suppress(RequestError):
-                    await response.body_reader.read(_MOST_DRAINED_BYTES)
-                return _outcome(response.status, _retry_after(response), self._clock.now())
+            answer = await self._session.ask(self._head + own + body, self._timeout)
         except TimeoutError:
             seconds = self._timeout.total_seconds()
             return Temporary(ErrorType.TIMEOUT, f"the message service did not answer within {seconds:g} s")
-        except RequestError as error:
-            # Only what fails to connect has certainly not been sent.
-            connected = not _failed_to_connect(error)
-            return Temporary(ErrorType.EXTERNAL_API_ERROR, _explain(error), answer_lost=connected)
+        except UnreachableError as error:
+            return Temporary(ErrorType.EXTERNAL_API_ERROR, f"cannot connect: {error}")
+        except BrokenConnectionError as error:
+            return Temporary(ErrorType.EXTERNAL_API_ERROR, f"the connection broke: {error}", answer_lost=True)
+        return _outcome(answer, self._clock)
+
+    def _request_head(self, method: str, url: URL, headers: Mapping[str, str]) -> bytes:
+        route = self._session.route
+        lines = [f"{method} {route.prefix}{url.raw_path_qs} HTTP/1.1"]
+        named = {**route.headers, "User-Agent": "birthday-scheduler", "Accept": "*/*", **headers}
+        lines += [f"{name}: {value}" for name, value in named.items()]
+        return "\r\n".join([*lines, ""]).encode("ascii")
 
     @property
     def url(self) -> str:
@@ -107,32 +89,32 @@ class HttpChannel:
         timeout = min(self._timeout, _LONGEST_CHECK)
         # The origin alone: user, path and query may be secrets.
         where = self._base.origin()
+        request = self._request_head("HEAD", self._base, {"Connection": "close"}) + b"\r\n"
         try:
-            await self._session.head(str(self._base)).timeout(timeout).build().send()
+            await self._session.ask_alone(request, timeout)
         except TimeoutError:
             seconds = timeout.total_seconds()
             raise UnavailableError("channel", f"{where}: no answer within {seconds:g} s") from None
-        except RequestError as error:
-            raise UnavailableError("channel", f"{where}: {_explain(error)}") from None
+        except UnreachableError as error:
+            raise UnavailableError("channel", f"{where}: cannot connect: {error}") from None
+        except BrokenConnectionError as error:
+            raise UnavailableError("channel", f"{where}: the connection broke: {error}") from None
 
     async def close(self) -> None:
-        """Do nothing: the session belongs to whoever opened it."""
+        """Close the connections."""
+        self._session.close()
 
 
-def _retry_after(response: Response) -> str | None:
-    """Return the header if it is there and text: one that is not says nothing, and takes nothing from the status."""
-    with suppress(ValueError):
-        return response.get_header("Retry-After")
-    return None
-
-
-def _outcome(status: int, retry_after: str | None, now: datetime) -> Outcome:
-    """Return what a status means. The reason holds no word of the service's own: it may repeat the e-mail address."""
+def _outcome(answer: Answer, clock: Clock) -> Outcome:
+    """Return what an answer means. The reason holds no word of the service's own: it may repeat the e-mail address."""
+    status = answer.status
     if 200 <= status <= 299:
         return Delivered(status)
     reason = f"the message service answered {status} {responses.get(status, '')}".rstrip()
     if 500 <= status <= 599 or status in _ASKS_FOR_PATIENCE:
-        wait = parse_retry_after(retry_after, now) if retry_after else None
+        # What is no text there says nothing, and takes nothing from the status.
+        text = (answer.retry_after or b"").decode("latin-1")
+        wait = parse_retry_after(text, clock.now()) if text else None
         outage = status not in _ASKS_FOR_PATIENCE
         return Temporary(ErrorType.EXTERNAL_API_ERROR, reason, wait, outage, status, status in _WITHOUT_ANSWER)
     if status in _REFUSES_CONTENT:
@@ -160,19 +142,3 @@ def _parse_http_date(text: str) -> datetime | None:
         return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
-
-
-def _explain(error: RequestError) -> str:
-    """Return why there was no answer, from what is ours or the system's to say: never from what the service sent."""
-    causes = _causes(error)
-    what = "cannot connect" if _failed_to_connect(error) else "the connection broke"
-    return f"{what}: {causes[-1] if causes else type(error).__name__}"
-
-
-def _failed_to_connect(error: RequestError) -> bool:
-    return "client error (Connect)" in _causes(error)
-
-
-def _causes(error: RequestError) -> list[str]:
-    """Return the causes from the outermost to the innermost, without the first: it names the URL, a secret perhaps."""
-    return [cause["message"] for cause in error.details["causes"] or ()][1:]

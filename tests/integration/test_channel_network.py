@@ -2,15 +2,16 @@
 
 import asyncio
 import socket
-from datetime import timedelta
+import sys
+from contextlib import AbstractAsyncContextManager
 from uuid import UUID
 
 import pytest
-from pyreqwest.client import Client
 
-from birthday.channel import Delivered, Letter, Outcome, Temporary
-from birthday.channel.http import HttpChannel, open_session
+from birthday.channel import Channel, Delivered, Letter, Outcome, Temporary
+from birthday.config import load_settings
 from birthday.core.message import ErrorType
+from birthday.resources import open_channel
 from tests.support.certificates import Certificates
 from tests.support.clock import ManualClock
 from tests.support.forward_proxy import ForwardProxy
@@ -22,7 +23,7 @@ LANES = 10
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """An environment that says nothing about proxies and certificates; a session reads it when it is opened."""
+    """An environment that says nothing about proxies and certificates."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -31,14 +32,14 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 async def send_once(url: str) -> Outcome:
-    """Send a letter over a session that is opened now."""
-    async with open_session(LANES) as session:
-        return await channel_to(session, url).send(LETTER)
+    """Send a letter over a channel that is opened now."""
+    async with channel_to(url) as channel:
+        return await channel.send(LETTER)
 
 
-def channel_to(session: Client, url: str) -> HttpChannel:
-    """Return a channel to the service at ``url``."""
-    return HttpChannel(session, url, None, timedelta(seconds=10), ManualClock())
+def channel_to(url: str) -> AbstractAsyncContextManager[Channel]:
+    """Open a channel to the service at ``url`` as the program does, with what the environment says."""
+    return open_channel(load_settings(message_service_url=url, worker_concurrency=LANES), ManualClock(), sys.stdout)
 
 
 class TestTls:
@@ -59,7 +60,7 @@ class TestTls:
             outcome = await send_once(service.url)
 
             assert isinstance(outcome, Temporary)
-            assert outcome.reason == "cannot connect: invalid peer certificate: UnknownIssuer"
+            assert outcome.reason == "cannot connect: certificate refused: unable to get local issuer certificate"
             assert not service.requests
 
     async def test_wrong_name(self, environment: pytest.MonkeyPatch, certificates: Certificates) -> None:
@@ -69,7 +70,7 @@ class TestTls:
             outcome = await send_once(service.url)
 
             assert isinstance(outcome, Temporary)
-            assert outcome.reason.startswith("cannot connect: invalid peer certificate: ")
+            assert outcome.reason.startswith("cannot connect: certificate refused: ")
             assert not service.requests
 
 
@@ -93,9 +94,10 @@ class TestProxy:
         """HTTPS_PROXY opens a tunnel, and the certificate at its end is that of the service."""
         environment.setenv("HTTPS_PROXY", forward_proxy.url)
         environment.setenv("SSL_CERT_FILE", str(certificates.authority))
-        async with MessageService(host="localhost", tls=certificates.server) as service, open_session(LANES) as session:
-            channel = channel_to(session, service.url)
-
+        async with (
+            MessageService(host="localhost", tls=certificates.server) as service,
+            channel_to(service.url) as channel,
+        ):
             outcomes = [await channel.send(LETTER), await channel.send(LETTER)]
 
             assert outcomes == [Delivered(), Delivered()]
@@ -134,7 +136,7 @@ class TestProxy:
 
             outcome = await send_once(message_service.url)
 
-        assert outcome == Temporary(ErrorType.EXTERNAL_API_ERROR, "cannot connect: Connection refused (os error 111)")
+        assert outcome == Temporary(ErrorType.EXTERNAL_API_ERROR, "cannot connect: Connection refused")
         assert not message_service.requests
 
 
@@ -144,8 +146,7 @@ class TestConnections:
 
     async def test_reused(self, message_service: MessageService) -> None:
         """Letters that are sent side by side share as many connections as there are lanes."""
-        async with open_session(LANES) as session:
-            channel = channel_to(session, message_service.url)
+        async with channel_to(message_service.url) as channel:
             letters = iter([LETTER] * 20 * LANES)
 
             async def send_some() -> list[Outcome]:
@@ -162,4 +163,4 @@ class TestConnections:
 
         assert isinstance(outcome, Temporary)
         assert (outcome.error_type, outcome.outage) == (ErrorType.EXTERNAL_API_ERROR, True)
-        assert outcome.reason.startswith("cannot connect: failed to lookup address information")
+        assert outcome.reason.startswith("cannot connect: Name or service not known")

@@ -75,6 +75,11 @@ def test_defaults() -> None:
         "otel_traces_exporter": "none",
         "shutdown_timeout": timedelta(seconds=30),
         "birthday_data_dir": Path(".birthday"),
+        "http_proxy": None,
+        "https_proxy": None,
+        "all_proxy": None,
+        "no_proxy": None,
+        "ssl_cert_file": None,
     }
 
 

@@ -1,0 +1,141 @@
+"""One connection to an HTTP/1.1 server: a request, its answer, and then the next request.
+
+httptools parses what comes (its llhttp is the parser of Node.js); this module knows when an answer is complete, when it
+never will be, and whether the connection may be used again.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final, cast
+
+import httptools
+
+_MOST_BYTES: Final = 128 * 1024
+"""Of one answer. What is longer is not read to its end: nobody here looks at bodies."""
+
+
+class BrokenConnectionError(Exception):
+    """The connection ended, or brought what is no HTTP, before there was a status. The request may have arrived."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server said, as far as anybody asks."""
+
+    status: int
+    retry_after: bytes | None
+
+
+class Connection(asyncio.Protocol):
+    """A protocol for one transport, whichever way that came about."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wait for a transport."""
+        self.reusable = False
+        """Whether the last answer is complete, and nothing else has come or ended since."""
+        self.opened_at = self.idle_since = loop.time()
+        self._loop = loop
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._asking: asyncio.Future[Answer] | None = None
+        self._status = 0
+        self._retry_after: bytes | None = None
+        self._received_bytes = 0
+
+    async def ask(self, request: bytes, deadline: float) -> Answer:
+        """Send ``request`` and return its answer, read to its end so that the connection can be used again.
+
+        The answer is known as soon as its status is: a body that is long, breaks off or is not there by ``deadline``,
+        in the loop's time, costs the connection and nothing else. To cancel it costs the connection too.
+
+        Raises:
+            TimeoutError: no status came by ``deadline``.
+            BrokenConnectionError: none will come.
+        """
+        self.reusable = False
+        self._status = self._received_bytes = 0
+        self._retry_after = None
+        self._asking = asking = self._loop.create_future()
+        if self._transport is None or self._transport.is_closing():
+            self._give_up(BrokenConnectionError("it was closed by the other side"))
+        else:
+            self._transport.write(request)
+        timer = self._loop.call_at(deadline, self._time_out)
+        try:
+            answer: Answer = await asking
+        finally:
+            timer.cancel()
+            self._asking = None
+            if not self.reusable:
+                self.abort()
+        return answer
+
+    def abort(self) -> None:
+        """Close the connection at once, whatever is under way."""
+        self.reusable = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport; asyncio calls this."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came; asyncio calls this. What nobody has asked for costs the connection."""
+        if self._asking is None:
+            self.abort()
+            return
+        self._received_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+            if self._received_bytes > _MOST_BYTES:
+                self._give_up(BrokenConnectionError("the head of the answer is too long"))
+        except httptools.HttpParserUpgrade:
+            self._give_up(BrokenConnectionError("the answer is in another protocol"))
+        except httptools.HttpParserError:
+            # Its text may quote the answer, and that the letter's address.
+            self._give_up(BrokenConnectionError("the answer is no HTTP"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let nobody wait any longer; asyncio calls this."""
+        text = getattr(exc, "strerror", None) or "it was closed by the other side"
+        self._give_up(BrokenConnectionError(text))
+
+    def on_message_begin(self) -> None:
+        """Notice an answer to no request; the parser calls this and the following."""
+        if self._status:
+            self.reusable = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep the one header that decides anything."""
+        if len(name) == 11 and name.lower() == b"retry-after":
+            self._retry_after = value
+
+    def on_headers_complete(self) -> None:
+        """Keep the status. 1xx comes before the answer proper (RFC 9110, section 15.2)."""
+        status = self._parser.get_status_code()
+        if status < 200:
+            self._retry_after = None
+        elif not self._status:
+            self._status = status
+
+    def on_message_complete(self) -> None:
+        """Be done with the answer."""
+        if self._status and self._asking is not None and not self._asking.done():
+            self.reusable = self._parser.should_keep_alive()
+            self._finish()
+
+    def _time_out(self) -> None:
+        self._give_up(TimeoutError())
+
+    def _give_up(self, error: Exception) -> None:
+        """End the wait for more: with the status if that has come, else with ``error``."""
+        self.reusable = False
+        if self._status:
+            self._finish()
+        elif self._asking is not None and not self._asking.done():
+            self._asking.set_exception(error)
+
+    def _finish(self) -> None:
+        if self._asking is not None and not self._asking.done():
+            self._asking.set_result(Answer(self._status, self._retry_after))
