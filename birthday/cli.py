@@ -21,7 +21,7 @@ from birthday.cli_forecast import forecast
 from birthday.cli_pause import pause, resume
 from birthday.clock import SystemClock
 from birthday.command import command_settings, errors, run
-from birthday.config import Settings, effective_settings, load_settings
+from birthday.config import Settings, check_listener, effective_settings, load_settings
 from birthday.core.occasion import Occasion, birthdays_from
 from birthday.core.user import parse_date
 from birthday.core.zone import load_zone
@@ -55,6 +55,7 @@ def main(context: click.Context, role: str | None) -> None:
     if context.invoked_subcommand is None:
         with errors():
             settings = load_settings(role=role)
+            check_listener(settings)
             status = run(service.run(settings, SystemClock(), _open_logs(settings)))
         sys.exit(status)
     elif role is not None:
@@ -150,6 +151,7 @@ def check() -> None:
     """Print the configuration in force, secrets masked, and try every dependency."""
     with errors():
         settings = command_settings()
+        check_listener(settings)
         dependencies = run(try_dependencies(settings, SystemClock(), sys.stdout))
     table = Table("variable", Column("value", overflow="fold"), "set by", box=None)
     for line in effective_settings(settings):
@@ -247,7 +249,7 @@ def _preview_row(occasion: Occasion, born: date, local: datetime) -> dict[str, A
     return {
         "date": occasion.on.isoformat(),
         "local": local.isoformat(),
-        "utc": occasion.due_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "utc": occasion.due_at.isoformat().replace("+00:00", "Z"),
         "age": occasion.year - born.year,
     }
 

@@ -303,11 +303,6 @@ class Settings(BaseSettings):
                 f"CRON_PLAN='{self.cron_plan}' and PLAN_HORIZON={show_duration(self.plan_horizon)} contradict each "
                 f"other: the planner would pause for up to {show_duration(gap)}; a horizon of at least that is accepted"
             )
-        if Role.API in self.role and not self.api_keys and not is_loopback(self.host):
-            yield (
-                f"HOST={self.host} without API_KEYS would let anybody use the API: set API_KEYS to "
-                "name:sha256hex:scope entries, or HOST to a loopback address such as 127.0.0.1"
-            )
 
 
 def _is_installed(*distributions: str) -> bool:
@@ -361,6 +356,19 @@ def load_settings(**overrides: object) -> Settings:
         raise ConfigurationError("\n".join(_explain(error, given))) from None
 
 
+def check_listener(settings: Settings) -> None:
+    """Make sure that a service with these settings lets nobody in who should not be. Other commands do not listen.
+
+    Raises:
+        ConfigurationError: anybody could use its API.
+    """
+    if Role.API in settings.role and not settings.api_keys and not is_loopback(settings.host):
+        raise ConfigurationError(
+            f"HOST={settings.host} without API_KEYS would let anybody use the API: set API_KEYS to "
+            "name:sha256hex:scope entries, or HOST to a loopback address such as 127.0.0.1"
+        )
+
+
 def _explain(error: ValidationError, given: dict[str, object]) -> Iterator[str]:
     for problem in error.errors(include_url=False, include_input=False):
         reason = _reason(problem["type"], problem["msg"], problem.get("ctx", {}))
@@ -401,9 +409,23 @@ def _reason(kind: str, message: str, context: dict[str, Any]) -> str:
 
 
 def _longest_gap(expression: str) -> timedelta:
-    ticks = croniter(expression, datetime(2028, 1, 1, tzinfo=UTC))
-    instants = [ticks.get_next(datetime) for _ in range(50)]
-    return max(later - earlier for earlier, later in pairwise(instants))
+    """Return the longest pause between two ticks: within a day on which there are any, or over a midnight.
+
+    A year and a leap day are looked at. Which minutes a day has is the same for all days that have any.
+    """
+    start = datetime(2028, 1, 1, tzinfo=UTC)
+    ticks = croniter(expression, start - timedelta(seconds=1))
+    within = [ticks.get_next(datetime)]
+    while (tick := ticks.get_next(datetime)).date() == within[0].date():
+        within.append(tick)
+    gaps = [later - earlier for earlier, later in pairwise(within)]
+    midnight = start
+    while midnight < start + timedelta(days=366):
+        following = croniter(expression, midnight - timedelta(seconds=1)).get_next(datetime)
+        gaps.append(following - croniter(expression, midnight).get_prev(datetime))
+        # None in between: the next midnight after which there may be another gap.
+        midnight = following.replace(hour=0, minute=0) + timedelta(days=1)
+    return max(gaps)
 
 
 @dataclass(frozen=True, slots=True)

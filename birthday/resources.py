@@ -27,7 +27,7 @@ from birthday.config import Settings, mask_url
 from birthday.embedded import embedded_postgres
 from birthday.errors import BirthdayError, UnavailableError
 from birthday.migrate import check_schema, load_migrations, migrate, schema_directory
-from birthday.store.connection import DATABASE_ERRORS, keep_session
+from birthday.store.connection import DATABASE_ERRORS, keep_session, knows_case
 from birthday.store.pool import make_pool
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.tracing import NO_TRACING, Tracing
@@ -62,6 +62,9 @@ async def open_database(
             else:
                 for differing in await check_schema(connection, load_migrations(schema_directory())):
                     log.warning("schema.differs", migration=differing.label, state=differing.state)
+            if not await knows_case(connection):
+                reason = "addresses that differ in the case of a letter beyond ASCII count as two"
+                log.warning("database.case_of_ascii_only", reason=reason)
         yield pool
 
 

@@ -193,7 +193,7 @@ class Cluster:
         staging = Path(tempfile.mkdtemp(prefix="postgres.new-", dir=self._data_dir))
         try:
             self._give(staging)
-            options = ["--encoding=UTF8", "--locale=C", "--auth-local=peer", "--auth-host=reject"]
+            options = ["--encoding=UTF8", *_locale(self._programs.major), "--auth-local=peer", "--auth-host=reject"]
             if not self._durable:
                 options.append("--no-sync")
             initdb = self._programs.command("initdb", "-D", staging, "-U", self._user, *options)
@@ -288,3 +288,13 @@ def _rename_durably(path: Path, target: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _locale(major: str) -> tuple[str, ...]:
+    """Return the options for a cluster that sorts by code points and knows the case of every letter, not just of ASCII.
+
+    From version 17 on PostgreSQL brings such a locale along; before, it is the system's.
+    """
+    if int(major) >= 17:
+        return "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"
+    return ("--locale=C.UTF-8",)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -74,10 +75,12 @@ async def run_scheduler(
 ) -> None:
     """Run every job until cancelled. Each also runs once at the start, to catch up.
 
+    The planner then looks over its whole window: it may have been started with other rules than before.
     ``progress`` is told how dispatching goes.
     """
     async with asyncio.TaskGroup() as jobs:
-        jobs.create_task(_on_cron("plan", schedule.plan, planner.plan_once, clock, metrics))
+        anew = partial(planner.plan_once, sweep=True)
+        jobs.create_task(_on_cron("plan", schedule.plan, planner.plan_once, clock, metrics, at_start=anew))
         jobs.create_task(_on_cron("recover", schedule.recover, janitor.recover_once, clock, metrics))
         jobs.create_task(_on_cron("retire", schedule.retire, janitor.retire_once, clock, metrics))
         jobs.create_task(_on_cron("audit", AUDIT, janitor.audit_once, clock, metrics))
@@ -86,11 +89,17 @@ async def run_scheduler(
 
 
 async def _on_cron(
-    job: str, expression: str, tick: Callable[[datetime], Awaitable[object]], clock: Clock, metrics: Metrics
+    job: str,
+    expression: str,
+    tick: Callable[[datetime], Awaitable[object]],
+    clock: Clock,
+    metrics: Metrics,
+    at_start: Callable[[datetime], Awaitable[object]] | None = None,
 ) -> None:
+    next_tick = at_start or tick
     while True:
-        now = clock.now()
-        await _guarded(job, tick, now, metrics)
+        if await _guarded(job, next_tick, clock.now(), metrics) is not None:
+            next_tick = tick
         due: datetime = croniter(expression, clock.now().astimezone(UTC)).get_next(datetime)
         await clock.sleep((due - clock.now()).total_seconds())
 

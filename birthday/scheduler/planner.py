@@ -15,7 +15,7 @@ import structlog
 
 from birthday.core.occasion import ZoneOccasion, zone_occasions
 from birthday.errors import InvalidInputError
-from birthday.store.messages import PLANNED, SWEPT, lock_watermark, plan, set_watermark, zones_in_use
+from birthday.store.messages import PLANNED, SWEPT, lock_watermark, move, plan, set_watermark, zones_in_use
 from birthday.store.users import Connection, Planning
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.tracing import NO_TRACING, Tracing
@@ -36,36 +36,38 @@ class Planner:
     catch_up: timedelta
     tracing: Tracing = NO_TRACING
 
-    async def plan_once(self, now: datetime) -> int:
+    async def plan_once(self, now: datetime, *, sweep: bool = False) -> int:
         """Plan everything from the watermark to the horizon, a day a transaction; return how many messages are new.
 
-        Once an hour it starts as far back as the catch-up window instead. That finds users who were written to the
-        database by other means, and whatever else fell through; what exists already is left alone. Who asks for that
-        while it is under way gets another one.
+        Once an hour, and with ``sweep``, it starts as far back as the catch-up window instead. That finds users who
+        were written to the database by other means, and whatever else fell through. What exists already is left alone,
+        but for messages that are not due yet and for which SEND_AT or LEAP_DAY now say something else: these move. Who
+        asks for a sweep while one is under way gets another one.
         """
         with self.tracing.tick("plan"):
-            return await self._plan_until_horizon(now)
+            return await self._plan_until_horizon(now, sweep=sweep)
 
-    async def _plan_until_horizon(self, now: datetime) -> int:
+    async def _plan_until_horizon(self, now: datetime, *, sweep: bool) -> int:
         until = now + self.planning.horizon
         # Stands for a sweep that has begun. Should that one not come to its end, another one is due.
         begun = now - SWEEP_EVERY
         after: datetime | None = None
-        sweep = False
-        planned = 0
+        planned = moved = 0
         while after is None or after < until:
             async with self.pool.acquire() as connection, connection.transaction():
                 # One that lies ahead comes from a longer horizon, or from a clock that was wrong.
                 watermark = min(await lock_watermark(connection, PLANNED) or now - self.catch_up, until)
                 swept_at = await lock_watermark(connection, SWEPT)
                 if after is None:
-                    sweep = swept_at is None or abs(now - swept_at) >= SWEEP_EVERY
+                    sweep = sweep or swept_at is None or abs(now - swept_at) >= SWEEP_EVERY
                     after = min(watermark, now - self.catch_up) if sweep else watermark
                     if sweep:
                         await set_watermark(connection, SWEPT, begun)
                         swept_at = begun
                 reached = min(after + CHUNK, until)
-                fresh = await self._plan_window(connection, after, reached, now)
+                occasions = await self._occasions(connection, after, reached)
+                fresh = await plan(connection, occasions, now, self.tracing.traceparent()) if occasions else 0
+                moved += await move(connection, occasions, now) if occasions and sweep else 0
                 await set_watermark(connection, PLANNED, reached)
                 if sweep and reached >= until and swept_at == begun:
                     await set_watermark(connection, SWEPT, now)
@@ -74,11 +76,15 @@ class Planner:
             self.metrics.messages_scheduled.inc(fresh)
         if planned:
             log.info("planner.planned", messages=planned, until=until.isoformat())
+        if moved:
+            log.warning(
+                "planner.moved", messages=moved, reason="SEND_AT or LEAP_DAY is not what they were planned with"
+            )
         return planned
 
-    async def _plan_window(self, connection: Connection, after: datetime, until: datetime, now: datetime) -> int:
+    async def _occasions(self, connection: Connection, after: datetime, until: datetime) -> list[ZoneOccasion]:
         if after >= until:
-            return 0
+            return []
         occasions: list[ZoneOccasion] = []
         for zone in await zones_in_use(connection):
             try:
@@ -89,4 +95,4 @@ class Planner:
                 log.error("planner.unknown_zone", zone=zone, error=str(error))
             # Hundreds of zones take some milliseconds: others may run in between.
             await asyncio.sleep(0)
-        return await plan(connection, occasions, now, self.tracing.traceparent()) if occasions else 0
+        return occasions

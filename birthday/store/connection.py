@@ -98,3 +98,9 @@ async def check_database(pool: asyncpg.Pool) -> None:
         raise UnavailableError(
             "database", "the database is read-only (default_transaction_read_only): it cannot be written to"
         )
+
+
+async def knows_case(connection: asyncpg.Connection | asyncpg.pool.PoolConnectionProxy) -> bool:
+    """Say whether the database's locale knows the case of letters beyond ASCII, as unique addresses need it."""
+    known: bool = await connection.fetchval("SELECT lower('\u00c4') = '\u00e4'")
+    return known

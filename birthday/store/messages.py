@@ -65,7 +65,6 @@ async def plan(
     by hand stays so: its id exists. A user who changes meanwhile leaves at worst a stale message, which the claim
     recognises by its ``schedule_from``. ``traceparent`` is the context of the tick, if that is traced.
     """
-    rows = [(spec, month_day) for spec in occasions for month_day in spec.month_days]
     status = await connection.execute(
         """
         INSERT INTO message_logs (id, user_id, occasion_year, occasion_on, scheduled_at, ends_at,
@@ -80,16 +79,49 @@ async def plan(
         ON CONFLICT DO NOTHING
         """,
         now,
-        [spec.zone for spec, _ in rows],
-        [month_day for _, month_day in rows],
-        [spec.occasion.year for spec, _ in rows],
-        [spec.occasion.on for spec, _ in rows],
-        [spec.occasion.due_at for spec, _ in rows],
-        [spec.occasion.ends_at for spec, _ in rows],
+        *_columns(occasions),
         traceparent,
         timeout=PLAN_SECONDS,
     )
     return int(status.rpartition(" ")[2])
+
+
+async def move(connection: Connection, occasions: Sequence[ZoneOccasion], now: datetime) -> int:
+    """Let messages that were planned by other rules fall due when ``occasions`` say; return how many.
+
+    Only what is not due yet moves, and nothing into a day that is over. What has come since the old instant is due now.
+    A dispatcher or a change of the user that holds a row is waited for, and ``status`` is looked at again after it.
+    """
+    status = await connection.execute(
+        """
+        UPDATE message_logs m
+        SET scheduled_at = greatest(spec.due_at, u.schedule_from, $1), ends_at = spec.ends_at, occasion_on = spec.day,
+            updated_at = $1
+        FROM unnest($2::text[], $3::smallint[], $4::smallint[], $5::date[], $6::timestamptz[], $7::timestamptz[])
+                 AS spec (zone, month_day, year, day, due_at, ends_at)
+        JOIN users u ON u.timezone = spec.zone AND u.birth_month_day = spec.month_day AND u.deleted_at IS NULL
+        WHERE m.user_id = u.id AND m.message_type = 'birthday' AND m.occasion_year = spec.year
+          AND m.status = 'scheduled' AND m.scheduled_at > $1 AND m.schedule_from = u.schedule_from
+          AND m.scheduled_at <> greatest(spec.due_at, u.schedule_from) AND spec.ends_at > $1
+        """,
+        now,
+        *_columns(occasions),
+        timeout=PLAN_SECONDS,
+    )
+    return int(status.rpartition(" ")[2])
+
+
+def _columns(occasions: Sequence[ZoneOccasion]) -> tuple[Sequence[object], ...]:
+    """Return zones, days of birth, years, dates, instants and ends, one entry for each day of birth."""
+    rows = [(spec.zone, month_day, spec.occasion) for spec in occasions for month_day in spec.month_days]
+    return (
+        [zone for zone, _, _ in rows],
+        [month_day for _, month_day, _ in rows],
+        [occasion.year for _, _, occasion in rows],
+        [occasion.on for _, _, occasion in rows],
+        [occasion.due_at for _, _, occasion in rows],
+        [occasion.ends_at for _, _, occasion in rows],
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import BinaryIO, Final
 import orjson
 from asyncpg import Record
 
+from birthday.errors import UnavailableError
 from birthday.store.transfer import open_users, profile_of
 from birthday.store.users import Connection
 from birthday.transfer.records import COLUMNS, Format
@@ -22,6 +23,9 @@ async def export_users(connection: Connection, file_format: Format, out: BinaryI
     """Write all live users as they are at this moment, in a form that an import takes; return how many.
 
     A reader that closes its end early, as ``head`` does, has seen enough: that is the end, and no error.
+
+    Raises:
+        UnavailableError: ``out`` cannot be written to, because its disk is full for example.
     """
     encode = {Format.CSV: _encode_csv, Format.NDJSON: _encode_ndjson}[file_format]
     written = 0
@@ -29,14 +33,26 @@ async def export_users(connection: Connection, file_format: Format, out: BinaryI
         cursor = await open_users(connection)
         try:
             if file_format is Format.CSV:
-                out.write(_csv_lines([EXPORT_COLUMNS]))
+                _write(out, _csv_lines([EXPORT_COLUMNS]))
             while rows := await cursor.fetch(_PIECE_ROWS):
-                out.write(encode(rows))
+                _write(out, encode(rows))
                 written += len(rows)
-            out.flush()
+            _write(out, b"")
         except BrokenPipeError:
             _discard_rest(out)
     return written
+
+
+def _write(out: BinaryIO, data: bytes) -> None:
+    """Write and flush. What the output has to say is told apart here from what the database has."""
+    try:
+        out.write(data)
+        out.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _discard_rest(out)
+        raise UnavailableError("output", f"standard output cannot be written: {error.strerror}") from None
 
 
 def _encode_csv(rows: Sequence[Record]) -> bytes:

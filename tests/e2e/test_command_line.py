@@ -23,6 +23,20 @@ async def test_preview_prints_the_keys_of_the_contract() -> None:
     ]
 
 
+async def test_preview_writes_every_year_with_four_digits() -> None:
+    """ISO 8601, for the first centuries too."""
+    finished = await run(
+        "preview", "--date-of-birth", "0001-01-01", "--timezone", "UTC", "--from", "0002-01-01", "--json"
+    )
+    assert json.loads(finished.out)[0]["utc"] == "0002-01-01T09:00:00Z"
+
+
+async def test_commands_work_where_the_service_may_not_start(database_url: str) -> None:
+    """An address that anybody could reach is refused to who listens on it, not to who sets a pause there."""
+    finished = await run("pause", DATABASE_URL=database_url, HOST="0.0.0.0")  # noqa: S104 - nothing listens on it
+    assert finished.status == 0
+
+
 async def test_preview_obeys_the_settings_and_reads_well() -> None:
     """SEND_AT and the other leap-day policy, as a table."""
     finished = await run(*PREVIEW, "--timezone", "Africa/Cairo", "--count", "1", SEND_AT="00:00", LEAP_DAY="mar1")

@@ -2,14 +2,14 @@
 
 import asyncio
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date, time, timedelta
 from uuid import uuid4
 
 import asyncpg
 import pytest
 
 from birthday.broker.postgres import PostgresBroker
-from birthday.core.occasion import Rules
+from birthday.core.occasion import LeapDay, Rules
 from birthday.store.messages import request_sweep
 from birthday.store.users import Planning
 from birthday.telemetry.metrics import Metrics
@@ -178,6 +178,74 @@ async def test_a_sweep_that_is_asked_for_while_one_is_under_way_is_made(product:
     for planned in (1, 0):
         await wide.pool.execute("DELETE FROM message_logs")
         assert await wide.planner.plan_once(now) == planned
+
+
+def with_rules(product: Product, rules: Rules) -> Product:
+    """Return the same installation after a restart with other rules."""
+    return replace(product, planning=Planning(rules, timedelta(hours=48)), catch_up=timedelta(hours=48))
+
+
+@pytest.mark.parametrize(
+    ("send_at", "expected"),
+    [("10:30", "2027-03-02T10:30:00Z"), ("00:00", "2027-03-02T00:00:00Z"), ("09:00", "2027-03-02T09:00:00Z")],
+)
+async def test_another_send_at_moves_what_is_planned(product: Product, send_at: str, expected: str) -> None:
+    """A message that is not due yet follows the rules that the scheduler is started with, and stays the same one."""
+    await with_rules(product, Rules()).create(date(1990, 3, 2))
+    before = await product.pool.fetchval("SELECT id FROM message_logs")
+
+    restarted = with_rules(product, Rules(send_at=time.fromisoformat(send_at)))
+    assert await restarted.planner.plan_once(product.clock.now(), sweep=True) == 0
+
+    assert await scheduled(product.pool) == [expected]
+    assert await product.pool.fetchval("SELECT id FROM message_logs") == before
+
+
+async def test_an_instant_that_has_passed_meanwhile_means_now(product: Product) -> None:
+    """The new SEND_AT was hours ago, and it is still that date there: the message is due at once, and not late."""
+    await with_rules(product, Rules(send_at=time(20))).create(date(1990, 3, 1))
+
+    await with_rules(product, Rules()).planner.plan_once(product.clock.now(), sweep=True)
+
+    assert await scheduled(product.pool) == ["2027-03-01T12:00:00Z"]
+
+
+async def test_what_is_due_or_under_way_does_not_move(product: Product) -> None:
+    """Another SEND_AT is for what is to come: a message that is queued, or due now, goes out as it is."""
+    early = with_rules(product, Rules())
+    await early.create(date(1990, 3, 2))
+    await product.pool.execute("UPDATE message_logs SET status = 'queued'")
+    await early.create(date(1990, 3, 1))
+    late = with_rules(product, Rules(send_at=time(20)))
+
+    await late.planner.plan_once(product.clock.now(), sweep=True)
+
+    rows = await product.pool.fetch("SELECT scheduled_at, status FROM message_logs ORDER BY scheduled_at")
+    assert [(row["scheduled_at"], row["status"]) for row in rows] == [
+        (parse("2027-03-01T12:00:00Z"), "scheduled"),
+        (parse("2027-03-02T09:00:00Z"), "queued"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "expected"),
+    [
+        (LeapDay.MAR1, LeapDay.FEB28, "2027-02-28T09:00:00Z"),
+        (LeapDay.FEB28, LeapDay.MAR1, "2027-03-01T09:00:00Z"),
+    ],
+)
+async def test_another_leap_day_moves_what_is_planned(
+    product: Product, was: LeapDay, now: LeapDay, expected: str
+) -> None:
+    """Somebody born on 29 February is greeted once, on the date of the rules that are in force."""
+    product.clock.advance(parse("2027-02-27T12:00:00Z") - product.clock.now())
+    await with_rules(product, Rules(leap_day=was)).create(date(1992, 2, 29))
+
+    await with_rules(product, Rules(leap_day=now)).planner.plan_once(product.clock.now(), sweep=True)
+
+    assert await scheduled(product.pool) == [expected]
+    on: date = await product.pool.fetchval("SELECT occasion_on FROM message_logs")
+    assert on == parse(expected).date()
 
 
 async def are_waiting(pool: asyncpg.Pool, count: int) -> bool:

@@ -126,7 +126,11 @@ async def test_the_depth_of_the_queue(terminal: Terminal, channel: RecordingChan
             return re.search(r"\| birthday_messages +\| 0 +\| 1 +\|", await terminal.type(consumers)) is not None
 
         await eventually(has_consumer, "the worker is seen", 30)
-        assert await terminal.type("rabbitmqadmin list consumers") != "No items\n"
+
+        async def is_listed() -> bool:
+            return await terminal.type("rabbitmqadmin list consumers") != "No items\n"
+
+        await eventually(is_listed, "the worker's consumer is listed", 30)
     await terminal.type("rabbitmqadmin list policies")
 
 

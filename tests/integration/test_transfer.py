@@ -643,3 +643,13 @@ def read_until(stream: FileIO | io.BufferedIOBase, end: bytes) -> bytes:
     while end not in text:
         text += stream.read(4096)
     return text
+
+
+async def test_an_export_that_cannot_be_written_names_the_output(pool: asyncpg.Pool) -> None:
+    """A full disk is not the database's fault."""
+    with os.fdopen(os.open("/dev/full", os.O_WRONLY), "wb") as out:
+        async with pool.acquire() as connection:
+            with pytest.raises(UnavailableError, match="standard output cannot be written: No space left") as raised:
+                await export_users(connection, Format.CSV, out)
+
+    assert raised.value.resource == "output"

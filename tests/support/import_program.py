@@ -22,7 +22,7 @@ from birthday.transfer.console import run_import
 
 async def _import(database_url: str, name: str) -> None:
     planning = Planning(Rules(), timedelta(hours=48))
-    async with asyncpg.create_pool(database_url, min_size=1, max_size=1) as pool, borrow(pool) as connection:
+    async with asyncpg.create_pool(database_url, min_size=1, max_size=1) as pool, borrow(pool, None) as connection:
         summary = await run_import(name, connection, SystemClock(), planning, sys.stderr)
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     sys.stdout.write(json.dumps(asdict(summary) | {"peak_bytes": peak_bytes}))

@@ -13,6 +13,7 @@ from birthday.config import (
     Role,
     Scope,
     Settings,
+    check_listener,
     effective_settings,
     is_loopback,
     load_settings,
@@ -195,8 +196,10 @@ def test_every_bad_value_has_a_line(environment: pytest.MonkeyPatch) -> None:
         ({"RETRY_BASE_DELAY": "2m", "RETRY_MAX_DELAY": "30s"}, ["RETRY_BASE_DELAY=2m", "RETRY_MAX_DELAY=30s"]),
         ({"CRON_PLAN": "0 4 * * 1", "PLAN_HORIZON": "48h"}, ["CRON_PLAN='0 4 * * 1'", "PLAN_HORIZON=48h", "168h"]),
         ({"PLAN_HORIZON": "4m"}, ["CRON_PLAN='*/5 * * * *'", "PLAN_HORIZON=4m"]),
-        ({"HOST": "0.0.0.0"}, ["HOST=0.0.0.0", "API_KEYS"]),  # noqa: S104 - To be refused is the point.
-        ({"HOST": "birthday.example.com"}, ["HOST=birthday.example.com", "API_KEYS"]),
+        ({"CRON_PLAN": "* 0 * * 1"}, ["CRON_PLAN='* 0 * * 1'", "PLAN_HORIZON=48h", "10021m"]),
+        ({"CRON_PLAN": "* 9 * * *", "PLAN_HORIZON": "6h"}, ["CRON_PLAN='* 9 * * *'", "PLAN_HORIZON=6h", "1381m"]),
+        ({"CRON_PLAN": "0 * * 1 *"}, ["CRON_PLAN='0 * * 1 *'", "8041h"]),
+        ({"CRON_PLAN": "0 0 29 2 *"}, ["CRON_PLAN='0 0 29 2 *'", "35064h"]),
         (
             {"MESSAGE_SERVICE_URL": "https://ada:s3cret@example.com", "MESSAGE_SERVICE_API_KEY": "k3y"},
             ["MESSAGE_SERVICE_URL=https://ada:***@example.com", "MESSAGE_SERVICE_API_KEY=***"],
@@ -215,18 +218,45 @@ def test_contradiction(environment: pytest.MonkeyPatch, given_settings: dict[str
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "birthday.example.com"])  # noqa: S104 - To be refused is the point.
+def test_open_api(environment: pytest.MonkeyPatch, host: str) -> None:
+    """A service that anybody could use is refused; commands, which do not listen, work with the same settings."""
+    environment.setenv("HOST", host)
+    loaded = load_settings()
+
+    with pytest.raises(ConfigurationError) as raised:
+        check_listener(loaded)
+
+    assert all(part in str(raised.value) for part in (f"HOST={host}", "API_KEYS"))
+
+
+@pytest.mark.parametrize(
+    "given_settings",
+    [
+        {"HOST": "127.0.0.1"},
+        {"HOST": "0.0.0.0", "ROLE": "scheduler,worker"},  # noqa: S104 - Without the API there is nothing to use.
+        {"HOST": "0.0.0.0", "API_KEYS": f"ops:{DIGEST}:admin"},  # noqa: S104 - With keys it is meant to be reached.
+    ],
+)
+def test_closed_api(environment: pytest.MonkeyPatch, given_settings: dict[str, str]) -> None:
+    """A loopback address needs no keys, and a public one is fine with keys or without the API."""
+    for name, text in given_settings.items():
+        environment.setenv(name, text)
+
+    check_listener(load_settings())
+
+
 @pytest.mark.parametrize(
     "given_settings",
     [
         {"DATABASE_POOL_MIN": "10", "DATABASE_POOL_MAX": "10"},
         {"RETRY_BASE_DELAY": "30s", "RETRY_MAX_DELAY": "30s"},
         {"CRON_PLAN": "0 4 * * *", "PLAN_HORIZON": "24h"},
-        {"HOST": "0.0.0.0", "ROLE": "scheduler,worker"},  # noqa: S104 - Without the API there is nothing to use.
-        {"HOST": "0.0.0.0", "API_KEYS": f"ops:{DIGEST}:admin"},  # noqa: S104 - With keys it is meant to be reached.
+        {"CRON_PLAN": "* 0,12 * * *", "PLAN_HORIZON": "661m"},
     ],
 )
 def test_no_contradiction(environment: pytest.MonkeyPatch, given_settings: dict[str, str]) -> None:
-    """At the limit nothing is refused, and a public address is fine with keys or without the API."""
+    """At the limit nothing is refused."""
     for name, text in given_settings.items():
         environment.setenv(name, text)
 
