@@ -36,6 +36,7 @@ class Pauses:
         self._metrics = metrics
         self.paused: tuple[str, ...] = ()
         self._known: dict[str, Pause] = {}
+        self._since: dict[str, datetime] = {}
         self._changed = asyncio.Condition()
 
     def is_paused(self, message_type: str) -> bool:
@@ -43,9 +44,13 @@ class Pauses:
         return message_type in self.paused
 
     def resumed_since(self, message_type: str, instant: datetime) -> bool:
-        """Say whether there was a pause after ``instant`` that is over."""
+        """Say whether there was a pause after ``instant`` that is over.
+
+        It ended when this process saw it end. Of one that was over before, the operator's clock says when; it may be
+        wrong, but that was not in the future.
+        """
         pause = self._known.get(message_type)
-        return pause is not None and not pause.is_paused and pause.changed_at > instant
+        return pause is not None and not pause.is_paused and self._since[message_type] > instant
 
     async def wait_until(self, message_type: str, *, paused: bool) -> None:
         """Return as soon as the type is paused, or is not."""
@@ -74,6 +79,13 @@ class Pauses:
         """
         async with borrow(self._pool) as connection:
             pauses = await read_pauses(connection)
+        now = self._clock.now()
+        for pause in pauses:
+            known = self._known.get(pause.message_type)
+            if known is None:
+                self._since[pause.message_type] = min(pause.changed_at, now)
+            elif known.is_paused is not pause.is_paused:
+                self._since[pause.message_type] = now
         before, self.paused = self.paused, tuple(pause.message_type for pause in pauses if pause.is_paused)
         self._known = {pause.message_type: pause for pause in pauses}
         for pause in pauses:

@@ -70,6 +70,8 @@ log = structlog.get_logger()
 LEAVING = timedelta(seconds=1)
 CLOSING = timedelta(seconds=2)
 """How long closing everything may take beyond SHUTDOWN_TIMEOUT, which is for what is in flight."""
+SETTLING = timedelta(seconds=2)
+"""What a stop keeps of SHUTDOWN_TIMEOUT for storing the last outcomes."""
 STUCK_SECONDS = 10.0
 """How long a worker may wait for an outcome to be stored, and the dispatcher fail, before the process is not ready."""
 
@@ -161,7 +163,7 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
             for task in background:
                 task.cancel()
             if delivering is not None:
-                drained = await drain(pipeline, delivering, settings.shutdown_timeout)
+                drained = await drain(pipeline, delivering, settings.shutdown_timeout, settings.message_service_timeout)
             await leaving
     log.info("service.stopped")
     return drained and not cutoff.happened
@@ -312,10 +314,18 @@ async def let_clients_leave(settings: Settings, clock: Clock) -> None:
         await clock.sleep(min(LEAVING, settings.shutdown_timeout).total_seconds())
 
 
-async def drain(pipeline: Pipeline, delivering: asyncio.Task[None], patience: timedelta) -> bool:
-    """Stop the pipeline and say whether it ended within ``patience``; what has not is cut off."""
+async def drain(pipeline: Pipeline, delivering: asyncio.Task[None], patience: timedelta, sending: timedelta) -> bool:
+    """Stop the pipeline and say whether it ended within ``patience``; what has not is cut off.
+
+    What it has taken from the queue is sent as long as there is time, then given back: ``sending`` is how long one send
+    may take, and its outcome has to be stored as well.
+    """
     pipeline.stop()
-    _, late = await asyncio.wait({delivering}, timeout=patience.total_seconds())
+    at_ease = max(timedelta(), patience - sending - SETTLING)
+    _, late = await asyncio.wait({delivering}, timeout=at_ease.total_seconds())
+    if late:
+        pipeline.hurry()
+        _, late = await asyncio.wait({delivering}, timeout=(patience - at_ease).total_seconds())
     if late:
         log.warning("service.drain_cut_off", shutdown_timeout_seconds=patience.total_seconds())
         delivering.cancel()

@@ -232,8 +232,10 @@ class PostgresConsumer:
         self._where = where
         self._inbox: Inbox[Delivery] = Inbox()
         self._turn = asyncio.Lock()
+        self._claiming = asyncio.Lock()
         self._news = asyncio.Event()
         self._room = asyncio.Event()
+        self._ceasing = False
         self._stopping = False
 
     async def receive(self, most: int, wait: Wait) -> list[Delivery]:
@@ -244,6 +246,17 @@ class PostgresConsumer:
         """
         handed_out = len(self.held) - len(self._inbox)
         return await self._inbox.take(max(1, min(most, self._prefetch - handed_out)), wait)
+
+    async def cease(self) -> None:
+        """Claim nothing more, and keep what is held; see ``Consumer``.
+
+        Raises:
+            UnavailableError: once the subscription is over.
+        """
+        self._inbox.check()
+        self._ceasing = True
+        async with self._claiming:
+            self._inbox.cease()
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Delete these, in one statement; see ``Consumer``.
@@ -290,7 +303,7 @@ class PostgresConsumer:
                 extend_at = await self._extend(extend_at)
                 self._room.clear()
                 self._news.clear()
-                wanted = min(_CLAIM_MOST, self._prefetch - len(self.held))
+                wanted = 0 if self._ceasing else min(_CLAIM_MOST, self._prefetch - len(self.held))
                 if wanted == 0:
                     await _wait(self._room, pause)
                 elif await self._claim(wanted) < wanted:
@@ -309,14 +322,11 @@ class PostgresConsumer:
         self._inbox.fail("this subscription has ended")
 
     async def _claim(self, wanted: int) -> int:
-        rows = await self._fetch(CLAIM, wanted, self.id, self._lease, _BODY_CHARACTERS)
-        for row in rows:
-            self.held.add(row["id"])
-            body = row["body"].encode()
-            cut = row["size"] > len(body)
-            message_id = None if cut else decode_payload(body)
-            size_bytes = row["size"] if cut else None
-            self._inbox.put(Delivery(row["id"], message_id, row["deliveries"] > 1, body, row["by_hand"], size_bytes))
+        async with self._claiming:
+            rows = await self._fetch(CLAIM, wanted, self.id, self._lease, _BODY_CHARACTERS)
+            for row in rows:
+                self.held.add(row["id"])
+                self._inbox.put(_delivery(row))
         return len(rows)
 
     async def _extend(self, due_at: float) -> float:
@@ -349,6 +359,14 @@ class PostgresConsumer:
         self._inbox.fail(f"{self._where}: the connection of the consumer was closed")
         self._news.set()
         self._room.set()
+
+
+def _delivery(row: asyncpg.Record) -> Delivery:
+    body = row["body"].encode()
+    cut = row["size"] > len(body)
+    message_id = None if cut else decode_payload(body)
+    size_bytes = row["size"] if cut else None
+    return Delivery(row["id"], message_id, row["deliveries"] > 1, body, row["by_hand"], size_bytes)
 
 
 class PostgresDeadLetters:

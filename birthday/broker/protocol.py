@@ -79,8 +79,13 @@ class Consumer(Protocol):
     async def receive(self, most: int, wait: Wait) -> list[Delivery]:
         """Return at least one delivery as soon as there is one, and at most ``most``.
 
-        After the first one, waits no more than ``wait`` seconds for others to come.
+        After the first one, waits no more than ``wait`` seconds for others to come. Returns none at the end of what
+        came before ``cease``.
         """
+        ...
+
+    async def cease(self) -> None:
+        """Let no more come. What has come can still be received, acked and rejected."""
         ...
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
@@ -173,6 +178,7 @@ class Inbox(Generic[T]):
         self._wanted = 1
         self._arrived = asyncio.Event()
         self._loss: str | None = None
+        self._ceased = False
 
     def __len__(self) -> int:
         return len(self._items)
@@ -182,6 +188,11 @@ class Inbox(Generic[T]):
         self._items.append(delivery)
         if len(self._items) >= self._wanted:
             self._arrived.set()
+
+    def cease(self) -> None:
+        """Say that no more will come: nobody needs to wait for it."""
+        self._ceased = True
+        self._arrived.set()
 
     def fail(self, reason: str) -> None:
         """Say that the subscription is over. All who wait here or come later are told; the first reason counts."""
@@ -201,6 +212,8 @@ class Inbox(Generic[T]):
     async def take(self, most: int, wait: Wait) -> list[T]:
         """Wait for the first one and then up to ``wait`` seconds for ``most``. Being cancelled loses none.
 
+        After ``cease`` there is no waiting, and none at the end.
+
         Raises:
             UnavailableError: if the subscription is over; what is still here cannot be acked any more.
         """
@@ -216,7 +229,7 @@ class Inbox(Generic[T]):
     async def _reach(self, count: int) -> None:
         self._wanted = count
         self._arrived.clear()
-        if len(self._items) < count and self._loss is None:
+        if len(self._items) < count and self._loss is None and not self._ceased:
             await self._arrived.wait()
 
 

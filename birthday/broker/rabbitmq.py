@@ -141,7 +141,7 @@ class RabbitMQBroker:
         try:
             # Before consuming: a limit that is set later does not hold for what is on its way by then.
             await channel.ask(channel.raw.basic_qos(prefetch_count=prefetch))
-            await channel.ask(channel.raw.basic_consume(QUEUE, _ignore, no_ack=False))
+            await consumer.subscribe()
             yield consumer
         finally:
             self._consumers.discard(consumer)
@@ -285,6 +285,7 @@ class RabbitMQConsumer:
         self._inbox: Inbox[Delivery] = Inbox()
         self._window = Window(prefetch)
         self._acking = asyncio.Lock()
+        self._tag = ""
         channel.raw.on_consumer_cancel_callbacks.add(self._on_cancelled)
         channel.closing.add_done_callback(self._on_closed)
 
@@ -292,6 +293,24 @@ class RabbitMQConsumer:
     def unacked(self) -> int:
         """How many deliveries the server waits for."""
         return len(self._window)
+
+    async def subscribe(self) -> None:
+        """Begin to consume.
+
+        Raises:
+            UnavailableError: if the server does not let it.
+        """
+        consuming = self._channel.raw.basic_consume(QUEUE, _ignore, no_ack=False)
+        self._tag = (await self._channel.ask(consuming)).consumer_tag or ""
+
+    async def cease(self) -> None:
+        """Cancel the subscription. The server's answer comes after all that it has delivered; see ``Consumer``.
+
+        Raises:
+            UnavailableError: once the subscription is over.
+        """
+        await self._channel.ask(self._channel.raw.basic_cancel(self._tag))
+        self._inbox.cease()
 
     async def receive(self, most: int, wait: Wait) -> list[Delivery]:
         """Take what has been delivered; see ``Consumer``.

@@ -22,7 +22,8 @@ Ticket = NewType("Ticket", int)
 class CircuitState(Enum):
     """The state of a circuit; the value is what the metric ``circuit_breaker_state`` shows.
 
-    CLOSED      everything is sent; left after ``threshold`` failures in a row
+    CLOSED      everything is sent; left after ``threshold`` failures in a row. After an outage, ``allowance`` says how
+                many at a time: one more with each success, and as many failures in a row as it allows open it again
     HALF_OPEN   one probe at a time is sent; its success closes the circuit, its failure opens it, and so does an answer
                 that asks for patience: to probe on at once would be none
     OPEN        nothing is sent; left after ``reset_timeout``
@@ -31,6 +32,10 @@ class CircuitState(Enum):
     CLOSED = 0.0
     HALF_OPEN = 0.5
     OPEN = 1.0
+
+
+FULL = 128
+"""So many successes after an outage, the circuit allows any number of sends at a time again."""
 
 
 class CircuitBreaker:
@@ -50,12 +55,23 @@ class CircuitBreaker:
         self._on_change = on_change
         self._log = structlog.get_logger()
         self._ticket = Ticket(0)
+        self._allowance: int | None = None
         self._failures = 0
         self._probes = 0
         self._opened_at = clock.now()
         self._admitting = asyncio.Event()
         self._admitting.set()
         self._probe_is_back = asyncio.Event()
+
+    @property
+    def allowance(self) -> int | None:
+        """How many sends at a time the service is thought to stand, None for any number.
+
+        After an outage that is one, the probe, and one more with each success: a service that has just come back may
+        not stand what all lanes of all workers have in store for it. Whoever claims messages keeps to it, and nothing
+        here counts; a failure meanwhile is no fault of its message, which is not to pay for it with an attempt.
+        """
+        return 1 if self.state is not CircuitState.CLOSED else self._allowance
 
     async def wait_admitting(self) -> None:
         """Return as soon as the next ``admit`` would give a ticket."""
@@ -81,10 +97,13 @@ class CircuitBreaker:
         self._probes += 1
         return self._next_ticket()
 
-    def record(self, ticket: Ticket, outcome: Outcome) -> None:
-        """Learn from an outcome. What was admitted before the last change of state tells nothing about now."""
+    def record(self, ticket: Ticket, outcome: Outcome) -> bool:
+        """Learn from an outcome, and say whether it told anything.
+
+        What was admitted before the last change of state tells nothing about now.
+        """
         if ticket != self._ticket:
-            return
+            return False
         match outcome:
             case Temporary(outage=True):
                 self._failed(outcome)
@@ -95,6 +114,7 @@ class CircuitBreaker:
                 self._answered()
             case _:
                 assert_never(outcome)
+        return True
 
     def give_back(self, ticket: Ticket) -> None:
         """Return a ticket whose send has no outcome, because it was cancelled. Does nothing if it was recorded."""
@@ -105,9 +125,9 @@ class CircuitBreaker:
 
     def _failed(self, outcome: Temporary) -> None:
         self._failures += 1
-        if self.state is CircuitState.CLOSED and self._failures < self._threshold:
-            return
         if self.state is CircuitState.CLOSED:
+            if self._failures < min(self._threshold, self._allowance or self._threshold):
+                return
             self._probes = 0
         self._open(outcome)
 
@@ -126,7 +146,10 @@ class CircuitBreaker:
 
     def _answered(self) -> None:
         failures, self._failures = self._failures, 0
+        if self._allowance is not None:
+            self._allowance = self._allowance + 1 if self._allowance < FULL else None
         if self.state is CircuitState.HALF_OPEN:
+            self._allowance = 2
             self._admitting.set()
             self._enter(CircuitState.CLOSED)
             self._log.info("circuit.closed", failures=failures, probes=self._probes)

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -75,15 +74,26 @@ async def run_scheduler(
 ) -> None:
     """Run every job until cancelled. Each also runs once at the start, to catch up.
 
-    The planner then looks over its whole window: it may have been started with other rules than before.
+    The planner then looks over its whole window: it may have been started with other rules than before. The audit waits
+    for that: what has only not been planned yet is not missing.
     ``progress`` is told how dispatching goes.
     """
     async with asyncio.TaskGroup() as jobs:
-        anew = partial(planner.plan_once, sweep=True)
-        jobs.create_task(_on_cron("plan", schedule.plan, planner.plan_once, clock, metrics, at_start=anew))
+        planned = asyncio.Event()
+
+        async def plan_anew(now: datetime) -> int:
+            messages = await planner.plan_once(now, sweep=True)
+            planned.set()
+            return messages
+
+        async def audit() -> None:
+            await planned.wait()
+            await _on_cron("audit", AUDIT, janitor.audit_once, clock, metrics)
+
+        jobs.create_task(_on_cron("plan", schedule.plan, planner.plan_once, clock, metrics, at_start=plan_anew))
         jobs.create_task(_on_cron("recover", schedule.recover, janitor.recover_once, clock, metrics))
         jobs.create_task(_on_cron("retire", schedule.retire, janitor.retire_once, clock, metrics))
-        jobs.create_task(_on_cron("audit", AUDIT, janitor.audit_once, clock, metrics))
+        jobs.create_task(audit())
         jobs.create_task(_on_cron("forecast", FORECAST, janitor.forecast_once, clock, metrics))
         jobs.create_task(_when_due(dispatcher, clock, metrics, progress))
 

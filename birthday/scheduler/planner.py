@@ -15,7 +15,16 @@ import structlog
 
 from birthday.core.occasion import ZoneOccasion, zone_occasions
 from birthday.errors import InvalidInputError
-from birthday.store.messages import PLANNED, SWEPT, lock_watermark, move, plan, set_watermark, zones_in_use
+from birthday.store.messages import (
+    PLANNED,
+    begin_sweep,
+    end_sweep,
+    lock_watermark,
+    move,
+    plan,
+    set_watermark,
+    zones_in_use,
+)
 from birthday.store.users import Connection, Planning
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.tracing import NO_TRACING, Tracing
@@ -48,32 +57,26 @@ class Planner:
             return await self._plan_until_horizon(now, sweep=sweep)
 
     async def _plan_until_horizon(self, now: datetime, *, sweep: bool) -> int:
+        begun = await begin_sweep(self.pool, now, SWEEP_EVERY, at_once=sweep)
         until = now + self.planning.horizon
-        # Stands for a sweep that has begun. Should that one not come to its end, another one is due.
-        begun = now - SWEEP_EVERY
         after: datetime | None = None
         planned = moved = 0
         while after is None or after < until:
             async with self.pool.acquire() as connection, connection.transaction():
                 # One that lies ahead comes from a longer horizon, or from a clock that was wrong.
                 watermark = min(await lock_watermark(connection, PLANNED) or now - self.catch_up, until)
-                swept_at = await lock_watermark(connection, SWEPT)
                 if after is None:
-                    sweep = sweep or swept_at is None or abs(now - swept_at) >= SWEEP_EVERY
-                    after = min(watermark, now - self.catch_up) if sweep else watermark
-                    if sweep:
-                        await set_watermark(connection, SWEPT, begun)
-                        swept_at = begun
+                    after = min(watermark, now - self.catch_up) if begun else watermark
                 reached = min(after + CHUNK, until)
                 occasions = await self._occasions(connection, after, reached)
                 fresh = await plan(connection, occasions, now, self.tracing.traceparent()) if occasions else 0
-                moved += await move(connection, occasions, now) if occasions and sweep else 0
+                moved += await move(connection, occasions, now) if occasions and begun else 0
                 await set_watermark(connection, PLANNED, reached)
-                if sweep and reached >= until and swept_at == begun:
-                    await set_watermark(connection, SWEPT, now)
             after = reached
             planned += fresh
             self.metrics.messages_scheduled.inc(fresh)
+        if begun:
+            await end_sweep(self.pool, begun, now)
         if planned:
             log.info("planner.planned", messages=planned, until=until.isoformat())
         if moved:

@@ -358,8 +358,38 @@ async def _hold(connection: Connection, ids: Sequence[UUID]) -> None:
 
 
 async def request_sweep(pool: asyncpg.Pool) -> None:
-    """Let the next tick of the planner look over its whole window: somebody may lack a message."""
+    """Let the next tick of the planner look over its whole window: somebody may lack a message.
+
+    Waits for nobody who plans: a planner holds this row for the length of a statement only.
+    """
     await pool.execute("UPDATE watermarks SET reached_at = '-infinity' WHERE name = $1", SWEPT)
+
+
+async def begin_sweep(pool: asyncpg.Pool, now: datetime, every: timedelta, *, at_once: bool) -> datetime | None:
+    """Say whether a sweep is due, the last one being ``every`` ago or another one asked for, and note that it begins.
+
+    Returns:
+        What stands for it until ``end_sweep``, or None. Should it not come to its end, the next one is due.
+    """
+    begun = now - every
+    due: datetime | None = await pool.fetchval(
+        """
+        INSERT INTO watermarks AS swept (name, reached_at) VALUES ($1, $2)
+        ON CONFLICT (name) DO UPDATE SET reached_at = $2
+        WHERE $4 OR swept.reached_at NOT BETWEEN $2 AND $3 OR swept.reached_at = $2
+        RETURNING reached_at
+        """,
+        SWEPT,
+        begun,
+        now + every,
+        at_once,
+    )
+    return due
+
+
+async def end_sweep(pool: asyncpg.Pool, begun: datetime, now: datetime) -> None:
+    """Note that the sweep that ``begun`` stands for is done, unless another one has been asked for meanwhile."""
+    await pool.execute("UPDATE watermarks SET reached_at = $3 WHERE name = $1 AND reached_at = $2", SWEPT, begun, now)
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,13 +105,13 @@ class Intake:
         states = {state.id: state for state in unclaimed}
         ended = await self._end_what_is_over(unclaimed, now)
         finished, rejected = [], []
+        delayed: dict[UUID, timedelta] = {}
         for message_id, delivery in rest.items():
             state = states.get(message_id)
             status = ended.get(message_id) or (state.status if state else None)
             delay = self._delay(state, now) if state and message_id not in ended else None
             if delay is not None:
-                await self.broker.publish([message_id], delay)
-                await consumer.ack([delivery])
+                delayed[message_id] = delay
             elif status is None or status is Status.FAILED:
                 rejected.append(delivery)
                 event = "message.unknown" if status is None else "message.failed_already"
@@ -119,7 +119,9 @@ class Intake:
             else:
                 finished.append(delivery)
                 log.debug("message.skipped", message_id=str(message_id), status=status.value)
-        await consumer.ack(finished)
+        # At once: one after the other, a worker that follows a dead one would wait for hundreds of confirms.
+        await asyncio.gather(*(self.broker.publish([message_id], delay) for message_id, delay in delayed.items()))
+        await consumer.ack([*finished, *(rest[message_id] for message_id in delayed)])
         await consumer.reject(rejected)
         self.metrics.messages_processed.inc(len(finished) + len(rejected))
 

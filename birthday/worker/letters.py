@@ -34,14 +34,15 @@ class Job:
 class Done:
     """A job and what came of it; an ``outcome`` of None says that it was not sent. Instants are business time.
 
-    ``probe`` says that the circuit was half-open. ``span`` ends once the outcome is stored.
+    ``spared`` says that the circuit was not closed for good when it was sent, or has opened meanwhile: what fails then
+    fails for the outage. ``span`` ends once the outcome is stored.
     """
 
     job: Job
     outcome: Outcome | None
     sent_at: datetime
     done_at: datetime
-    probe: bool = False
+    spared: bool = False
     span: Span = NO_SPAN
 
 
@@ -53,7 +54,7 @@ def letter_for(claim: Claim) -> Letter:
 def decide(done: Done, retry: RetryPolicy, random: Random) -> Settlement:
     """Turn an outcome into the settlement to store: the only place that knows when a message fails for good.
 
-    A probe that fails while the circuit is half-open costs its message no attempt, or a long outage would fail it.
+    What is spared costs its message no attempt if a later one may do better, or a long outage would fail it.
     """
     claim, at = done.job.claim, done.done_at
     may_have_arrived = isinstance(done.outcome, Temporary) and done.outcome.may_have_arrived
@@ -65,9 +66,9 @@ def decide(done: Done, retry: RetryPolicy, random: Random) -> Settlement:
         case Permanent(error_type, reason):
             failure = Failure(error_type, reason)
         case Temporary(error_type, reason, retry_after):
-            if done.probe or not retry.exhausted(claim.attempt):
+            if done.spared or not retry.exhausted(claim.attempt):
                 next_at = at + retry.delay(claim.attempt, retry_after, random)
-                failure, counted = Failure(error_type, reason), not done.probe
+                failure, counted = Failure(error_type, reason), not done.spared
                 return Settlement(
                     claim.id,
                     claim.lease_until,

@@ -10,8 +10,8 @@ stored, and only the ack is lost, which the next claim makes up for.
 """
 
 import asyncio
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
@@ -20,7 +20,6 @@ from typing import Any, TypeVar
 import structlog
 
 from birthday.broker import Broker, Consumer
-from birthday.channel.breaker import CircuitState
 from birthday.clock import Clock
 from birthday.core.message import BIRTHDAY
 from birthday.errors import UnavailableError
@@ -65,7 +64,7 @@ class Limits:
 
 
 class Pipeline:
-    """One worker. ``run`` it once; ``stop`` it to drain."""
+    """One worker. ``run`` it once; ``stop`` it to drain, and ``hurry`` if that takes too long."""
 
     def __init__(
         self,
@@ -98,13 +97,18 @@ class Pipeline:
         self._idle = asyncio.Event()
         self._idle.set()
         self._stopping = asyncio.Event()
+        self._hurrying = False
         self._interrupted = asyncio.Event()
         self._waiting_since: float | None = None
         self._steps: list[float] = []
 
     def stop(self) -> None:
-        """Take nothing new and give back what no lane has begun; ``run`` returns when the rest is stored and acked."""
+        """Let nothing more come; ``run`` returns when all that has come is sent, stored and acked."""
         self._stopping.set()
+
+    def hurry(self) -> None:
+        """After ``stop``: finish what is being sent, and give the rest back for others to send."""
+        self._hurrying = True
         self._interrupted.set()
 
     def resubscribe(self) -> None:
@@ -147,10 +151,10 @@ class Pipeline:
         while not self._stopping.is_set():
             self._interrupted.clear()
             if self._paused:
-                await self._unless_interrupted(self._pauses.wait_until(BIRTHDAY, paused=False))
+                await self._unless_stopped(self._pauses.wait_until(BIRTHDAY, paused=False))
                 continue
             # What is in flight is settled before anything else is claimed: its own lease may have run out meanwhile.
-            await self._unless_interrupted(self._idle.wait())
+            await self._unless_stopped(self._idle.wait())
             if self._stopping.is_set():
                 break
             try:
@@ -159,7 +163,8 @@ class Pipeline:
                     self.receiving = True
                     failures = 0
                     try:
-                        await self._take(consumer)
+                        async with self._ceasing_when_stopped(consumer):
+                            await self._take(consumer)
                     finally:
                         # Already now: to take leave of a server that does not answer takes its time.
                         self.receiving = False
@@ -168,9 +173,30 @@ class Pipeline:
             except UnavailableError as error:
                 log.warning("worker.consumer_lost", error=str(error))
             failures += 1
-            await self._unless_interrupted(
-                self._clock.sleep(RECONNECT.delay(failures, None, self._random).total_seconds())
-            )
+            if not self._interrupted.is_set():
+                pause = RECONNECT.delay(failures, None, self._random)
+                await self._unless_stopped(self._clock.sleep(pause.total_seconds()))
+
+    @asynccontextmanager
+    async def _ceasing_when_stopped(self, consumer: Consumer) -> AsyncIterator[None]:
+        """Let ``consumer`` bring nothing more once the pipeline is stopped; what it has brought is still to be sent."""
+
+        async def cease() -> None:
+            await self._stopping.wait()
+            if self._sender.breaker.allowance is not None:
+                # Nothing may be sent now, or little: others have more time to wait for that.
+                self._interrupted.set()
+            else:
+                # If the queue is gone, whoever receives is told so.
+                with suppress(UnavailableError):
+                    await consumer.cease()
+
+        ceasing = asyncio.create_task(cease())
+        try:
+            yield
+        finally:
+            ceasing.cancel()
+            await asyncio.gather(ceasing, return_exceptions=True)
 
     async def _interrupt_when_paused(self) -> None:
         while True:
@@ -179,20 +205,28 @@ class Pipeline:
             await self._pauses.wait_until(BIRTHDAY, paused=False)
 
     async def _take(self, consumer: Consumer) -> None:
-        """Claim ahead until interrupted: as much as the lanes take up soon, and nothing while the circuit is open."""
+        """Claim ahead until interrupted: as much as the lanes take up soon, and nothing while the circuit is open.
+
+        Once the pipeline is stopped, until nothing is left, or may be sent.
+        """
+        breaker = self._sender.breaker
         while not self._interrupted.is_set():
-            await self._unless_interrupted(self._sender.breaker.wait_admitting())
-            most = self._limits.batch
-            if self._sender.breaker.state is not CircuitState.CLOSED:
-                # One probe: no other message is claimed before its outcome is known.
-                most = 1
+            if self._stopping.is_set() and breaker.allowance is not None:
+                return
+            await self._unless_interrupted(breaker.wait_admitting())
+            if breaker.allowance is not None:
+                # A probe, or a few: no other message is claimed before their outcomes are known.
                 await self._unless_interrupted(self._idle.wait())
+                await self._unless_interrupted(breaker.wait_admitting())
+            most = min(self._limits.batch, breaker.allowance or self._limits.batch)
             await self._unless_interrupted(self._room.wait())
             self._waiting_since = asyncio.get_running_loop().time()
             try:
                 deliveries = await self._unless_interrupted(consumer.receive(most, self._gather_seconds))
             finally:
                 self._waiting_since = None
+            if deliveries == []:
+                return
             self.received += len(deliveries or ())
             if deliveries and not self._interrupted.is_set():
                 with self._step():
@@ -222,7 +256,7 @@ class Pipeline:
             job = await self._jobs.get()
             if self._jobs.qsize() <= self._limits.concurrency:
                 self._room.set()
-            unsent = self._stopping.is_set() or self._paused
+            unsent = self._hurrying or self._paused
             self._outcomes.put_nowait(self._sender.give_back(job) if unsent else await self._sender.send(job))
 
     async def _settle_outcomes(self) -> None:
@@ -252,13 +286,22 @@ class Pipeline:
             self._steps.remove(since)
 
     async def _unless_interrupted(self, waiting: Coroutine[Any, Any, _Result]) -> _Result | None:
-        """Await ``waiting``, or cancel it and return None as soon as the pipeline is interrupted."""
-        task = asyncio.ensure_future(waiting)
-        interruption = asyncio.ensure_future(self._interrupted.wait())
-        try:
-            await asyncio.wait({task, interruption}, return_when=asyncio.FIRST_COMPLETED)
-            return await task if task.done() else None
-        finally:
-            for pending in (task, interruption):
-                pending.cancel()
-            await asyncio.gather(task, interruption, return_exceptions=True)
+        """Await ``waiting``, or cancel it and return None as soon as the subscription is to be given up."""
+        return await _unless(self._interrupted, waiting)
+
+    async def _unless_stopped(self, waiting: Coroutine[Any, Any, object]) -> None:
+        """Await ``waiting``, or cancel it as soon as the pipeline is stopped."""
+        await _unless(self._stopping, waiting)
+
+
+async def _unless(event: asyncio.Event, waiting: Coroutine[Any, Any, _Result]) -> _Result | None:
+    """Await ``waiting``, or cancel it and return None as soon as ``event`` is set."""
+    task = asyncio.ensure_future(waiting)
+    interruption = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait({task, interruption}, return_when=asyncio.FIRST_COMPLETED)
+        return await task if task.done() else None
+    finally:
+        for pending in (task, interruption):
+            pending.cancel()
+        await asyncio.gather(task, interruption, return_exceptions=True)

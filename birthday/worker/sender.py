@@ -7,7 +7,7 @@ import structlog
 from prometheus_client import Counter
 
 from birthday.channel import Channel, Delivered, Outcome, Temporary
-from birthday.channel.breaker import CircuitBreaker, CircuitState
+from birthday.channel.breaker import CircuitBreaker
 from birthday.clock import Clock
 from birthday.core.message import ErrorType
 from birthday.telemetry.metrics import Metrics
@@ -45,16 +45,16 @@ class Sender:
         ticket = None if lease_is_short else self.breaker.admit()
         if ticket is None:
             return self.give_back(job)
-        probe = self.breaker.state is not CircuitState.CLOSED
+        spared = self.breaker.allowance is not None
         sent_at = self._clock.now()
         span = self._tracing.process(job.claim, job.claim.attempt)
         try:
             with span:
                 outcome = await self._try(job)
-            self.breaker.record(ticket, outcome)
+            spared |= not self.breaker.record(ticket, outcome)
         finally:
             self.breaker.give_back(ticket)
-        return Done(job, outcome, sent_at, self._clock.now(), probe, span)
+        return Done(job, outcome, sent_at, self._clock.now(), spared, span)
 
     def give_back(self, job: Job) -> Done:
         """Decide not to send: no attempt has been made, and another claim may follow at once."""

@@ -213,6 +213,26 @@ async def test_after_a_pause_the_queue_is_not_published_a_second_time(product: P
         assert (await product.broker.stats()).ready == ready
 
 
+async def test_an_operator_whose_clock_is_ahead_stops_no_rescue(product: Product) -> None:
+    """When a pause ended is what this process has seen, not what the clock of another host has written."""
+    await product.create(BORN)
+    await product.dispatcher.dispatch_once(product.clock.now())
+    for paused in (True, False):
+        async with product.pool.acquire() as connection:
+            ahead = product.clock.now() + timedelta(hours=3)
+            await set_paused(connection, [BIRTHDAY], paused=paused, now=ahead, by="ada@host")
+        await product.pauses.refresh()
+    later_process = Product(product.pool, product.broker, product.clock, product.metrics)
+    await later_process.pauses.refresh()
+    for process, ready in ((later_process, 2), (product, 3)):
+        product.clock.advance(timedelta(minutes=14))
+        await process.janitor.recover_once(product.clock.now())
+        assert (await product.broker.stats()).ready == ready - 1
+        product.clock.advance(timedelta(minutes=2))
+        await process.janitor.recover_once(product.clock.now())
+        assert (await product.broker.stats()).ready == ready
+
+
 async def test_who_paused_and_since_when_stays_until_it_is_resumed(product: Product) -> None:
     """A second pause changes nothing; resuming is recorded too, and so is what was never paused."""
 

@@ -25,6 +25,9 @@ class DeafConsumer:
         await asyncio.get_running_loop().create_future()
         return []
 
+    async def cease(self) -> None:
+        """Bring no less than nothing."""
+
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Do nothing: nothing was handed out."""
 

@@ -500,8 +500,53 @@ async def test_an_open_circuit_burns_no_attempts_and_everything_is_delivered_aft
         channel.answer = lambda _letter: Delivered()
         product.clock.advance(timedelta(seconds=31))
         await product.wait_for_statuses({"delivered": 60})
-    attempts = await product.pool.fetchval("SELECT sum(attempts) FROM message_logs")
-    assert attempts == len(channel.sent) == 60 + sent_while_down
+    assert len(channel.sent) == 60 + sent_while_down
+    # What was under way when the circuit opened pays nothing for it.
+    assert await product.pool.fetchval("SELECT sum(attempts) FROM message_logs") == 60 + 5
+
+
+async def test_a_service_that_comes_back_weak_costs_no_attempts(product: Product) -> None:
+    """It takes one message and then none, again and again: each time a few are tried, and nothing fails for good."""
+    await queue_birthdays(product, 40)
+    channel = RecordingChannel(product.clock, lambda _letter: DOWN)
+    async with product.working(channel, concurrency=20, threshold=20):
+        await channel.wait_for(20)
+        for outage in range(1, 6):
+            await product.clock.wait_for_sleepers()
+            sent = len(channel.sent)
+            answers = iter([Delivered()])
+            channel.answer = lambda _letter, answers=answers: next(answers, DOWN)  # type: ignore[misc] # bound now
+            product.clock.advance(timedelta(minutes=15))
+            await channel.wait_for(sent + 3)
+            assert (await product.statuses())["delivered"] == outage
+        channel.answer = lambda _letter: Delivered()
+        await product.clock.wait_for_sleepers()
+        product.clock.advance(timedelta(minutes=15))
+        await product.wait_for_statuses({"delivered": 40})
+    assert await product.pool.fetchval("SELECT max(attempts) FROM message_logs") <= 2
+
+
+async def test_stopping_sends_what_has_come_and_lets_nothing_more_come(product: Product) -> None:
+    """What the worker has taken from the queue it delivers before it leaves; what it has not is another one's."""
+    await queue_birthdays(product, 60)
+    channel = HeldChannel(product.clock)
+    pipeline = product.pipeline(channel, 4, 1000)
+    working = asyncio.create_task(pipeline.run())
+    await channel.wait_for(4)
+    await eventually(lambda: is_held(product, pipeline.prefetch), "as much has come as may come")
+    pipeline.stop()
+    channel.release()
+    await working
+    assert await product.statuses() == {"delivered": pipeline.prefetch, "queued": 60 - pipeline.prefetch}
+    assert await product.pool.fetchval("SELECT max(attempts) FROM message_logs") == 1
+    async with product.working(channel):
+        await product.wait_for_statuses({"delivered": 60})
+    assert len(channel.sent) == 60
+
+
+async def is_held(product: Product, count: int) -> bool:
+    """Say whether consumers hold so many messages."""
+    return (await product.broker.stats()).unacked == count
 
 
 async def test_probes_of_a_long_outage_do_not_use_up_the_attempts_of_a_message(product: Product) -> None:
@@ -526,6 +571,7 @@ async def test_stopping_finishes_what_is_being_sent_and_gives_the_rest_back(prod
     async with product.working(channel, concurrency=4) as pipeline:
         await channel.wait_for(4)
         pipeline.stop()
+        pipeline.hurry()
         channel.release()
     assert (await product.statuses())["delivered"] == 4
     assert "sending" not in await product.statuses()

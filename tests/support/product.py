@@ -102,13 +102,14 @@ class Product:
 
     @asynccontextmanager
     async def working(self, channel: Channel, concurrency: int = 20, threshold: int = 1000) -> AsyncIterator[Pipeline]:
-        """Run a worker for the length of the context, then drain it."""
+        """Run a worker for the length of the context, then drain it; what it has not begun to send is given back."""
         pipeline = self.pipeline(channel, concurrency, threshold)
         running = asyncio.create_task(pipeline.run())
         try:
             yield pipeline
         finally:
             pipeline.stop()
+            pipeline.hurry()
             async with asyncio.timeout(20):
                 await running
 

@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from birthday.channel import Delivered, Outcome, Permanent, Temporary
-from birthday.channel.breaker import CircuitBreaker, CircuitState, Ticket
+from birthday.channel.breaker import FULL, CircuitBreaker, CircuitState, Ticket
 from birthday.core.message import ErrorType
 from tests.support.clock import ManualClock
 
@@ -29,6 +29,10 @@ class Circuit:
         """Send once for each outcome, one after the other."""
         for outcome in outcomes:
             self.breaker.record(self.admit(), outcome)
+
+    def allowance(self) -> int | None:
+        """Return how many sends at a time are allowed now."""
+        return self.breaker.allowance
 
     def state(self) -> CircuitState:
         """Return the state as it is now."""
@@ -192,6 +196,63 @@ class TestOpen:
             await waiting
 
 
+class TestRecovery:
+    """After an outage: a few sends at a time, then more."""
+
+    def test_allowance(self, circuit: Circuit) -> None:
+        """Any number before it, one while it lasts, then one more with each answer, and at last any number again."""
+        assert circuit.allowance() is None
+        circuit.send(DOWN, DOWN, DOWN)
+        assert circuit.allowance() == 1
+        circuit.clock.advance(RESET)
+
+        circuit.send(Delivered())
+        assert circuit.allowance() == 2
+        circuit.send(Delivered(), REFUSED, PATIENCE)
+        assert circuit.allowance() == 4
+
+        circuit.send(*[Delivered()] * FULL)
+        assert circuit.allowance() is None
+
+    def test_relapse(self, circuit: Circuit) -> None:
+        """As many failures in a row as are allowed at a time open it again: a weak service is spared the rest."""
+        circuit.half_open()
+
+        circuit.send(Delivered(), DOWN, DOWN)
+
+        assert circuit.state() is CircuitState.OPEN
+        assert circuit.allowance() == 1
+
+    def test_single_failures(self, circuit: Circuit) -> None:
+        """A service that fails now and then, as it always has, recovers all the same."""
+        circuit.half_open()
+
+        now_and_then: list[Outcome] = [Delivered(), DOWN]
+        circuit.send(*now_and_then * FULL)
+
+        assert circuit.state() is CircuitState.CLOSED
+        assert circuit.allowance() is None
+
+    def test_threshold(self, circuit: Circuit) -> None:
+        """More failures in a row than the threshold are never needed."""
+        circuit.half_open()
+
+        circuit.send(*[Delivered()] * 10, DOWN, DOWN)
+        assert circuit.state() is CircuitState.CLOSED
+        circuit.send(DOWN)
+
+        assert circuit.state() is CircuitState.OPEN
+
+    def test_stale(self, circuit: Circuit) -> None:
+        """What was admitted before the circuit opened tells nothing, and whoever records it learns that."""
+        before = circuit.admit()
+        circuit.send(DOWN, DOWN, DOWN)
+
+        assert not circuit.breaker.record(before, DOWN)
+        circuit.clock.advance(RESET)
+        assert circuit.breaker.record(circuit.admit(), Delivered())
+
+
 class TestHalfOpen:
     """One probe at a time."""
 
@@ -210,7 +271,7 @@ class TestHalfOpen:
         """One answer closes it, and failures are counted from zero."""
         circuit.half_open()
 
-        circuit.send(answer, DOWN, DOWN)
+        circuit.send(answer, DOWN)
 
         assert circuit.state() is CircuitState.CLOSED
         assert circuit.changes == [CircuitState.OPEN, CircuitState.HALF_OPEN, CircuitState.CLOSED]
