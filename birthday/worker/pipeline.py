@@ -90,7 +90,8 @@ class Pipeline:
         self._clock = clock
         self._random = random
         self._jobs: asyncio.Queue[Job] = asyncio.Queue()
-        self._outcomes: asyncio.Queue[Done] = asyncio.Queue()
+        # No more than what the lanes have just sent: what waits here when the process dies is sent once more.
+        self._outcomes: asyncio.Queue[Done] = asyncio.Queue(limits.concurrency)
         self._room = asyncio.Event()
         self._room.set()
         self._in_flight = 0
@@ -257,7 +258,7 @@ class Pipeline:
             if self._jobs.qsize() <= self._limits.concurrency:
                 self._room.set()
             unsent = self._hurrying or self._paused
-            self._outcomes.put_nowait(self._sender.give_back(job) if unsent else await self._sender.send(job))
+            await self._outcomes.put(self._sender.give_back(job) if unsent else await self._sender.send(job))
 
     async def _settle_outcomes(self) -> None:
         while True:

@@ -464,6 +464,33 @@ class TestSettling:
         assert ids_of(again) == set(ids)
         assert sum(delivery.redelivered for delivery in again) == 4
 
+    async def test_ceasing_lets_nothing_more_come(self, broker: Broker) -> None:
+        """What has come can be received and acked, then the wait ends; the rest comes to others, for the first time."""
+        ids = new_ids(20)
+        await broker.publish(ids)
+        async with broker.consume(8) as consumer:
+            await stats_become(broker, QueueStats(ready=12, unacked=8, delayed=0, dead=0, consumers=1))
+            await consumer.cease()
+            had: list[Delivery] = []
+            while some := await consumer.receive(3, SECONDS):
+                had += some
+                await consumer.ack(some)
+            assert len(ids_of(had)) == 8
+        async with broker.consume(20) as consumer:
+            others = await receive(consumer, 12)
+            await consumer.ack(others)
+        assert ids_of(had) | ids_of(others) == set(ids)
+        assert not any(delivery.redelivered for delivery in [*had, *others])
+
+    async def test_ceasing_ends_a_wait(self, broker: Broker) -> None:
+        """Whoever waits for the first delivery is told that none will come."""
+        async with broker.consume(8) as consumer:
+            waiting = asyncio.create_task(consumer.receive(3, 0))
+            await stats_become(broker, QueueStats(ready=0, unacked=0, delayed=0, dead=0, consumers=1))
+            await consumer.cease()
+            async with asyncio.timeout(SECONDS):
+                assert await waiting == []
+
     async def test_an_error_puts_back(self, broker: Broker) -> None:
         """An error that ends the consumer's context passes through unchanged, and what was unacked comes back."""
         ids = new_ids(1)
