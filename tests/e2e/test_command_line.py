@@ -53,6 +53,12 @@ async def test_preview_obeys_the_settings_and_reads_well() -> None:
         pytest.param((), {"RETRY_BASE_DELAY": "1h"}, ("RETRY_BASE_DELAY=1h", "RETRY_MAX_DELAY=10m"), id="relation"),
         pytest.param((), {"HOST": "0.0.0.0"}, ("HOST=0.0.0.0", "API_KEYS"), id="open API"),  # noqa: S104 - refused
         pytest.param((), {"DATABASE_URL": "mysql://u:hidden@h/x"}, ("DATABASE_URL", "postgresql://"), id="scheme"),
+        pytest.param(
+            (),
+            {"DATABASE_URL": "postgresql://u:hidden@h:db/x"},
+            ("DATABASE_URL='postgresql://u:***@h:db/x'", "65535"),
+            id="port of a URL",
+        ),
         pytest.param((), {"LOG_FILE": "/nowhere/at/all.log"}, ("LOG_FILE", "/nowhere/at/all.log"), id="log file"),
         pytest.param(("--role", "api,chef"), {}, ("ROLE", "'api,chef'", "scheduler"), id="role"),
         pytest.param(("preview", "--date-of-birth", "1990-02-30", "--timezone", "UTC"), {}, ("1990-02-30",), id="date"),
