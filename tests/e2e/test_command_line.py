@@ -151,6 +151,17 @@ async def test_check_shows_the_settings_masked_and_tries_every_dependency(databa
     assert "hidden" not in finished.out + finished.err
 
 
+async def test_check_blames_only_what_is_away(rabbitmq_url: str) -> None:
+    """A queue in RabbitMQ is fine whatever becomes of the database; a queue in the database is away with it."""
+    settings = {"DATABASE_URL": "postgresql://127.0.0.1:1/birthday_scheduler"}
+    for more, queue in (({"RABBITMQ_URL": rabbitmq_url}, "ok"), ({}, "FAILED:")):
+        finished = await run("check", **settings, **more)
+        assert finished.status == 1
+        lines = {line.split()[0]: line for line in finished.out.splitlines() if line.strip()}
+        assert "FAILED: cannot connect to the database" in lines["database"]
+        assert queue in lines["queue"].split()
+
+
 async def test_an_import_from_standard_input_that_is_rehearsed_changes_nothing(database_url: str) -> None:
     """--dry-run says what would happen; the export after it is empty but for its header."""
     user = {"firstName": "Ada", "lastName": "Lovelace", "email": "a@example.com"}
