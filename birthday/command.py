@@ -28,7 +28,7 @@ def command_settings() -> Settings:
         ConfigurationError: if one is wrong.
     """
     settings = load_settings()
-    configure_logs(settings.log_level, settings.log_format, LogFile(None))
+    configure_logs(settings.log_level, settings.log_format, LogFile(None), "command")
     return settings
 
 

@@ -152,7 +152,10 @@ async def test_check_shows_the_settings_masked_and_tries_every_dependency(databa
 
 
 async def test_check_blames_only_what_is_away(rabbitmq_url: str) -> None:
-    """A queue in RabbitMQ is fine whatever becomes of the database; a queue in the database is away with it."""
+    """A queue in RabbitMQ is fine whatever becomes of the database; a queue in the database is away with it.
+
+    What a command logs meanwhile says that it was a command.
+    """
     settings = {"DATABASE_URL": "postgresql://127.0.0.1:1/birthday_scheduler"}
     for more, queue in (({"RABBITMQ_URL": rabbitmq_url}, "ok"), ({}, "FAILED:")):
         finished = await run("check", **settings, **more)
@@ -160,6 +163,8 @@ async def test_check_blames_only_what_is_away(rabbitmq_url: str) -> None:
         lines = {line.split()[0]: line for line in finished.out.splitlines() if line.strip()}
         assert "FAILED: cannot connect to the database" in lines["database"]
         assert queue in lines["queue"].split()
+        logged = [json.loads(line) for line in finished.err.splitlines()]
+        assert {line["role"] for line in logged} == ({"command"} if more else set())
 
 
 async def test_an_import_from_standard_input_that_is_rehearsed_changes_nothing(database_url: str) -> None:
