@@ -1,6 +1,7 @@
 """The figures of database, pool and queue: right while they can be asked, gone while they cannot."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from datetime import date, timedelta
@@ -125,6 +126,35 @@ async def test_the_database_says_how_it_does(pool: asyncpg.Pool) -> None:
     assert figures.buffer_cache_hit_ratio is not None
     assert 0 < figures.buffer_cache_hit_ratio <= 1
     assert await count_greeted(pool, NINE_O_CLOCK - timedelta(days=1), NINE_O_CLOCK) == 0
+
+
+@pytest.fixture
+async def ordinary(pool: asyncpg.Pool, database_url: str) -> AsyncIterator[tuple[asyncpg.Pool, str]]:
+    """A pool that works as a role which may use the tables and nothing else, and the role's name."""
+    role = f"ordinary_{secrets.token_hex(4)}"
+    await pool.execute(f"CREATE ROLE {role}; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
+    async with asyncpg.create_pool(database_url, min_size=1, max_size=2, server_settings={"role": role}) as theirs:
+        yield theirs, role
+    await pool.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+async def test_what_the_database_hides_is_a_gap_and_not_a_zero(
+    pool: asyncpg.Pool, ordinary: tuple[asyncpg.Pool, str], database_url: str
+) -> None:
+    """An ordinary role does not see what others do, nor how far replicas are; a member of pg_monitor does."""
+    theirs, role = ordinary
+    replica = await asyncpg.connect(database_url, server_settings={"replication": "database"})
+    async with pool.acquire() as other, other.transaction():
+        await other.execute("SELECT 1")
+        figures = await read_figures(theirs)
+        assert figures.commits > 0
+        assert (figures.active_transactions, figures.active_queries) == (None, None)
+        assert figures.replication_lag_seconds is None
+        await pool.execute(f"GRANT pg_monitor TO {role}")
+        figures = await read_figures(theirs)
+        assert (figures.active_transactions, figures.replication_lag_seconds) == (1, 0)
+        assert figures.active_queries == 0
+    await replica.close()
 
 
 async def test_the_age_of_the_oldest_message_and_the_users_of_the_day(pool: asyncpg.Pool) -> None:
