@@ -17,6 +17,7 @@ from aiohttp.typedefs import Middleware
 from birthday.api import probes
 from birthday.api.context import CLIENT, SUBJECT, ApiContext
 from birthday.api.problems import Handler
+from birthday.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 
@@ -26,6 +27,18 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=:-]{1,100}")
 
 UNKNOWN_PATH = "unknown"
 OTHER_METHOD = "OTHER"
+
+
+def expect_failures(app: web.Application, metrics: Metrics) -> None:
+    """Show from the start how often each route has failed: never.
+
+    ``rate()`` takes no notice of the first value of a series, so that of one which began with a failure would not show
+    it. There are two series for each method and route, no more.
+    """
+    for route in app.router.routes():
+        if route.resource is not None:
+            for status in (HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE):
+                metrics.api_requests.labels(route.method, route.resource.canonical, status.value)
 
 
 def observing(context: ApiContext) -> Middleware:

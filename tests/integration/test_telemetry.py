@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 import structlog
 
+from birthday.api import probes
 from birthday.broker.postgres import PostgresBroker
 from birthday.broker.rabbitmq import RabbitMQBroker
 from birthday.store.pool import MeasuredPool, make_pool
@@ -23,7 +24,7 @@ from birthday.telemetry.queue import watch_queue
 from birthday.telemetry.score import HealthScore, watch_score
 from birthday.telemetry.utilization import EVERY_SECONDS as SAMPLED_SECONDS
 from birthday.telemetry.utilization import LOOKS, watch_utilization
-from tests.support.api import RUNBOOK_USER, api_keys, running_api
+from tests.support.api import RUNBOOK_USER, Api, api_keys, running_api
 from tests.support.channel import RecordingChannel
 from tests.support.clock import NINE_O_CLOCK, ManualClock
 from tests.support.product import Product, eventually, metric
@@ -250,6 +251,26 @@ async def test_how_busy_a_worker_is_is_sampled() -> None:
             clock.advance(timedelta(seconds=SAMPLED_SECONDS / LOOKS))
         await clock.wait_for_sleepers(1)
     assert shown(metrics, "queue_consumer_utilization") == pytest.approx(12 / LOOKS)
+
+
+async def test_the_first_failure_of_a_route_is_the_growth_of_a_series(pool: asyncpg.Pool) -> None:
+    """Each route has its two series of failures from the start: Prometheus takes a first value for no growth."""
+
+    def failures(api: Api) -> dict[tuple[str, str, str], float]:
+        [family] = [one for one in api.context.metrics.registry.collect() if one.name.endswith("_api_requests")]
+        samples = [(one.labels, one.value) for one in family.samples if one.labels["status"] in {"500", "503"}]
+        return {(labels["method"], labels["path"], labels["status"]): value for labels, value in samples}
+
+    async with running_api(pool) as api:
+        before = failures(api)
+        assert set(before.values()) == {0}
+        assert {("POST", "/users", "500"), ("PATCH", "/users/{id}", "503"), ("GET", "/ready", "503")} <= set(before)
+        assert len(before) < 100
+        await pool.execute("ALTER TABLE users RENAME TO people")
+        await api.get("/users")
+        assert failures(api) == before | {("GET", "/users", "503"): 1}
+    async with running_api(pool, role="worker") as api:
+        assert {path for _, path, _ in failures(api)} == probes.PATHS
 
 
 async def test_security_signals_are_counted_and_logged(pool: asyncpg.Pool) -> None:
