@@ -61,6 +61,12 @@ class Program:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 
+    def cpu_seconds(self) -> float:
+        """Return how much of the processor's time it has taken so far."""
+        # Its name, which may hold spaces, ends with the last parenthesis.
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def open_files(self) -> int:
         """Return how many file descriptors it holds."""
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))

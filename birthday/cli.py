@@ -20,7 +20,7 @@ from birthday.cli_dlq import dlq
 from birthday.cli_forecast import forecast
 from birthday.cli_pause import pause, resume
 from birthday.clock import SystemClock
-from birthday.command import command_settings, errors, run
+from birthday.command import COULD_NOT_LOOK, command_settings, errors, run
 from birthday.config import Settings, check_listener, effective_settings, load_settings
 from birthday.core.occasion import Occasion, birthdays_from
 from birthday.core.user import parse_date
@@ -221,9 +221,9 @@ def audit(first: str, last: str, listed: str | None, *, as_json: bool) -> None:
     """Recompute who was due from DATE to DATE, and compare it with what the messages say.
 
     Who was due follows from the users alone, with SEND_AT and LEAP_DAY as they are set here. Nothing is changed. The
-    exit status is 1 if a birthday is missing, or a message is a duplicate.
+    exit status is 1 if a birthday is missing, or a message is a duplicate; 3 if the database could not be asked.
     """
-    with errors():
+    with errors(COULD_NOT_LOOK):
         settings = command_settings()
         first_on, last_on = _parse_day("--from", first), _parse_day("--to", last)
         if first_on > last_on:

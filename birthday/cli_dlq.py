@@ -101,7 +101,10 @@ def dlq() -> None:
 @click.option("--limit", metavar="N", type=click.IntRange(min=1), default=LISTED, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 def list_(wanted: FailedFilter, limit: int, *, as_json: bool) -> None:
-    """List failed messages, and dead letters that are no message of ours."""
+    """List failed messages, and dead letters that are no message of ours.
+
+    If there are more than --limit, standard error says how many.
+    """
     with errors():
         run(_list(command_settings(), wanted, limit, as_json=as_json))
 
@@ -115,6 +118,8 @@ async def _list(settings: Settings, wanted: FailedFilter, limit: int, *, as_json
         click.echo(encode(records), nl=False)
     else:
         print_listing(listing, sys.stdout)
+    if listing.left_out:
+        click.echo(f"birthday: {listing.left_out:,} more not listed: --limit {listing.total} lists all", err=True)
 
 
 @dlq.command()

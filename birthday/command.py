@@ -1,6 +1,7 @@
 """What all commands do alike: read the settings, run to an end, and turn errors into exit statuses, here only.
 
-0 is success, 1 a failure, 2 a wrong setting or a wrong argument, 130 an end by Ctrl-C.
+0 is success, 1 a failure, 2 a wrong setting or a wrong argument, 130 an end by Ctrl-C. Where 1 says what a command has
+found, as that of ``birthday audit`` does, 3 says that it could not look.
 """
 
 import sys
@@ -17,6 +18,8 @@ from birthday.telemetry.logs import LogFile, configure_logs
 
 _Result = TypeVar("_Result")
 
+COULD_NOT_LOOK = 3
+
 
 def command_settings() -> Settings:
     """Read the settings for a command: it logs what an operator should know to standard error, readable.
@@ -25,7 +28,7 @@ def command_settings() -> Settings:
         ConfigurationError: if one is wrong.
     """
     settings = load_settings()
-    configure_logs(settings.log_level, settings.log_format, LogFile(None))
+    configure_logs(settings.log_level, settings.log_format, LogFile(None), "command")
     return settings
 
 
@@ -35,8 +38,8 @@ def run(main_task: Coroutine[Any, Any, _Result]) -> _Result:
 
 
 @contextmanager
-def errors() -> Iterator[None]:
-    """Say what went wrong in a line on standard error, and leave with the status that fits."""
+def errors(failure: int = 1) -> Iterator[None]:
+    """Say what went wrong in a line on standard error, and leave with the status that fits; ``failure`` by default."""
     try:
         yield
     except (ConfigurationError, InvalidInputError) as error:
@@ -45,6 +48,6 @@ def errors() -> Iterator[None]:
         sys.exit(2)
     except BirthdayError as error:
         click.echo(f"birthday: {error}", err=True)
-        sys.exit(1)
+        sys.exit(failure)
     except KeyboardInterrupt:
         sys.exit(130)

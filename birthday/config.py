@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit, urlunsplit
 
 from croniter import CroniterBadDateError, croniter
 from pydantic import (
@@ -38,6 +38,8 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 _UNIT_SECONDS = {"ms": 0.001, "s": 1, None: 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST = timedelta(days=3650)
 _RATE = re.compile(r"(\d+)(?:/s)?")
+_HOST = re.compile(r"(?:\[[^\[\]]+\]|[^:\[\]]*)(?::(\d*))?")
+_PORTS = range(1, 65536)
 _API_KEY = re.compile(r"([A-Za-z0-9_.-]+):([0-9a-fA-F]{64}):(read|write|admin)")
 
 
@@ -196,19 +198,20 @@ class Settings(BaseSettings):
     @field_validator("database_url", "rabbitmq_url", "message_service_url", mode="after")
     @classmethod
     def _check_url(cls, value: SecretStr | str | None, info: ValidationInfo) -> SecretStr | str | None:
-        schemes = {
-            "database_url": ("postgresql", "postgres"),
-            "rabbitmq_url": ("amqp", "amqps"),
-            "message_service_url": ("http", "https"),
+        schemes, port = {
+            "database_url": (("postgresql", "postgres"), 5432),
+            "rabbitmq_url": (("amqp", "amqps"), 5672),
+            "message_service_url": (("http", "https"), 8080),
         }[str(info.field_name)]
         if value is None:
             return value
-        text = value.get_secret_value() if isinstance(value, SecretStr) else value
-        parts = urlsplit(text)
-        if parts.scheme not in schemes:
+        parts = _split(value.get_secret_value() if isinstance(value, SecretStr) else value)
+        if parts is None or parts.scheme not in schemes:
             raise ValueError(f"a URL that starts with {schemes[0]}:// is accepted")
+        if not _has_fine_ports(parts, several=info.field_name == "database_url"):
+            raise ValueError(f"a URL with a port from 1 to 65535 is accepted, such as {schemes[0]}://localhost:{port}")
         # A DSN of PostgreSQL may name several hosts, or none, and more in its query: asyncpg reads it.
-        if info.field_name != "database_url" and (not parts.hostname or parts.port == 0):
+        if info.field_name != "database_url" and not parts.hostname:
             raise ValueError(f"a URL with a host is accepted, such as {schemes[0]}://localhost")
         return value
 
@@ -218,8 +221,8 @@ class Settings(BaseSettings):
         if value is None:
             return value
         url = value.get_secret_value() if "://" in value.get_secret_value() else f"http://{value.get_secret_value()}"
-        parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname or parts.port == 0:
+        parts = _split(url)
+        if parts is None or parts.scheme != "http" or not parts.hostname or not _has_fine_ports(parts, several=False):
             raise ValueError("the URL of an HTTP proxy is accepted, such as http://proxy.example.com:3128")
         return SecretStr(url)
 
@@ -335,9 +338,31 @@ def show_duration(value: timedelta) -> str:
     return f"{milliseconds}ms"
 
 
+def _split(url: str) -> SplitResult | None:
+    """Return the parts of a URL, None if it is none."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return None
+
+
+def _has_fine_ports(parts: SplitResult, *, several: bool) -> bool:
+    """Say whether each port of a URL is one; a DSN of PostgreSQL may have ``several``, in its query as well."""
+    authority = parts.netloc.rpartition("@")[2]
+    hosts = authority.split(",") if several else [authority]
+    matches = [_HOST.fullmatch(host) for host in hosts]
+    ports = [match[1] for match in matches if match and match[1]]
+    if several:
+        ports += [port for value in parse_qs(parts.query).get("port", []) for port in value.split(",")]
+    return None not in matches and all(port.isdecimal() and int(port) in _PORTS for port in ports)
+
+
 def mask_url(url: str) -> str:
     """Return a URL without its password and query, fit for a log line."""
     parts = urlsplit(url)
+    if "@" in parts.path + parts.query + parts.fragment:
+        # A password with one of / ? # in it, which ends what a URL says of users and hosts.
+        return f"{parts.scheme}://***"
     host = parts.netloc.rpartition("@")[2]
     user = f"{parts.username}:***@" if parts.password else f"{parts.username}@" if parts.username else ""
     return urlunsplit((parts.scheme, f"{user}{host}", parts.path, "", ""))

@@ -115,9 +115,16 @@ async def open_broker(settings: Settings, pool: asyncpg.Pool) -> AsyncIterator[B
     Raises:
         UnavailableError: if it cannot be reached or its topology is not ours.
     """
-    url = settings.rabbitmq_url
-    where = f"the queue in {database_name(settings)}"
-    broker: Broker = PostgresBroker(pool, where=where) if url is None else RabbitMQBroker(url.get_secret_value())
+    if settings.rabbitmq_url is None:
+        opened = _checked(PostgresBroker(pool, where=f"the queue in {database_name(settings)}"))
+    else:
+        opened = _checked(RabbitMQBroker(settings.rabbitmq_url.get_secret_value()))
+    async with opened as broker:
+        yield broker
+
+
+@asynccontextmanager
+async def _checked(broker: Broker) -> AsyncIterator[Broker]:
     try:
         await broker.check()
         yield broker
@@ -204,6 +211,10 @@ async def try_dependencies(settings: Settings, clock: Clock, console: TextIO) ->
             pass
 
     async def try_queue() -> None:
+        if settings.rabbitmq_url is not None:
+            # It needs no database, and must not be blamed for one that is away.
+            async with _checked(RabbitMQBroker(settings.rabbitmq_url.get_secret_value())):
+                return
         async with connect_database(settings) as pool, open_broker(settings, pool):
             pass
 

@@ -7,9 +7,9 @@ from aiohttp import web
 
 from birthday.api import docs, messages, probes, users
 from birthday.api.coalescer import Coalescer
-from birthday.api.context import CONTEXT, CREATION, READING, ApiContext
+from birthday.api.context import CONTEXT, CREATION, READING, REFUSALS, ApiContext
 from birthday.api.guard import Guard
-from birthday.api.observe import observing
+from birthday.api.observe import expect_failures, observing, refusals
 from birthday.api.openapi import document
 from birthday.api.problems import problems
 from birthday.api.requests import MAX_BODY_BYTES
@@ -28,6 +28,8 @@ def build(context: ApiContext) -> web.Application:
         app[READING] = Coalescer(partial(users.read_all, context))
         app.add_routes(_resource_routes(Guard(context.settings)))
         app.add_routes(_document_routes(context))
+    app[REFUSALS] = refusals(context.metrics)
+    expect_failures(app, context.metrics)
     return app
 
 

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import asyncpg
 from aiohttp import web
+from aiohttp.abc import AbstractAccessLogger
 
 from birthday.api.coalescer import Coalescer
 from birthday.api.readiness import Readiness
@@ -51,6 +52,9 @@ CREATION = web.AppKey("creation", Coalescer[NewUser, User])
 
 READING = web.AppKey("reading", Coalescer[UUID, User])
 """Reads users by id, many at a time."""
+
+REFUSALS: web.AppKey[type[AbstractAccessLogger]] = web.AppKey("refusals", type)
+"""Reports what the parser refuses, which no middleware sees."""
 
 CLIENT = web.RequestKey("client", str)
 """The name of the API key that the request came with."""

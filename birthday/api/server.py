@@ -12,6 +12,7 @@ from datetime import timedelta
 
 from aiohttp import web
 
+from birthday.api.context import REFUSALS
 from birthday.errors import UnavailableError
 
 BACKLOG = 1024
@@ -47,7 +48,8 @@ async def serve(app: web.Application, host: str, port: int, grace: timedelta = G
     with closing(await _listen(host, port)) as listener:
         # aiohttp waits that long twice: for the answers, then for clients that are still sending.
         stages = grace.total_seconds() / 2
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=stages)
+        reporting = {"access_log_class": app[REFUSALS]} if REFUSALS in app else {"access_log": None}
+        runner = web.AppRunner(app, shutdown_timeout=stages, **reporting)
         await runner.setup()
         try:
             site = web.SockSite(runner, listener, backlog=BACKLOG)

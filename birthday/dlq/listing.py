@@ -29,6 +29,11 @@ class Listing:
     copies: Counter[UUID]
     settled: int
 
+    @property
+    def left_out(self) -> int:
+        """How many are meant beyond these."""
+        return self.total - len(self.messages) - len(self.strangers)
+
 
 async def list_dead(pool: asyncpg.Pool, broker: Broker, wanted: FailedFilter, limit: int) -> Listing:
     """Return up to ``limit`` of what is meant; failed messages first, those whose local birthday ends soonest.

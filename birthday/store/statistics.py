@@ -1,4 +1,8 @@
-"""What the database says about itself and its load, for the metrics. Nothing here needs a privilege."""
+"""What the database says about itself and its load, for the metrics.
+
+Nothing here needs a privilege, but PostgreSQL hides what others do from a role that is no member of ``pg_monitor``.
+What cannot be told for that reason is None: hidden sessions must not pass for idle ones.
+"""
 
 from datetime import datetime
 
@@ -23,17 +27,22 @@ async def read_figures(pool: asyncpg.Pool) -> DatabaseFigures:
                        blks_hit::float8 / nullif(blks_hit + blks_read, 0) AS buffer_cache_hit_ratio,
                        (SELECT (sum(idx_blks_hit) / nullif(sum(idx_blks_hit + idx_blks_read), 0))::float8
                         FROM pg_statio_user_indexes) AS index_hit_ratio,
-                       sessions.active_transactions, sessions.active_queries,
-                       (SELECT coalesce(extract(epoch FROM max(replay_lag)), 0)::float8
+                       CASE WHEN hidden = 0 THEN active_transactions END AS active_transactions,
+                       CASE WHEN hidden = 0 THEN active_queries END AS active_queries,
+                       -- A replica whose state is hidden has a lag that is hidden as well.
+                       (SELECT CASE WHEN count(*) = count(state)
+                                    THEN coalesce(extract(epoch FROM max(replay_lag)), 0)::float8 END
                         FROM pg_stat_replication) AS replication_lag_seconds,
                        (SELECT updated_at FROM message_logs WHERE status = 'queued'
                         ORDER BY updated_at LIMIT 1) AS oldest_queued_at
                 FROM pg_stat_database,
+                     -- What is hidden has a user and no type. Only background workers have no user.
                      (SELECT count(xact_start) AS active_transactions,
-                             count(*) FILTER (WHERE state = 'active') AS active_queries
+                             count(*) FILTER (WHERE state = 'active') AS active_queries,
+                             count(*) FILTER (WHERE backend_type IS NULL) AS hidden
                       FROM pg_stat_activity
-                      WHERE datname = current_database() AND pid <> pg_backend_pid()
-                        AND backend_type = 'client backend') AS sessions
+                      WHERE datname = current_database() AND pid <> pg_backend_pid() AND usesysid IS NOT NULL
+                        AND coalesce(backend_type, 'client backend') = 'client backend') AS sessions
                 WHERE datname = current_database()
                 """
             )

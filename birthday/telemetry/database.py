@@ -28,9 +28,9 @@ class DatabaseFigures:
     deadlocks: int
     buffer_cache_hit_ratio: float | None
     index_hit_ratio: float | None
-    active_transactions: int
-    active_queries: int
-    replication_lag_seconds: float
+    active_transactions: int | None
+    active_queries: int | None
+    replication_lag_seconds: float | None
     oldest_queued_at: datetime | None
 
 

@@ -1,8 +1,9 @@
 """Logs: one JSON object a line, or a readable form on a terminal.
 
 Fields: ``timestamp`` (UTC), ``level`` (lower case) and ``severity`` (the same in upper case), ``event`` (dotted),
-``role`` (the roles of the process), then whatever the event tells. Never an e-mail address, a name, a date of birth or
-a secret: what identifies a person here is the id. What libraries log has the same form, and their ``logger``.
+``role`` (the roles of the process, or command), then whatever the event tells. Never an e-mail address, a name, a date
+of birth or a secret: what identifies a person here is the id. What libraries log has the same form, and their
+``logger``.
 """
 
 import json

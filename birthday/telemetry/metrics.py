@@ -19,6 +19,8 @@ PREFIX: Final = "birthday_scheduler"
 QUERY_TYPES: Final = ("select", "insert", "update", "delete", "transaction", "other")
 TASKS: Final = ("plan", "recover", "retire", "audit", "forecast", "dispatch")
 
+_NEEDS_PG_MONITOR = "A gap while others are hidden from the service's database role, which pg_monitor prevents."
+
 _LATENCY = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 2.5, 5, 10)
 _LATENESS = (0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 900, 3600, 6 * 3600, 24 * 3600, 48 * 3600)
 _STATEMENTS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
@@ -239,13 +241,17 @@ class Metrics:
             "index_hit_ratio", "Index blocks found in the database's memory, of all that were read.", unit="ratio"
         )
         self.active_transactions = self._figure(
-            "active_transactions", "Sessions of the database that are in a transaction, but the one that asks."
+            "active_transactions",
+            f"Sessions of the database that are in a transaction, but the one that asks. {_NEEDS_PG_MONITOR}",
         )
         self.database_active_queries = self._figure(
-            "database_active_queries", "Sessions of the database that execute a statement, but the one that asks."
+            "database_active_queries",
+            f"Sessions of the database that execute a statement, but the one that asks. {_NEEDS_PG_MONITOR}",
         )
         self.db_replication_lag_seconds = self._figure(
-            "db_replication_lag_seconds", "How far the slowest replica is behind; 0 without replicas.", unit="seconds"
+            "db_replication_lag_seconds",
+            f"How far the slowest replica is behind; 0 without replicas. {_NEEDS_PG_MONITOR}",
+            unit="seconds",
         )
 
     def _add_process(self) -> None:

@@ -53,6 +53,12 @@ async def test_preview_obeys_the_settings_and_reads_well() -> None:
         pytest.param((), {"RETRY_BASE_DELAY": "1h"}, ("RETRY_BASE_DELAY=1h", "RETRY_MAX_DELAY=10m"), id="relation"),
         pytest.param((), {"HOST": "0.0.0.0"}, ("HOST=0.0.0.0", "API_KEYS"), id="open API"),  # noqa: S104 - refused
         pytest.param((), {"DATABASE_URL": "mysql://u:hidden@h/x"}, ("DATABASE_URL", "postgresql://"), id="scheme"),
+        pytest.param(
+            (),
+            {"DATABASE_URL": "postgresql://u:hidden@h:db/x"},
+            ("DATABASE_URL='postgresql://u:***@h:db/x'", "65535"),
+            id="port of a URL",
+        ),
         pytest.param((), {"LOG_FILE": "/nowhere/at/all.log"}, ("LOG_FILE", "/nowhere/at/all.log"), id="log file"),
         pytest.param(("--role", "api,chef"), {}, ("ROLE", "'api,chef'", "scheduler"), id="role"),
         pytest.param(("preview", "--date-of-birth", "1990-02-30", "--timezone", "UTC"), {}, ("1990-02-30",), id="date"),
@@ -143,6 +149,22 @@ async def test_check_shows_the_settings_masked_and_tries_every_dependency(databa
     assert lines["queue"].endswith("ok")
     assert "FAILED" in lines["channel"]
     assert "hidden" not in finished.out + finished.err
+
+
+async def test_check_blames_only_what_is_away(rabbitmq_url: str) -> None:
+    """A queue in RabbitMQ is fine whatever becomes of the database; a queue in the database is away with it.
+
+    What a command logs meanwhile says that it was a command.
+    """
+    settings = {"DATABASE_URL": "postgresql://127.0.0.1:1/birthday_scheduler"}
+    for more, queue in (({"RABBITMQ_URL": rabbitmq_url}, "ok"), ({}, "FAILED:")):
+        finished = await run("check", **settings, **more)
+        assert finished.status == 1
+        lines = {line.split()[0]: line for line in finished.out.splitlines() if line.strip()}
+        assert "FAILED: cannot connect to the database" in lines["database"]
+        assert queue in lines["queue"].split()
+        logged = [json.loads(line) for line in finished.err.splitlines()]
+        assert {line["role"] for line in logged} == ({"command"} if more else set())
 
 
 async def test_an_import_from_standard_input_that_is_rehearsed_changes_nothing(database_url: str) -> None:

@@ -102,7 +102,11 @@ async def test_a_list_for_a_person_and_for_a_program(site: Site) -> None:
     assert "a\N{REPLACEMENT CHARACTER}[31mb [red]c" in "\n".join(lines)
     assert words[str(unknown)][1:3] == ["-", "unknown"]
     assert lines[-1] == "3 of 3"
-    assert (await site.dlq("list", "--limit", "1")).out.splitlines()[-1] == "1 of 3"
+    for form, limit, left_out in (((), 1, 2), (("--json",), 2, 1)):
+        cut = await site.dlq("list", *form, "--limit", str(limit))
+        assert cut.err.splitlines()[-1] == f"birthday: {left_out} more not listed: --limit 3 lists all"
+        assert form or cut.out.splitlines()[-1] == "1 of 3"
+    assert "not listed" not in (await site.dlq("list", "--json", "--limit", "3")).err
 
     for conditions, expected in (
         (("--older-than", "1d", "--newer-than", "3d"), [old]),

@@ -8,10 +8,12 @@ import pty
 import shutil
 import signal
 import socket
+import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -203,6 +205,42 @@ async def test_while_the_directory_is_gone_the_old_file_goes_on(database_url: st
         await eventually(lambda: has_line(log, '"log.reopened"'), "a new file")
     [failure] = [event for event in events(old) if event["event"] == "log.reopen_failed"]
     assert failure["level"] == "error"
+
+
+async def test_a_rotation_ends_no_process_that_is_starting(tmp_path: Path) -> None:
+    """SIGUSR1 before there is a log to reopen does nothing. Here a start waits for somebody to read the log, a FIFO."""
+    log = tmp_path / "birthday.log"
+    os.mkfifo(log)
+    nowhere = {"DATABASE_URL": "postgresql://127.0.0.1:1/nowhere", "LOG_FILE": str(log)}
+    process = await asyncio.create_subprocess_exec(*COMMAND, env={"PATH": os.environ["PATH"], **nowhere})
+    try:
+        await eventually(lambda: catches(process.pid, signal.SIGUSR1), "it has taken precautions")
+        process.send_signal(signal.SIGUSR1)
+        async with asyncio.timeout(30):
+            text = await asyncio.to_thread(log.read_text)
+            assert await process.wait() == 1
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert [json.loads(line)["event"] for line in text.splitlines()] == ["service.failed"]
+
+
+async def test_what_takes_precautions_is_there_at_once() -> None:
+    """Whoever starts the program, as installed or with ``python -m``, imports nothing but that first."""
+    [script] = [one for one in entry_points(group="console_scripts") if one.name == "birthday"]
+    code = (
+        f"import sys; from {script.module} import {script.attr}; print(len(set(sys.modules) & {{'click', 'asyncio'}}))"
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=PIPE)
+    out, _ = await process.communicate()
+    assert out == b"0\n"
+
+
+async def catches(pid: int, number: signal.Signals) -> bool:
+    """Say whether a process has a handler for a signal."""
+    status = await asyncio.to_thread(Path(f"/proc/{pid}/status").read_text)
+    return bool(int(status.partition("SigCgt:")[2].split()[0], 16) >> (number - 1) & 1)
 
 
 LOGROTATE = shutil.which("logrotate", path=f"{os.environ['PATH']}:/usr/sbin")

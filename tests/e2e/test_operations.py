@@ -107,6 +107,18 @@ async def test_the_audit_is_clean_after_a_real_run_and_finds_a_planted_loss_and_
     assert "duplicate             1" in duplicate.out
 
 
+async def test_an_audit_that_cannot_be_made_is_no_finding(database_url: str) -> None:
+    """Status 3 with the reason, be the database away or without a schema: nobody is woken for a lost birthday."""
+    away = await audit({"DATABASE_URL": "postgresql://127.0.0.1:1/nowhere"})
+    assert (away.status, away.out) == (3, "")
+    assert "cannot connect to the database" in away.err
+    await execute(database_url, "DROP TABLE schema_migrations")
+    bare = await audit({"DATABASE_URL": database_url}, "--json", "--list", "missing")
+    assert (bare.status, bare.out) == (3, "")
+    assert "birthday migrate" in bare.err
+    assert "3 if the database could not be asked" in " ".join((await run("audit", "--help")).out.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

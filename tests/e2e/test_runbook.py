@@ -6,7 +6,8 @@ What an operator has to adapt is adapted here as well, and nothing else:
 in the runbook                            here
 ========================================  ==========================================================
 API, PROMETHEUS, ALERTMANAGER, AUTH       servers of the test, and a file with a key
-``~/.pg_service.conf``, rabbitmqadmin's   files in a home directory of the test
+``~/.pg_service.conf``, ``~/.pgpass``     files in a home directory of the test, for a user who needs a password
+rabbitmqadmin's configuration             as above
 ``birthday ...`` in a container           the program with the settings of the installation
 ``logs ROLE``                             the LOG_FILE of the one process that has all roles
 ``watch -n N COMMAND``                    the command, once
@@ -50,6 +51,7 @@ from tests.support.runbook import (
     classify,
     queries,
     read_blocks,
+    read_spans,
     shell_statements,
     sql_statements,
 )
@@ -57,6 +59,7 @@ from tests.support.runbook import (
 ROOT = RUNBOOK.parents[1]
 OPERATORS_SQL = ROOT / "tests" / "data" / "operators.sql"
 SECRET = "open-sesame"
+OPERATOR = "oncall"
 RESTORED = "birthday_scheduler_restored"
 ONLY_PARSED = re.compile(r"birthday migrate --rollback")
 ALONE = re.compile(r"VACUUM|REINDEX|.*\bCONCURRENTLY\b", re.IGNORECASE)
@@ -150,10 +153,19 @@ class Installation:
     pool: asyncpg.Pool
 
     async def refuse_one(self) -> None:
-        """Make sure that there is a dead letter."""
-        if await self.pool.fetchval("SELECT count(*) FROM message_logs WHERE status = 'failed'") == 0:
-            await post_users(self.url, "Refused")
+        """Make sure that there is a dead letter: one more, because an earlier command may have taken them all away."""
+        before = await self._count_failed()
+        await post_users(self.url, "Refused")
+
+        async def has_failed() -> bool:
+            return await self._count_failed() > before
+
+        await eventually(has_failed, "one more has failed")
         await eventually(self._has_dead_letter, "there is a dead letter")
+
+    async def _count_failed(self) -> int:
+        count: int = await self.pool.fetchval("SELECT count(*) FROM message_logs WHERE status = 'failed'")
+        return count
 
     async def _has_dead_letter(self) -> bool:
         async with aiohttp.ClientSession() as session, session.get(f"{self.url}/metrics") as response:
@@ -271,10 +283,13 @@ def make_home(home: Path, database_url: str, vhost: str, management_port: int) -
     """Write the files that an operator has once: the ones that keep secrets off the command line."""
     database = urlsplit(database_url)
     host, _, port = database.netloc.rpartition("@")[2].rpartition(":")
+    known = {"host": unquote(host), "port": port, "user": OPERATOR, "password": SECRET}
     (home / ".pg_service.conf").write_text(
-        f"[birthday-scheduler]\nhost={unquote(host)}\nport={port}\n"
-        f"dbname={database.path.strip('/')}\nuser={database.username}\n"
+        f"[birthday-scheduler]\nhost={known['host']}\nport={port}\ndbname={database.path.strip('/')}\nuser={OPERATOR}\n"
     )
+    [line] = [span for span in read_spans(RUNBOOK.read_text()) if re.fullmatch("host:port:.*:user:password", span)]
+    (home / ".pgpass").write_text(":".join(known.get(word, word) for word in line.split(":")) + "\n")
+    (home / ".pgpass").chmod(0o600)
     (home / ".rabbitmqadmin.conf").write_text(
         f"[default]\nhostname = 127.0.0.1\nport = {management_port}\nvhost = {vhost}\n"
     )
@@ -284,8 +299,25 @@ def make_home(home: Path, database_url: str, vhost: str, management_port: int) -
 
 
 @pytest.fixture
+async def operator(database_url: str) -> AsyncIterator[str]:
+    """Let the server admit an operator, by password only; return the name."""
+    connection = await asyncpg.connect(database_url)
+    rules = Path(await connection.fetchval("SHOW hba_file"))
+    before = await asyncio.to_thread(rules.read_text)
+    await asyncio.to_thread(rules.write_text, f"local all {OPERATOR} scram-sha-256\n{before}")
+    await connection.execute(f"CREATE ROLE {OPERATOR} LOGIN SUPERUSER PASSWORD '{SECRET}'; SELECT pg_reload_conf()")
+    await connection.close()
+    yield OPERATOR
+    await asyncio.to_thread(rules.write_text, before)
+    connection = await asyncpg.connect(database_url)
+    await connection.execute(f"DROP OWNED BY {OPERATOR}; DROP ROLE {OPERATOR}; SELECT pg_reload_conf()")
+    await connection.close()
+
+
+@pytest.fixture
 async def installation(
     postgres_server: PostgresServer,
+    operator: str,
     database_url: str,
     pool: asyncpg.Pool,
     rabbitmq_server: RabbitMQServer,
@@ -293,6 +325,7 @@ async def installation(
     tmp_path: Path,
 ) -> AsyncIterator[Installation]:
     """Users are greeted, one is refused, one is late; the database was away for a moment; somebody had no key."""
+    assert operator == OPERATOR
     make_home(tmp_path, database_url, urlsplit(rabbitmq_url).path.strip("/"), rabbitmq_server.management_port)
     program = rabbitmq_server.rabbitmqadmin()
     (tmp_path / "bin").mkdir()
@@ -395,6 +428,31 @@ async def test_every_command_does_what_it_is_there_for(
     assert not wrong, "\n\n".join(
         f"{one.statement}\n=> {one.status} {one.out[-300:]} {one.err[-600:]}" for one in wrong
     )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_a_probe_that_fails_shows_why(installation: Installation, postgres_server: PostgresServer) -> None:
+    """With the database away, what the runbook types shows what is wrong; and the helper takes a plain number, too."""
+    probes = [
+        one
+        for block in blocks("bash")
+        for one in shell_statements(block.text)
+        if re.match(r"curl .*(health|ready)", one)
+    ]
+    [number] = await installation.desk.type(["promql 'scalar(vector(7))'"])
+    assert (number.status, number.out) == (0, "7\n")
+    await postgres_server.kill()
+    try:
+        typed = await installation.desk.type(set(probes))
+    finally:
+        await postgres_server.start()
+    told = {one.statement: one for one in typed if "jq ." in one.statement and "jq -e" not in one.statement}
+    assert len(told) >= 5
+    for one in told.values():
+        assert one.status == (0 if "/queue" in one.statement else 22), one
+        assert "health" in one.out or "not ready" in one.out, one
+    assert json.loads(told['curl -sS --fail-with-body "$API/health/db" | jq .'].out)["reason"]
 
 
 async def databases(postgres_server: PostgresServer) -> set[str]:

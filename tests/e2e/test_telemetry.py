@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from statistics import median
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -50,7 +51,7 @@ async def test_metrics_and_probes_answer_in_time_while_everything_is_silent(
 
         await eventually(has_gaps, "no old values are shown", 30)
         scrapes = [await scrape(program) for _ in range(SCRAPES)]
-        assert min(seconds for _, seconds in scrapes) < SCRAPE_SECONDS
+        assert median(seconds for _, seconds in scrapes) < SCRAPE_SECONDS
         shown, _ = scrapes[-1]
         assert shown['collector_errors_total{collector="queue"}'] > 0
         assert shown['collector_errors_total{collector="database"}'] > 0

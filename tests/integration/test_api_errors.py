@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+import structlog
 
 from birthday.api.requests import MAX_BODY_BYTES
 from tests.support.api import RUNBOOK_USER, Answer, Api, running_api
@@ -209,6 +210,29 @@ async def test_a_body_that_breaks_off_harms_nobody(api: Api) -> None:
         writer.close()
         await writer.wait_closed()
     await api.create()
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [b"nonsense\r\n\r\n", b"\x16\x03\x01 a client that speaks TLS\r\n\r\n", b"GET /users HTTP/1.1\r\nx y: z\r\n\r\n"],
+)
+async def test_what_is_no_http_is_counted_and_logged(api: Api, nonsense: bytes) -> None:
+    """The parser refuses it before any of our code sees it; operators see that somebody asks in a wrong way."""
+    url = urlsplit(api.url)
+    with structlog.testing.capture_logs() as events:
+        reader, writer = await asyncio.open_connection(url.hostname, url.port)
+        writer.write(nonsense)
+        assert (await reader.read()).startswith(b"HTTP/1.0 400 ")
+        writer.close()
+        await writer.wait_closed()
+        await api.get("/users/1")
+    assert api.metric("api_requests_total", method="OTHER", path="unknown", status="400") == 1
+    assert api.metric("api_requests_total", method="GET", path="/users/{id}", status="404") == 1
+    lines = [event for event in events if event["event"] == "http.request"]
+    assert [(line["path"], line["status"], line["log_level"]) for line in lines] == [
+        ("unknown", 400, "info"),
+        ("/users/{id}", 404, "info"),
+    ]
 
 
 async def test_a_mistake_of_ours_tells_nothing_of_the_inside(api: Api, pool: asyncpg.Pool) -> None:

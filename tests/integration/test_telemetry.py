@@ -1,6 +1,7 @@
 """The figures of database, pool and queue: right while they can be asked, gone while they cannot."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from datetime import date, timedelta
@@ -11,6 +12,7 @@ import asyncpg
 import pytest
 import structlog
 
+from birthday.api import probes
 from birthday.broker.postgres import PostgresBroker
 from birthday.broker.rabbitmq import RabbitMQBroker
 from birthday.store.pool import MeasuredPool, make_pool
@@ -22,7 +24,7 @@ from birthday.telemetry.queue import watch_queue
 from birthday.telemetry.score import HealthScore, watch_score
 from birthday.telemetry.utilization import EVERY_SECONDS as SAMPLED_SECONDS
 from birthday.telemetry.utilization import LOOKS, watch_utilization
-from tests.support.api import RUNBOOK_USER, api_keys, running_api
+from tests.support.api import RUNBOOK_USER, Api, api_keys, running_api
 from tests.support.channel import RecordingChannel
 from tests.support.clock import NINE_O_CLOCK, ManualClock
 from tests.support.product import Product, eventually, metric
@@ -118,6 +120,7 @@ async def test_the_database_says_how_it_does(pool: asyncpg.Pool) -> None:
     async with pool.acquire() as other, other.transaction():
         await other.execute("SELECT 1")
         figures = await read_figures(pool)
+    assert figures.active_transactions is not None
     assert figures.active_transactions >= 1
     assert figures.commits > 0
     assert figures.replication_lag_seconds == 0
@@ -125,6 +128,35 @@ async def test_the_database_says_how_it_does(pool: asyncpg.Pool) -> None:
     assert figures.buffer_cache_hit_ratio is not None
     assert 0 < figures.buffer_cache_hit_ratio <= 1
     assert await count_greeted(pool, NINE_O_CLOCK - timedelta(days=1), NINE_O_CLOCK) == 0
+
+
+@pytest.fixture
+async def ordinary(pool: asyncpg.Pool, database_url: str) -> AsyncIterator[tuple[asyncpg.Pool, str]]:
+    """A pool that works as a role which may use the tables and nothing else, and the role's name."""
+    role = f"ordinary_{secrets.token_hex(4)}"
+    await pool.execute(f"CREATE ROLE {role}; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
+    async with asyncpg.create_pool(database_url, min_size=1, max_size=2, server_settings={"role": role}) as theirs:
+        yield theirs, role
+    await pool.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+async def test_what_the_database_hides_is_a_gap_and_not_a_zero(
+    pool: asyncpg.Pool, ordinary: tuple[asyncpg.Pool, str], database_url: str
+) -> None:
+    """An ordinary role does not see what others do, nor how far replicas are; a member of pg_monitor does."""
+    theirs, role = ordinary
+    replica = await asyncpg.connect(database_url, server_settings={"replication": "database"})
+    async with pool.acquire() as other, other.transaction():
+        await other.execute("SELECT 1")
+        figures = await read_figures(theirs)
+        assert figures.commits > 0
+        assert (figures.active_transactions, figures.active_queries) == (None, None)
+        assert figures.replication_lag_seconds is None
+        await pool.execute(f"GRANT pg_monitor TO {role}")
+        figures = await read_figures(theirs)
+        assert (figures.active_transactions, figures.replication_lag_seconds) == (1, 0)
+        assert figures.active_queries == 0
+    await replica.close()
 
 
 async def test_the_age_of_the_oldest_message_and_the_users_of_the_day(pool: asyncpg.Pool) -> None:
@@ -220,6 +252,26 @@ async def test_how_busy_a_worker_is_is_sampled() -> None:
             clock.advance(timedelta(seconds=SAMPLED_SECONDS / LOOKS))
         await clock.wait_for_sleepers(1)
     assert shown(metrics, "queue_consumer_utilization") == pytest.approx(12 / LOOKS)
+
+
+async def test_the_first_failure_of_a_route_is_the_growth_of_a_series(pool: asyncpg.Pool) -> None:
+    """Each route has its two series of failures from the start: Prometheus takes a first value for no growth."""
+
+    def failures(api: Api) -> dict[tuple[str, str, str], float]:
+        [family] = [one for one in api.context.metrics.registry.collect() if one.name.endswith("_api_requests")]
+        samples = [(one.labels, one.value) for one in family.samples if one.labels["status"] in {"500", "503"}]
+        return {(labels["method"], labels["path"], labels["status"]): value for labels, value in samples}
+
+    async with running_api(pool) as api:
+        before = failures(api)
+        assert set(before.values()) == {0}
+        assert {("POST", "/users", "500"), ("PATCH", "/users/{id}", "503"), ("GET", "/ready", "503")} <= set(before)
+        assert len(before) < 100
+        await pool.execute("ALTER TABLE users RENAME TO people")
+        await api.get("/users")
+        assert failures(api) == before | {("GET", "/users", "503"): 1}
+    async with running_api(pool, role="worker") as api:
+        assert {path for _, path, _ in failures(api)} == probes.PATHS
 
 
 async def test_security_signals_are_counted_and_logged(pool: asyncpg.Pool) -> None:

@@ -29,7 +29,7 @@ def as_shipped(rules: str) -> str:
 
 def impatient(rules: str) -> str:
     """Let alerts fire, and forget, within seconds."""
-    return re.sub(r"for: \d+m", "for: 1s", as_shipped(rules)).replace("[1m]", "[3s]")
+    return re.sub(r"for: \d+m", "for: 1s", as_shipped(rules)).replace("[1m]", "[3s]").replace("[2m]", "[3s]")
 
 
 class Prometheus:

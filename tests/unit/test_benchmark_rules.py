@@ -3,12 +3,16 @@
 from itertools import chain
 
 import pytest
+import yaml
 
+from benchmarks.bench_scrape import EVERY_SECONDS
 from benchmarks.growth import grown
 from benchmarks.lag import percentile_ms
 from benchmarks.measure import Comparison, steady_rate
 from benchmarks.population import people
-from benchmarks.targets import API_CREATE, EMPTY_TICK
+from benchmarks.report import ratios
+from benchmarks.targets import API_CREATE, EMPTY_TICK, SCRAPE
+from tests.support.monitoring import PROMETHEUS
 from tests.support.product import parse
 
 
@@ -35,6 +39,20 @@ def test_the_rate_leaves_the_first_tenth_out() -> None:
     """A client that needs long to connect is as fast as it is afterwards."""
     arrivals = [0.0, *(100 + number / 10 for number in range(1, 100))]
     assert steady_rate(arrivals) == pytest.approx(10, rel=0.02)
+
+
+def test_scrapes_are_measured_at_the_interval_that_is_shipped() -> None:
+    """What a scrape costs is shared out over the time between two."""
+    shipped = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text(encoding="utf-8"))
+    assert shipped["global"]["scrape_interval"] == f"{EVERY_SECONDS}s"
+    assert f"every {EVERY_SECONDS} s" in SCRAPE.name
+
+
+def test_a_result_that_is_missing_leaves_a_page_without_it() -> None:
+    """A benchmark that is newer than the last full run has no row yet."""
+    figure = Comparison(SCRAPE, "%", ours=[0.1], limit=[1]).summary()
+    assert "scrape" not in ratios({})
+    assert "| metrics: of a core, for a scrape every 15 s | **0.10** % |" in ratios({"scrape": {"figure": figure}})
 
 
 def test_a_percentile_is_of_what_came_in_between() -> None:

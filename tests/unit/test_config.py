@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from birthday.config import (
     ApiKey,
@@ -109,6 +110,15 @@ def test_defaults() -> None:
             f"ci:{DIGEST.upper()}:read, app-1:{DIGEST}:write",
             (ApiKey("ci", DIGEST, Scope.READ), ApiKey("app-1", DIGEST, Scope.WRITE)),
         ),
+        *(
+            ("DATABASE_URL", url, SecretStr(url))
+            for url in (
+                "postgresql://",
+                "postgresql:///db?host=/tmp&port=5432,5433",
+                "postgres://one,two:5433,[::1]:5434/db",
+                "postgresql://ada@%2Ftmp%2Fsockets:5432/db",
+            )
+        ),
         ("LOG_LEVEL", "WARN", "warning"),
         ("LOG_FORMAT", "Console", "console"),
         ("LOG_FILE", "birthday.log", Path("birthday.log")),
@@ -141,6 +151,20 @@ def test_accepted(environment: pytest.MonkeyPatch, name: str, text: str, value: 
         ("CRON_RECOVER", "0 0 30 2 *", "a cron expression that some date matches is accepted, such as */5 * * * *"),
         ("DATABASE_URL", "mysql://example.com/db", "a URL that starts with postgresql:// is accepted"),
         ("RABBITMQ_URL", "http://example.com", "a URL that starts with amqp:// is accepted"),
+        *(
+            ("DATABASE_URL", url, "a URL with a port from 1 to 65535 is accepted, such as postgresql://localhost:5432")
+            for url in (
+                "postgresql://example.com:db",
+                "postgresql://example.com:0/db",
+                "postgresql://one:5432,two:65536/db",
+                "postgresql://[::1]:x/db",
+            )
+        ),
+        (
+            "RABBITMQ_URL",
+            "amqp://example.com:mq",
+            "a URL with a port from 1 to 65535 is accepted, such as amqp://localhost:5672",
+        ),
         ("MESSAGE_SERVICE_TIMEOUT", "0", "a duration greater than 0 is accepted"),
         (
             "MESSAGE_SERVICE_TIMEOUT",
@@ -276,6 +300,11 @@ def test_no_contradiction(environment: pytest.MonkeyPatch, given_settings: dict[
         ("DATABASE_URL", "ada:s3cret@example.com/db"),
         ("DATABASE_URL", "mysql://example.com/db?password=s3cret"),
         ("DATABASE_URL", "postgresql://ada:s3cret@[::1/db"),
+        ("DATABASE_URL", "postgresql://ada:s3cret@example.com:port/db"),
+        ("DATABASE_URL", "postgresql://ada:s3cret@/db?host=example.com&port=x"),
+        ("DATABASE_URL", "postgresql://ada:s3cret/1@example.com/db"),
+        ("RABBITMQ_URL", "amqp://ada:s3cret?@example.com"),
+        ("HTTP_PROXY", "http://ada:s3cret@proxy.example.com:port"),
         ("MESSAGE_SERVICE_API_KEY", "s3cret\n"),
         ("MESSAGE_SERVICE_API_KEY", "s3cret\u00fc"),
     ],
@@ -377,6 +406,9 @@ def test_is_loopback(host: str, *, loopback: bool) -> None:
         ("https://ada@example.com/v1", "https://ada@example.com/v1"),
         ("https://example.com/v1?key=s3cret", "https://example.com/v1"),
         ("http://[::1]:8080/", "http://[::1]:8080/"),
+        ("postgresql://one:1,two:2/db", "postgresql://one:1,two:2/db"),
+        ("postgresql://ada:1/s3cret@example.com/db", "postgresql://***"),
+        ("postgresql://ada:s3@cret/x@example.com/db", "postgresql://***"),
     ],
 )
 def test_mask_url(url: str, masked: str) -> None:

@@ -97,6 +97,27 @@ def test_no_secret_stands_on_a_command_line() -> None:
     assert [statement for statement in statements() if ON_A_COMMAND_LINE.search(statement)] == []
 
 
+def test_no_status_of_an_audit_is_taken_for_a_finding() -> None:
+    """It also ends with another status than 0 if it could not be made: nobody is told of a loss for that."""
+    audits = [statement for statement in statements() if "birthday audit" in statement]
+    assert len(audits) > 5
+    assert [statement for statement in audits if "||" in statement or "&&" in statement] == []
+
+
+def test_no_probe_hides_its_answer() -> None:
+    """Curl's -f drops the body of a 503, which holds the reason."""
+    probes = [each for each in statements() if re.search(r"curl .*/(health|ready|alive)", each)]
+    assert len(probes) > 10
+    assert [probe for probe in probes if "--fail-with-body" not in probe] == []
+
+
+def test_lines_of_libraries_are_explained() -> None:
+    """They have no event of ours, and whoever finds one at night looks for it in the same table."""
+    row = re.search(r"^\| anything with a `logger` \|(.*)$", TEXT, re.MULTILINE)
+    assert row is not None
+    assert {"aiormq.connection", "asyncpg.pool", "worker.database_unavailable"} <= set(read_spans(row[1]))
+
+
 def test_the_program_takes_every_option() -> None:
     """Each ``birthday ...`` of an example is parsed by the program itself, which is not run."""
     found = [command for each in statements() for command in find_commands(each) if command[0] == "birthday"]
