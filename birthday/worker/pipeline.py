@@ -90,8 +90,7 @@ class Pipeline:
         self._clock = clock
         self._random = random
         self._jobs: asyncio.Queue[Job] = asyncio.Queue()
-        # No more than what the lanes have just sent: what waits here when the process dies is sent once more.
-        self._outcomes: asyncio.Queue[Done] = asyncio.Queue(limits.concurrency)
+        self._outcomes: asyncio.Queue[Done] = asyncio.Queue()
         self._room = asyncio.Event()
         self._room.set()
         self._in_flight = 0
@@ -258,7 +257,7 @@ class Pipeline:
             if self._jobs.qsize() <= self._limits.concurrency:
                 self._room.set()
             unsent = self._hurrying or self._paused
-            await self._outcomes.put(self._sender.give_back(job) if unsent else await self._sender.send(job))
+            self._outcomes.put_nowait(self._sender.give_back(job) if unsent else await self._sender.send(job))
 
     async def _settle_outcomes(self) -> None:
         while True:
