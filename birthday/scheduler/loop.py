@@ -74,15 +74,14 @@ async def run_scheduler(
 ) -> None:
     """Run every job until cancelled. Each also runs once at the start, to catch up.
 
-    The planner then looks over its whole window: it may have been started with other rules than before. The audit waits
-    for that: what has only not been planned yet is not missing.
+    The audit waits for the first plan: what has only not been planned yet is not missing.
     ``progress`` is told how dispatching goes.
     """
     async with asyncio.TaskGroup() as jobs:
         planned = asyncio.Event()
 
-        async def plan_anew(now: datetime) -> int:
-            messages = await planner.plan_once(now, sweep=True)
+        async def plan(now: datetime) -> int:
+            messages = await planner.plan_once(now)
             planned.set()
             return messages
 
@@ -90,7 +89,7 @@ async def run_scheduler(
             await planned.wait()
             await _on_cron("audit", AUDIT, janitor.audit_once, clock, metrics)
 
-        jobs.create_task(_on_cron("plan", schedule.plan, planner.plan_once, clock, metrics, at_start=plan_anew))
+        jobs.create_task(_on_cron("plan", schedule.plan, plan, clock, metrics))
         jobs.create_task(_on_cron("recover", schedule.recover, janitor.recover_once, clock, metrics))
         jobs.create_task(_on_cron("retire", schedule.retire, janitor.retire_once, clock, metrics))
         jobs.create_task(audit())
@@ -99,17 +98,10 @@ async def run_scheduler(
 
 
 async def _on_cron(
-    job: str,
-    expression: str,
-    tick: Callable[[datetime], Awaitable[object]],
-    clock: Clock,
-    metrics: Metrics,
-    at_start: Callable[[datetime], Awaitable[object]] | None = None,
+    job: str, expression: str, tick: Callable[[datetime], Awaitable[object]], clock: Clock, metrics: Metrics
 ) -> None:
-    next_tick = at_start or tick
     while True:
-        if await _guarded(job, next_tick, clock.now(), metrics) is not None:
-            next_tick = tick
+        await _guarded(job, tick, clock.now(), metrics)
         due: datetime = croniter(expression, clock.now().astimezone(UTC)).get_next(datetime)
         await clock.sleep((due - clock.now()).total_seconds())
 

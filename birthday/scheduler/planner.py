@@ -19,8 +19,10 @@ from birthday.store.messages import (
     PLANNED,
     begin_sweep,
     end_sweep,
+    is_planned_otherwise,
     lock_watermark,
     move,
+    note_rules,
     plan,
     set_watermark,
     zones_in_use,
@@ -45,19 +47,22 @@ class Planner:
     catch_up: timedelta
     tracing: Tracing = NO_TRACING
 
-    async def plan_once(self, now: datetime, *, sweep: bool = False) -> int:
+    async def plan_once(self, now: datetime) -> int:
         """Plan everything from the watermark to the horizon, a day a transaction; return how many messages are new.
 
-        Once an hour, and with ``sweep``, it starts as far back as the catch-up window instead. That finds users who
-        were written to the database by other means, and whatever else fell through. What exists already is left alone,
-        but for messages that are not due yet and for which SEND_AT or LEAP_DAY now say something else: these move. Who
-        asks for a sweep while one is under way gets another one.
+        Once an hour it starts as far back as the catch-up window instead. That finds users who were written to the
+        database by other means, and whatever else fell through; what exists already is left alone. Who asks for that
+        while it is under way gets another one.
+
+        It does the same once SEND_AT or LEAP_DAY is another one than before. Messages that are not due yet then move.
         """
         with self.tracing.tick("plan"):
-            return await self._plan_until_horizon(now, sweep=sweep)
+            return await self._plan_until_horizon(now)
 
-    async def _plan_until_horizon(self, now: datetime, *, sweep: bool) -> int:
-        begun = await begin_sweep(self.pool, now, SWEEP_EVERY, at_once=sweep)
+    async def _plan_until_horizon(self, now: datetime) -> int:
+        rules = f"{self.planning.rules.send_at.isoformat()} {self.planning.rules.leap_day}"
+        moving = await is_planned_otherwise(self.pool, rules)
+        begun = await begin_sweep(self.pool, now, SWEEP_EVERY)
         until = now + self.planning.horizon
         after: datetime | None = None
         planned = moved = 0
@@ -66,12 +71,14 @@ class Planner:
                 # One that lies ahead comes from a longer horizon, or from a clock that was wrong.
                 watermark = min(await lock_watermark(connection, PLANNED) or now - self.catch_up, until)
                 if after is None:
-                    after = min(watermark, now - self.catch_up) if begun else watermark
+                    after = min(watermark, now - self.catch_up) if begun or moving else watermark
                 reached = min(after + CHUNK, until)
                 occasions = await self._occasions(connection, after, reached)
                 fresh = await plan(connection, occasions, now, self.tracing.traceparent()) if occasions else 0
-                moved += await move(connection, occasions, now) if occasions and begun else 0
+                moved += await move(connection, occasions, now) if occasions and moving else 0
                 await set_watermark(connection, PLANNED, reached)
+                if reached >= until:
+                    await note_rules(connection, rules)
             after = reached
             planned += fresh
             self.metrics.messages_scheduled.inc(fresh)
@@ -79,10 +86,8 @@ class Planner:
             await end_sweep(self.pool, begun, now)
         if planned:
             log.info("planner.planned", messages=planned, until=until.isoformat())
-        if moved:
-            log.warning(
-                "planner.moved", messages=moved, reason="SEND_AT or LEAP_DAY is not what they were planned with"
-            )
+        if moving:
+            log.warning("planner.moved", messages=moved, reason="SEND_AT or LEAP_DAY is another one than before")
         return planned
 
     async def _occasions(self, connection: Connection, after: datetime, until: datetime) -> list[ZoneOccasion]:

@@ -39,6 +39,24 @@ async def set_watermark(connection: Connection, name: str, reached_at: datetime)
     await connection.execute("UPDATE watermarks SET reached_at = $2 WHERE name = $1", name, reached_at)
 
 
+async def is_planned_otherwise(pool: asyncpg.Pool, rules: str) -> bool:
+    """Say whether there may be messages that were planned by other rules than these."""
+    otherwise: bool = await pool.fetchval(
+        """
+        SELECT NOT EXISTS (SELECT FROM watermarks WHERE name = $1 AND rules = $2)
+           AND EXISTS (SELECT FROM message_logs WHERE status = 'scheduled')
+        """,
+        PLANNED,
+        rules,
+    )
+    return otherwise
+
+
+async def note_rules(connection: Connection, rules: str) -> None:
+    """Note by which rules everything is planned; the watermark must be held by ``lock_watermark``."""
+    await connection.execute("UPDATE watermarks SET rules = $2 WHERE name = $1", PLANNED, rules)
+
+
 async def zones_in_use(connection: Connection) -> list[str]:
     """Return the zones of all live users. Costs one index probe a zone, however many users there are."""
     rows = await connection.fetch(
@@ -365,7 +383,7 @@ async def request_sweep(pool: asyncpg.Pool) -> None:
     await pool.execute("UPDATE watermarks SET reached_at = '-infinity' WHERE name = $1", SWEPT)
 
 
-async def begin_sweep(pool: asyncpg.Pool, now: datetime, every: timedelta, *, at_once: bool) -> datetime | None:
+async def begin_sweep(pool: asyncpg.Pool, now: datetime, every: timedelta) -> datetime | None:
     """Say whether a sweep is due, the last one being ``every`` ago or another one asked for, and note that it begins.
 
     Returns:
@@ -376,13 +394,12 @@ async def begin_sweep(pool: asyncpg.Pool, now: datetime, every: timedelta, *, at
         """
         INSERT INTO watermarks AS swept (name, reached_at) VALUES ($1, $2)
         ON CONFLICT (name) DO UPDATE SET reached_at = $2
-        WHERE $4 OR swept.reached_at NOT BETWEEN $2 AND $3 OR swept.reached_at = $2
+        WHERE swept.reached_at NOT BETWEEN $2 AND $3 OR swept.reached_at = $2
         RETURNING reached_at
         """,
         SWEPT,
         begun,
         now + every,
-        at_once,
     )
     return due
 

@@ -124,6 +124,7 @@ async def test_a_database_that_is_not_migrated_is_refused_with_the_command_that_
         "0004_may_have_arrived",
         "0005_message_ids",
         "0006_trace_context",
+        "0007_rules",
     ]
     assert applied.out.splitlines() == [f"applied {migration}" for migration in migrations]
     status = await run("migrate", "--status", DATABASE_URL=database_url)

@@ -194,7 +194,7 @@ async def test_another_send_at_moves_what_is_planned(product: Product, send_at: 
     before = await product.pool.fetchval("SELECT id FROM message_logs")
 
     restarted = with_rules(product, Rules(send_at=time.fromisoformat(send_at)))
-    assert await restarted.planner.plan_once(product.clock.now(), sweep=True) == 0
+    assert await restarted.planner.plan_once(product.clock.now()) == 0
 
     assert await scheduled(product.pool) == [expected]
     assert await product.pool.fetchval("SELECT id FROM message_logs") == before
@@ -204,7 +204,7 @@ async def test_an_instant_that_has_passed_meanwhile_means_now(product: Product) 
     """The new SEND_AT was hours ago, and it is still that date there: the message is due at once, and not late."""
     await with_rules(product, Rules(send_at=time(20))).create(date(1990, 3, 1))
 
-    await with_rules(product, Rules()).planner.plan_once(product.clock.now(), sweep=True)
+    await with_rules(product, Rules()).planner.plan_once(product.clock.now())
 
     assert await scheduled(product.pool) == ["2027-03-01T12:00:00Z"]
 
@@ -217,7 +217,7 @@ async def test_what_is_due_or_under_way_does_not_move(product: Product) -> None:
     await early.create(date(1990, 3, 1))
     late = with_rules(product, Rules(send_at=time(20)))
 
-    await late.planner.plan_once(product.clock.now(), sweep=True)
+    await late.planner.plan_once(product.clock.now())
 
     rows = await product.pool.fetch("SELECT scheduled_at, status FROM message_logs ORDER BY scheduled_at")
     assert [(row["scheduled_at"], row["status"]) for row in rows] == [
@@ -240,7 +240,7 @@ async def test_another_leap_day_moves_what_is_planned(
     product.clock.advance(parse("2027-02-27T12:00:00Z") - product.clock.now())
     await with_rules(product, Rules(leap_day=was)).create(date(1992, 2, 29))
 
-    await with_rules(product, Rules(leap_day=now)).planner.plan_once(product.clock.now(), sweep=True)
+    await with_rules(product, Rules(leap_day=now)).planner.plan_once(product.clock.now())
 
     assert await scheduled(product.pool) == [expected]
     on: date = await product.pool.fetchval("SELECT occasion_on FROM message_logs")

@@ -77,7 +77,7 @@ async def test_a_scheduler_that_is_started_with_another_send_at_moves_what_is_pl
     """At once, although the last sweep was a moment ago."""
     before = replace(product, planning=Planning(Rules(send_at=time(15)), timedelta(hours=48)))
     await before.create(date(1990, 3, 2))
-    await before.planner.plan_once(product.clock.now(), sweep=True)
+    await before.planner.plan_once(product.clock.now())
     running = start(product)
     await eventually(lambda: has_run(product, "plan"), "it is planned")
     await stop(running)

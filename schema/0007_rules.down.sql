@@ -1,0 +1,1 @@
+ALTER TABLE watermarks DROP COLUMN rules;
