@@ -38,11 +38,12 @@ class ApiContext:
     """Held by whoever requeues: that takes a connection of the pool while the queue may need another one."""
     sweeping: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by whoever removes dead letters: of two who do, each may see a part only."""
+    planning: Planning = field(init=False)
+    """What planning depends on besides the user."""
 
-    @property
-    def planning(self) -> Planning:
-        """What planning depends on besides the user."""
-        return Planning(self.settings.rules, self.settings.plan_horizon)
+    def __post_init__(self) -> None:
+        """Take the rules from the settings."""
+        object.__setattr__(self, "planning", Planning(self.settings.rules, self.settings.plan_horizon))
 
 
 CONTEXT = web.AppKey("context", ApiContext)

@@ -6,6 +6,8 @@ of birth or a secret: what identifies a person here is the id. What libraries lo
 ``logger``.
 """
 
+import asyncio
+import atexit
 import json
 import logging
 import os
@@ -17,6 +19,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from select import PIPE_BUF
 from types import TracebackType
 from typing import Any, Final
 
@@ -35,7 +38,7 @@ _QUOTED: Final = re.compile(r"[\n(].*", re.DOTALL)
 class LogFile:
     """Where log lines go: standard error, or a file that is gone on with in a new one after it has been rotated.
 
-    Each line is one write at the end of the file, so those of several processes do not mix.
+    Whole lines are written at the end of the file, so those of several processes do not mix.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -46,12 +49,14 @@ class LogFile:
         """
         self._path = path
         self._descriptor = _STDERR if path is None else _open(path)
+        self._gathered: list[bytes] = []
 
     def reopen(self) -> None:
         """Go on in a new file of the same name, as logrotate asks with SIGUSR1; or in the old one, if there is none.
 
         The descriptor is exchanged in one step: no line is lost, whoever is writing meanwhile.
         """
+        self.flush()
         if self._path is None:
             return
         try:
@@ -74,6 +79,33 @@ class LogFile:
 
     def write_line(self, data: bytes) -> None:
         """Write a line, with its end, as it is; see ``write``."""
+        self._gathered.append(data)
+        self.flush()
+
+    def gather_line(self, data: bytes) -> None:
+        """Write a line together with all others of this turn of the event loop: a write is a good part of a line.
+
+        Without a loop it is written at once. ``flush`` before the process ends.
+        """
+        self._gathered.append(data)
+        if len(self._gathered) == 1:
+            try:
+                asyncio.get_running_loop().call_soon(self.flush)
+            except RuntimeError:
+                self.flush()
+
+    def flush(self) -> None:
+        """Write what has been gathered, whole lines at a time, and no more than a pipe takes in one piece."""
+        gathered, self._gathered = self._gathered, []
+        piece = b""
+        for line in gathered:
+            if piece and len(piece) + len(line) > PIPE_BUF:
+                self._write(piece)
+                piece = b""
+            piece += line
+        self._write(piece)
+
+    def _write(self, data: bytes) -> None:
         try:
             _write_all(self._descriptor, data)
         except OSError:
@@ -81,15 +113,14 @@ class LogFile:
             with suppress(OSError):
                 _write_all(_STDERR, data)
 
-    def flush(self) -> None:
-        """Do nothing: nothing is kept back."""
-
 
 class _LineLogger:
     """What structlog hands finished lines to, by the name of their level."""
 
     def __init__(self, file: LogFile) -> None:
-        self.debug = self.info = self.warning = self.error = self.critical = self.exception = file.write_line
+        self.debug = self.info = file.gather_line
+        # What tells of trouble may be the last thing that is told.
+        self.warning = self.error = self.critical = self.exception = file.write_line
 
 
 class _LineLoggers:
@@ -128,6 +159,7 @@ def configure_logs(level: str, form: str | None, file: LogFile, role: str | None
         logger_factory=structlog.WriteLoggerFactory(file) if readable else _LineLoggers(file),  # type: ignore[arg-type] # needs write and flush only
         cache_logger_on_first_use=True,
     )
+    atexit.register(file.flush)
     render: list[Any] = [console] if readable else [render_json]
     # Libraries log through the standard library: only what an operator must know, in the same form.
     handler = logging.StreamHandler(file)

@@ -35,6 +35,21 @@ def test_a_floor_is_a_ceiling_where_less_is_better() -> None:
     assert not API_CREATE.is_near(1.0, 0.25)
 
 
+@pytest.mark.parametrize(
+    ("ratios", "below"),
+    [
+        ([1.3, 1.4, 1.45, 1.4, 1.35], True),
+        ([1.3, 1.4, 1.6, 1.45, 1.55], False),
+        ([1.6, 1.7, 1.6], False),
+        ([1.4], True),
+    ],
+)
+def test_a_figure_is_below_its_floor_if_that_is_more_than_its_spread(ratios: list[float], *, below: bool) -> None:
+    """A quarter of the rounds on the right side says that the machine decides, not the program."""
+    comparison = Comparison(API_CREATE, "requests/s", ours=ratios, limit=[1.0] * len(ratios))
+    assert comparison.is_below is below
+
+
 def test_the_rate_leaves_the_first_tenth_out() -> None:
     """A client that needs long to connect is as fast as it is afterwards."""
     arrivals = [0.0, *(100 + number / 10 for number in range(1, 100))]
