@@ -445,7 +445,8 @@ def _longest_gap(expression: str) -> timedelta:
         within.append(tick)
     gaps = [later - earlier for earlier, later in pairwise(within)]
     midnight = start
-    while midnight < start + timedelta(days=366):
+    every_day = expression.split()[2:] == ["*", "*", "*"]
+    while midnight < start + timedelta(days=2 if every_day else 366):
         following = croniter(expression, midnight - timedelta(seconds=1)).get_next(datetime)
         gaps.append(following - croniter(expression, midnight).get_prev(datetime))
         # None in between: the next midnight after which there may be another gap.

@@ -84,7 +84,7 @@ class Pauses:
             known = self._known.get(pause.message_type)
             if known is None:
                 self._since[pause.message_type] = min(pause.changed_at, now)
-            elif known.is_paused is not pause.is_paused:
+            elif known.changed_at != pause.changed_at:
                 self._since[pause.message_type] = now
         before, self.paused = self.paused, tuple(pause.message_type for pause in pauses if pause.is_paused)
         self._known = {pause.message_type: pause for pause in pauses}

@@ -68,8 +68,8 @@ class CircuitBreaker:
         """How many sends at a time the service is thought to stand, None for any number.
 
         After an outage that is one, the probe, and one more with each success: a service that has just come back may
-        not stand what all lanes of all workers have in store for it. Whoever claims messages keeps to it, and nothing
-        here counts; a failure meanwhile is no fault of its message, which is not to pay for it with an attempt.
+        not stand what all lanes of all workers have in store for it. Whoever claims messages keeps to it; nothing here
+        counts.
         """
         return 1 if self.state is not CircuitState.CLOSED else self._allowance
 

@@ -42,6 +42,11 @@ class Connection(asyncio.Protocol):
         self._retry_after: bytes | None = None
         self._received_bytes = 0
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is still a transport to write to."""
+        return self._transport is not None and not self._transport.is_closing()
+
     async def ask(self, request: bytes, deadline: float) -> Answer:
         """Send ``request`` and return its answer, read to its end so that the connection can be used again.
 
@@ -56,9 +61,9 @@ class Connection(asyncio.Protocol):
         self._status = self._received_bytes = 0
         self._retry_after = None
         self._asking = asking = self._loop.create_future()
-        if self._transport is None or self._transport.is_closing():
+        if not self.is_open:
             self._give_up(BrokenConnectionError("it was closed by the other side"))
-        else:
+        elif self._transport is not None:
             self._transport.write(request)
         timer = self._loop.call_at(deadline, self._time_out)
         try:
@@ -95,6 +100,10 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError:
             # Its text may quote the answer, and that the letter's address.
             self._give_up(BrokenConnectionError("the answer is no HTTP"))
+
+    def eof_received(self) -> None:
+        """Use it no more: the other side will close it; asyncio calls this, and closes it from here."""
+        self.reusable = False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let nobody wait any longer; asyncio calls this."""

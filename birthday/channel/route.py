@@ -9,7 +9,7 @@ from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import aiohappyeyeballs
 from yarl import URL
@@ -18,6 +18,8 @@ from birthday.channel.connection import Connection
 
 _NEXT_ADDRESS_SECONDS: Final = 0.25
 """How long one address of a name may keep silent before the next one is tried beside it (RFC 8305, section 5)."""
+_KNOWN_SECONDS: Final = 5.0
+"""How long the addresses of a name are used for new connections."""
 _MOST_TUNNEL_BYTES: Final = 16 * 1024
 
 
@@ -39,15 +41,23 @@ class Network:
     def proxy_to(self, url: URL) -> URL | None:
         """Return the proxy that leads to ``url``, or None if it is reached directly."""
         proxy = self.proxies.get(url.scheme) or self.proxies.get("all")
-        if not proxy or any(_covers(entry.strip(), url.raw_host or "") for entry in self.no_proxy.split(",")):
+        host, port = url.raw_host or "", str(url.port)
+        if not proxy or any(_covers(entry.strip(), host, port) for entry in self.no_proxy.split(",")):
             return None
         return URL(proxy)
 
 
-def _covers(entry: str, host: str) -> bool:
-    """Say whether an entry of NO_PROXY stands for ``host``: ``*``, a name and all below it, an address, a network."""
+def _covers(entry: str, host: str, port: str) -> bool:
+    """Say whether an entry of NO_PROXY stands for ``host``: ``*``, a name and all below it, an address, a network.
+
+    A name or an address may be followed by a port.
+    """
     if entry == "*":
         return True
+    name, _, own_port = entry.rpartition(":")
+    if own_port == port and (":" not in name or name.startswith("[")):
+        entry = name
+    entry = entry.removeprefix("[").removesuffix("]")
     try:
         return ipaddress.ip_address(host) in ipaddress.ip_network(entry, strict=False)
     except ValueError:
@@ -65,6 +75,9 @@ class Route:
             OSError: the file of certificate authorities cannot be read, or holds none (``ssl.SSLError`` is one too).
         """
         self.origin = url.origin()
+        self._looking_up = asyncio.Lock()
+        self._addresses: list[Any] = []
+        self._found_at = 0.0
         self._proxy = network.proxy_to(url)
         self._tls = None
         if url.scheme == "https":
@@ -83,14 +96,16 @@ class Route:
         return headers | (_credentials(self._proxy) if self._proxy and not self._tls else {})
 
     async def connect(self) -> Connection:
-        """Return a new connection to the origin. Looks its name up anew.
+        """Return a new connection to the origin. Its name is looked up anew, once for all who connect at that time.
 
         Raises:
             UnreachableError: if there is none to be had.
         """
         loop = asyncio.get_running_loop()
         try:
-            wire = await _open_socket(self._proxy or self.origin)
+            wire = await aiohappyeyeballs.start_connection(
+                await self._look_up(), happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS, interleave=1, loop=loop
+            )
             try:
                 if self._proxy and self._tls:
                     await self._open_tunnel(wire)
@@ -104,8 +119,19 @@ class Route:
                 wire.close()
                 raise
         except OSError as error:
+            self._addresses = []
             raise UnreachableError(_explain(error)) from error
         return connection
+
+    async def _look_up(self) -> list[Any]:
+        """Return the addresses of the server or its proxy. The resolver has few threads, and a burst connects many."""
+        loop = asyncio.get_running_loop()
+        async with self._looking_up:
+            if not self._addresses or loop.time() - self._found_at > _KNOWN_SECONDS:
+                url = self._proxy or self.origin
+                self._addresses = await loop.getaddrinfo(url.raw_host, url.port, type=socket.SOCK_STREAM)
+                self._found_at = loop.time()
+            return self._addresses
 
     async def _open_tunnel(self, wire: socket.socket) -> None:
         """Have the proxy connect to the origin (RFC 9110, section 9.3.6)."""
@@ -115,7 +141,7 @@ class Route:
         lines = [f"CONNECT {where} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
         await loop.sock_sendall(wire, "\r\n".join([*lines, "", ""]).encode())
         answer = b""
-        while not answer.endswith(b"\r\n\r\n"):
+        while b"\r\n\r\n" not in answer:
             data = await loop.sock_recv(wire, 4096)
             answer += data
             if not data or len(answer) > _MOST_TUNNEL_BYTES:
@@ -126,14 +152,6 @@ class Route:
             raise UnreachableError(
                 f"the proxy opens no tunnel, it answered {status if status.isdigit() else 'nonsense'}"
             )
-
-
-async def _open_socket(url: URL) -> socket.socket:
-    loop = asyncio.get_running_loop()
-    addresses = await loop.getaddrinfo(url.raw_host, url.port, type=socket.SOCK_STREAM)
-    return await aiohappyeyeballs.start_connection(
-        addresses, happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS, interleave=1, loop=loop
-    )
 
 
 def _credentials(proxy: URL) -> dict[str, str]:

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Final
 
 from birthday.channel.connection import Answer, Connection
-from birthday.channel.route import Route
+from birthday.channel.route import Route, UnreachableError
 
 _IDLE_SECONDS: Final = 15.0
 """How long an unused connection is kept: shorter than most servers keep theirs."""
@@ -40,17 +40,19 @@ class Session:
         deadline = asyncio.get_running_loop().time() + patience.total_seconds()
         connection = self._take()
         if connection is None:
-            async with asyncio.timeout_at(deadline):
-                connection = await self.route.connect()
-        answer = await connection.ask(request, deadline)
+            connection = await self._connect(deadline)
+        try:
+            answer = await connection.ask(request, deadline)
+        except BaseException:
+            connection.abort()
+            raise
         self._keep(connection)
         return answer
 
     async def ask_alone(self, request: bytes, patience: timedelta) -> Answer:
         """Send ``request`` over a connection of its own, which is closed after it. Raises as ``ask`` does."""
         deadline = asyncio.get_running_loop().time() + patience.total_seconds()
-        async with asyncio.timeout_at(deadline):
-            connection = await self.route.connect()
+        connection = await self._connect(deadline)
         try:
             return await connection.ask(request, deadline)
         finally:
@@ -64,12 +66,20 @@ class Session:
         while self._idle:
             self._idle.pop().abort()
 
+    async def _connect(self, deadline: float) -> Connection:
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self.route.connect()
+        except TimeoutError:
+            # Not the same as no answer: nothing has been sent.
+            raise UnreachableError("no connection in time") from None
+
     def _take(self) -> Connection | None:
         """Return the connection that was used last: what a burst has opened may then be left to end."""
         now = asyncio.get_running_loop().time()
         while self._idle:
             connection = self._idle.pop()
-            if connection.reusable and now - connection.idle_since < _IDLE_SECONDS:
+            if connection.is_open and connection.reusable and now - connection.idle_since < _IDLE_SECONDS:
                 return connection
             connection.abort()
         return None

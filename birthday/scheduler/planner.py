@@ -20,6 +20,7 @@ from birthday.store.messages import (
     begin_sweep,
     end_sweep,
     is_planned_otherwise,
+    last_scheduled,
     lock_watermark,
     move,
     note_rules,
@@ -35,6 +36,8 @@ log = structlog.get_logger()
 
 SWEEP_EVERY = timedelta(hours=1)
 CHUNK = timedelta(days=1)
+FARTHEST = timedelta(days=2)
+"""How far another SEND_AT and another LEAP_DAY together may move a message, and a little more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class Planner:
         database by other means, and whatever else fell through; what exists already is left alone. Who asks for that
         while it is under way gets another one.
 
-        It does the same once SEND_AT or LEAP_DAY is another one than before. Messages that are not due yet then move.
+        Once SEND_AT or LEAP_DAY is another one than before, messages that are not due yet move.
         """
         with self.tracing.tick("plan"):
             return await self._plan_until_horizon(now)
@@ -71,13 +74,13 @@ class Planner:
                 # One that lies ahead comes from a longer horizon, or from a clock that was wrong.
                 watermark = min(await lock_watermark(connection, PLANNED) or now - self.catch_up, until)
                 if after is None:
-                    after = min(watermark, now - self.catch_up) if begun or moving else watermark
+                    after = min(watermark, now - self.catch_up) if begun else watermark
                 reached = min(after + CHUNK, until)
                 occasions = await self._occasions(connection, after, reached)
                 fresh = await plan(connection, occasions, now, self.tracing.traceparent()) if occasions else 0
-                moved += await move(connection, occasions, now) if occasions and moving else 0
                 await set_watermark(connection, PLANNED, reached)
                 if reached >= until:
+                    moved = await self._move(connection, now, until) if moving else 0
                     await note_rules(connection, rules)
             after = reached
             planned += fresh
@@ -89,6 +92,12 @@ class Planner:
         if moving:
             log.warning("planner.moved", messages=moved, reason="SEND_AT or LEAP_DAY is another one than before")
         return planned
+
+    async def _move(self, connection: Connection, now: datetime, until: datetime) -> int:
+        """Move what is planned, wherever its new instant is: before now, or beyond what is planned."""
+        last = max(until, await last_scheduled(connection) or until)
+        occasions = await self._occasions(connection, now - FARTHEST, last + FARTHEST)
+        return await move(connection, occasions, now)
 
     async def _occasions(self, connection: Connection, after: datetime, until: datetime) -> list[ZoneOccasion]:
         if after >= until:

@@ -52,6 +52,14 @@ async def is_planned_otherwise(pool: asyncpg.Pool, rules: str) -> bool:
     return otherwise
 
 
+async def last_scheduled(connection: Connection) -> datetime | None:
+    """Return when the last message that is scheduled falls due, None if there is none."""
+    last: datetime | None = await connection.fetchval(
+        "SELECT max(scheduled_at) FROM message_logs WHERE status = 'scheduled'"
+    )
+    return last
+
+
 async def note_rules(connection: Connection, rules: str) -> None:
     """Note by which rules everything is planned; the watermark must be held by ``lock_watermark``."""
     await connection.execute("UPDATE watermarks SET rules = $2 WHERE name = $1", PLANNED, rules)

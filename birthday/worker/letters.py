@@ -34,8 +34,8 @@ class Job:
 class Done:
     """A job and what came of it; an ``outcome`` of None says that it was not sent. Instants are business time.
 
-    ``spared`` says that the circuit was not closed for good when it was sent, or has opened meanwhile: what fails then
-    fails for the outage. ``span`` ends once the outcome is stored.
+    ``spared`` says that it was a probe, or that the circuit has opened meanwhile: what fails then fails for the outage.
+    ``span`` ends once the outcome is stored.
     """
 
     job: Job

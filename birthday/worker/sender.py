@@ -7,7 +7,7 @@ import structlog
 from prometheus_client import Counter
 
 from birthday.channel import Channel, Delivered, Outcome, Temporary
-from birthday.channel.breaker import CircuitBreaker
+from birthday.channel.breaker import CircuitBreaker, CircuitState
 from birthday.clock import Clock
 from birthday.core.message import ErrorType
 from birthday.telemetry.metrics import Metrics
@@ -45,7 +45,7 @@ class Sender:
         ticket = None if lease_is_short else self.breaker.admit()
         if ticket is None:
             return self.give_back(job)
-        spared = self.breaker.allowance is not None
+        spared = self.breaker.state is not CircuitState.CLOSED
         sent_at = self._clock.now()
         span = self._tracing.process(job.claim, job.claim.attempt)
         try:

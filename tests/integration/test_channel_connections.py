@@ -157,6 +157,7 @@ class TestTunnel:
         ("answer", "text"),
         [
             (b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "the proxy opens no tunnel, it answered 407"),
+            (b"HTTP/1.1 502 X\r\nContent-Length: 5\r\n\r\nsorry", "the proxy opens no tunnel, it answered 502"),
             (b"SSH-2.0-OpenSSH\r\n\r\n", "the proxy opens no tunnel, it answered nonsense"),
             (b"x" * 20_000, "the proxy gave no answer that could be understood"),
         ],
@@ -179,7 +180,7 @@ class TestTunnel:
             writer.close()
 
         async with connect(talk, url="https://message-service.invalid") as session:
-            with pytest.raises(TimeoutError):
+            with pytest.raises(UnreachableError, match=r"^no connection in time$"):
                 await session.ask(REQUEST, timedelta(milliseconds=200))
 
 
@@ -193,6 +194,9 @@ class TestTunnel:
         ("http://10.1.2.3", "10.0.0.0/8", False),
         ("http://10.1.2.3", "10.1.2.4,192.168.0.0/16", True),
         ("http://[::1]:8080", "::1", False),
+        ("http://[::1]:8080", "[::1]:8080", False),
+        ("http://mail.example.com:8080", "mail.example.com:8080", False),
+        ("http://mail.example.com:8080", "mail.example.com:9090", True),
         ("http://mail.example.com", "*", False),
         ("https://mail.example.com", "", False),
     ],

@@ -335,7 +335,8 @@ class TestNoAnswer:
 
             outcome = await channel.send(LETTER)
 
-        assert outcome == Temporary(ErrorType.TIMEOUT, "the message service did not answer within 0.2 s")
+        assert outcome == Temporary(ErrorType.EXTERNAL_API_ERROR, "cannot connect: no connection in time")
+        assert not outcome.may_have_arrived
 
     async def test_refused(self, channel_to: Connect) -> None:
         """A refused connection is temporary, speaks of an outage and says why; the letter cannot have arrived."""

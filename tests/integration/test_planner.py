@@ -200,6 +200,18 @@ async def test_another_send_at_moves_what_is_planned(product: Product, send_at: 
     assert await product.pool.fetchval("SELECT id FROM message_logs") == before
 
 
+async def test_what_moves_beyond_the_horizon_moves_all_the_same(product: Product) -> None:
+    """The new instant of the last messages that are planned lies further ahead than anything is planned."""
+    early = with_rules(product, Rules())
+    product.clock.advance(timedelta(hours=-1))
+    await early.create(date(1990, 3, 3))
+    assert await scheduled(product.pool) == ["2027-03-03T09:00:00Z"]
+
+    await with_rules(product, Rules(send_at=time(17))).planner.plan_once(product.clock.now())
+
+    assert await scheduled(product.pool) == ["2027-03-03T17:00:00Z"]
+
+
 async def test_an_instant_that_has_passed_meanwhile_means_now(product: Product) -> None:
     """The new SEND_AT was hours ago, and it is still that date there: the message is due at once, and not late."""
     await with_rules(product, Rules(send_at=time(20))).create(date(1990, 3, 1))
