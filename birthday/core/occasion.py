@@ -144,7 +144,7 @@ def zone_occasions(zone: str, after: datetime, until: datetime, rules: Rules) ->
     found: list[ZoneOccasion] = []
     while day <= last:
         if after < _due_at(zone, day, rules.send_at) <= until:
-            occasion = occasion_on(load_zone(zone), day, rules.send_at)
+            occasion = _remembered_occasion(load_zone(zone), day, rules.send_at)
             found.append(ZoneOccasion(zone, month_days_on(day, rules.leap_day), occasion))
         day += _DAY
     return found
