@@ -37,7 +37,6 @@ async def export_users(connection: Connection, file_format: Format, out: BinaryI
             while rows := await cursor.fetch(_PIECE_ROWS):
                 _write(out, encode(rows))
                 written += len(rows)
-            _write(out, b"")
         except BrokenPipeError:
             _discard_rest(out)
     return written
