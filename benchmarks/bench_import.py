@@ -13,7 +13,7 @@ from benchmarks.scale import Run, Scale
 from benchmarks.targets import IMPORT
 from birthday.clock import SystemClock
 from birthday.core.user import Profile
-from birthday.transfer.importing import BATCH_ROWS, import_users
+from birthday.operations.transfer.importing import BATCH_ROWS, import_users
 from tests.support.product import PLANNING
 from tests.support.users import make_profiles, write_csv
 

@@ -19,7 +19,7 @@ from benchmarks.measure import table, tell
 from benchmarks.processes import MessageService, message_service
 from benchmarks.scale import FULL, QUICK, Run, Scale
 from birthday.embedded.cluster import Cluster
-from birthday.migrate import load_migrations, migrate, schema_directory
+from birthday.store.migrations import load_migrations, migrate, schema_directory
 from tests.support.postgres import PostgresServer, postgres_programs
 from tests.support.rabbitmq import RabbitMQServer, rabbitmq_server, rabbitmq_url
 

@@ -12,7 +12,7 @@ def main() -> None:
     """
     signal.signal(signal.SIGUSR1, lambda _number, _frame: None)
     # Only now: it imports everything, which takes most of a second.
-    from birthday.cli import main as command  # noqa: PLC0415
+    from birthday.cli.main import main as command  # noqa: PLC0415
 
     command()
 

@@ -1,6 +1,7 @@
 """The error taxonomy: what can go wrong, in the words of the domain.
 
-Nothing here knows of HTTP or of exit statuses: ``api/problems.py`` and ``command.py`` translate, each in one place.
+Nothing here knows of HTTP or of exit statuses: ``http/middleware/problems.py`` and ``cli/command.py`` translate them,
+each in one place.
 """
 
 from dataclasses import dataclass

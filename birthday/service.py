@@ -17,36 +17,27 @@ from typing import TextIO
 import asyncpg
 import structlog
 
-from birthday.api.app import build
-from birthday.api.context import ApiContext
-from birthday.api.readiness import CONSUMER, DATABASE, MIGRATIONS, QUEUE, SCHEDULER, Check, Readiness
-from birthday.api.server import GRACE
-from birthday.api.server import serve as serve_http
-from birthday.audit.auditor import Auditor
 from birthday.broker import Broker
-from birthday.channel import Channel
-from birthday.channel.breaker import CircuitBreaker
+from birthday.channels import Channel
+from birthday.channels.breaker import CircuitBreaker
 from birthday.clock import Clock
 from birthday.config import Role, Settings
 from birthday.core.message import BIRTHDAY
 from birthday.errors import UnavailableError
-from birthday.forecast.forecaster import Forecaster
-from birthday.migrate import MigrationError, check_schema, load_migrations, schema_directory
-from birthday.pauses import Pauses
-from birthday.resources import (
-    channel_name,
-    database_name,
-    open_broker,
-    open_channel,
-    open_database,
-    open_tracing,
-    queue_name,
-)
+from birthday.http.app import build
+from birthday.http.context import ApiContext
+from birthday.http.probes.readiness import CONSUMER, DATABASE, MIGRATIONS, QUEUE, SCHEDULER, Check, Readiness
+from birthday.http.server import GRACE
+from birthday.http.server import serve as serve_http
+from birthday.operations.audit import Auditor
+from birthday.operations.forecast import Forecaster
+from birthday.operations.pauses import Pauses
 from birthday.scheduler.dispatcher import Dispatcher
 from birthday.scheduler.janitor import Janitor
 from birthday.scheduler.loop import Progress, Schedule, run_scheduler
 from birthday.scheduler.planner import Planner
 from birthday.store.connection import borrow, check_database
+from birthday.store.migrations import MigrationError, check_schema, load_migrations, schema_directory
 from birthday.store.statistics import count_greeted, read_figures
 from birthday.store.users import Planning
 from birthday.telemetry.blocking import named_blocking
@@ -59,6 +50,15 @@ from birthday.telemetry.queue import watch_queue
 from birthday.telemetry.score import watch_score
 from birthday.telemetry.tracing import Tracing
 from birthday.telemetry.utilization import watch_utilization
+from birthday.wiring import (
+    channel_name,
+    database_name,
+    open_broker,
+    open_channel,
+    open_database,
+    open_tracing,
+    queue_name,
+)
 from birthday.worker.intake import Intake
 from birthday.worker.pipeline import Limits, Pipeline
 from birthday.worker.sender import Sender

@@ -15,7 +15,7 @@ import structlog
 
 from birthday.broker import Broker
 from birthday.core.message import BIRTHDAY
-from birthday.pauses import Pauses
+from birthday.operations.pauses import Pauses
 from birthday.store.messages import lock_due, look_ahead, mark_queued, read_trace_contexts
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.tracing import NO_TRACING, Tracing

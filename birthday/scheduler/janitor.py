@@ -10,13 +10,13 @@ from datetime import datetime, timedelta
 import asyncpg
 import structlog
 
-from birthday.audit.auditor import Auditor
 from birthday.broker import Broker, QueueStats
 from birthday.core.audit import Finding
 from birthday.core.forecast import drain_seconds
 from birthday.core.message import BIRTHDAY, ON_TIME
-from birthday.forecast.forecaster import Forecaster
-from birthday.pauses import Pauses
+from birthday.operations.audit import Auditor
+from birthday.operations.forecast import Forecaster
+from birthday.operations.pauses import Pauses
 from birthday.store.upkeep import expire, lock_lost, mark_rescued, remove_old
 from birthday.store.users import purge_deleted_users
 from birthday.telemetry.metrics import Metrics

@@ -6,7 +6,7 @@ from random import Random
 from typing import assert_never
 
 from birthday.broker import Consumer, Delivery
-from birthday.channel import Delivered, Letter, Outcome, Permanent, Temporary
+from birthday.channels import Delivered, Letter, Outcome, Permanent, Temporary
 from birthday.core.message import Status, greeting
 from birthday.core.retry import RetryPolicy
 from birthday.store.messages import Claim, Failure, Settlement

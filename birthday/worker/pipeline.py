@@ -23,7 +23,7 @@ from birthday.broker import Broker, Consumer
 from birthday.clock import Clock
 from birthday.core.message import BIRTHDAY
 from birthday.errors import UnavailableError
-from birthday.pauses import Pauses
+from birthday.operations.pauses import Pauses
 from birthday.worker.intake import Batch, Intake
 from birthday.worker.letters import Done, Job, Received
 from birthday.worker.patience import RECONNECT

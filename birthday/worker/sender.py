@@ -6,8 +6,8 @@ import time
 import structlog
 from prometheus_client import Counter
 
-from birthday.channel import Channel, Delivered, Outcome, Temporary
-from birthday.channel.breaker import CircuitBreaker, CircuitState
+from birthday.channels import Channel, Delivered, Outcome, Temporary
+from birthday.channels.breaker import CircuitBreaker, CircuitState
 from birthday.clock import Clock
 from birthday.core.message import ErrorType
 from birthday.telemetry.metrics import Metrics

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 import structlog
 
-from birthday.api.requests import MAX_BODY_BYTES
+from birthday.http.api.requests import MAX_BODY_BYTES
 from tests.support.api import RUNBOOK_USER, Answer, Api, running_api
 
 JSON = {"Content-Type": "application/json"}

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from birthday.api.readiness import Check
 from birthday.errors import UnavailableError
+from birthday.http.probes.readiness import Check
 from tests.support.api import RUNBOOK_USER, Api, hang, running_api
 
 

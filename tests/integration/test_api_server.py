@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from birthday.api.server import serve
 from birthday.errors import UnavailableError
+from birthday.http.server import serve
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

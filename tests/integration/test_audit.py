@@ -11,12 +11,12 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from birthday.audit.auditor import Item
-from birthday.audit.console import run_audit
 from birthday.broker.postgres import PostgresBroker
+from birthday.cli.render.audit import run_audit
 from birthday.core.audit import Finding
 from birthday.core.ident import uuid7
 from birthday.core.occasion import LeapDay, Rules
+from birthday.operations.audit import Item
 from birthday.store.users import Planning, delete_user, lock_profile, replace_profile
 from birthday.telemetry.metrics import Metrics
 from tests.support.channel import RecordingChannel

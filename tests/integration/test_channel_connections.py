@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from yarl import URL
 
-from birthday.channel.connection import Answer, BrokenConnectionError
-from birthday.channel.route import Network, Route, UnreachableError
-from birthday.channel.session import Session
+from birthday.channels.message_service.connection import Answer, BrokenConnectionError
+from birthday.channels.message_service.route import Network, Route, UnreachableError
+from birthday.channels.message_service.session import Session
 
 PATIENCE = timedelta(seconds=5)
 REQUEST = b"POST /send HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"

@@ -11,9 +11,9 @@ from uuid import UUID
 
 import pytest
 
-from birthday.channel import Delivered, Letter, Outcome, Permanent, Temporary
-from birthday.channel.http import HttpChannel, parse_retry_after
-from birthday.channel.route import Network
+from birthday.channels import Delivered, Letter, Outcome, Permanent, Temporary
+from birthday.channels.message_service.channel import HttpChannel, parse_retry_after
+from birthday.channels.message_service.route import Network
 from birthday.core.message import ErrorType
 from birthday.errors import UnavailableError
 from tests.support.clock import NINE_O_CLOCK, ManualClock

@@ -17,15 +17,15 @@ import pytest
 from birthday.broker import Broker
 from birthday.broker.postgres import PostgresBroker
 from birthday.broker.rabbitmq import EXCHANGE, QUEUE, RabbitMQBroker
-from birthday.channel import Delivered, Permanent
+from birthday.channels import Delivered, Permanent
+from birthday.cli.render.dead_letters import Tally
 from birthday.core.message import ErrorType
-from birthday.dlq.archive import Archive, open_archive
-from birthday.dlq.console import Tally
-from birthday.dlq.letters import Found, Kind, chooser
-from birthday.dlq.listing import Listing, find_dead, list_dead
-from birthday.dlq.removal import remove_dead
-from birthday.dlq.requeue import drop_copy, requeue_many, requeue_one
 from birthday.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
+from birthday.operations.dead_letters.archive import Archive, open_archive
+from birthday.operations.dead_letters.letters import Found, Kind, chooser
+from birthday.operations.dead_letters.listing import Listing, find_dead, list_dead
+from birthday.operations.dead_letters.removal import remove_dead
+from birthday.operations.dead_letters.requeue import drop_copy, requeue_many, requeue_one
 from birthday.store.failed import FailedFilter, find_failed
 from birthday.telemetry.metrics import Metrics
 from tests.support.channel import RecordingChannel

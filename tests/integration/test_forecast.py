@@ -11,11 +11,11 @@ import pytest
 from rich.cells import cell_len
 
 from birthday.broker.postgres import PostgresBroker
+from birthday.cli.render.forecast import print_forecast, write_json
 from birthday.core.forecast import DeliveryRate, Forecast, Peak
 from birthday.core.ident import uuid7
 from birthday.core.occasion import LeapDay, Rules
-from birthday.forecast.console import print_forecast, write_json
-from birthday.forecast.forecaster import Forecaster
+from birthday.operations.forecast import Forecaster
 from birthday.store.users import Planning, delete_user
 from birthday.telemetry.metrics import Metrics
 from tests.support.clock import ManualClock

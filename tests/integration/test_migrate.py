@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from birthday.errors import UnavailableError
-from birthday.migrate import (
+from birthday.store.migrations import (
     Migration,
     MigrationError,
     State,

@@ -12,9 +12,9 @@ import pytest
 from birthday.broker import Broker
 from birthday.broker.postgres import PostgresBroker
 from birthday.broker.rabbitmq import RabbitMQBroker
-from birthday.channel import Letter, Outcome
+from birthday.channels import Letter, Outcome
 from birthday.core.message import BIRTHDAY
-from birthday.pauses import EVERY_SECONDS, Pauses
+from birthday.operations.pauses import EVERY_SECONDS, Pauses
 from birthday.store.pauses import read_pauses, set_paused
 from birthday.telemetry.metrics import Metrics
 from tests.support.api import running_api

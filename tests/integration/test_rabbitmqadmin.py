@@ -16,9 +16,9 @@ import asyncpg
 import pytest
 
 from birthday.broker.rabbitmq import RabbitMQBroker
-from birthday.channel import Delivered, Permanent
+from birthday.channels import Delivered, Permanent
 from birthday.core.message import ErrorType
-from birthday.dlq.requeue import requeue_many
+from birthday.operations.dead_letters.requeue import requeue_many
 from birthday.store.failed import FailedFilter, find_failed
 from birthday.telemetry.metrics import Metrics
 from tests.support.channel import RecordingChannel

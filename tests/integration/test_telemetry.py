@@ -12,9 +12,9 @@ import asyncpg
 import pytest
 import structlog
 
-from birthday.api import probes
 from birthday.broker.postgres import PostgresBroker
 from birthday.broker.rabbitmq import RabbitMQBroker
+from birthday.http.probes import health as probes
 from birthday.store.pool import MeasuredPool, make_pool
 from birthday.store.statistics import count_greeted, read_figures
 from birthday.telemetry import database

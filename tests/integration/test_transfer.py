@@ -24,14 +24,14 @@ from birthday.core.occasion import LeapDay, Rules
 from birthday.core.plan import planned_messages
 from birthday.core.user import Profile
 from birthday.errors import InvalidInputError, UnavailableError
+from birthday.operations.transfer.console import run_import
+from birthday.operations.transfer.exporting import EXPORT_COLUMNS, export_users
+from birthday.operations.transfer.importing import BATCH_ROWS, ImportSummary, import_users
+from birthday.operations.transfer.records import Format, Rejected
+from birthday.operations.transfer.source import open_source
 from birthday.store.connection import borrow
 from birthday.store.transfer import Clash, StagedUser, find_clashes, stage_users, staging
 from birthday.store.users import Planning, delete_user
-from birthday.transfer.console import run_import
-from birthday.transfer.exporting import EXPORT_COLUMNS, export_users
-from birthday.transfer.importing import BATCH_ROWS, ImportSummary, import_users
-from birthday.transfer.records import Format, Rejected
-from birthday.transfer.source import open_source
 from tests.support.clock import ManualClock
 from tests.support.product import eventually, is_waiting_for_a_lock
 from tests.support.users import CSV_HEADER, create_user, csv_line, make_profiles, write_csv, write_ndjson

@@ -15,7 +15,7 @@ from birthday.broker import Broker
 from birthday.broker.postgres import PostgresBroker
 from birthday.broker.protocol import encode_payload
 from birthday.broker.rabbitmq import RabbitMQBroker
-from birthday.channel import Delivered, Letter, Outcome, Permanent, Temporary
+from birthday.channels import Delivered, Letter, Outcome, Permanent, Temporary
 from birthday.core.message import ErrorType
 from birthday.store.messages import cancel, lock_due, mark_queued
 from birthday.store.users import delete_user, lock_profile, replace_profile

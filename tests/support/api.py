@@ -13,14 +13,14 @@ import aiohttp
 import asyncpg
 import orjson
 
-from birthday.api.app import build
-from birthday.api.context import ApiContext
-from birthday.api.readiness import DATABASE, QUEUE, Check, Readiness
-from birthday.api.server import serve
 from birthday.broker import Broker
 from birthday.broker.postgres import PostgresBroker
 from birthday.config import load_settings
-from birthday.pauses import Pauses
+from birthday.http.app import build
+from birthday.http.context import ApiContext
+from birthday.http.probes.readiness import DATABASE, QUEUE, Check, Readiness
+from birthday.http.server import serve
+from birthday.operations.pauses import Pauses
 from birthday.store.connection import check_database
 from birthday.telemetry.metrics import Metrics
 from tests.support.clock import ManualClock

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from birthday.channel import Delivered, Letter, Outcome
+from birthday.channels import Delivered, Letter, Outcome
 from birthday.clock import Clock
 
 

@@ -15,9 +15,9 @@ import uvloop
 
 from birthday.clock import SystemClock
 from birthday.core.occasion import Rules
+from birthday.operations.transfer.console import run_import
 from birthday.store.connection import borrow
 from birthday.store.users import Planning
-from birthday.transfer.console import run_import
 
 
 async def _import(database_url: str, name: str) -> None:

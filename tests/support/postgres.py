@@ -20,7 +20,7 @@ import pytest
 from birthday.embedded.cluster import DATABASE, Cluster
 from birthday.embedded.process import exists
 from birthday.embedded.programs import find_directory, installed_directories
-from birthday.migrate import load_migrations, migrate, schema_directory
+from birthday.store.migrations import load_migrations, migrate, schema_directory
 
 GONE_SECONDS = 30
 # Copying the template takes hundreds of milliseconds on a disk, and a tenth of that in memory.

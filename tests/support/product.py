@@ -11,16 +11,16 @@ from uuid import UUID
 
 import asyncpg
 
-from birthday.audit.auditor import Auditor
 from birthday.broker import Broker
-from birthday.channel import Channel
-from birthday.channel.breaker import CircuitBreaker
+from birthday.channels import Channel
+from birthday.channels.breaker import CircuitBreaker
 from birthday.core.ident import uuid7
 from birthday.core.occasion import Rules
 from birthday.core.retry import RetryPolicy
 from birthday.core.user import Profile
-from birthday.forecast.forecaster import Forecaster
-from birthday.pauses import Pauses
+from birthday.operations.audit import Auditor
+from birthday.operations.forecast import Forecaster
+from birthday.operations.pauses import Pauses
 from birthday.scheduler.dispatcher import Dispatcher
 from birthday.scheduler.janitor import Janitor
 from birthday.scheduler.planner import Planner

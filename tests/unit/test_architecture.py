@@ -12,11 +12,20 @@ PRODUCT = sorted((ROOT / "birthday").rglob("*.py"))
 TEST_MODULES = sorted((ROOT / "tests").rglob("test_*.py"))
 
 MAY_READ_ENVIRONMENT = ("birthday/config.py",)
-MAY_CONTAIN_SQL = ("birthday/store/", "birthday/broker/postgres.py", "birthday/migrate.py", "birthday/embedded/")
+MAY_CONTAIN_SQL = (
+    "birthday/store/",
+    "birthday/broker/postgres.py",
+    "birthday/store/migrations.py",
+    "birthday/embedded/",
+)
 # CREATE DATABASE takes no parameters; the name is a constant.
 MAY_COMPOSE_SQL = ("birthday/embedded/cluster.py",)
 # One per message, one per tick, one per request: each logs, counts, and lets the process live on.
-MAY_CATCH_EVERYTHING = ("birthday/worker/sender.py", "birthday/scheduler/loop.py", "birthday/api/problems.py")
+MAY_CATCH_EVERYTHING = (
+    "birthday/worker/sender.py",
+    "birthday/scheduler/loop.py",
+    "birthday/http/middleware/problems.py",
+)
 
 SQL = re.compile(r"\s*(SELECT|INSERT INTO|UPDATE|DELETE FROM|WITH|CREATE|ALTER|DROP|TRUNCATE|COPY|MERGE|SET)\s")
 ENVIRONMENT = {"os.environ", "os.environb", "os.getenv", "os.getenvb", "os.putenv"}

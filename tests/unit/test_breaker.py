@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from birthday.channel import Delivered, Outcome, Permanent, Temporary
-from birthday.channel.breaker import FULL, CircuitBreaker, CircuitState, Ticket
+from birthday.channels import Delivered, Outcome, Permanent, Temporary
+from birthday.channels.breaker import FULL, CircuitBreaker, CircuitState, Ticket
 from birthday.core.message import ErrorType
 from tests.support.clock import ManualClock
 

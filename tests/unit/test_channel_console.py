@@ -6,8 +6,8 @@ from uuid import UUID
 
 import pytest
 
-from birthday.channel import Delivered, Letter, Temporary
-from birthday.channel.console import ConsoleChannel
+from birthday.channels import Delivered, Letter, Temporary
+from birthday.channels.terminal import ConsoleChannel
 from birthday.core.message import ErrorType
 from tests.support.clock import ManualClock
 

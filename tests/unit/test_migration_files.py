@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from birthday.migrate import MigrationError, load_migrations, schema_directory
+from birthday.store.migrations import MigrationError, load_migrations, schema_directory
 
 ROOT = Path(__file__).parents[2]
 

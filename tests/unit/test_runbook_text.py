@@ -12,7 +12,7 @@ import click
 import pytest
 import yaml
 
-from birthday.cli import main
+from birthday.cli.main import main
 from tests.support.monitoring import known_names, metric_names, rules
 from tests.support.runbook import (
     RUNBOOK,

@@ -16,11 +16,11 @@ from birthday.core.plan import planned_messages
 from birthday.core.user import Profile
 from birthday.core.zone import zone_names
 from birthday.errors import FieldError, InvalidInputError, UnavailableError
+from birthday.operations.transfer.importing import month_days_near
+from birthday.operations.transfer.records import Format, Rejected, Row, UserRecords, format_of
+from birthday.operations.transfer.report import SHOWN_LINES, Report, describe, open_report
+from birthday.operations.transfer.source import MAX_LINE_BYTES, LineSplitter, open_source
 from birthday.store.users import Planning
-from birthday.transfer.importing import month_days_near
-from birthday.transfer.records import Format, Rejected, Row, UserRecords, format_of
-from birthday.transfer.report import SHOWN_LINES, Report, describe, open_report
-from birthday.transfer.source import MAX_LINE_BYTES, LineSplitter, open_source
 
 HEADER = "firstName,lastName,email,dateOfBirth,timezone,timezoneOffset\n"
 ADA = {

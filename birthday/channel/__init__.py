@@ -1,5 +1,0 @@
-"""How a message reaches the outside: the channel protocol, its outcomes, and the channels there are."""
-
-from birthday.channel.protocol import Channel, Delivered, Letter, Outcome, Permanent, Temporary
-
-__all__ = ["Channel", "Delivered", "Letter", "Outcome", "Permanent", "Temporary"]

@@ -1,0 +1,1 @@
+"""The channel to the external message service, over HTTP/1.1."""

@@ -1,0 +1,144 @@
+"""The message service over HTTP: one POST for each attempt, judged by its status (design, section 3)."""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from http.client import responses
+
+import orjson
+from yarl import URL
+
+from birthday.channels.message_service.connection import Answer, BrokenConnectionError
+from birthday.channels.message_service.route import Network, Route, UnreachableError, basic_credentials
+from birthday.channels.message_service.session import Session
+from birthday.channels.protocol import Delivered, Letter, Outcome, Permanent, Temporary
+from birthday.clock import Clock
+from birthday.core.message import ErrorType
+from birthday.errors import UnavailableError
+
+_ASKS_FOR_PATIENCE = frozenset({408, 425, 429})
+_REFUSES_CONTENT = frozenset({400, 422})
+_WITHOUT_ANSWER = frozenset({502, 504})
+"""Said by a gateway that has passed the letter on and got no answer, or none that it understood."""
+_SECONDS = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+_LONGEST_RETRY_AFTER = timedelta(hours=24)
+_LONGEST_CHECK = timedelta(seconds=5)
+
+
+class HttpChannel:
+    """Sends letters to ``{base_url}/send``. Nothing is ever sent again here: every attempt is the caller's."""
+
+    def __init__(
+        self, base_url: str, network: Network, concurrency: int, api_key: str | None, timeout: timedelta, clock: Clock
+    ) -> None:
+        """Keep up to ``concurrency`` connections; ``timeout`` bounds one attempt, connecting included.
+
+        Raises:
+            OSError: the file of certificate authorities cannot be read, or holds none.
+        """
+        self._base = URL(base_url)
+        self._session = Session(Route(self._base, network), concurrency)
+        headers = {"Content-Type": "application/json"}
+        if api_key:
+            headers["Authorization"] = f"Bearer {api_key}"
+        elif self._base.user is not None:
+            headers["Authorization"] = basic_credentials(self._base)
+        self._head = self._request_head("POST", self._base / "send", headers)
+        self._timeout = timeout
+        self._clock = clock
+
+    async def send(self, letter: Letter) -> Outcome:
+        """Try once, within the timeout. Never raises for what the other side does."""
+        body = orjson.dumps({"email": letter.email, "message": letter.text})
+        trace = b"traceparent: %b\r\n" % letter.traceparent.encode() if letter.traceparent else b""
+        own = b"%bIdempotency-Key: %b\r\nContent-Length: %d\r\n\r\n" % (
+            trace,
+            str(letter.message_id).encode(),
+            len(body),
+        )
+        try:
+            answer = await self._session.ask(self._head + own + body, self._timeout)
+        except TimeoutError:
+            seconds = self._timeout.total_seconds()
+            return Temporary(ErrorType.TIMEOUT, f"the message service did not answer within {seconds:g} s")
+        except UnreachableError as error:
+            return Temporary(ErrorType.EXTERNAL_API_ERROR, f"cannot connect: {error}")
+        except BrokenConnectionError as error:
+            return Temporary(ErrorType.EXTERNAL_API_ERROR, f"the connection broke: {error}", answer_lost=True)
+        return _outcome(answer, self._clock)
+
+    def _request_head(self, method: str, url: URL, headers: Mapping[str, str]) -> bytes:
+        route = self._session.route
+        lines = [f"{method} {route.prefix}{url.raw_path_qs} HTTP/1.1"]
+        named = {**route.headers, "User-Agent": "birthday-scheduler", "Accept": "*/*", **headers}
+        lines += [f"{name}: {value}" for name, value in named.items()]
+        return "\r\n".join([*lines, ""]).encode("ascii")
+
+    @property
+    def url(self) -> str:
+        """Where letters go, without the user and password."""
+        return str((self._base / "send").with_user(None))
+
+    async def check(self) -> None:
+        """Make sure that the service answers at all: to HEAD of the base URL, with whatever status.
+
+        Raises:
+            UnavailableError: if it does not; the text says where and why.
+        """
+        timeout = min(self._timeout, _LONGEST_CHECK)
+        # The origin alone: user, path and query may be secrets.
+        where = self._base.origin()
+        request = self._request_head("HEAD", self._base, {"Connection": "close"}) + b"\r\n"
+        try:
+            await self._session.ask_alone(request, timeout)
+        except TimeoutError:
+            seconds = timeout.total_seconds()
+            raise UnavailableError("channel", f"{where}: no answer within {seconds:g} s") from None
+        except UnreachableError as error:
+            raise UnavailableError("channel", f"{where}: cannot connect: {error}") from None
+        except BrokenConnectionError as error:
+            raise UnavailableError("channel", f"{where}: the connection broke: {error}") from None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+
+def _outcome(answer: Answer, clock: Clock) -> Outcome:
+    """Return what an answer means. The reason holds no word of the service's own: it may repeat the e-mail address."""
+    status = answer.status
+    if 200 <= status <= 299:
+        return Delivered(status)
+    reason = f"the message service answered {status} {responses.get(status, '')}".rstrip()
+    if 500 <= status <= 599 or status in _ASKS_FOR_PATIENCE:
+        # What is no text there says nothing, and takes nothing from the status.
+        text = (answer.retry_after or b"").decode("latin-1")
+        wait = parse_retry_after(text, clock.now()) if text else None
+        outage = status not in _ASKS_FOR_PATIENCE
+        return Temporary(ErrorType.EXTERNAL_API_ERROR, reason, wait, outage, status, status in _WITHOUT_ANSWER)
+    if status in _REFUSES_CONTENT:
+        return Permanent(ErrorType.VALIDATION_ERROR, reason, status)
+    if 300 <= status <= 399:
+        reason += "; redirects are not followed"
+    return Permanent(ErrorType.PERMANENT_FAILURE, reason, status)
+
+
+def parse_retry_after(text: str, now: datetime) -> timedelta | None:
+    """Return how long Retry-After asks to wait (RFC 9110, section 10.2.3): 24 h at most, None if it is neither form."""
+    if _SECONDS.fullmatch(text):
+        seconds = float(text)
+    else:
+        at = _parse_http_date(text)
+        if at is None:
+            return None
+        seconds = (at - now).total_seconds()
+    return timedelta(seconds=min(max(seconds, 0), _LONGEST_RETRY_AFTER.total_seconds()))
+
+
+def _parse_http_date(text: str) -> datetime | None:
+    try:
+        at = parsedate_to_datetime(text)
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None

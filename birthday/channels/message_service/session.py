@@ -1,0 +1,102 @@
+"""Connections to the message service, kept between letters.
+
+A session is small because it serves one purpose: so many lanes that POST to one origin. No redirects, no cookies, and
+nothing is sent again unasked.
+"""
+
+import asyncio
+from collections import deque
+from datetime import timedelta
+from typing import Final
+
+from birthday.channels.message_service.connection import Answer, Connection
+from birthday.channels.message_service.route import Route, UnreachableError
+
+_IDLE_SECONDS: Final = 15.0
+"""How long an unused connection is kept: shorter than most servers keep theirs."""
+_LONGEST_USE_SECONDS: Final = 60.0
+"""How long a connection is used at most. The next one looks the name up again, so a service that moves is found."""
+
+
+class Session:
+    """Connections over one route. For one event loop; whoever opens it closes it."""
+
+    def __init__(self, route: Route, most_idle: int) -> None:
+        """Connect when asked, and keep up to ``most_idle`` connections for the next request."""
+        self.route = route
+        self._most_idle = most_idle
+        self._idle: deque[Connection] = deque()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    async def ask(self, request: bytes, patience: timedelta) -> Answer:
+        """Send ``request`` once, over a connection that is free or new; connecting counts against ``patience``.
+
+        Raises:
+            TimeoutError: no answer in time.
+            UnreachableError: there is no connection to be had. Nothing has been sent.
+            BrokenConnectionError: the connection ended without an answer. The request may have arrived.
+        """
+        deadline = asyncio.get_running_loop().time() + patience.total_seconds()
+        connection = self._take()
+        if connection is None:
+            connection = await self._connect(deadline)
+        try:
+            answer = await connection.ask(request, deadline)
+        except BaseException:
+            connection.abort()
+            raise
+        self._keep(connection)
+        return answer
+
+    async def ask_alone(self, request: bytes, patience: timedelta) -> Answer:
+        """Send ``request`` over a connection of its own, which is closed after it. Raises as ``ask`` does."""
+        deadline = asyncio.get_running_loop().time() + patience.total_seconds()
+        connection = await self._connect(deadline)
+        try:
+            return await connection.ask(request, deadline)
+        finally:
+            connection.abort()
+
+    def close(self) -> None:
+        """Close what is idle now, and what is in use when its answer has come."""
+        self._closed = True
+        if self._sweep is not None:
+            self._sweep.cancel()
+        while self._idle:
+            self._idle.pop().abort()
+
+    async def _connect(self, deadline: float) -> Connection:
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self.route.connect()
+        except TimeoutError:
+            # Not the same as no answer: nothing has been sent.
+            raise UnreachableError("no connection in time") from None
+
+    def _take(self) -> Connection | None:
+        """Return the connection that was used last: what a burst has opened may then be left to end."""
+        now = asyncio.get_running_loop().time()
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_open and connection.reusable and now - connection.idle_since < _IDLE_SECONDS:
+                return connection
+            connection.abort()
+        return None
+
+    def _keep(self, connection: Connection) -> None:
+        if not connection.reusable:
+            return
+        loop = asyncio.get_running_loop()
+        now = connection.idle_since = loop.time()
+        if self._closed or len(self._idle) >= self._most_idle or now - connection.opened_at > _LONGEST_USE_SECONDS:
+            connection.abort()
+            return
+        self._idle.append(connection)
+        if self._sweep is None:
+            self._sweep = loop.call_later(_IDLE_SECONDS, self._close_unused, loop)
+
+    def _close_unused(self, loop: asyncio.AbstractEventLoop) -> None:
+        while self._idle and loop.time() - self._idle[0].idle_since >= _IDLE_SECONDS:
+            self._idle.popleft().abort()
+        self._sweep = loop.call_later(_IDLE_SECONDS, self._close_unused, loop) if self._idle else None

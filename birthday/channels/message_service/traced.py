@@ -1,0 +1,32 @@
+"""A channel to the message service whose requests are part of the traces of their messages."""
+
+from dataclasses import replace
+
+from birthday.channels.message_service.channel import HttpChannel
+from birthday.channels.protocol import Delivered, Letter, Outcome
+from birthday.telemetry.tracing import Tracing
+
+
+class TracedChannel:
+    """Sends as another channel does, with a span for each request."""
+
+    def __init__(self, channel: HttpChannel, tracing: Tracing) -> None:
+        """Send by ``channel``, which stays the caller's."""
+        self._channel = channel
+        self._tracing = tracing
+        self.check = channel.check
+        self.close = channel.close
+
+    async def send(self, letter: Letter) -> Outcome:
+        """Try once."""
+        with self._tracing.call(self._channel.url, letter.attempt) as span:
+            outcome = await self._channel.send(replace(letter, traceparent=span.traceparent))
+            span.answer(outcome.status, _error_type(outcome))
+        return outcome
+
+
+def _error_type(outcome: Outcome) -> str | None:
+    """Return the status, as the semantic conventions have it, or what happened instead of an answer."""
+    if isinstance(outcome, Delivered):
+        return None
+    return str(outcome.status or outcome.error_type)

@@ -1,0 +1,39 @@
+"""The channel without a message service: greetings become lines of text, for a first try and for development."""
+
+from typing import TextIO
+
+from birthday.channels.protocol import Delivered, Letter, Outcome, Temporary
+from birthday.clock import Clock
+from birthday.core.message import ErrorType
+
+
+class ConsoleChannel:
+    """Writes one line for each letter: instant, address, text, with two spaces in between."""
+
+    def __init__(self, stream: TextIO, clock: Clock) -> None:
+        """Write to ``stream``, which stays the caller's."""
+        self._stream = stream
+        self._clock = clock
+
+    async def send(self, letter: Letter) -> Outcome:
+        """Write the line and flush it. A stream that is closed, broken or full is a temporary failure."""
+        line = f"{self._clock.now():%Y-%m-%dT%H:%M:%SZ}  {_printable(letter.email)}  {_printable(letter.text)}\n"
+        encoding = self._stream.encoding or "utf-8"
+        try:
+            self._stream.write(line.encode(encoding, "backslashreplace").decode(encoding))
+            self._stream.flush()
+        except (OSError, ValueError) as error:
+            # ValueError is how Python reports that the stream has been closed.
+            return Temporary(ErrorType.EXTERNAL_API_ERROR, f"cannot write to the console: {error}")
+        return Delivered()
+
+    async def check(self) -> None:
+        """Do nothing: there is no other side."""
+
+    async def close(self) -> None:
+        """Do nothing: the stream belongs to whoever opened it."""
+
+
+def _printable(text: str) -> str:
+    """Return ``text`` with what a terminal might obey, or show as nothing, written as an escape."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

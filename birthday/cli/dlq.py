@@ -1,0 +1,259 @@
+"""The commands ``birthday dlq``: dead letters, by whichever queue is in use."""
+
+import functools
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import click
+
+from birthday.broker import Broker
+from birthday.cli.command import command_settings, errors, run
+from birthday.cli.render.dead_letters import (
+    Tally,
+    describe_removed,
+    describe_requeued,
+    many,
+    print_listing,
+    print_one,
+    progress,
+)
+from birthday.clock import Clock, SystemClock
+from birthday.config import Settings, parse_duration
+from birthday.core.message import ErrorType
+from birthday.operations.dead_letters.archive import STDOUT, open_archive
+from birthday.operations.dead_letters.letters import Found, chooser
+from birthday.operations.dead_letters.listing import find_dead, list_dead
+from birthday.operations.dead_letters.records import encode, letter_record, listed_message, listed_stranger
+from birthday.operations.dead_letters.removal import Sifted, remove_dead
+from birthday.operations.dead_letters.requeue import requeue_many
+from birthday.store.connection import borrow
+from birthday.store.failed import FailedFilter, find_failed
+from birthday.wiring import open_broker, open_database
+
+LISTED = 100
+
+
+class _Age(click.ParamType[timedelta]):
+    """A duration as the settings take it."""
+
+    name = "age"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:  # noqa: ANN401
+        """Return the duration, or fail with what is accepted."""
+        try:
+            return parse_duration(value)
+        except ValueError as error:
+            self.fail(f"'{value}': {error}", param, ctx)
+
+
+_CONDITIONS = (
+    click.option(
+        "--error-type", type=click.Choice([*map(str, ErrorType)]), help="Only messages that failed with this."
+    ),
+    click.option("--user", "user_id", metavar="ID", type=click.UUID, help="Only messages of this user."),
+    click.option("--id", "message_id", metavar="ID", type=click.UUID, help="Only this message."),
+    click.option("--older-than", metavar="AGE", type=_Age(), help="Only what failed longer ago, such as 30m or 7d."),
+    click.option("--newer-than", metavar="AGE", type=_Age(), help="Only what failed since, such as 30m or 7d."),
+)
+
+
+def _with_conditions(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that select dead letters, as one argument."""
+
+    @functools.wraps(command)
+    def with_conditions(
+        *,
+        error_type: str | None,
+        user_id: UUID | None,
+        message_id: UUID | None,
+        older_than: timedelta | None,
+        newer_than: timedelta | None,
+        **others: object,
+    ) -> None:
+        now = SystemClock().now()
+        command(
+            wanted=FailedFilter(
+                error_type=ErrorType(error_type) if error_type else None,
+                user_id=user_id,
+                failed_from=None if newer_than is None else now - newer_than,
+                failed_before=None if older_than is None else now - older_than,
+                message_id=message_id,
+            ),
+            **others,
+        )
+
+    for option in reversed(_CONDITIONS):
+        with_conditions = option(with_conditions)
+    return with_conditions
+
+
+_limit = click.option("--limit", metavar="N", type=click.IntRange(min=1), help="No more than so many.  [default: all]")
+
+
+@click.group()
+def dlq() -> None:
+    """Handle dead letters: messages that failed for good, and what is no message at all.
+
+    A message that failed stays failed in the database, whatever becomes of its copy in the dead-letter queue, until it
+    is requeued. Without conditions a command is about all of them.
+    """
+
+
+@dlq.command("list")
+@_with_conditions
+@click.option("--limit", metavar="N", type=click.IntRange(min=1), default=LISTED, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+def list_(wanted: FailedFilter, limit: int, *, as_json: bool) -> None:
+    """List failed messages, and dead letters that are no message of ours.
+
+    If there are more than --limit, standard error says how many.
+    """
+    with errors():
+        run(_list(command_settings(), wanted, limit, as_json=as_json))
+
+
+async def _list(settings: Settings, wanted: FailedFilter, limit: int, *, as_json: bool) -> None:
+    async with _opened(settings) as (pool, broker, _):
+        listing = await list_dead(pool, broker, wanted, limit)
+    if as_json:
+        records = [listed_message(message, listing.copies[message.id]) for message in listing.messages]
+        records += [listed_stranger(found) for found in listing.strangers]
+        click.echo(encode(records), nl=False)
+    else:
+        print_listing(listing, sys.stdout)
+    if listing.left_out:
+        click.echo(f"birthday: {listing.left_out:,} more not listed: --limit {listing.total} lists all", err=True)
+
+
+@dlq.command()
+@click.argument("message_id", metavar="ID", type=click.UUID)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+def show(message_id: UUID, *, as_json: bool) -> None:
+    """Show everything that is known of one message, and of its dead letters.
+
+    Neither name nor e-mail address is shown.
+    """
+    with errors():
+        run(_show(command_settings(), message_id, as_json=as_json))
+
+
+async def _show(settings: Settings, message_id: UUID, *, as_json: bool) -> None:
+    async with _opened(settings) as (pool, broker, _):
+        message, copies = await find_dead(pool, broker, message_id)
+    if as_json:
+        click.echo(encode({"row": message, "deadLetters": [letter_record(copy) for copy in copies]}), nl=False)
+    else:
+        print_one(message, copies, sys.stdout)
+
+
+@dlq.command()
+@_with_conditions
+@_limit
+def requeue(wanted: FailedFilter, limit: int | None) -> None:
+    """Queue failed messages again, with all their attempts before them, and remove their dead letters.
+
+    Messages whose dead letters have been archived or purged are requeued as well.
+    """
+    with errors():
+        run(_requeue(command_settings(), wanted, limit))
+
+
+async def _requeue(settings: Settings, wanted: FailedFilter, limit: int | None) -> None:
+    async with _opened(settings) as (pool, broker, clock):
+        async with borrow(pool) as connection:
+            ids = (await find_failed(connection, wanted))[:limit]
+        tally, requeued, finished = Tally(), 0, False
+        try:
+            with progress("requeued", len(ids), sys.stderr) as advance:
+
+                def on_batch(batch: Sequence[UUID]) -> None:
+                    nonlocal requeued
+                    requeued += len(batch)
+                    advance(len(batch))
+
+                await requeue_many(pool, broker, ids, clock, on_batch)
+            await remove_dead(pool, broker, lambda _found: False, tally.add)
+            finished = True
+        finally:
+            for line in describe_requeued(requeued, len(ids), tally, finished=finished):
+                click.echo(line)
+
+
+@dlq.command()
+@click.argument("file", metavar="FILE")
+@_with_conditions
+@_limit
+def archive(wanted: FailedFilter, file: str, limit: int | None) -> None:
+    """Write dead letters to FILE as NDJSON, and then remove them from the queue; '-' is standard output.
+
+    Each line has the payload, the headers and the row of the message. FILE must not exist yet; what is written is on
+    the disk before it leaves the queue. Messages stay failed.
+    """
+    with errors():
+        settings = command_settings()
+        with open_archive(file, sys.stdout.fileno(), SystemClock()) as kept:
+            run(_remove(settings, wanted, limit, "archived", kept.add, to_stderr=file == STDOUT))
+
+
+@dlq.command()
+@_with_conditions
+@_limit
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def purge(wanted: FailedFilter, limit: int | None, *, yes: bool) -> None:
+    """Remove dead letters from the queue. Messages stay failed.
+
+    It asks first, on a terminal; anywhere else it needs --yes.
+    """
+    if not yes and not sys.stdin.isatty():
+        raise click.UsageError("purge asks before it removes anything, and there is no terminal to ask on: use --yes")
+    with errors():
+        settings = command_settings()
+        if not yes:
+            which = "all" if wanted == FailedFilter() and limit is None else "those selected"
+            depth = many(run(_depth(settings)), "dead letter")
+            click.confirm(f"The queue has {depth}. Remove {which}?", abort=True)
+        run(_remove(settings, wanted, limit, "removed", lambda _chosen: None))
+
+
+async def _depth(settings: Settings) -> int:
+    async with _opened(settings) as (_, broker, _):
+        return (await broker.stats()).dead
+
+
+async def _remove(
+    settings: Settings,
+    wanted: FailedFilter,
+    limit: int | None,
+    verb: str,
+    save: Callable[[Sequence[Found]], None],
+    *,
+    to_stderr: bool = False,
+) -> None:
+    async with _opened(settings) as (pool, broker, _):
+        async with borrow(pool) as connection:
+            choose = chooser(wanted, frozenset(await find_failed(connection, wanted)))
+        tally, finished = Tally(), False
+        try:
+            with progress(verb, (await broker.stats()).dead, sys.stderr) as advance:
+
+                def on_batch(sifted: Sifted) -> None:
+                    tally.add(sifted)
+                    advance(len(sifted.chosen) + len(sifted.settled) + len(sifted.left))
+
+                await remove_dead(pool, broker, choose, on_batch, save=save, limit=limit)
+            finished = True
+        finally:
+            for line in describe_removed(verb, tally, finished=finished):
+                click.echo(line, err=to_stderr)
+
+
+@asynccontextmanager
+async def _opened(settings: Settings) -> AsyncIterator[tuple[asyncpg.Pool, Broker, Clock]]:
+    clock = SystemClock()
+    async with open_database(settings, clock) as pool, open_broker(settings, pool) as broker:
+        yield pool, broker, clock

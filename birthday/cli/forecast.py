@@ -1,0 +1,41 @@
+"""The command ``birthday forecast``: what falls due in the coming days."""
+
+import sys
+from datetime import datetime, timedelta
+
+import click
+
+from birthday.cli.command import command_settings, errors, run
+from birthday.cli.render.forecast import print_forecast, write_json
+from birthday.clock import SystemClock
+from birthday.config import Settings
+from birthday.core.forecast import DeliveryRate, Forecast
+from birthday.operations.forecast import Forecaster
+from birthday.wiring import open_database
+
+
+@click.command()
+@click.option("--days", default=7, show_default=True, type=click.IntRange(1, 366), help="How far to look ahead.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Messages delivered per second.  [default: the best that was measured in the last 7 days]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+def forecast(days: int, rate: float | None, *, as_json: bool) -> None:
+    """Show how many messages fall due in the next DAYS days, hour by hour, UTC, and when most of them do.
+
+    Who falls due follows from the users and the messages, with SEND_AT and LEAP_DAY as they are set here. Nothing is
+    changed. The largest minute of a day is set against the rate at which messages are delivered.
+    """
+    with errors():
+        settings = command_settings()
+        ahead, measured = run(_forecast(settings, SystemClock().now(), timedelta(days=days)))
+    write = write_json if as_json else print_forecast
+    write(ahead, DeliveryRate(rate, None) if rate else measured, sys.stdout)
+
+
+async def _forecast(settings: Settings, now: datetime, length: timedelta) -> tuple[Forecast, DeliveryRate | None]:
+    async with open_database(settings, SystemClock()) as pool:
+        forecaster = Forecaster(pool, settings.rules)
+        return await forecaster.forecast(now, now + length), await forecaster.measure_rate(now)

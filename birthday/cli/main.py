@@ -1,0 +1,272 @@
+"""The command ``birthday``: what an operator types. Its exit statuses are those of ``cli/command.py``."""
+
+import sys
+from datetime import UTC, date, datetime, timedelta
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Column, Table
+
+from birthday import service
+from birthday.cli.command import COULD_NOT_LOOK, command_settings, errors, run
+from birthday.cli.dlq import dlq
+from birthday.cli.forecast import forecast
+from birthday.cli.pauses import pause, resume
+from birthday.cli.render.audit import LISTABLE, run_audit
+from birthday.clock import SystemClock
+from birthday.config import Settings, check_listener, effective_settings, load_settings
+from birthday.core.occasion import Occasion, birthdays_from
+from birthday.core.user import parse_date
+from birthday.core.zone import load_zone
+from birthday.errors import ConfigurationError
+from birthday.operations.audit import Audit, Auditor
+from birthday.operations.transfer.console import run_import
+from birthday.operations.transfer.exporting import export_users
+from birthday.operations.transfer.importing import ImportSummary
+from birthday.operations.transfer.records import Format
+from birthday.store import migrations
+from birthday.store.connection import borrow
+from birthday.store.migrations import Migration, Status
+from birthday.store.users import Planning
+from birthday.telemetry.logs import LogFile, configure_logs
+from birthday.wiring import connect_database, open_database, try_dependencies
+
+_WIDTH = 200
+_EPILOG = "Settings are environment variables; 'birthday check' lists them all, with what is in force."
+
+
+@click.group(invoke_without_command=True, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--role", metavar="ROLES", help="Any mix of api, scheduler and worker, separated by commas.  [default: all]"
+)
+@click.version_option(version("birthday-scheduler"), "--version", prog_name="birthday", message="%(prog)s %(version)s")
+@click.pass_context
+def main(context: click.Context, role: str | None) -> None:
+    """Greet every user on their birthday, at 09:00 in their own time zone, exactly once.
+
+    Without a command it runs the service until it is stopped with Ctrl-C or SIGTERM. With neither DATABASE_URL nor
+    RABBITMQ_URL set, it needs nothing else: an embedded PostgreSQL keeps users, messages and the queue.
+    """
+    if context.invoked_subcommand is None:
+        with errors():
+            settings = load_settings(role=role)
+            check_listener(settings)
+            status = run(service.run(settings, SystemClock(), _open_logs(settings)))
+        sys.exit(status)
+    elif role is not None:
+        raise click.UsageError("--role goes with no command: it says what the service does")
+
+
+@main.command()
+@click.option(
+    "--rollback",
+    "steps",
+    metavar="[N]",
+    type=click.IntRange(min=1),
+    is_flag=False,
+    flag_value=1,
+    default=None,
+    help="Undo the last N migrations instead.  [N: 1]",
+)
+@click.option("--status", is_flag=True, help="List the migrations and change nothing.")
+def migrate(steps: int | None, *, status: bool) -> None:
+    """Bring the database to the schema of this version.
+
+    Safe to run at any time and from several hosts at once. An embedded database is migrated by the service itself.
+    """
+    if status and steps is not None:
+        raise click.UsageError("--status and --rollback exclude each other")
+    with errors():
+        settings = command_settings()
+        if status:
+            table = Table("migration", "state", "applied at (UTC)", box=None)
+            for one in run(_migration_status(settings)):
+                applied_at = f"{one.applied_at:%Y-%m-%d %H:%M:%S}" if one.applied_at else "-"
+                table.add_row(one.label, one.state, applied_at)
+            Console().print(table)
+            return
+        changed = run(_undo(settings, steps) if steps is not None else _apply(settings))
+    verb = "applied" if steps is None else "undone"
+    for migration in changed:
+        click.echo(f"{verb} {migration.label}")
+    if not changed:
+        click.echo(f"nothing to be {verb}")
+
+
+async def _apply(settings: Settings) -> list[Migration]:
+    async with connect_database(settings) as pool, borrow(pool, None) as connection:
+        return await migrations.migrate(connection, _known_migrations(), SystemClock().now())
+
+
+async def _undo(settings: Settings, steps: int) -> list[Migration]:
+    async with connect_database(settings) as pool, borrow(pool, None) as connection:
+        return await migrations.rollback(connection, _known_migrations(), steps)
+
+
+async def _migration_status(settings: Settings) -> list[Status]:
+    async with connect_database(settings) as pool, borrow(pool, None) as connection:
+        return await migrations.status(connection, _known_migrations())
+
+
+def _known_migrations() -> list[Migration]:
+    return migrations.load_migrations(migrations.schema_directory())
+
+
+@main.command()
+@click.option("--date-of-birth", required=True, metavar="DATE", help="YYYY-MM-DD.")
+@click.option(
+    "--timezone", "zone", required=True, metavar="ZONE", help="IANA name, or a fixed offset such as UTC+07:00."
+)
+@click.option("--from", "first", metavar="DATE", help="First local date to look at.  [default: today]")
+@click.option("--count", default=5, show_default=True, type=click.IntRange(1, 1000), help="How many birthdays.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array of date, local, utc, age.")
+def preview(date_of_birth: str, zone: str, first: str | None, count: int, *, as_json: bool) -> None:
+    """Show when somebody would be greeted: the local date and time, and the instant in UTC.
+
+    SEND_AT and LEAP_DAY are obeyed as they are set.
+    """
+    with errors():
+        settings = load_settings()
+        loaded = load_zone(zone)
+        born = _parse_day("--date-of-birth", date_of_birth)
+        day = _parse_day("--from", first) if first else datetime.now(UTC).astimezone(loaded).date()
+        occasions = list(islice(birthdays_from(born, loaded, settings.rules, day), count))
+    rows = [_preview_row(occasion, born, occasion.due_at.astimezone(loaded)) for occasion in occasions]
+    if as_json:
+        click.echo(orjson.dumps(rows).decode())
+        return
+    table = Table("date", "local time", "UTC", "age", box=None)
+    for row in rows:
+        table.add_row(row["date"], row["local"], row["utc"], str(row["age"]))
+    Console().print(table)
+
+
+@main.command()
+def check() -> None:
+    """Print the configuration in force, secrets masked, and try every dependency."""
+    with errors():
+        settings = command_settings()
+        check_listener(settings)
+        dependencies = run(try_dependencies(settings, SystemClock(), sys.stdout))
+    table = Table("variable", Column("value", overflow="fold"), "set by", box=None)
+    for line in effective_settings(settings):
+        table.add_row(line.variable, line.value, "environment" if line.is_set else "default")
+    # Wider than most terminals: a name or a value that is cut can be neither searched for nor copied.
+    Console(width=_WIDTH).print(table)
+    click.echo()
+    for dependency in dependencies:
+        state = "ok" if dependency.error is None else f"FAILED: {dependency.error}"
+        click.echo(f"{dependency.name:<9} {dependency.where}  {state}")
+    if any(dependency.error is not None for dependency in dependencies):
+        sys.exit(1)
+
+
+@main.command("import")
+@click.argument("file")
+@click.option("--dry-run", is_flag=True, help="Check everything and change nothing.")
+@click.option(
+    "--report",
+    metavar="PATH",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where rejected rows are listed.  [default: FILE.errors.ndjson]",
+)
+def import_(file: str, report: Path | None, *, dry_run: bool) -> None:
+    """Create a user for each row of FILE, which is CSV or NDJSON; '-' is standard input.
+
+    CSV has a header of firstName, lastName, email, dateOfBirth, and timezone or timezoneOffset; NDJSON has the objects
+    that POST /users takes. Rows that are wrong are reported by line, the others go in. Importing a file again creates
+    nobody twice. The exit status is 1 if a row was rejected.
+    """
+    with errors():
+        settings = command_settings()
+        summary = run(_import(settings, file, report, dry_run=dry_run))
+    if summary.rejected:
+        sys.exit(1)
+
+
+async def _import(settings: Settings, file: str, report: Path | None, *, dry_run: bool) -> ImportSummary:
+    clock = SystemClock()
+    planning = Planning(settings.rules, settings.plan_horizon)
+    async with open_database(settings, clock) as pool, borrow(pool, None) as connection:
+        return await run_import(file, connection, clock, planning, sys.stderr, dry_run=dry_run, report_path=report)
+
+
+@main.command()
+@click.option("--format", "form", type=click.Choice(["csv", "ndjson"]), default="csv", show_default=True)
+def export(form: str) -> None:
+    """Write all users to standard output, in a form that 'birthday import' takes.
+
+    Values stand as they are: a spreadsheet may take one that begins with = + - or @ for a formula.
+    """
+    with errors():
+        run(_export(command_settings(), Format(form)))
+
+
+async def _export(settings: Settings, form: Format) -> None:
+    async with open_database(settings, SystemClock()) as pool, borrow(pool, None) as connection:
+        await export_users(connection, form, sys.stdout.buffer)
+
+
+@main.command()
+@click.option("--from", "first", required=True, metavar="DATE", help="First day, UTC.")
+@click.option("--to", "last", required=True, metavar="DATE", help="Last day, UTC.")
+@click.option("--list", "listed", type=click.Choice(LISTABLE), help="Print these one by one as well.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+def audit(first: str, last: str, listed: str | None, *, as_json: bool) -> None:
+    """Recompute who was due from DATE to DATE, and compare it with what the messages say.
+
+    Who was due follows from the users alone, with SEND_AT and LEAP_DAY as they are set here. Nothing is changed. The
+    exit status is 1 if a birthday is missing, or a message is a duplicate; 3 if the database could not be asked.
+    """
+    with errors(COULD_NOT_LOOK):
+        settings = command_settings()
+        first_on, last_on = _parse_day("--from", first), _parse_day("--to", last)
+        if first_on > last_on:
+            raise click.BadParameter(f"{last_on} is before --from {first_on}", param_hint="--to")
+        result = run(_audit(settings, first_on, last_on, listed, as_json=as_json))
+    if result.broken:
+        sys.exit(1)
+
+
+async def _audit(settings: Settings, first: date, last: date, listed: str | None, *, as_json: bool) -> Audit:
+    clock = SystemClock()
+    planning = Planning(settings.rules, settings.plan_horizon)
+    async with open_database(settings, clock) as pool:
+        auditor = Auditor(pool, planning, timedelta(days=settings.retention_days))
+        return await run_audit(auditor, first, last, clock.now(), sys.stdout, listed=listed, as_json=as_json)
+
+
+for command in (dlq, forecast, pause, resume):
+    main.add_command(command)
+
+
+def _preview_row(occasion: Occasion, born: date, local: datetime) -> dict[str, Any]:
+    return {
+        "date": occasion.on.isoformat(),
+        "local": local.isoformat(),
+        "utc": occasion.due_at.isoformat().replace("+00:00", "Z"),
+        "age": occasion.year - born.year,
+    }
+
+
+def _parse_day(option: str, text: str) -> date:
+    try:
+        return parse_date(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint=option) from None
+
+
+def _open_logs(settings: Settings) -> LogFile:
+    try:
+        file = LogFile(settings.log_file)
+    except OSError as error:
+        raise ConfigurationError(
+            f"LOG_FILE='{settings.log_file}': {error.strerror}; a file in a writable directory is accepted"
+        ) from None
+    configure_logs(settings.log_level, settings.log_format, file, settings.role_names)
+    return file

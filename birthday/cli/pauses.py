@@ -1,0 +1,64 @@
+"""The commands ``birthday pause`` and ``birthday resume``: an operator stops messages, and lets them go on."""
+
+import os
+import pwd
+import socket
+
+import click
+
+from birthday.cli.command import command_settings, errors, run
+from birthday.clock import SystemClock
+from birthday.config import Settings
+from birthday.operations.pauses import MESSAGE_TYPES
+from birthday.store.connection import borrow
+from birthday.store.pauses import Pause, read_pauses, set_paused
+from birthday.wiring import open_database
+
+
+@click.command()
+@click.argument("message_type", metavar="[TYPE]", required=False)
+def pause(message_type: str | None) -> None:
+    """Send nothing of TYPE, or nothing at all, until 'birthday resume'.
+
+    Every process obeys within five seconds, and after a restart too. What is being sent is finished; the rest waits
+    where it is, and no attempt is counted. Messages are planned as before, and expire when they are later than
+    CATCH_UP_WINDOW.
+    """
+    _switch(message_type, paused=True)
+
+
+@click.command()
+@click.argument("message_type", metavar="[TYPE]", required=False)
+def resume(message_type: str | None) -> None:
+    """Send again what 'birthday pause' has stopped: TYPE, or everything."""
+    _switch(message_type, paused=False)
+
+
+def _switch(message_type: str | None, *, paused: bool) -> None:
+    """Pause or resume, and print what is paused then."""
+    if message_type is not None and message_type not in MESSAGE_TYPES:
+        accepted = ", ".join(MESSAGE_TYPES)
+        raise click.BadParameter(f"'{message_type}' is no message type; accepted: {accepted}", param_hint="TYPE")
+    with errors():
+        message_types = MESSAGE_TYPES if message_type is None else (message_type,)
+        pauses = run(_set_paused(command_settings(), message_types, paused=paused))
+    for one in pauses:
+        click.echo(f"{one.message_type} is paused since {one.changed_at:%Y-%m-%d %H:%M:%S} UTC by {one.changed_by}")
+    if not pauses:
+        click.echo("nothing is paused")
+
+
+async def _set_paused(settings: Settings, message_types: tuple[str, ...], *, paused: bool) -> list[Pause]:
+    clock = SystemClock()
+    async with open_database(settings, clock) as pool, borrow(pool) as connection:
+        await set_paused(connection, message_types, paused=paused, now=clock.now(), by=_operator())
+        return [one for one in await read_pauses(connection) if one.is_paused]
+
+
+def _operator() -> str:
+    """Name who runs this command, as user@host."""
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"

@@ -1,0 +1,1 @@
+"""How results of operations look on a terminal, or as JSON for a program."""

@@ -1,0 +1,143 @@
+"""Dead letters as a person sees them: a table, one in full, a bar, and what came of it all."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Final, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from birthday.broker import DeadLetter
+from birthday.operations.dead_letters.letters import Kind
+from birthday.operations.dead_letters.listing import Listing
+from birthday.operations.dead_letters.records import encode, excerpt, letter_record
+from birthday.operations.dead_letters.removal import Sifted
+from birthday.store.history import Message
+
+# More than most terminals have: a line that the terminal folds can still be searched for and copied.
+_WIDTH: Final = 200
+_DETAIL_CHARACTERS: Final = 80
+
+
+def print_listing(listing: Listing, out: TextIO) -> None:
+    """Write a line for each message and each stranger, and below that what is not shown."""
+    table = Table("message", "user", "error", "detail", "attempts", "failed at (UTC)", "in queue", box=None)
+    for message in listing.messages:
+        table.add_row(
+            str(message.id),
+            str(message.user_id),
+            message.error_type,
+            _cell(message.error_detail or "-"),
+            str(message.attempts),
+            _instant(message.updated_at),
+            "yes" if listing.copies[message.id] else "no",
+        )
+    for found in listing.strangers:
+        letter = found.letter
+        cells = (_cell(excerpt(letter.body)), "-", _instant(letter.died_at), "yes")
+        table.add_row(str(letter.message_id or "-"), "-", found.kind.value, *cells)
+    shown = len(listing.messages) + len(listing.strangers)
+    if shown:
+        Console(file=out, width=_WIDTH).print(table)
+        out.write(f"{shown:,} of {listing.total:,}\n")
+    elif not listing.total:
+        out.write("no dead letters\n")
+    if listing.settled:
+        out.write(f"and {many(listing.settled, 'dead letter')} of messages that are not failed any more\n")
+
+
+def print_one(message: Message | None, copies: Sequence[DeadLetter], out: TextIO) -> None:
+    """Write everything about one message and its dead letters."""
+    table = Table("", "", box=None, show_header=False)
+    for name, value in (asdict(message) if message else {}).items():
+        table.add_row(name, _cell(_instant(value) if isinstance(value, datetime) else str(value or "-"), None))
+    console = Console(file=out, width=_WIDTH)
+    console.print(table)
+    out.write("" if message else "there is no such message\n")
+    out.write(f"{many(len(copies), 'dead letter')}\n")
+    for letter in copies:
+        console.print(_cell(encode(letter_record(letter)).decode().rstrip(), None), soft_wrap=True)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of dead letters so far."""
+
+    chosen: Counter[Kind] = field(default_factory=Counter)
+    left: Counter[Kind] = field(default_factory=Counter)
+    settled: int = 0
+
+    def add(self, sifted: Sifted) -> None:
+        """Count some more."""
+        self.chosen.update(found.kind for found in sifted.chosen)
+        self.left.update(found.kind for found in sifted.left)
+        self.settled += len(sifted.settled)
+
+
+def describe_requeued(requeued: int, wanted: int, tally: Tally, *, finished: bool) -> list[str]:
+    """Return lines that say what a requeue did."""
+    stopped = "" if finished else "stopped early, the same command goes on from here: "
+    lines = [f"{stopped}{requeued:,} of {many(wanted, 'failed message')} requeued"]
+    if tally.settled:
+        lines.append(
+            f"{many(tally.settled, 'dead letter')} removed from the queue: their messages are not failed any more"
+        )
+    strangers = tally.left[Kind.UNKNOWN] + tally.left[Kind.MALFORMED]
+    if strangers:
+        lines.append(
+            f"{many(strangers, 'dead letter')} left that are no message of ours: 'birthday dlq list' shows them, "
+            "archive and purge remove them"
+        )
+    return lines
+
+
+def describe_removed(verb: str, tally: Tally, *, finished: bool) -> list[str]:
+    """Return lines that say what a purge or an archive did."""
+    stopped = "" if finished else "stopped early, the same command goes on from here: "
+    strangers = tally.chosen[Kind.UNKNOWN] + tally.chosen[Kind.MALFORMED]
+    letters = many(tally.chosen.total(), "dead letter")
+    messages = f"{tally.chosen[Kind.FAILED]:,} of messages, which stay failed"
+    lines = [f"{stopped}{letters} {verb}: {messages}, and {strangers:,} that are no message of ours"]
+    if tally.settled:
+        lines.append(f"{tally.settled:,} more removed: their messages are not failed any more")
+    if tally.left:
+        lines.append(f"{tally.left.total():,} left")
+    return lines
+
+
+@contextmanager
+def progress(text: str, total: int, stream: TextIO) -> Iterator[Callable[[int], None]]:
+    """Draw a bar while the context is open, on a terminal and nowhere else; yield what moves it on."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        console=Console(file=stream),
+        redirect_stdout=False,
+        redirect_stderr=False,
+        disable=not stream.isatty(),
+        transient=True,
+    )
+    task = bar.add_task(text, total=total)
+    with bar:
+        yield lambda count: bar.advance(task, count)
+
+
+def many(count: int, what: str) -> str:
+    """Return so many of something, in words."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _instant(at: datetime | None) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S") if at else "-"
+
+
+def _cell(text: str, most: int | None = _DETAIL_CHARACTERS) -> Text:
+    """Return text that a terminal shows and does not obey."""
+    shown = text if most is None or len(text) <= most else f"{text[:most]}…"
+    return Text("".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in shown))

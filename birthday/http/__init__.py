@@ -1,0 +1,1 @@
+"""HTTP: the server, what every request passes through, the JSON API, and the probes."""

@@ -1,0 +1,128 @@
+"""Messages: lists, one by id, and another start for those that failed."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+from uuid import UUID
+
+import structlog
+from aiohttp import web
+
+from birthday.errors import UnavailableError
+from birthday.http.api.cursors import message_cursor, read_message_cursor
+from birthday.http.api.requests import read_id, read_json, read_limit, read_period, read_query, read_status
+from birthday.http.api.responses import json_response, message_json
+from birthday.http.api.retries import parse_retry
+from birthday.http.context import CONTEXT, ApiContext
+from birthday.operations.dead_letters.removal import remove_dead
+from birthday.operations.dead_letters.requeue import drop_copy, requeue_many, requeue_one
+from birthday.store.connection import borrow
+from birthday.store.failed import find_failed
+from birthday.store.history import (
+    FIRST,
+    Message,
+    Selection,
+    list_messages,
+    list_user_messages,
+    read_message,
+)
+
+log = structlog.get_logger()
+
+TURN_SECONDS: Final = 10.0
+SWEEP_SECONDS: Final = 5.0
+
+
+async def read(request: web.Request) -> web.Response:
+    """Return one message."""
+    message_id = read_id(request, "message")
+    async with borrow(request.app[CONTEXT].pool) as connection:
+        message = await read_message(connection, message_id)
+    return json_response(message_json(message))
+
+
+async def list_page(request: web.Request) -> web.Response:
+    """Return a page of messages by state and time, newest first."""
+    query = read_query(request, "status", "from", "to", "limit", "cursor")
+    selection = Selection(read_status(query), *read_period(query))
+    limit, after = read_limit(query), read_message_cursor(query) or FIRST
+    async with borrow(request.app[CONTEXT].pool) as connection:
+        messages = await list_messages(connection, selection, after, limit + 1)
+    return _page(messages, limit)
+
+
+async def list_page_of_user(request: web.Request) -> web.Response:
+    """Return a page of one user's messages, newest first."""
+    query = read_query(request, "limit", "cursor")
+    user_id = read_id(request, "user")
+    limit, after = read_limit(query), read_message_cursor(query) or FIRST
+    async with borrow(request.app[CONTEXT].pool) as connection:
+        messages = await list_user_messages(connection, user_id, after, limit + 1)
+    return _page(messages, limit)
+
+
+async def retry(request: web.Request) -> web.Response:
+    """Queue a failed message again, with all its attempts before it, and remove its dead letter."""
+    context = request.app[CONTEXT]
+    message_id = read_id(request, "message")
+    async with _turn(context):
+        message = await requeue_one(context.pool, context.broker, message_id, context.clock.now(), context.tracing)
+    context.metrics.messages_queued.inc()
+    async with _sweep(context):
+        await drop_copy(context.pool, context.broker, message.id)
+    return json_response(message_json(message), 202)
+
+
+async def retry_many(request: web.Request) -> web.Response:
+    """Queue all failed messages again that the body selects, and remove dead letters that are of no use any more."""
+    context = request.app[CONTEXT]
+    asked = parse_retry(await read_json(request), context.clock.now())
+    async with borrow(context.pool) as connection:
+        found = await find_failed(connection, asked.wanted)
+    requeued = 0
+
+    def on_batch(ids: Sequence[UUID]) -> None:
+        nonlocal requeued
+        requeued += len(ids)
+        context.metrics.messages_queued.inc(len(ids))
+
+    try:
+        async with _turn(context):
+            chosen = found[: asked.limit]
+            await requeue_many(context.pool, context.broker, chosen, context.clock, on_batch, context.tracing)
+    finally:
+        log.info("dlq.requeued", messages=requeued, selected=len(found))
+    async with _sweep(context):
+        await remove_dead(context.pool, context.broker, lambda _found: False, lambda _sifted: None)
+    return json_response({"requeued": requeued, "remaining": len(found[asked.limit :])}, 202)
+
+
+@asynccontextmanager
+async def _turn(context: ApiContext) -> AsyncIterator[None]:
+    """Let one request at a time requeue."""
+    try:
+        async with asyncio.timeout(TURN_SECONDS):
+            await context.requeueing.acquire()
+    except TimeoutError:
+        raise UnavailableError("queue", f"others were requeueing for {TURN_SECONDS:g} s") from None
+    try:
+        yield
+    finally:
+        context.requeueing.release()
+
+
+@asynccontextmanager
+async def _sweep(context: ApiContext) -> AsyncIterator[None]:
+    """Let one request at a time remove dead letters, and let that fail: the next sweep takes what this one leaves."""
+    try:
+        async with asyncio.timeout(SWEEP_SECONDS), context.sweeping:
+            yield
+    except (TimeoutError, UnavailableError) as error:
+        log.warning("dlq.left", reason=str(error) or f"not done within {SWEEP_SECONDS:g} s")
+
+
+def _page(messages: list[Message], limit: int) -> web.Response:
+    page = messages[:limit]
+    cursor = message_cursor(page[-1]) if len(messages) > limit else None
+    return json_response({"messages": [message_json(message) for message in page], "nextCursor": cursor})

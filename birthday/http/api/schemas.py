@@ -1,0 +1,192 @@
+"""JSON Schemas of what the API takes and gives. What is taken is generated from the model that validates it."""
+
+from typing import Any
+
+from birthday.core.message import ErrorType, Status
+from birthday.core.user import EARLIEST_BIRTH, ProfileInput
+from birthday.core.zone import OFFSETS_IN_USE, zone_names
+from birthday.http.api.requests import MAX_LIMIT
+from birthday.http.api.retries import AGE_PATTERN, MOST_RETRIED
+
+Schema = dict[str, Any]
+
+
+def schemas(last_year: int) -> dict[str, Schema]:
+    """Return every schema by name. ``last_year`` is the latest calendar year that is over."""
+    return {
+        "Profile": _profile(last_year),
+        "ProfileChanges": _profile_changes(last_year),
+        "Timezone": {"type": "string", "enum": sorted(zone_names())},
+        "TimezoneOffset": {"type": "integer", "enum": sorted(OFFSETS_IN_USE)},
+        "User": _closed(_USER),
+        "UserPage": _closed({"users": _list_of("User"), "nextCursor": _NEXT_CURSOR}),
+        "Message": _closed(_MESSAGE),
+        "MessagePage": _closed({"messages": _list_of("Message"), "nextCursor": _NEXT_CURSOR}),
+        "Retry": {"type": "object", "properties": _RETRY, "additionalProperties": False},
+        "Retried": _closed({"requeued": _COUNT, "remaining": _COUNT}),
+        "Problem": _PROBLEM,
+        "Health": _closed(_HEALTH | {"checks": {"type": "object", "additionalProperties": _CHECK_STATUS}}),
+        "DetailedHealth": _closed(_HEALTH | {"checks": {"type": "object", "additionalProperties": ref("Dependency")}}),
+        "Dependency": _closed(_DEPENDENCY),
+        "Ready": _closed(_READY),
+        "Alive": _closed({"status": {"const": "alive"}}),
+    }
+
+
+def ref(name: str) -> Schema:
+    """Return a reference to a schema."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _closed(properties: dict[str, Schema]) -> Schema:
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+def _list_of(name: str) -> Schema:
+    return {"type": "array", "items": ref(name), "maxItems": MAX_LIMIT}
+
+
+def _instant(description: str) -> Schema:
+    return {"type": "string", "format": "date-time", "description": description, "examples": ["2026-03-01T09:00:00Z"]}
+
+
+def _or_null(schema: Schema) -> Schema:
+    return schema | {"type": [schema["type"], "null"]}
+
+
+_ID = {"type": "string", "format": "uuid"}
+_NEXT_CURSOR = {"type": ["string", "null"], "description": "The `cursor` of the next page; null on the last one."}
+_CHECK_STATUS = {"type": "string", "enum": ["healthy", "unhealthy"]}
+
+_USER: dict[str, Schema] = {
+    "id": _ID,
+    "firstName": {"type": "string"},
+    "lastName": {"type": "string"},
+    "email": {"type": "string"},
+    "dateOfBirth": {"type": "string", "format": "date"},
+    "timezone": {"type": ["string", "null"], "description": "IANA name; null if there is a timezoneOffset."},
+    "timezoneOffset": {"type": ["integer", "null"], "description": "Minutes east of UTC; null if there is a timezone."},
+    "nextMessageAt": _or_null(_instant("When the next message is due.")),
+    "createdAt": _instant("When the user was created."),
+    "updatedAt": _instant("When the user was last changed."),
+}
+
+_MESSAGE: dict[str, Schema] = {
+    "id": _ID,
+    "userId": _ID,
+    "type": {"type": "string", "enum": ["birthday"]},
+    "status": {"type": "string", "enum": list(Status)},
+    "scheduledAt": _instant("When it is due."),
+    "occasionOn": {"type": "string", "format": "date", "description": "The local date that is greeted."},
+    "attempts": {"type": "integer", "minimum": 0},
+    "nextAttemptAt": _or_null(_instant("When a message that is retrying is tried again.")),
+    "queuedAt": _or_null(_instant("When it was queued.")),
+    "sentAt": _or_null(_instant("When it was first handed to the message service.")),
+    "deliveredAt": _or_null(_instant("When the message service accepted it.")),
+    "late": {"type": "boolean", "description": "Whether it was delivered more than 60 s after it was due."},
+    "errorType": {"type": ["string", "null"], "description": f"One of {', '.join(ErrorType)}."},
+    "errorDetail": {"type": ["string", "null"]},
+    "createdAt": _instant("When it was planned."),
+    "updatedAt": _instant("When its status last changed."),
+}
+
+_COUNT: Schema = {"type": "integer", "minimum": 0}
+_RETRY: dict[str, Schema] = {
+    "errorType": {"type": "string", "enum": list(ErrorType), "description": "Only what failed with this."},
+    "userId": _ID | {"description": "Only messages of this user."},
+    "olderThan": {"type": "string", "pattern": AGE_PATTERN, "description": "Only what failed longer ago than this."},
+    "newerThan": {"type": "string", "pattern": AGE_PATTERN, "description": "Only what failed since."},
+    "limit": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": MOST_RETRIED,
+        "default": MOST_RETRIED,
+        "description": "No more than so many; those whose local birthday ends soonest go first.",
+    },
+}
+
+_PROBLEM: Schema = {
+    "type": "object",
+    "description": "RFC 9457 problem details.",
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "description": "What is wrong with which field, named by an RFC 6901 JSON pointer.",
+            "items": _closed({"pointer": {"type": "string"}, "detail": {"type": "string"}}),
+        },
+    },
+    "required": ["type", "title", "status", "detail"],
+    "additionalProperties": False,
+}
+
+_HEALTH: dict[str, Schema] = {
+    "status": {"type": "string", "enum": ["healthy", "degraded", "unhealthy"]},
+    "version": {"type": "string"},
+    "roles": {"type": "array", "items": {"type": "string", "enum": ["api", "scheduler", "worker"]}},
+    "paused": {
+        "type": "array",
+        "items": {"type": "string"},
+        "description": "Message types that operators have paused.",
+    },
+}
+
+_DEPENDENCY: dict[str, Schema] = {
+    "status": _CHECK_STATUS,
+    "latencySeconds": {"type": "number", "minimum": 0},
+    "reason": {"type": ["string", "null"]},
+}
+
+_READY: dict[str, Schema] = {
+    "status": {"type": "string", "enum": ["ready", "not ready"]},
+    "draining": {"type": "boolean"},
+    "checks": {"type": "object", "additionalProperties": _CHECK_STATUS},
+}
+
+
+def _profile(last_year: int) -> Schema:
+    by_zone: Schema = {"required": ["timezone"], "properties": _zone_members("timezone")}
+    by_offset: Schema = {"required": ["timezoneOffset"], "properties": _zone_members("timezoneOffset")}
+    return _profile_members(last_year) | {"oneOf": [by_zone, by_offset]}
+
+
+def _profile_changes(last_year: int) -> Schema:
+    by_zone: Schema = {"required": ["timezone"], "properties": _zone_members("timezone")}
+    by_offset: Schema = {"required": ["timezoneOffset"], "properties": _zone_members("timezoneOffset")}
+    neither: Schema = {"not": {"anyOf": [{"required": ["timezone"]}, {"required": ["timezoneOffset"]}]}}
+    changes = _profile_members(last_year) | {"oneOf": [by_zone, by_offset, neither]}
+    return {name: value for name, value in changes.items() if name != "required"}
+
+
+def _profile_members(last_year: int) -> Schema:
+    generated = ProfileInput.model_json_schema()
+    own = {name: {k: v for k, v in schema.items() if k != "title"} for name, schema in generated["properties"].items()}
+    birth = {name: value for name, value in own["dateOfBirth"].items() if name != "format"}
+    description = (
+        f"{birth['description']} From {EARLIEST_BIRTH} to today; the pattern, which cannot say that, ends earlier."
+    )
+    own["dateOfBirth"] = birth | {"description": description, "pattern": _date_pattern(last_year)}
+    own["timezone"] = {"description": own["timezone"]["description"], "anyOf": [ref("Timezone"), {"type": "null"}]}
+    own["timezoneOffset"] = {
+        "description": own["timezoneOffset"]["description"],
+        "anyOf": [ref("TimezoneOffset"), {"type": "null"}],
+    }
+    return {"type": "object", "properties": own, "required": generated["required"], "additionalProperties": False}
+
+
+def _zone_members(given: str) -> dict[str, Schema]:
+    names = {"timezone": "Timezone", "timezoneOffset": "TimezoneOffset"}
+    return {member: ref(name) if member == given else {"type": "null"} for member, name in names.items()}
+
+
+def _date_pattern(last_year: int) -> str:
+    """Return the pattern of the dates of the calendar up to a year, each with or without a time."""
+    recent = "|".join(str(year) for year in range(2000, last_year + 1))
+    recent_leap = "|".join(str(year) for year in range(2000, last_year + 1, 4))
+    day = "((0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|(0[13-9]|1[0-2])-(29|30)|(0[13578]|1[02])-31)"
+    leap_day = rf"(19(0[48]|[2468][048]|[13579][26])|{recent_leap})-02-29"
+    time = r"[Tt ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]+)?)?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])?"
+    return f"^((19[0-9][0-9]|{recent})-{day}|{leap_day})({time})?$"

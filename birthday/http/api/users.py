@@ -1,0 +1,110 @@
+"""Users: create, read, list, replace, change, delete. The planning that belongs to a change is done by the store."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from aiohttp import web
+
+from birthday.core.ident import uuid7
+from birthday.core.user import Profile, parse_profile, patch_profile
+from birthday.errors import ConflictError, NotFoundError
+from birthday.http.api.cursors import read_user_cursor, user_cursor
+from birthday.http.api.requests import read_id, read_json, read_limit, read_query
+from birthday.http.api.responses import json_response, user_json
+from birthday.http.context import CONTEXT, CREATION, READING, SUBJECT, ApiContext
+from birthday.store.connection import borrow
+from birthday.store.creation import NewUser, create_users, plan_user
+from birthday.store.users import (
+    User,
+    delete_user,
+    list_ids,
+    lock_profile,
+    read_users,
+    replace_profile,
+    unknown_user,
+)
+
+
+async def create(request: web.Request) -> web.Response:
+    """Create a user; what falls due soon is planned at once."""
+    context = request.app[CONTEXT]
+    data = await read_json(request)
+    now = context.clock.now()
+    new = plan_user(uuid7(now), parse_profile(data, now), now, context.planning, context.tracing.traceparent())
+    user = await request.app[CREATION].ask(new)
+    context.metrics.users_created.inc()
+    if new.messages:
+        context.metrics.messages_scheduled.inc(len(new.messages))
+    subject = request[SUBJECT] = str(user.id)
+    return json_response(user_json(user), 201, {"Location": f"/users/{subject}"})
+
+
+async def create_all(
+    context: ApiContext, users: Sequence[NewUser], seconds: float, lock_seconds: float | None
+) -> Sequence[User | ConflictError]:
+    """Create the users of concurrent requests."""
+    return await create_users(context.pool, users, seconds, lock_seconds)
+
+
+async def read(request: web.Request) -> web.Response:
+    """Return one user."""
+    return json_response(user_json(await request.app[READING].ask(read_id(request, "user"))))
+
+
+async def read_all(
+    context: ApiContext, ids: Sequence[UUID], seconds: float, _lock_seconds: float | None
+) -> Sequence[User | NotFoundError]:
+    """Read the users of concurrent requests, none of which waits for a lock."""
+    async with borrow(context.pool, seconds) as connection:
+        users = await read_users(connection, ids, context.clock.now(), context.settings.rules)
+    found = {user.id: user for user in users}
+    return [found.get(user_id) or unknown_user(user_id) for user_id in ids]
+
+
+async def list_page(request: web.Request) -> web.Response:
+    """Return a page of users in order of creation."""
+    context = request.app[CONTEXT]
+    query = read_query(request, "limit", "cursor")
+    limit, after = read_limit(query), read_user_cursor(query)
+    async with borrow(context.pool) as connection:
+        # One more than the page holds tells whether there is another page.
+        ids = await list_ids(connection, after, limit + 1)
+        users = await read_users(connection, ids[:limit], context.clock.now(), context.settings.rules)
+    cursor = user_cursor(ids[limit - 1]) if len(ids) > limit else None
+    return json_response({"users": [user_json(user) for user in users], "nextCursor": cursor})
+
+
+async def replace(request: web.Request) -> web.Response:
+    """Replace a user's profile as a whole."""
+    data = await read_json(request)
+    return await _change(request, lambda _old, now: parse_profile(data, now))
+
+
+async def patch(request: web.Request) -> web.Response:
+    """Change the members of a user's profile that are given."""
+    changes = await read_json(request)
+    return await _change(request, lambda old, now: patch_profile(old, changes, now))
+
+
+async def delete(request: web.Request) -> web.Response:
+    """Delete a user; what is pending is cancelled."""
+    context = request.app[CONTEXT]
+    cancelled = await delete_user(context.pool, read_id(request, "user"), context.clock.now())
+    context.metrics.messages_cancelled.inc(cancelled)
+    return web.Response(status=204)
+
+
+async def _change(request: web.Request, change: Callable[[Profile, datetime], Profile]) -> web.Response:
+    """Apply ``change`` to a profile in one transaction, which every other change of that user waits for."""
+    context = request.app[CONTEXT]
+    user_id = read_id(request, "user")
+    async with borrow(context.pool) as connection, connection.transaction():
+        old = await lock_profile(connection, user_id)
+        now = context.clock.now()
+        new, traceparent = change(old, now), context.tracing.traceparent()
+        replanned = await replace_profile(connection, user_id, old, new, now, context.planning, traceparent)
+        [user] = await read_users(connection, [user_id], now, context.settings.rules)
+    context.metrics.messages_scheduled.inc(replanned.planned)
+    context.metrics.messages_cancelled.inc(replanned.cancelled)
+    return json_response(user_json(user))

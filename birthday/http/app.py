@@ -1,0 +1,73 @@
+"""The application: which function answers what. The whole surface of the HTTP API is on this page."""
+
+from functools import partial
+
+import orjson
+from aiohttp import web
+
+from birthday.config import Role, Scope
+from birthday.http.api import docs, messages, users
+from birthday.http.api.coalescer import Coalescer
+from birthday.http.api.openapi import document
+from birthday.http.api.requests import MAX_BODY_BYTES
+from birthday.http.context import CONTEXT, CREATION, READING, REFUSALS, ApiContext
+from birthday.http.middleware.guard import Guard
+from birthday.http.middleware.observe import expect_failures, observing, refusals
+from birthday.http.middleware.problems import problems
+from birthday.http.middleware.trace import traced
+from birthday.http.probes import health as probes
+
+
+def build(context: ApiContext) -> web.Application:
+    """Return the application of one process: the probes always, the resources if it has the role api."""
+    tracing = [traced(context.tracing)] if context.tracing.enabled else []
+    app = web.Application(middlewares=[*tracing, observing(context), problems], client_max_size=MAX_BODY_BYTES)
+    app[CONTEXT] = context
+    app.add_routes(_probe_routes())
+    if Role.API in context.settings.role:
+        app[CREATION] = Coalescer(partial(users.create_all, context))
+        app[READING] = Coalescer(partial(users.read_all, context))
+        app.add_routes(_resource_routes(Guard(context.settings)))
+        app.add_routes(_document_routes(context))
+    app[REFUSALS] = refusals(context.metrics)
+    expect_failures(app, context.metrics)
+    return app
+
+
+def _probe_routes() -> list[web.RouteDef]:
+    return [
+        web.get("/health", probes.health),
+        web.get("/health/detailed", probes.health_detailed),
+        web.get("/health/db", probes.health_database),
+        web.get("/health/queue", probes.health_queue),
+        web.get("/ready", probes.ready),
+        web.get("/alive", probes.alive),
+        web.get(probes.SCRAPED, probes.metrics),
+    ]
+
+
+def _resource_routes(guard: Guard) -> list[web.RouteDef]:
+    return [
+        web.post("/users", guard.protect(Scope.WRITE, users.create)),
+        web.get("/users", guard.protect(Scope.READ, users.list_page)),
+        web.get("/users/{id}", guard.protect(Scope.READ, users.read)),
+        web.put("/users/{id}", guard.protect(Scope.WRITE, users.replace)),
+        web.patch("/users/{id}", guard.protect(Scope.WRITE, users.patch)),
+        web.delete("/users/{id}", guard.protect(Scope.WRITE, users.delete)),
+        web.get("/users/{id}/messages", guard.protect(Scope.READ, messages.list_page_of_user)),
+        web.get("/messages", guard.protect(Scope.READ, messages.list_page)),
+        web.post("/messages/retry", guard.protect(Scope.ADMIN, messages.retry_many)),
+        # Not an id: otherwise a GET of the path above would find this one, and its answer would be 404 instead of 405.
+        web.get("/messages/{id:(?!retry$)[^/]+}", guard.protect(Scope.READ, messages.read)),
+        web.post("/messages/{id}/retry", guard.protect(Scope.ADMIN, messages.retry)),
+    ]
+
+
+def _document_routes(context: ApiContext) -> list[web.RouteDef]:
+    described = document(context.clock.now().year - 1, with_keys=bool(context.settings.api_keys))
+    body = orjson.dumps(described)
+
+    async def openapi(_request: web.Request) -> web.Response:
+        return web.Response(body=body, content_type="application/json")
+
+    return [web.get("/openapi.json", openapi), *docs.routes(described)]

@@ -1,0 +1,64 @@
+"""What the resources work with, handed to them by the composition root."""
+
+import asyncio
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import asyncpg
+from aiohttp import web
+from aiohttp.abc import AbstractAccessLogger
+
+from birthday.broker import Broker
+from birthday.clock import Clock
+from birthday.config import Settings
+from birthday.http.api.coalescer import Coalescer
+from birthday.http.probes.readiness import Readiness
+from birthday.operations.pauses import Pauses
+from birthday.store.creation import NewUser
+from birthday.store.users import Planning, User
+from birthday.telemetry.metrics import Metrics
+from birthday.telemetry.score import HealthScore
+from birthday.telemetry.tracing import NO_TRACING, Tracing
+
+
+@dataclass(frozen=True, slots=True)
+class ApiContext:
+    """Everything that answering a request needs."""
+
+    pool: asyncpg.Pool
+    broker: Broker
+    clock: Clock
+    metrics: Metrics
+    settings: Settings
+    readiness: Readiness
+    pauses: Pauses
+    tracing: Tracing = NO_TRACING
+    score: HealthScore = field(default_factory=HealthScore)
+    requeueing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by whoever requeues: that takes a connection of the pool while the queue may need another one."""
+    sweeping: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by whoever removes dead letters: of two who do, each may see a part only."""
+    planning: Planning = field(init=False)
+    """What planning depends on besides the user."""
+
+    def __post_init__(self) -> None:
+        """Take the rules from the settings."""
+        object.__setattr__(self, "planning", Planning(self.settings.rules, self.settings.plan_horizon))
+
+
+CONTEXT = web.AppKey("context", ApiContext)
+
+CREATION = web.AppKey("creation", Coalescer[NewUser, User])
+"""Stores new users, many at a time."""
+
+READING = web.AppKey("reading", Coalescer[UUID, User])
+"""Reads users by id, many at a time."""
+
+REFUSALS: web.AppKey[type[AbstractAccessLogger]] = web.AppKey("refusals", type)
+"""Reports what the parser refuses, which no middleware sees."""
+
+CLIENT = web.RequestKey("client", str)
+"""The name of the API key that the request came with."""
+
+SUBJECT = web.RequestKey("subject", str)
+"""The id of the user or message that the request is about."""

@@ -1,0 +1,137 @@
+"""Who may use a resource: the name it was asked for by, the key, and the rate are looked at before the handler runs."""
+
+import hashlib
+import hmac
+import math
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+import structlog
+from aiohttp import web
+from limits import RateLimitItemPerSecond
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import FixedWindowRateLimiter
+
+from birthday.config import ApiKey, Scope, Settings, is_loopback
+from birthday.http.context import CLIENT, CONTEXT
+from birthday.http.middleware.problems import Handler, problem
+
+log = structlog.get_logger()
+
+_SCOPES = (Scope.READ, Scope.WRITE, Scope.ADMIN)
+"""Each includes the ones before it."""
+
+
+class Guard:
+    """Admits requests to resources according to ``API_KEYS`` and ``RATE_LIMIT``. Each process counts for itself."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Start with nobody counted."""
+        self._keys = settings.api_keys
+        self._rate = RateLimit(settings.rate_limit) if settings.rate_limit else None
+
+    def protect(self, scope: Scope, handler: Handler) -> Handler:
+        """Return ``handler`` for those only who may do what ``scope`` says."""
+
+        async def protected(request: web.Request) -> web.StreamResponse:
+            refusal = await self._refusal(request, scope)
+            return await handler(request) if refusal is None else refusal
+
+        return protected
+
+    async def _refusal(self, request: web.Request, scope: Scope) -> web.Response | None:
+        if not self._keys and not _is_this_machine(request.host):
+            request.app[CONTEXT].metrics.forbidden_accesses.labels("host").inc()
+            log.warning("auth.forbidden", reason="host", peer=request.remote)
+            return problem(
+                HTTPStatus.FORBIDDEN,
+                f"without API_KEYS the API answers to localhost only, not to {request.host[:200]}",
+            )
+        key = _find_key(self._keys, request) if self._keys else None
+        if key:
+            request[CLIENT] = key.name
+        if self._rate:
+            # Without a valid key it is the address that counts, so that nobody can try keys at full speed.
+            client = f"key {key.name}" if key else f"peer {request.remote}"
+            refusal = await self._rate.refusal(client)
+            if refusal:
+                request.app[CONTEXT].metrics.rate_limit_hits.inc()
+                log.warning("rate_limit.exceeded", client=client)
+                return refusal
+        return _key_refusal(request, key, scope) if self._keys else None
+
+
+class RateLimit:
+    """Counts requests per client within a second. What it remembers of a client is gone after that second."""
+
+    def __init__(self, per_second: int) -> None:
+        """Allow each client ``per_second`` requests in any window of a second, which its first request opens."""
+        self._item = RateLimitItemPerSecond(per_second)
+        self._limiter = FixedWindowRateLimiter(MemoryStorage())
+
+    async def refusal(self, client: str) -> web.Response | None:
+        """Count a request; return the answer to it if it is one too many."""
+        if await self._limiter.hit(self._item, client):
+            return None
+        window = await self._limiter.get_window_stats(self._item, client)
+        seconds = str(max(1, math.ceil(window.reset_time - time.time())))
+        headers = {
+            "Retry-After": seconds,
+            "RateLimit-Limit": str(self._item.amount),
+            "RateLimit-Remaining": "0",
+            "RateLimit-Reset": seconds,
+        }
+        detail = f"at most {self._item.amount} requests per second are accepted from one client"
+        return problem(HTTPStatus.TOO_MANY_REQUESTS, detail, headers=headers)
+
+
+def _find_key(keys: Sequence[ApiKey], request: web.Request) -> ApiKey | None:
+    """Return the key that the request carries, if it is one of ``keys``. The time it takes does not tell which."""
+    given = _given_key(request)
+    if given is None:
+        return None
+    digest = hashlib.sha256(given.encode(errors="surrogateescape")).hexdigest()
+    found = None
+    for key in keys:
+        if hmac.compare_digest(key.digest, digest):
+            found = key
+    return found
+
+
+def _given_key(request: web.Request) -> str | None:
+    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+    return credentials.strip() if scheme.lower() == "bearer" else request.headers.get("X-API-Key")
+
+
+def _key_refusal(request: web.Request, key: ApiKey | None, needed: Scope) -> web.Response | None:
+    metrics = request.app[CONTEXT].metrics
+    if key is None:
+        given = _given_key(request) is not None
+        metrics.auth_failures.labels("unknown_key" if given else "no_key").inc()
+        log.warning("auth.failed", reason="unknown key" if given else "no key", peer=request.remote)
+        challenge = 'Bearer realm="birthday", error="invalid_token"' if given else 'Bearer realm="birthday"'
+        detail = (
+            "the API key is not known" if given else "an API key is needed: Authorization: Bearer <key>, or X-API-Key"
+        )
+        return problem(HTTPStatus.UNAUTHORIZED, detail, headers={"WWW-Authenticate": challenge})
+    if _SCOPES.index(key.scope) < _SCOPES.index(needed):
+        metrics.forbidden_accesses.labels("scope").inc()
+        log.warning("auth.forbidden", client=key.name, scope=key.scope.value, needed=needed.value)
+        return problem(HTTPStatus.FORBIDDEN, f"this needs a key with the scope {needed}; {key.name} has {key.scope}")
+    return None
+
+
+@lru_cache(maxsize=128)
+def _is_this_machine(authority: str) -> bool:
+    """Say whether a Host is this machine's own name for itself.
+
+    A page on the web can make a browser send requests here under the page's own name (DNS rebinding).
+    """
+    try:
+        host = urlsplit(f"//{authority}").hostname
+    except ValueError:
+        return False
+    return host is not None and is_loopback(host)

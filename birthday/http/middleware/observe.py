@@ -1,0 +1,132 @@
+"""What operators see of each request: its id, one log line, and metrics by route template.
+
+The line is ``info`` for changes and for whatever was refused, ``warning`` for failures of ours, ``debug`` for the rest:
+what is read or probed without trouble is told by the metrics. It names routes and ids, never what a client wrote.
+"""
+
+import random
+import re
+import time
+from functools import cache
+from http import HTTPStatus
+
+import structlog
+from aiohttp import hdrs, web
+from aiohttp.abc import AbstractAccessLogger
+from aiohttp.typedefs import Middleware
+
+from birthday.http.context import CLIENT, SUBJECT, ApiContext
+from birthday.http.middleware.problems import Handler
+from birthday.http.probes import health as probes
+from birthday.telemetry.metrics import Metrics
+
+log = structlog.get_logger()
+
+_READING = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
+METHODS = _READING | {hdrs.METH_POST, hdrs.METH_PUT, hdrs.METH_PATCH, hdrs.METH_DELETE}
+_REQUEST_ID_HEADER = "X-Request-ID"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=:-]{1,100}")
+
+UNKNOWN_PATH = "unknown"
+OTHER_METHOD = "OTHER"
+
+
+def expect_failures(app: web.Application, metrics: Metrics) -> None:
+    """Show from the start how often each route has failed: never.
+
+    ``rate()`` takes no notice of the first value of a series, so that of one which began with a failure would not show
+    it. There are two series for each method and route, no more.
+    """
+    for route in app.router.routes():
+        if route.resource is not None:
+            for status in (HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE):
+                metrics.api_requests.labels(route.method, route.resource.canonical, status.value)
+
+
+def observing(context: ApiContext) -> Middleware:
+    """Return the middleware that gives a request an id, passes it on, and reports what became of it."""
+    # There are no more of these than methods, routes and statuses.
+    counter_of = cache(context.metrics.api_requests.labels)
+    histogram_of = cache(context.metrics.api_response_time.labels)
+    # To ask in vain takes longer than all the rest of a line's fields.
+    keyed = bool(context.settings.api_keys)
+    active = 0
+    context.metrics.api_active_requests.set_function(lambda: active)
+
+    @web.middleware
+    async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
+        nonlocal active
+        request_id = _request_id(request)
+        started = time.perf_counter()
+        # It needs not be unbound: each request has a task, and with it a context, of its own.
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        path = template(request) or UNKNOWN_PATH
+        # A scrape that counted itself would never show an idle process.
+        counted = path != probes.SCRAPED
+        active += counted
+        try:
+            response = await handler(request)
+        finally:
+            active -= counted
+        seconds = time.perf_counter() - started
+        response.headers[_REQUEST_ID_HEADER] = request_id
+        if context.readiness.draining:
+            response.force_close()
+        method = request.method if request.method in METHODS else OTHER_METHOD
+        counter_of(method, path, response.status).inc()
+        histogram_of(method, path).observe(seconds)
+        if path not in probes.PATHS:
+            context.score.count(response.status, seconds)
+        client = request.get(CLIENT) if keyed else None
+        _log_line(request, method, path, response.status, seconds, client or request.remote)
+        return response
+
+    return observe
+
+
+def refusals(metrics: Metrics) -> type[AbstractAccessLogger]:
+    """Return what reports a request that is no HTTP: aiohttp's parser answers it, and no middleware sees it.
+
+    The access log is the one place where aiohttp tells of that. Whatever else it is told was observed already.
+    """
+
+    class Refusals(AbstractAccessLogger):
+        def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
+            if _REQUEST_ID_HEADER not in response.headers:
+                metrics.api_requests.labels(OTHER_METHOD, UNKNOWN_PATH, response.status).inc()
+                _log_line(request, OTHER_METHOD, UNKNOWN_PATH, response.status, time, request.remote)
+
+    return Refusals
+
+
+def _request_id(request: web.Request) -> str:
+    given = request.headers.get(_REQUEST_ID_HEADER)
+    if given and _REQUEST_ID.fullmatch(given):
+        return given
+    return f"{random.getrandbits(64):016x}"
+
+
+def template(request: web.Request) -> str | None:
+    """Return the route as its path is written in the code, None if there is none."""
+    resource = request.match_info.route.resource
+    return resource.canonical if resource else None
+
+
+def _log_line(
+    request: web.BaseRequest, method: str, path: str, status: int, seconds: float, client: str | None
+) -> None:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        write = log.warning
+    elif status >= HTTPStatus.BAD_REQUEST or method not in _READING:
+        write = log.info
+    else:
+        write = log.debug
+    write(
+        "http.request",
+        method=method,
+        path=path,
+        subject=request.get(SUBJECT),
+        status=status,
+        duration_seconds=round(seconds, 6),
+        client=client,
+    )

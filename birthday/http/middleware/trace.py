@@ -1,0 +1,35 @@
+"""A span for each request to a resource. The probes have none: they come every few seconds, and make nothing."""
+
+from http import HTTPStatus
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from birthday.http.context import SUBJECT
+from birthday.http.middleware.observe import METHODS, template
+from birthday.http.middleware.problems import Handler
+from birthday.http.probes import health as probes
+from birthday.telemetry.tracing import Tracing
+
+
+def traced(tracing: Tracing) -> Middleware:
+    """Return the middleware that traces each request, from the one who sent it if that is traced."""
+
+    @web.middleware
+    async def trace(request: web.Request, handler: Handler) -> web.StreamResponse:
+        route = template(request)
+        if route in probes.PATHS:
+            return await handler(request)
+        method = request.method if request.method in METHODS else None
+        with tracing.serve(method, route, request.scheme, request.headers) as span:
+            response = await handler(request)
+            failed = response.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+            span.answer(
+                response.status,
+                str(response.status) if failed else None,
+                request_id=response.headers["X-Request-ID"],
+                subject=request.get(SUBJECT),
+            )
+        return response
+
+    return trace

@@ -1,0 +1,1 @@
+"""What orchestrators, load balancers and Prometheus ask every process: health, readiness, metrics."""

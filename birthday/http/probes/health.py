@@ -1,0 +1,92 @@
+"""What orchestrators, load balancers and Prometheus ask every process, whatever its role."""
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from aiohttp import web
+
+from birthday.config import Role
+from birthday.errors import NotFoundError
+from birthday.http.api.responses import json_response
+from birthday.http.context import CONTEXT
+from birthday.http.probes.readiness import DATABASE, QUEUE, CheckResult, Health, health_of
+from birthday.telemetry.exposition import expose
+
+SCRAPED = "/metrics"
+PATHS = frozenset({"/health", "/health/detailed", "/health/db", "/health/queue", "/ready", "/alive", SCRAPED})
+
+
+async def health(request: web.Request) -> web.Response:
+    """Say how the process does; 503 only if it can serve nothing."""
+    results = await request.app[CONTEXT].readiness.check_all()
+    return _health(request, results, {name: _word(result) for name, result in results.items()})
+
+
+async def health_detailed(request: web.Request) -> web.Response:
+    """Say how the process does, with what each dependency answered and how fast."""
+    results = await request.app[CONTEXT].readiness.check_all()
+    return _health(request, results, {name: _details(result) for name, result in results.items()})
+
+
+async def health_database(request: web.Request) -> web.Response:
+    """Say whether the database can be used."""
+    return await _dependency(request, DATABASE)
+
+
+async def health_queue(request: web.Request) -> web.Response:
+    """Say whether the queue can be used."""
+    return await _dependency(request, QUEUE)
+
+
+async def ready(request: web.Request) -> web.Response:
+    """Say whether requests should be sent here: everything that is needed can be used, and the process stays."""
+    readiness = request.app[CONTEXT].readiness
+    results = await readiness.check_needed()
+    is_ready = not readiness.draining and all(result.ok for result in results.values())
+    document = {
+        "status": "ready" if is_ready else "not ready",
+        "draining": readiness.draining,
+        "checks": {name: _word(result) for name, result in results.items()},
+    }
+    return json_response(document, 200 if is_ready else 503)
+
+
+async def alive(_request: web.Request) -> web.Response:
+    """Answer, which is all that is asked."""
+    return json_response({"status": "alive"})
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """Return the metrics of this process, as OpenMetrics to whoever asks for that."""
+    registry = request.app[CONTEXT].metrics.registry
+    page, content_type = await expose(registry, request.headers.get("Accept", ""))
+    return web.Response(body=page, headers={"Content-Type": content_type})
+
+
+def _health(request: web.Request, results: Mapping[str, CheckResult], checks: Mapping[str, Any]) -> web.Response:
+    context = request.app[CONTEXT]
+    status = health_of(results)
+    document = {
+        "status": status,
+        "version": version("birthday-scheduler"),
+        "roles": [role for role in Role if role in context.settings.role],
+        "paused": context.pauses.paused,
+        "checks": checks,
+    }
+    return json_response(document, 503 if status is Health.UNHEALTHY else 200)
+
+
+async def _dependency(request: web.Request, name: str) -> web.Response:
+    result = await request.app[CONTEXT].readiness.check_one(name)
+    if result is None:
+        raise NotFoundError(f"this process does not use a {name}")
+    return json_response(_details(result), 200 if result.ok else 503)
+
+
+def _word(result: CheckResult) -> Health:
+    return Health.HEALTHY if result.ok else Health.UNHEALTHY
+
+
+def _details(result: CheckResult) -> dict[str, Any]:
+    return {"status": _word(result), "latencySeconds": round(result.latency_seconds, 6), "reason": result.reason}

@@ -1,0 +1,106 @@
+"""The listening socket, and a server on it that ends without cutting off whom it is answering."""
+
+import asyncio
+import ctypes
+import errno
+import socket
+import struct
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from datetime import timedelta
+
+from aiohttp import web
+
+from birthday.errors import UnavailableError
+from birthday.http.context import REFUSALS
+
+BACKLOG = 1024
+TURNING_AWAY_SECONDS = 0.25
+HANGING_ON_SECONDS = 0.25
+GRACE = timedelta(seconds=10)
+
+_ATTACH_FILTER = 26
+"""SO_ATTACH_FILTER of Linux, which the module ``socket`` lacks."""
+_DROP_NEW_CONNECTIONS = b"".join(
+    struct.pack("HBBI", *instruction)
+    for instruction in (
+        (0x30, 0, 0, 13),  # load the flags of the TCP header
+        (0x54, 0, 0, 0x12),  # keep SYN and ACK
+        (0x15, 0, 1, 0x02),  # SYN alone: go on; anything else: skip one
+        (0x06, 0, 0, 0),  # drop
+        (0x06, 0, 0, 0xFFFF),  # pass
+    )
+)
+"""A filter in classic BPF, see socket(7) and the kernel's filter.rst."""
+
+
+@asynccontextmanager
+async def serve(app: web.Application, host: str, port: int, grace: timedelta = GRACE) -> AsyncIterator[tuple[str, int]]:
+    """Serve ``app`` within the context and yield the address; several processes may share it. Port 0 picks a free one.
+
+    On leaving, new connections are left to the processes that share the port, nobody who is connected already is cut
+    off, and requests under way have ``grace`` to end.
+
+    Raises:
+        UnavailableError: if the address cannot be listened on; the text says what to set.
+    """
+    with closing(await _listen(host, port)) as listener:
+        # aiohttp waits that long twice: for the answers, then for clients that are still sending.
+        stages = grace.total_seconds() / 2
+        reporting = {"access_log_class": app[REFUSALS]} if REFUSALS in app else {"access_log": None}
+        runner = web.AppRunner(app, shutdown_timeout=stages, **reporting)
+        await runner.setup()
+        try:
+            site = web.SockSite(runner, listener, backlog=BACKLOG)
+            await site.start()
+            bound_host, bound_port = listener.getsockname()[:2]
+            yield bound_host, bound_port
+            _turn_away(listener)
+            await asyncio.sleep(TURNING_AWAY_SECONDS)
+            await site.stop()
+            # Who has just connected is about to ask: aiohttp would hang up on them.
+            await asyncio.sleep(HANGING_ON_SECONDS)
+        finally:
+            await runner.cleanup()
+
+
+async def _listen(host: str, port: int) -> socket.socket:
+    try:
+        resolved = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, address = resolved[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind(address)
+            listener.listen(BACKLOG)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise UnavailableError("listener", f"cannot listen on HOST={host} PORT={port}: {_advice(error)}") from None
+    listener.settimeout(0)
+    return listener
+
+
+def _turn_away(listener: socket.socket) -> None:
+    """Ignore whoever begins to connect from now on; who has connected stays in the queue and can still be accepted.
+
+    Closing a listener resets what waits in its queue, and while the port is shared, something always may. An ignored
+    client tries again after a second, and by then the kernel sends it to another process. Linux only: elsewhere, a
+    connection may be lost while the port is closed.
+    """
+    if sys.platform == "linux":
+        program = ctypes.create_string_buffer(_DROP_NEW_CONNECTIONS, len(_DROP_NEW_CONNECTIONS))
+        length = len(_DROP_NEW_CONNECTIONS) // struct.calcsize("HBBI")
+        listener.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, struct.pack("HP", length, ctypes.addressof(program)))
+
+
+def _advice(error: OSError) -> str:
+    reason = (error.strerror or str(error)).lower()
+    if error.errno == errno.EADDRINUSE:
+        return f"{reason}; set PORT to a free port, or to 0 for any"
+    if error.errno == errno.EACCES:
+        return f"{reason}; set PORT to one from 1024 to 65535"
+    return f"{reason}; set HOST to an address of this machine, such as 127.0.0.1 or 0.0.0.0"

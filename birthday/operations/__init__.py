@@ -1,0 +1,1 @@
+"""Use cases that command line, API and console share. No HTTP here, and nothing is printed."""

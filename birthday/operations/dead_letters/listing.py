@@ -1,0 +1,80 @@
+"""Dead letters to look at. Nothing changes, but that RabbitMQ counts one more delivery of each letter."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import asyncpg
+
+from birthday.broker import Broker, DeadLetter
+from birthday.errors import NotFoundError
+from birthday.operations.dead_letters.letters import Found, Kind, chooser, look_up
+from birthday.store.connection import borrow
+from birthday.store.failed import FailedFilter, find_failed, read_messages
+from birthday.store.history import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What an operator has to handle: failed messages, and dead letters that are no message of ours.
+
+    ``total`` counts all that are meant, of which these may be the first ones. ``copies`` says how many dead letters
+    there are of each message, and ``settled`` how many are of messages that are not failed any more.
+    """
+
+    messages: Sequence[Message]
+    strangers: Sequence[Found]
+    total: int
+    copies: Counter[UUID]
+    settled: int
+
+    @property
+    def left_out(self) -> int:
+        """How many are meant beyond these."""
+        return self.total - len(self.messages) - len(self.strangers)
+
+
+async def list_dead(pool: asyncpg.Pool, broker: Broker, wanted: FailedFilter, limit: int) -> Listing:
+    """Return up to ``limit`` of what is meant; failed messages first, those whose local birthday ends soonest.
+
+    Raises:
+        UnavailableError: if the database or the queue cannot be used.
+    """
+    async with borrow(pool) as connection:
+        failed = await find_failed(connection, wanted)
+        by_id = await read_messages(connection, failed[:limit])
+    is_chosen = chooser(wanted, frozenset(failed))
+    copies: Counter[UUID] = Counter()
+    strangers: list[Found] = []
+    others = settled = 0
+    async with broker.dead_letters() as walk:
+        while letters := await walk.take():
+            for found in await look_up(pool, letters):
+                settled += found.kind is Kind.SETTLED
+                if found.message is not None:
+                    copies[found.message.id] += 1
+                elif is_chosen(found):
+                    others += 1
+                    if len(by_id) + len(strangers) < limit:
+                        strangers.append(found)
+    messages = [by_id[message_id] for message_id in failed if message_id in by_id]
+    return Listing(messages, strangers, len(failed) + others, copies, settled)
+
+
+async def find_dead(pool: asyncpg.Pool, broker: Broker, message_id: UUID) -> tuple[Message | None, list[DeadLetter]]:
+    """Return a message, in whatever state it is, and its dead letters.
+
+    Raises:
+        NotFoundError: if there is neither.
+        UnavailableError: if the database or the queue cannot be used.
+    """
+    async with borrow(pool) as connection:
+        message = (await read_messages(connection, [message_id])).get(message_id)
+    copies: list[DeadLetter] = []
+    async with broker.dead_letters() as walk:
+        while letters := await walk.take():
+            copies += [letter for letter in letters if letter.message_id == message_id]
+    if message is None and not copies:
+        raise NotFoundError(f"there is neither a message {message_id} nor a dead letter of one")
+    return message, copies

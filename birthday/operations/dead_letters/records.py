@@ -1,0 +1,79 @@
+"""Failed messages and dead letters as JSON, for ``--json`` and for archives. No name or e-mail address is in it."""
+
+from base64 import b64encode
+from datetime import datetime
+from typing import Any, Final
+
+import orjson
+
+from birthday.broker import DeadLetter
+from birthday.operations.dead_letters.letters import Found, Kind
+from birthday.store.history import Message
+
+_SHOWN_BYTES: Final = 200
+
+
+def encode(record: object) -> bytes:
+    """Return a record as one line of JSON. Headers may hold anything that AMQP knows: what JSON lacks becomes text."""
+    option = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
+    return orjson.dumps(record, default=_as_text, option=option)
+
+
+def listed_message(message: Message, copies: int) -> dict[str, Any]:
+    """Return a failed message as ``birthday dlq list`` shows it."""
+    return {
+        "kind": Kind.FAILED,
+        "messageId": message.id,
+        "userId": message.user_id,
+        "errorType": message.error_type,
+        "errorDetail": message.error_detail,
+        "attempts": message.attempts,
+        "failedAt": message.updated_at,
+        "inQueue": copies > 0,
+        "payload": None,
+    }
+
+
+def listed_stranger(found: Found) -> dict[str, Any]:
+    """Return a dead letter that is no message of ours as ``birthday dlq list`` shows it."""
+    return {
+        "kind": found.kind,
+        "messageId": found.letter.message_id,
+        "userId": None,
+        "errorType": None,
+        "errorDetail": None,
+        "attempts": None,
+        "failedAt": found.letter.died_at,
+        "inQueue": True,
+        "payload": excerpt(found.letter.body),
+    }
+
+
+def archived(found: Found, archived_at: datetime) -> dict[str, Any]:
+    """Return a dead letter as an archive keeps it: whole, with the row of its message."""
+    return {"archivedAt": archived_at, "kind": found.kind, **letter_record(found.letter), "row": found.message}
+
+
+def letter_record(letter: DeadLetter) -> dict[str, Any]:
+    """Return a dead letter. A payload that is not UTF-8 is written in base64 instead."""
+    try:
+        payload = {"payload": letter.body.decode()}
+    except UnicodeDecodeError:
+        payload = {"payloadBase64": b64encode(letter.body).decode()}
+    return {
+        "messageId": letter.message_id,
+        **payload,
+        "reason": letter.reason,
+        "diedAt": letter.died_at,
+        "headers": dict(letter.headers),
+    }
+
+
+def excerpt(body: bytes) -> str:
+    """Return a payload, or the beginning of a long one, as text; what is not UTF-8 is replaced."""
+    text = body[:_SHOWN_BYTES].decode(errors="replace")
+    return text if len(body) <= _SHOWN_BYTES else f"{text}… ({len(body):,} bytes)"
+
+
+def _as_text(value: object) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes | bytearray) else str(value)

@@ -1,0 +1,103 @@
+"""Another start for messages that failed. The queue has confirmed each before its row says ``queued``.
+
+Their dead letters go last: whatever dies on the way, nothing is lost, and what is left in the dead-letter queue is a
+copy of a message that is not failed any more, which the next requeue or purge removes.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+
+from birthday.broker import Broker
+from birthday.clock import Clock
+from birthday.errors import ConflictError, UnavailableError
+from birthday.operations.dead_letters.letters import Kind, look_up
+from birthday.store.connection import borrow
+from birthday.store.failed import requeue_failed
+from birthday.store.history import Message, read_message
+from birthday.store.messages import read_trace_contexts
+from birthday.telemetry.tracing import NO_TRACING, Tracing
+
+BATCH: Final = 500
+PUBLISH_SECONDS: Final = 5.0
+
+
+async def requeue_one(
+    pool: asyncpg.Pool, broker: Broker, message_id: UUID, now: datetime, tracing: Tracing = NO_TRACING
+) -> Message:
+    """Queue a failed message again, with all its attempts before it.
+
+    The worker still cancels it at the claim if the user is gone or has moved.
+
+    Raises:
+        NotFoundError: if there is no such message.
+        ConflictError: if it is not failed.
+        UnavailableError: if it stays failed because the database or the queue cannot be used.
+    """
+    for message in await _requeue_batch(pool, broker, [message_id], now, tracing):
+        return message
+    async with borrow(pool) as connection:
+        message = await read_message(connection, message_id)
+    raise ConflictError(f"message {message_id} is {message.status}; only a failed message can be sent again")
+
+
+async def requeue_many(
+    pool: asyncpg.Pool,
+    broker: Broker,
+    ids: Sequence[UUID],
+    clock: Clock,
+    on_batch: Callable[[Sequence[UUID]], None],
+    tracing: Tracing = NO_TRACING,
+) -> None:
+    """Queue those of ``ids`` that are failed again, in this order, hundreds in a transaction.
+
+    ``on_batch`` is told which ones, as soon as they are.
+
+    Raises:
+        UnavailableError: if the database or the queue cannot be used. What ``on_batch`` was told holds.
+    """
+    for start in range(0, len(ids), BATCH):
+        requeued = await _requeue_batch(pool, broker, ids[start : start + BATCH], clock.now(), tracing)
+        on_batch([message.id for message in requeued])
+
+
+async def drop_copy(pool: asyncpg.Pool, broker: Broker, message_id: UUID) -> bool:
+    """Remove the dead letter of a message that is not failed any more, and say whether there was one.
+
+    Raises:
+        UnavailableError: if the database or the queue cannot be used.
+    """
+    async with broker.dead_letters() as walk:
+        while letters := await walk.take():
+            copies = [letter for letter in letters if letter.message_id == message_id]
+            if not copies:
+                continue
+            # Only now: it may have failed again since it was queued, and this may be the letter that says so.
+            settled = [found.letter for found in await look_up(pool, copies) if found.kind is Kind.SETTLED]
+            if settled:
+                await walk.drop(settled)
+                return True
+    return False
+
+
+async def _requeue_batch(
+    pool: asyncpg.Pool, broker: Broker, ids: Sequence[UUID], now: datetime, tracing: Tracing
+) -> list[Message]:
+    async with borrow(pool) as connection, connection.transaction():
+        restarted = await requeue_failed(connection, ids, now, tracing.traceparent())
+        by_id = {message.id: message for message in restarted}
+        contexts = await read_trace_contexts(connection, list(by_id)) if tracing.enabled else ()
+        requeued = [by_id[message_id] for message_id in ids if message_id in by_id]
+        if requeued:
+            try:
+                # Before the commit: what is 'queued' has been confirmed. A worker that is faster waits for the row.
+                async with asyncio.timeout(PUBLISH_SECONDS):
+                    with tracing.send(contexts):
+                        await broker.publish([message.id for message in requeued])
+            except TimeoutError:
+                raise UnavailableError("queue", f"the queue did not confirm within {PUBLISH_SECONDS:g} s") from None
+    return requeued

@@ -1,0 +1,57 @@
+"""An import as a person sees it: a bar, the first rows that are wrong, and what came of it all."""
+
+from pathlib import Path
+from typing import TextIO
+
+from birthday.clock import Clock
+from birthday.operations.transfer.importing import ImportSummary, import_users
+from birthday.operations.transfer.progress import ImportProgress
+from birthday.operations.transfer.report import default_report_path, open_report
+from birthday.operations.transfer.source import open_source, source_size
+from birthday.store.users import Connection, Planning
+
+
+async def run_import(
+    name: str,
+    connection: Connection,
+    clock: Clock,
+    planning: Planning,
+    screen: TextIO,
+    *,
+    dry_run: bool = False,
+    report_path: Path | None = None,
+) -> ImportSummary:
+    """Import the file ``name``, or standard input for ``-``, and say on ``screen`` what happens.
+
+    Rows that are wrong are listed in ``report_path``, which is ``NAME.errors.ndjson`` unless it is given. An import
+    that ends early, by Ctrl-C or an error, still says how many users are in.
+
+    Raises:
+        InvalidInputError: if the file as a whole cannot be read, or the report not be written.
+    """
+    path = report_path or default_report_path(name)
+    with open_source(name) as source, open_report(path, source) as report:
+        progress = ImportProgress(source_size(source), screen)
+        finished = False
+        try:
+            with progress:
+                await import_users(source, connection, clock, planning, report.add, progress.update, dry_run=dry_run)
+            finished = True
+        finally:
+            lines = report.excerpt()
+            # Where nothing has been read, whatever ended the import speaks for itself.
+            if finished or progress.summary.read:
+                lines.append(_describe(progress.summary, dry_run=dry_run, finished=finished))
+            screen.writelines(f"{line}\n" for line in lines)
+    return progress.summary
+
+
+def _describe(summary: ImportSummary, *, dry_run: bool, finished: bool) -> str:
+    would = "would be " if dry_run else ""
+    again = "" if dry_run else ", the same import again goes on from here"
+    stopped = "" if finished else f"stopped early{again}: "
+    return (
+        f"{stopped}{summary.read:,} rows read: {summary.created:,} users {would}created, "
+        f"{summary.unchanged:,} unchanged, {summary.rejected:,} rejected; "
+        f"{summary.messages_scheduled:,} messages {would}scheduled"
+    )

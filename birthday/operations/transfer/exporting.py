@@ -1,0 +1,91 @@
+"""Users to a file: every live one, in order of id, in pieces that fit in memory."""
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from typing import BinaryIO, Final
+
+import orjson
+from asyncpg import Record
+
+from birthday.errors import UnavailableError
+from birthday.operations.transfer.records import COLUMNS, Format
+from birthday.store.transfer import open_users, profile_of
+from birthday.store.users import Connection
+
+EXPORT_COLUMNS: Final = ("id", *COLUMNS, "createdAt", "updatedAt")
+_PIECE_ROWS: Final = 2000
+
+
+async def export_users(connection: Connection, file_format: Format, out: BinaryIO) -> int:
+    """Write all live users as they are at this moment, in a form that an import takes; return how many.
+
+    A reader that closes its end early, as ``head`` does, has seen enough: that is the end, and no error.
+
+    Raises:
+        UnavailableError: ``out`` cannot be written to, because its disk is full for example.
+    """
+    encode = {Format.CSV: _encode_csv, Format.NDJSON: _encode_ndjson}[file_format]
+    written = 0
+    async with connection.transaction(isolation="read_committed", readonly=True):
+        cursor = await open_users(connection)
+        try:
+            if file_format is Format.CSV:
+                _write(out, _csv_lines([EXPORT_COLUMNS]))
+            while rows := await cursor.fetch(_PIECE_ROWS):
+                _write(out, encode(rows))
+                written += len(rows)
+        except BrokenPipeError:
+            _discard_rest(out)
+    return written
+
+
+def _write(out: BinaryIO, data: bytes) -> None:
+    """Write and flush. What the output has to say is told apart here from what the database has."""
+    try:
+        out.write(data)
+        out.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _discard_rest(out)
+        raise UnavailableError("output", f"standard output cannot be written: {error.strerror}") from None
+
+
+def _encode_csv(rows: Sequence[Record]) -> bytes:
+    return _csv_lines([list(_members(row).values()) for row in rows])
+
+
+def _encode_ndjson(rows: Sequence[Record]) -> bytes:
+    return b"".join(orjson.dumps(_members(row), option=orjson.OPT_APPEND_NEWLINE) for row in rows)
+
+
+def _members(row: Record) -> dict[str, object]:
+    """Return a user as JSON members, in the order of ``EXPORT_COLUMNS``."""
+    return {
+        "id": str(row["id"]),
+        **profile_of(row).as_input(),
+        "createdAt": _instant(row["created_at"]),
+        "updatedAt": _instant(row["updated_at"]),
+    }
+
+
+def _instant(at: datetime) -> str:
+    return at.isoformat().replace("+00:00", "Z")
+
+
+def _csv_lines(rows: Sequence[Sequence[object]]) -> bytes:
+    # Cells are written as they are, those too that a spreadsheet would take for a formula: an import must give back
+    # the very same users.
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
+
+
+def _discard_rest(out: BinaryIO) -> None:
+    """Point the descriptor at nothing, so that flushing what is still buffered at exit raises nothing either."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, out.fileno())
+    os.close(nothing)

@@ -1,0 +1,224 @@
+"""Rows to users: validated one by one, created in sets, batch after batch.
+
+A batch is one transaction: its users, and the messages that they need before the planner looks again. What is
+committed stays; whoever imports the same file once more finds those users unchanged. The next batch is parsed while
+the database works on the one before.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from io import FileIO
+from typing import Final
+
+from birthday.clock import Clock
+from birthday.core.occasion import month_days_on
+from birthday.core.plan import planned_messages
+from birthday.core.user import parse_profile
+from birthday.errors import FieldError, InvalidInputError
+from birthday.operations.transfer.records import Rejected, Row, UserRecords, format_of
+from birthday.operations.transfer.source import LineSplitter, read_chunks
+from birthday.store.transfer import (
+    Clash,
+    StagedMessage,
+    StagedUser,
+    create_staged,
+    find_clashes,
+    rehearse_staged,
+    stage_users,
+    staging,
+)
+from birthday.store.users import Connection, Planning
+
+BATCH_ROWS: Final = 5000
+BATCH_BYTES: Final = 4 * 1024 * 1024
+"""Ends a batch of unusually long rows early, so that it fits in memory."""
+
+_NOT_OVER: Final = timedelta(hours=60)
+_NOT_DUE: Final = timedelta(hours=24)
+"""How far a birthday's date may lie from now in UTC: 12 hours of a zone, the day itself, and one that the zone skipped
+behind; 14 hours of a zone, and the overlap with the planner ahead.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportSummary:
+    """What became of the rows of the committed batches. Each row read is created, unchanged or rejected."""
+
+    created: int = 0
+    unchanged: int = 0
+    rejected: int = 0
+    messages_scheduled: int = 0
+
+    @property
+    def read(self) -> int:
+        """How many rows there were."""
+        return self.created + self.unchanged + self.rejected
+
+
+Reject = Callable[[Rejected], None]
+Progress = Callable[[ImportSummary, int], None]
+"""Is told, after each batch, what became of all rows so far, and how many bytes of the source they took."""
+
+
+async def import_users(
+    source: FileIO,
+    connection: Connection,
+    clock: Clock,
+    planning: Planning,
+    reject: Reject,
+    progress: Progress,
+    *,
+    dry_run: bool = False,
+) -> ImportSummary:
+    """Create a user for each row of ``source``; hand each row that is wrong, in order of line, to ``reject``.
+
+    ``connection`` is used for nothing else meanwhile. A row that agrees with the user who has its e-mail address is
+    unchanged; one that differs is rejected: an import creates users and changes none. With ``dry_run`` the outcome is
+    the same and the database stays as it is. Cancelling lets the running batch end first, and tells ``progress`` of it.
+
+    Raises:
+        InvalidInputError: if the file as a whole cannot be read; nothing was imported then.
+        UnavailableError: if the file cannot be read to its end. What was told to ``progress`` stays.
+    """
+    target = _Target(connection, clock, planning, reject, progress, dry_run=dry_run)
+    running: asyncio.Task[None] | None = None
+    async with staging(connection), aclosing(_read_batches(source, clock)) as batches:
+        try:
+            async for batch in batches:
+                if running:
+                    await asyncio.shield(running)
+                running = asyncio.create_task(target.store(batch))
+            if running:
+                await asyncio.shield(running)
+        finally:
+            if running:
+                await running
+    return target.summary
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Rows on their way to the database. ``bytes_read`` counts from the start of the source to the end of the batch."""
+
+    start: int
+    accepted: list[StagedUser] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    bytes_read: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.bytes_read = self.start
+
+    @property
+    def full(self) -> bool:
+        return len(self.accepted) + len(self.rejected) >= BATCH_ROWS or self.bytes_read - self.start >= BATCH_BYTES
+
+    def add(self, rows: Iterable[Row | Rejected], now: datetime) -> None:
+        for row in rows:
+            if isinstance(row, Rejected):
+                self.rejected.append(row)
+                continue
+            try:
+                self.accepted.append(StagedUser(row.line, parse_profile(row.data, now)))
+            except InvalidInputError as error:
+                self.rejected.append(Rejected(row.line, error.fields))
+
+
+async def _read_batches(source: FileIO, clock: Clock) -> AsyncGenerator[_Batch, None]:
+    lines, records = LineSplitter(), UserRecords(format_of(str(source.name)))
+    batch = _Batch(start=0)
+    async with aclosing(read_chunks(source)) as chunks:
+        async for chunk in chunks:
+            batch.bytes_read += len(chunk)
+            batch.add(records.read(lines.feed(chunk), last=False), clock.now())
+            if batch.full:
+                yield batch
+                batch = _Batch(start=batch.bytes_read)
+    batch.add(records.read(lines.finish(), last=True), clock.now())
+    yield batch
+
+
+class _Target:
+    """Where batches go, and the tally of what became of them."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        clock: Clock,
+        planning: Planning,
+        reject: Reject,
+        progress: Progress,
+        *,
+        dry_run: bool,
+    ) -> None:
+        self.summary = ImportSummary()
+        self._connection = connection
+        self._clock = clock
+        self._planning = planning
+        self._reject = reject
+        self._progress = progress
+        self._dry_run = dry_run
+
+    async def store(self, batch: _Batch) -> None:
+        """Create the users of a batch in one transaction; after it, report and count."""
+        # Of this moment, not of the start: a long import must not leave a gap to what the planner has looked at.
+        now = self._clock.now()
+        messages = _plan(batch.accepted, now, self._planning)
+        # Read committed: finding clashes must see the user whom somebody else has just created.
+        async with self._connection.transaction(isolation="read_committed", readonly=self._dry_run):
+            await stage_users(self._connection, batch.accepted)
+            if self._dry_run:
+                stored = await rehearse_staged(self._connection, messages)
+            else:
+                stored = await create_staged(self._connection, messages, now)
+            clashes = await find_clashes(self._connection, stored.skipped_lines) if stored.skipped_lines else []
+        rejected = [*batch.rejected, *(Rejected(clash.line, (_explain(clash),)) for clash in clashes)]
+        for each in sorted(rejected, key=lambda one: one.line):
+            self._reject(each)
+        self.summary = ImportSummary(
+            created=self.summary.created + len(batch.accepted) - len(stored.skipped_lines),
+            unchanged=self.summary.unchanged + len(stored.skipped_lines) - len(clashes),
+            rejected=self.summary.rejected + len(rejected),
+            messages_scheduled=self.summary.messages_scheduled + stored.messages,
+        )
+        self._progress(self.summary, batch.bytes_read)
+
+
+def _plan(users: Sequence[StagedUser], now: datetime, planning: Planning) -> list[StagedMessage]:
+    near = month_days_near(now, planning)
+    return [
+        StagedMessage(line, message)
+        for line, profile in users
+        if profile.date_of_birth.month * 100 + profile.date_of_birth.day in near
+        for message in planned_messages(profile, now, planning.horizon, planning.rules)
+    ]
+
+
+def month_days_near(now: datetime, planning: Planning) -> frozenset[int]:
+    """Return every ``month * 100 + day`` of birth that may need a message, and a few that do not.
+
+    Whoever is not in it needs none, in whatever zone: asking ``planned_messages`` takes several times as long as all
+    that is done with a row otherwise.
+    """
+    first = (now - _NOT_OVER).date()
+    last = (now + planning.horizon + _NOT_DUE).date()
+    days = (first + timedelta(days=offset) for offset in range((last - first).days + 1))
+    return frozenset(month_day for day in days for month_day in month_days_on(day, planning.rules.leap_day))
+
+
+def _explain(clash: Clash) -> FieldError:
+    if not clash.differing:
+        detail = f"the user who had {clash.email} was deleted while this was read; the same line is accepted now"
+    elif clash.first_line is not None:
+        detail = (
+            f"line {clash.first_line} has {clash.email} too; fields differ: {', '.join(clash.differing)}; "
+            "one user for each address is accepted"
+        )
+    else:
+        detail = (
+            f"another user has {clash.email}; fields differ: {', '.join(clash.differing)}; "
+            "an import creates users and changes none"
+        )
+    return FieldError("/email", detail)

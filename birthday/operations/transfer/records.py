@@ -1,0 +1,180 @@
+"""Lines to rows: CSV and NDJSON, read as they come in. What cannot be read is one bad row and never the end."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import PurePath
+from typing import NamedTuple, Protocol
+
+import orjson
+from pydantic.alias_generators import to_camel
+
+from birthday.core.user import ProfileInput
+from birthday.errors import FieldError, InvalidInputError
+from birthday.operations.transfer.cells import TOO_LONG, CsvCells
+from birthday.operations.transfer.source import Line
+
+COLUMNS = tuple(field.alias or name for name, field in ProfileInput.model_fields.items())
+READ_ONLY_COLUMNS = ("id", "createdAt", "updatedAt", "nextMessageAt")
+"""What an export adds to the columns of an import. Taken and ignored, so that an export can be imported."""
+
+_ZONE_COLUMNS = {"timezone", "timezoneOffset"}
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,6}")
+
+
+class Format(StrEnum):
+    """What a file of users can be written in."""
+
+    CSV = "csv"
+    NDJSON = "ndjson"
+
+
+class Row(NamedTuple):
+    """One record as given: ``data`` is what ``core.user.parse_profile`` takes. ``line`` is where it starts."""
+
+    line: int
+    data: object
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record that is not imported, and everything that is wrong with it. ``line`` is where it starts."""
+
+    line: int
+    errors: tuple[FieldError, ...]
+
+
+class Records(Protocol):
+    """Reads one format line by line."""
+
+    def read(self, lines: Iterable[Line], *, last: bool) -> Iterator[Row | Rejected]:
+        """Yield every record that ``lines`` completes; ``last`` says that no more will come.
+
+        Raises:
+            InvalidInputError: if the file as a whole cannot be read: its header is wrong.
+        """
+        ...
+
+
+def format_of(name: str) -> Format | None:
+    """Return the format that a file's extension tells, or None."""
+    extensions = {".csv": Format.CSV, ".ndjson": Format.NDJSON, ".jsonl": Format.NDJSON}
+    return extensions.get(PurePath(name).suffix.lower())
+
+
+class UserRecords:
+    """Reads either format; without a known one, the first character that is not blank decides."""
+
+    def __init__(self, file_format: Format | None) -> None:
+        """Start before the first line."""
+        self._format = file_format
+        self._records: Records | None = None
+
+    def read(self, lines: Iterable[Line], *, last: bool) -> Iterator[Row | Rejected]:
+        """Yield every record that ``lines`` completes; ``last`` says that no more will come.
+
+        Raises:
+            InvalidInputError: if the file as a whole cannot be read.
+        """
+        if self._records is None:
+            # Blank lines before the first record mean nothing in either format.
+            lines = [line for line in lines if line.content is None or line.content.strip()]
+            if not lines:
+                return
+            self._records = NdjsonRecords() if self._sniff(lines[0]) is Format.NDJSON else CsvRecords()
+        yield from self._records.read(lines, last=last)
+
+    def _sniff(self, first: Line) -> Format:
+        start = (first.content or b"").lstrip()[:1]
+        if start == b"[":
+            problem = "the file is a JSON array; CSV, or NDJSON with one object on each line, is accepted"
+            raise InvalidInputError(FieldError("", problem))
+        return self._format or (Format.NDJSON if start == b"{" else Format.CSV)
+
+
+class NdjsonRecords:
+    """NDJSON: each line is what ``POST /users`` takes."""
+
+    def read(self, lines: Iterable[Line], *, last: bool) -> Iterator[Row | Rejected]:  # noqa: ARG002  a line is complete
+        """Yield one record for each line that is not blank."""
+        for line, content in lines:
+            if content is None:
+                yield _unreadable(line, TOO_LONG)
+            elif content and not content.isspace():
+                yield self._parse(line, content)
+
+    def _parse(self, line: int, content: bytes) -> Row | Rejected:
+        try:
+            data = orjson.loads(content)
+        except orjson.JSONDecodeError as error:
+            return _unreadable(line, f"is not JSON: {error.msg} at column {error.colno}")
+        if isinstance(data, dict):
+            for name in READ_ONLY_COLUMNS:
+                data.pop(name, None)
+        return Row(line, data)
+
+
+class CsvRecords:
+    """CSV (RFC 4180) with a header."""
+
+    def __init__(self) -> None:
+        """Start before the header."""
+        self._cells = CsvCells()
+        self._header: Sequence[str | None] | None = None
+
+    def read(self, lines: Iterable[Line], *, last: bool) -> Iterator[Row | Rejected]:
+        """Yield one record for each row below the header that is not blank.
+
+        Raises:
+            InvalidInputError: if the header is wrong.
+        """
+        for line, cells in self._cells.read(lines, last=last):
+            if self._header is None:
+                self._header = _parse_header(cells)
+            elif isinstance(cells, str):
+                yield _unreadable(line, cells)
+            elif len(cells) == len(self._header):
+                data = _name_cells(self._header, cells)
+                if data or any(cells):
+                    yield Row(line, data)
+            elif any(cell.strip() for cell in cells):
+                yield _unreadable(line, f"has {len(cells)} cells; {len(self._header)} are accepted, as in the header")
+
+
+def _parse_header(cells: list[str] | str) -> list[str | None]:
+    """Return the field that each column is for, None for those that are ignored."""
+    accepted = f"accepted, separated by commas, are {', '.join(COLUMNS + READ_ONLY_COLUMNS)}"
+    if isinstance(cells, str):
+        raise InvalidInputError(FieldError("", f"the header of the file {cells}; {accepted}"))
+    names = [_column_name(cell) for cell in cells]
+    for name, cell in zip(names, cells, strict=True):
+        if name not in COLUMNS + READ_ONLY_COLUMNS:
+            raise InvalidInputError(FieldError("", f"the file has an unknown column '{cell:.200}'; {accepted}"))
+        if names.count(name) > 1:
+            raise InvalidInputError(FieldError("", f"the file has more than one column {name}; one is accepted"))
+    missing = [name for name in COLUMNS if name not in names and name not in _ZONE_COLUMNS]
+    if _ZONE_COLUMNS.isdisjoint(names):
+        missing.append("timezone or timezoneOffset")
+    if missing:
+        raise InvalidInputError(FieldError("", f"the file lacks the column {', '.join(missing)}; {accepted}"))
+    return [name if name in COLUMNS else None for name in names]
+
+
+def _column_name(cell: str) -> str:
+    name = cell.strip()
+    return to_camel(name) if "_" in name else name
+
+
+def _name_cells(header: Sequence[str | None], cells: Sequence[str]) -> Mapping[str, object]:
+    """Return the cells as JSON members: an empty one is not given, an offset is a number."""
+    given = {name: text for name, cell in zip(header, cells, strict=True) if name and (text := cell.strip())}
+    offset = given.get("timezoneOffset")
+    # Anything else stays as it is, for the validation to refuse it together with all that is wrong in the row.
+    if offset and _WHOLE_NUMBER.fullmatch(offset):
+        return given | {"timezoneOffset": int(offset)}
+    return given
+
+
+def _unreadable(line: int, problem: str) -> Rejected:
+    return Rejected(line, (FieldError("", problem),))

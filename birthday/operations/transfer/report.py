@@ -1,0 +1,99 @@
+"""What is wrong with the rows that were not imported: all of it in a file, the first few for the screen."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import FileIO
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import orjson
+
+from birthday.errors import FieldError, InvalidInputError, UnavailableError
+from birthday.operations.transfer.records import Rejected
+from birthday.operations.transfer.source import STDIN
+
+SHOWN_LINES: Final = 20
+_SHOWN_CHARACTERS: Final = 400
+
+
+class Report:
+    """Takes rejected rows one by one: writes each to ``file``, if there is one, and keeps the first few as text."""
+
+    def __init__(self, file: BinaryIO | None, path: Path | None) -> None:
+        self.count = 0
+        self._file = file
+        self._path = path
+        self._shown: list[str] = []
+
+    def add(self, rejected: Rejected) -> None:
+        """Report one row.
+
+        Raises:
+            UnavailableError: if the file cannot be written any further.
+        """
+        self.count += 1
+        if len(self._shown) < SHOWN_LINES:
+            self._shown.append(describe(rejected))
+        if self._file:
+            errors = [{"pointer": error.pointer, "detail": error.detail} for error in rejected.errors]
+            line = orjson.dumps({"line": rejected.line, "errors": errors}, option=orjson.OPT_APPEND_NEWLINE)
+            try:
+                self._file.write(line)
+                self._file.flush()
+            except OSError as error:
+                raise UnavailableError("report", f"{self._path} cannot be written: {error.strerror}") from None
+
+    def excerpt(self) -> list[str]:
+        """Return lines of text: the first few rows, how many more there are, and where all of them are."""
+        lines = list(self._shown)
+        if self.count > SHOWN_LINES:
+            lines.append(f"… and {self.count - SHOWN_LINES:,} rejected rows more")
+        if self.count and self._path:
+            lines.append(f"all rejected rows are in {self._path}")
+        elif self.count > SHOWN_LINES:
+            lines.append("--report PATH keeps all of them")
+        return lines
+
+
+def default_report_path(source_name: str) -> Path | None:
+    """Return where the report goes unless somebody says otherwise: beside the file; nowhere for standard input."""
+    return None if source_name == STDIN else Path(f"{source_name}.errors.ndjson")
+
+
+@contextmanager
+def open_report(path: Path | None, source: FileIO) -> Iterator[Report]:
+    """Open a report at ``path``, in place of an earlier one; a file in which nothing was reported is removed.
+
+    It is readable by its owner alone, as it repeats personal data. Without a path there is no file.
+
+    Raises:
+        InvalidInputError: if it cannot be written, or would replace ``source``.
+    """
+    if path is None:
+        yield Report(None, None)
+        return
+    try:
+        if path.exists() and os.path.samestat(path.stat(), os.fstat(source.fileno())):
+            raise InvalidInputError(FieldError("", f"the report {path} would replace the file that is imported"))
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode=0o600)
+    except OSError as error:
+        raise InvalidInputError(FieldError("", f"the report {path} cannot be written: {error.strerror}")) from None
+    file = os.fdopen(descriptor, "wb")
+    report = Report(file, path)
+    try:
+        yield report
+    finally:
+        # Each row was flushed as it came: closing fails at nothing but what has failed, and was raised, before.
+        with suppress(OSError):
+            file.close()
+        # A device, such as /dev/null, stays where it is.
+        if not report.count and path.is_file():
+            path.unlink()
+
+
+def describe(rejected: Rejected) -> str:
+    """Return one line of text, fit for a terminal: not too long, and nothing in it that a terminal obeys."""
+    text = f"line {rejected.line}: {InvalidInputError(*rejected.errors)}"
+    shown = text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in shown)

@@ -1,0 +1,318 @@
+"""The migration runner: numbered SQL files in ``schema/``, applied in order, each in a transaction of its own.
+
+``NNNN_name.up.sql`` makes a change and ``NNNN_name.down.sql`` takes it back; neither has BEGIN or COMMIT. What has been
+applied stands in the table ``schema_migrations``. Several runners may start at once: they take turns under an advisory
+lock, which PostgreSQL releases when the session that holds it ends, however it ends. So ``connection`` leads to
+PostgreSQL itself, or through a pooler that keeps sessions.
+
+The program runs on a schema that is newer than itself, and is warned: a deployment is rolled back without its schema,
+because each migration leaves the program before it working.
+"""
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import asyncpg
+import structlog
+from asyncpg.pool import PoolConnectionProxy
+
+from birthday.errors import BirthdayError, UnavailableError
+
+log = structlog.get_logger()
+
+Connection: TypeAlias = asyncpg.Connection | PoolConnectionProxy
+
+LOCK_SECONDS: Final = 60.0
+"""How long a runner waits for another one, unless it is told otherwise."""
+
+# Instead of the limit that the connection may have for statements: an index on millions of rows takes its time.
+_PAUSE_SECONDS: Final = 2.0
+_MIGRATION_SECONDS: Final = 86_400.0
+_LOCK_KEY: Final = int.from_bytes(b"birthday")
+_FILE_NAME: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.(up|down)\.sql")
+
+
+class MigrationError(BirthdayError):
+    """The schema is not, or cannot be brought to, what the program needs. The text names the migration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One numbered change of the schema, and how it is taken back."""
+
+    version: int
+    name: str
+    up: str
+    down: str
+
+    @property
+    def label(self) -> str:
+        """Its name as in the names of its files: ``0001_users_and_messages``."""
+        return _label(self.version, self.name)
+
+    @property
+    def checksum(self) -> str:
+        """The SHA-256 of what it does, in hex."""
+        return hashlib.sha256(self.up.encode()).hexdigest()
+
+
+class State(StrEnum):
+    """What a migration is to one database.
+
+    APPLIED   its change has been made
+    PENDING   its change is still to be made
+    CHANGED   its change was made, and the file says something else now
+    UNKNOWN   its change was made, by a newer program: there is no such file here
+    """
+
+    APPLIED = "applied"
+    PENDING = "pending"
+    CHANGED = "changed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Where one migration stands in one database. ``applied_at`` is None while it is pending."""
+
+    version: int
+    name: str
+    applied_at: datetime | None
+    state: State
+
+    @property
+    def label(self) -> str:
+        """The name of the migration as in the names of its files."""
+        return _label(self.version, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    name: str
+    checksum: str
+    applied_at: datetime
+
+
+def schema_directory() -> Traversable:
+    """Return the directory with the migrations: inside the package when installed, beside it in a checkout."""
+    installed = files("birthday") / "schema"
+    return installed if installed.is_dir() else Path(__file__).resolve().parents[2] / "schema"
+
+
+def load_migrations(directory: Traversable) -> list[Migration]:
+    """Read the migrations in ``directory``, in order.
+
+    Raises:
+        MigrationError: if a file is missing or misnamed, or the versions are not 1, 2, 3 and so on, each once.
+    """
+    texts: dict[tuple[int, str], dict[str, str]] = {}
+    for file in directory.iterdir():
+        if not file.name.endswith(".sql"):
+            continue
+        match = _FILE_NAME.fullmatch(file.name)
+        if not match:
+            raise MigrationError(f"schema/{file.name}: a name such as 0001_what_it_does.up.sql is accepted")
+        texts.setdefault((int(match[1]), match[2]), {})[match[3]] = file.read_text(encoding="utf-8")
+    if not texts:
+        raise MigrationError(f"there are no migrations in {directory}")
+    migrations = []
+    for expected, ((version, name), text) in enumerate(sorted(texts.items()), start=1):
+        label = _label(version, name)
+        if version != expected:
+            raise MigrationError(
+                f"schema/{label}: {expected:04} is expected here; versions have no gaps and occur once"
+            )
+        for direction in ("up", "down"):
+            if direction not in text:
+                raise MigrationError(f"schema/{label}.{direction}.sql is missing")
+        migrations.append(Migration(version, name, text["up"], text["down"]))
+    return migrations
+
+
+async def migrate(
+    connection: Connection, migrations: Sequence[Migration], now: datetime, *, patience: float = LOCK_SECONDS
+) -> list[Migration]:
+    """Apply what is pending and return it; ``now`` is remembered as the time. None of a failing migration remains.
+
+    Raises:
+        MigrationError: if one fails (those before it stay), if an applied one is unknown here, has changed or comes
+            after a pending one, or if another runner holds the lock for more than ``patience`` seconds.
+        UnavailableError: if the connection is lost; the migration that was under way may have been applied or not.
+    """
+    async with _locked(connection, patience):
+        await connection.execute(
+            "CREATE TABLE IF NOT EXISTS schema_migrations (version integer PRIMARY KEY, name text NOT NULL, "
+            "checksum text NOT NULL, applied_at timestamptz NOT NULL)"
+        )
+        applied = await _read_applied(connection)
+        _check_order(_compare(migrations, applied))
+        done = [migration for migration in migrations if migration.version not in applied]
+        for migration in done:
+            await _change(
+                connection,
+                migration,
+                migration.up,
+                patience,
+                "INSERT INTO schema_migrations (version, name, checksum, applied_at) VALUES ($1, $2, $3, $4)",
+                migration.version,
+                migration.name,
+                migration.checksum,
+                now,
+            )
+            log.info("migration.applied", migration=migration.label)
+    return done
+
+
+async def rollback(
+    connection: Connection, migrations: Sequence[Migration], count: int = 1, *, patience: float = LOCK_SECONDS
+) -> list[Migration]:
+    """Take back the last ``count`` applied migrations, latest first, and return them.
+
+    A file that has changed since does not prevent it: this is how such a change is brought in.
+
+    Raises:
+        MigrationError: if one fails (those after it stay taken back), if this program does not know it, or if another
+            runner holds the lock for more than ``patience`` seconds.
+        UnavailableError: if the connection is lost.
+    """
+    known = {migration.version: migration for migration in migrations}
+    async with _locked(connection, patience):
+        applied = await _read_applied(connection)
+        last = sorted(applied, reverse=True)[:count]
+        for version in last:
+            if version not in known:
+                label = _label(version, applied[version].name)
+                raise MigrationError(f"migration {label} is of a newer program: take it back with that one")
+        for version in last:
+            deletion = "DELETE FROM schema_migrations WHERE version = $1"
+            await _change(connection, known[version], known[version].down, patience, deletion, version)
+            log.info("migration.rolled_back", migration=known[version].label)
+    return [known[version] for version in last]
+
+
+async def status(connection: Connection, migrations: Sequence[Migration]) -> list[Status]:
+    """Return where every migration stands that is known here or applied there, in order."""
+    return _compare(migrations, await _read_applied(connection))
+
+
+async def pending(connection: Connection, migrations: Sequence[Migration]) -> list[Migration]:
+    """Return what is still to be applied, in order."""
+    applied = await _read_applied(connection)
+    return [migration for migration in migrations if migration.version not in applied]
+
+
+async def check_schema(connection: Connection, migrations: Sequence[Migration]) -> list[Status]:
+    """Make sure that the program can run on this schema, and return where it differs all the same: worth a warning.
+
+    Raises:
+        MigrationError: if migrations are pending; the text names the command that applies them.
+    """
+    statuses = await status(connection, migrations)
+    missing = [each.label for each in statuses if each.state is State.PENDING]
+    if missing:
+        raise MigrationError(f"the database lacks {', '.join(missing)}: run `birthday migrate`")
+    return [each for each in statuses if each.state is not State.APPLIED]
+
+
+async def _change(
+    connection: Connection, migration: Migration, text: str, patience: float, record: str, *values: object
+) -> None:
+    """Execute ``text`` of a migration and record that, in one transaction.
+
+    It may need a table that a long transaction uses, such as a dump. Whoever needs that table afterwards would wait
+    behind it, so it waits for seconds only, lets them pass, and tries again, for ``patience`` seconds in all.
+    """
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + patience
+    while True:
+        try:
+            async with _undoing(connection, migration, text):
+                await connection.execute("SET LOCAL lock_timeout = '3s'")
+                await connection.execute(text, timeout=_MIGRATION_SECONDS)
+                await connection.execute(record, *values)
+        except MigrationError as error:
+            if not isinstance(error.__cause__, asyncpg.LockNotAvailableError) or loop.time() >= give_up_at:
+                raise
+            log.info("migration.waiting", migration=migration.label, reason="a long transaction uses its table")
+            await asyncio.sleep(_PAUSE_SECONDS)
+        else:
+            return
+
+
+def _label(version: int, name: str) -> str:
+    return f"{version:04}_{name}"
+
+
+def _compare(migrations: Sequence[Migration], applied: Mapping[int, _Applied]) -> list[Status]:
+    statuses = {version: Status(version, row.name, row.applied_at, State.UNKNOWN) for version, row in applied.items()}
+    for migration in migrations:
+        row = applied.get(migration.version)
+        state = State.PENDING if not row else State.APPLIED if row.checksum == migration.checksum else State.CHANGED
+        statuses[migration.version] = Status(migration.version, migration.name, row.applied_at if row else None, state)
+    return [statuses[version] for version in sorted(statuses)]
+
+
+def _check_order(statuses: Sequence[Status]) -> None:
+    waiting = ""
+    for each in statuses:
+        if each.state is State.UNKNOWN:
+            raise MigrationError(
+                f"the database has migration {each.label}, which this program does not know: it is newer"
+            )
+        if each.state is State.CHANGED:
+            raise MigrationError(
+                f"schema/{each.label}.up.sql has changed since {each.applied_at:%Y-%m-%d %H:%M:%S} UTC, when it was "
+                "applied: restore it, and add another migration for the change"
+            )
+        if each.state is State.PENDING:
+            waiting = waiting or each.label
+        elif waiting:
+            raise MigrationError(
+                f"migration {each.label} has been applied, and {waiting}, which comes before it, has not"
+            )
+
+
+@asynccontextmanager
+async def _locked(connection: Connection, patience: float) -> AsyncIterator[None]:
+    try:
+        await connection.execute("SELECT pg_advisory_lock($1)", _LOCK_KEY, timeout=patience)
+    except TimeoutError as error:
+        raise MigrationError(
+            f"another process has been migrating this database for more than {patience:g} s: wait for it, or look for "
+            "its session in pg_locks, where locktype is advisory"
+        ) from error
+    try:
+        yield
+    finally:
+        if not connection.is_closed():
+            await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK_KEY)
+
+
+@asynccontextmanager
+async def _undoing(connection: Connection, migration: Migration, text: str) -> AsyncIterator[None]:
+    """Run the body in a transaction; what it did is undone when ``text`` of ``migration`` fails."""
+    try:
+        async with connection.transaction():
+            yield
+    except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError) as error:
+        raise UnavailableError("database", f"the connection was lost during migration {migration.label}") from error
+    except asyncpg.PostgresError as error:
+        where = f" in line {text.count(chr(10), 0, int(error.position)) + 1}" if error.position else ""
+        raise MigrationError(f"migration {migration.label} failed{where}, and was undone: {error}") from error
+
+
+async def _read_applied(connection: Connection) -> dict[int, _Applied]:
+    if not await connection.fetchval("SELECT to_regclass('schema_migrations') IS NOT NULL"):
+        return {}
+    rows = await connection.fetch("SELECT version, name, checksum, applied_at FROM schema_migrations ORDER BY version")
+    return {row["version"]: _Applied(row["name"], row["checksum"], row["applied_at"]) for row in rows}
