@@ -32,6 +32,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from birthday.core.occasion import LeapDay, Rules
 from birthday.core.retry import RetryPolicy
+from birthday.environment import parse_env_file, unknown_variables
 from birthday.errors import ConfigurationError
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
@@ -157,6 +158,7 @@ class Settings(BaseSettings):
     message_service_url: str | None = None
     message_service_api_key: SecretStr | None = None
     message_service_timeout: PositiveDuration = timedelta(seconds=10)
+    channel: Literal["console"] | None = None
     host: str = "127.0.0.1"
     port: int = Field(default=3000, ge=0, le=65535)
     role: Annotated[frozenset[Role], NoDecode, BeforeValidator(_parse_roles)] = frozenset(Role)
@@ -189,7 +191,14 @@ class Settings(BaseSettings):
     no_proxy: str | None = None
     ssl_cert_file: Path | None = None
 
-    @field_validator("log_level", "log_format", "leap_day", "otel_traces_exporter", mode="before")
+    @model_validator(mode="before")
+    @classmethod
+    def _strip(cls, values: dict[str, object]) -> dict[str, object]:
+        """White space around a value is never meant, and one of nothing else is none: the default holds."""
+        stripped = {name: value.strip() if isinstance(value, str) else value for name, value in values.items()}
+        return {name: value for name, value in stripped.items() if value != ""}
+
+    @field_validator("channel", "log_level", "log_format", "leap_day", "otel_traces_exporter", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
         lowered = value.lower() if isinstance(value, str) else value
@@ -300,6 +309,11 @@ class Settings(BaseSettings):
                 f"MESSAGE_SERVICE_URL={mask_url(self.message_service_url or '')} and MESSAGE_SERVICE_API_KEY=*** "
                 "contradict each other: a user in the URL or a key is accepted, not both"
             )
+        if self.message_service_url and self.channel:
+            yield (
+                f"MESSAGE_SERVICE_URL={mask_url(self.message_service_url)} and CHANNEL={self.channel} contradict each "
+                "other: one of them is accepted, since greetings are either sent or printed"
+            )
         gap = _longest_gap(self.cron_plan)
         if gap > self.plan_horizon:
             yield (
@@ -379,6 +393,45 @@ def load_settings(**overrides: object) -> Settings:
         return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
         raise ConfigurationError("\n".join(_explain(error, given))) from None
+
+
+def apply_env_file(path: Path) -> None:
+    """Set the variables of a file in the environment of this process, where they win over those that are there.
+
+    Libraries read the environment, too: the SDK of OpenTelemetry, for example.
+
+    Raises:
+        ConfigurationError: if it cannot be read, or a line of it means different things to those who read such files.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"--env-file {path}: {error.strerror}; a file that can be read is accepted") from None
+    except UnicodeDecodeError as error:
+        number = bytes(error.object).count(b"\n", 0, error.start) + 1
+        raise ConfigurationError(f"{path}, line {number}: text in UTF-8 is accepted") from None
+    os.environ.update(parse_env_file(text, str(path)))
+
+
+def misspelt_settings() -> dict[str, str]:
+    """Return the variables of the environment that resemble a setting without being one, each with that setting."""
+    return unknown_variables(os.environ, Settings.model_fields)
+
+
+def check_channel(settings: Settings) -> None:
+    """Make sure that a service with these settings does not print by mistake what it should send.
+
+    Raises:
+        ConfigurationError: if the role worker has a database or a queue of its own, and no channel was chosen.
+    """
+    chosen = settings.message_service_url or settings.channel
+    if chosen or Role.WORKER not in settings.role or not (settings.database_url or settings.rabbitmq_url):
+        return
+    hints = "".join(f"; {name} is not a setting, did you mean {one}?" for name, one in misspelt_settings().items())
+    raise ConfigurationError(
+        "MESSAGE_SERVICE_URL is not set, and the role worker would print the greetings of a real database or queue "
+        f"instead of sending them: set MESSAGE_SERVICE_URL, or CHANNEL=console to print them on purpose{hints}"
+    )
 
 
 def check_listener(settings: Settings) -> None:

@@ -123,7 +123,7 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
         tracing = await stack.enter_async_context(open_tracing(settings, console))
         stack.callback(cutoff.cancel)
         metrics = Metrics()
-        pool = await stack.enter_async_context(open_database(settings, clock, metrics))
+        pool = await stack.enter_async_context(open_database(settings, clock, metrics, create=True))
         broker = await stack.enter_async_context(open_broker(settings, pool))
         channel = await stack.enter_async_context(open_channel(settings, clock, console, tracing))
         pauses = Pauses(pool, clock, metrics)

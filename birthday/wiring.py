@@ -23,9 +23,9 @@ from birthday.channels.message_service.route import Network
 from birthday.channels.message_service.traced import TracedChannel
 from birthday.channels.terminal import ConsoleChannel
 from birthday.clock import Clock
-from birthday.config import Settings, mask_url
-from birthday.embedded import embedded_postgres
-from birthday.errors import BirthdayError, UnavailableError
+from birthday.config import Role, Settings, check_channel, mask_url
+from birthday.embedded import embedded_postgres, has_cluster
+from birthday.errors import BirthdayError, ConfigurationError, UnavailableError
 from birthday.store.connection import DATABASE_ERRORS, keep_session, knows_case
 from birthday.store.migrations import check_schema, load_migrations, migrate, schema_directory
 from birthday.store.pool import make_pool
@@ -45,17 +45,19 @@ IDLE_TRANSACTION_SECONDS = 30
 
 @asynccontextmanager
 async def open_database(
-    settings: Settings, clock: Clock, metrics: Metrics | None = None
+    settings: Settings, clock: Clock, metrics: Metrics | None = None, *, create: bool = False
 ) -> AsyncIterator[asyncpg.Pool]:
     """Yield a pool on the database: the embedded one, migrated, or that of DATABASE_URL, which must be migrated.
 
-    ``metrics`` are those of the service, which must not wait as long as a command, nor let others wait for it.
+    ``metrics`` are those of the service, which must not wait as long as a command, nor let others wait for it. With
+    ``create`` the embedded database is made if there is none.
 
     Raises:
         UnavailableError: if it cannot be reached.
         MigrationError: if the schema is not what the program needs.
+        ConfigurationError: if there is no embedded database, and DATABASE_URL names no other one.
     """
-    async with connect_database(settings, metrics) as pool:
+    async with connect_database(settings, metrics, create=create) as pool:
         async with pool.acquire() as connection:
             if settings.database_url is None:
                 await migrate(connection, load_migrations(schema_directory()), clock.now())
@@ -69,12 +71,17 @@ async def open_database(
 
 
 @asynccontextmanager
-async def connect_database(settings: Settings, metrics: Metrics | None = None) -> AsyncIterator[asyncpg.Pool]:
+async def connect_database(
+    settings: Settings, metrics: Metrics | None = None, *, create: bool = False
+) -> AsyncIterator[asyncpg.Pool]:
     """Yield a pool on the database of ``settings``, in whatever state it is; start the embedded one if none is set.
 
     Raises:
         UnavailableError: if it cannot be reached; the text says where and why.
+        ConfigurationError: if there is no embedded database, it must not be made, and DATABASE_URL names no other one.
     """
+    if not create:
+        require_database(settings)
     session = {"application_name": "birthday", "jit": "off"}
     if metrics is not None:
         session["idle_in_transaction_session_timeout"] = f"{IDLE_TRANSACTION_SECONDS}s"
@@ -173,6 +180,25 @@ async def open_tracing(settings: Settings, console: TextIO) -> AsyncIterator[Tra
         yield tracing
 
 
+def lacks_database(settings: Settings) -> bool:
+    """Say whether the database would have to be made: an embedded one that does not exist yet."""
+    return settings.database_url is None and not has_cluster(settings.birthday_data_dir)
+
+
+def require_database(settings: Settings) -> None:
+    """Make sure that there is a database, whatever state it is in.
+
+    Raises:
+        ConfigurationError: if it would have to be made.
+    """
+    if lacks_database(settings):
+        raise ConfigurationError(
+            f"DATABASE_URL is not set, and BIRTHDAY_DATA_DIR='{settings.birthday_data_dir.absolute()}' has no embedded "
+            "database, which only the service and 'birthday import' create: set DATABASE_URL or BIRTHDAY_DATA_DIR, "
+            "name the file that sets them with --env-file PATH, or run this where the service runs"
+        )
+
+
 def database_name(settings: Settings) -> str:
     """Say which database is used, and how to use another one if that is not obvious."""
     if settings.database_url is None:
@@ -189,6 +215,8 @@ def queue_name(settings: Settings) -> str:
 
 def channel_name(settings: Settings) -> str:
     """Say where messages go."""
+    if settings.message_service_url is None and Role.WORKER not in settings.role:
+        return "none: without the role worker nothing is sent"
     if settings.message_service_url is None:
         return "console: greetings are printed (set MESSAGE_SERVICE_URL to send them)"
     return mask_url(settings.message_service_url)
@@ -219,6 +247,7 @@ async def try_dependencies(settings: Settings, clock: Clock, console: TextIO) ->
             pass
 
     async def try_channel() -> None:
+        check_channel(settings)
         async with open_channel(settings, clock, console) as channel:
             await channel.check()
 

@@ -15,6 +15,7 @@ import uvloop
 from birthday.config import Settings, load_settings
 from birthday.errors import BirthdayError, ConfigurationError, InvalidInputError
 from birthday.telemetry.logs import LogFile, configure_logs
+from birthday.wiring import database_name, require_database
 
 _Result = TypeVar("_Result")
 
@@ -29,6 +30,19 @@ def command_settings() -> Settings:
     """
     settings = load_settings()
     configure_logs(settings.log_level, settings.log_format, LogFile(None), "command")
+    return settings
+
+
+def database_settings(*, create: bool = False) -> Settings:
+    """Read the settings for a command that uses the database, and say on standard error which database that is.
+
+    Raises:
+        ConfigurationError: if a setting is wrong, or there is no database and the command must not ``create`` one.
+    """
+    settings = command_settings()
+    if not create:
+        require_database(settings)
+    click.echo(f"birthday: the database is {database_name(settings)}", err=True)
     return settings
 
 

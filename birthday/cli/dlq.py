@@ -12,7 +12,7 @@ import asyncpg
 import click
 
 from birthday.broker import Broker
-from birthday.cli.command import command_settings, errors, run
+from birthday.cli.command import database_settings, errors, run
 from birthday.cli.render.dead_letters import (
     Tally,
     describe_removed,
@@ -114,7 +114,7 @@ def list_(wanted: FailedFilter, limit: int, *, as_json: bool) -> None:
     If there are more than --limit, standard error says how many.
     """
     with errors():
-        run(_list(command_settings(), wanted, limit, as_json=as_json))
+        run(_list(database_settings(), wanted, limit, as_json=as_json))
 
 
 async def _list(settings: Settings, wanted: FailedFilter, limit: int, *, as_json: bool) -> None:
@@ -139,7 +139,7 @@ def show(message_id: UUID, *, as_json: bool) -> None:
     Neither name nor e-mail address is shown.
     """
     with errors():
-        run(_show(command_settings(), message_id, as_json=as_json))
+        run(_show(database_settings(), message_id, as_json=as_json))
 
 
 async def _show(settings: Settings, message_id: UUID, *, as_json: bool) -> None:
@@ -160,7 +160,7 @@ def requeue(wanted: FailedFilter, limit: int | None) -> None:
     Messages whose dead letters have been archived or purged are requeued as well.
     """
     with errors():
-        run(_requeue(command_settings(), wanted, limit))
+        run(_requeue(database_settings(), wanted, limit))
 
 
 async def _requeue(settings: Settings, wanted: FailedFilter, limit: int | None) -> None:
@@ -195,7 +195,7 @@ def archive(wanted: FailedFilter, file: str, limit: int | None) -> None:
     the disk before it leaves the queue. Messages stay failed.
     """
     with errors():
-        settings = command_settings()
+        settings = database_settings()
         with open_archive(file, sys.stdout.fileno(), SystemClock()) as kept:
             run(_remove(settings, wanted, limit, "archived", kept.add, to_stderr=file == STDOUT))
 
@@ -212,7 +212,7 @@ def purge(wanted: FailedFilter, limit: int | None, *, yes: bool) -> None:
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("purge asks before it removes anything, and there is no terminal to ask on: use --yes")
     with errors():
-        settings = command_settings()
+        settings = database_settings()
         if not yes:
             which = "all" if wanted == FailedFilter() and limit is None else "those selected"
             depth = many(run(_depth(settings)), "dead letter")

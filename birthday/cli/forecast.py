@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import click
 
-from birthday.cli.command import command_settings, errors, run
+from birthday.cli.command import database_settings, errors, run
 from birthday.cli.render.forecast import print_forecast, write_json
 from birthday.clock import SystemClock
 from birthday.config import Settings
@@ -29,7 +29,7 @@ def forecast(days: int, rate: float | None, *, as_json: bool) -> None:
     changed. The largest minute of a day is set against the rate at which messages are delivered.
     """
     with errors():
-        settings = command_settings()
+        settings = database_settings()
         ahead, measured = run(_forecast(settings, SystemClock().now(), timedelta(days=days)))
     write = write_json if as_json else print_forecast
     write(ahead, DeliveryRate(rate, None) if rate else measured, sys.stdout)

@@ -9,17 +9,26 @@ from typing import Any
 
 import click
 import orjson
+import structlog
 from rich.console import Console
 from rich.table import Column, Table
 
 from birthday import service
-from birthday.cli.command import COULD_NOT_LOOK, command_settings, errors, run
+from birthday.cli.command import COULD_NOT_LOOK, command_settings, database_settings, errors, run
 from birthday.cli.dlq import dlq
 from birthday.cli.forecast import forecast
 from birthday.cli.pauses import pause, resume
 from birthday.cli.render.audit import LISTABLE, run_audit
 from birthday.clock import SystemClock
-from birthday.config import Settings, check_listener, effective_settings, load_settings
+from birthday.config import (
+    Settings,
+    apply_env_file,
+    check_channel,
+    check_listener,
+    effective_settings,
+    load_settings,
+    misspelt_settings,
+)
 from birthday.core.occasion import Occasion, birthdays_from
 from birthday.core.user import parse_date
 from birthday.core.zone import load_zone
@@ -34,10 +43,38 @@ from birthday.store.connection import borrow
 from birthday.store.migrations import Migration, Status
 from birthday.store.users import Planning
 from birthday.telemetry.logs import LogFile, configure_logs
-from birthday.wiring import connect_database, open_database, try_dependencies
+from birthday.wiring import connect_database, lacks_database, open_database, try_dependencies
+
+log = structlog.get_logger()
 
 _WIDTH = 200
-_EPILOG = "Settings are environment variables; 'birthday check' lists them all, with what is in force."
+_EPILOG = (
+    "Settings are environment variables, or lines of the file --env-file; 'birthday check' lists them all, with what "
+    "is in force."
+)
+
+
+def _apply_env_file(_context: click.Context, _option: click.Parameter, path: Path | None) -> None:
+    if path is not None:
+        with errors():
+            apply_env_file(path)
+
+
+def _offer_env_file(command: click.Command) -> None:
+    """Give a command, and all commands in it, the option --env-file; it is obeyed before anything reads a setting."""
+    command.params.append(
+        click.Option(
+            ["--env-file"],
+            metavar="PATH",
+            type=click.Path(path_type=Path),
+            is_eager=True,
+            expose_value=False,
+            callback=_apply_env_file,
+            help="Read settings from this file first, as systemd and Compose do; they win over the environment.",
+        )
+    )
+    for inner in command.commands.values() if isinstance(command, click.Group) else ():
+        _offer_env_file(inner)
 
 
 @click.group(invoke_without_command=True, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
@@ -56,7 +93,11 @@ def main(context: click.Context, role: str | None) -> None:
         with errors():
             settings = load_settings(role=role)
             check_listener(settings)
-            status = run(service.run(settings, SystemClock(), _open_logs(settings)))
+            check_channel(settings)
+            logs = _open_logs(settings)
+            for name, setting in misspelt_settings().items():
+                log.warning("settings.unknown_variable", variable=name, did_you_mean=setting)
+            status = run(service.run(settings, SystemClock(), logs))
         sys.exit(status)
     elif role is not None:
         raise click.UsageError("--role goes with no command: it says what the service does")
@@ -82,7 +123,7 @@ def migrate(steps: int | None, *, status: bool) -> None:
     if status and steps is not None:
         raise click.UsageError("--status and --rollback exclude each other")
     with errors():
-        settings = command_settings()
+        settings = database_settings()
         if status:
             table = Table("migration", "state", "applied at (UTC)", box=None)
             for one in run(_migration_status(settings)):
@@ -159,11 +200,13 @@ def check() -> None:
     # Wider than most terminals: a name or a value that is cut can be neither searched for nor copied.
     Console(width=_WIDTH).print(table)
     click.echo()
+    for name, setting in misspelt_settings().items():
+        click.echo(f"warning   {name} is not a setting: did you mean {setting}?")
     for dependency in dependencies:
         state = "ok" if dependency.error is None else f"FAILED: {dependency.error}"
         click.echo(f"{dependency.name:<9} {dependency.where}  {state}")
     if any(dependency.error is not None for dependency in dependencies):
-        sys.exit(1)
+        sys.exit(2 if lacks_database(settings) else 1)
 
 
 @main.command("import")
@@ -183,7 +226,7 @@ def import_(file: str, report: Path | None, *, dry_run: bool) -> None:
     nobody twice. The exit status is 1 if a row was rejected.
     """
     with errors():
-        settings = command_settings()
+        settings = database_settings(create=True)
         summary = run(_import(settings, file, report, dry_run=dry_run))
     if summary.rejected:
         sys.exit(1)
@@ -192,7 +235,7 @@ def import_(file: str, report: Path | None, *, dry_run: bool) -> None:
 async def _import(settings: Settings, file: str, report: Path | None, *, dry_run: bool) -> ImportSummary:
     clock = SystemClock()
     planning = Planning(settings.rules, settings.plan_horizon)
-    async with open_database(settings, clock) as pool, borrow(pool, None) as connection:
+    async with open_database(settings, clock, create=True) as pool, borrow(pool, None) as connection:
         return await run_import(file, connection, clock, planning, sys.stderr, dry_run=dry_run, report_path=report)
 
 
@@ -204,7 +247,7 @@ def export(form: str) -> None:
     Values stand as they are: a spreadsheet may take one that begins with = + - or @ for a formula.
     """
     with errors():
-        run(_export(command_settings(), Format(form)))
+        run(_export(database_settings(), Format(form)))
 
 
 async def _export(settings: Settings, form: Format) -> None:
@@ -224,7 +267,7 @@ def audit(first: str, last: str, listed: str | None, *, as_json: bool) -> None:
     exit status is 1 if a birthday is missing, or a message is a duplicate; 3 if the database could not be asked.
     """
     with errors(COULD_NOT_LOOK):
-        settings = command_settings()
+        settings = database_settings()
         first_on, last_on = _parse_day("--from", first), _parse_day("--to", last)
         if first_on > last_on:
             raise click.BadParameter(f"{last_on} is before --from {first_on}", param_hint="--to")
@@ -243,6 +286,7 @@ async def _audit(settings: Settings, first: date, last: date, listed: str | None
 
 for command in (dlq, forecast, pause, resume):
     main.add_command(command)
+_offer_env_file(main)
 
 
 def _preview_row(occasion: Occasion, born: date, local: datetime) -> dict[str, Any]:

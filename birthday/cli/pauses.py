@@ -6,7 +6,7 @@ import socket
 
 import click
 
-from birthday.cli.command import command_settings, errors, run
+from birthday.cli.command import database_settings, errors, run
 from birthday.clock import SystemClock
 from birthday.config import Settings
 from birthday.operations.pauses import MESSAGE_TYPES
@@ -41,7 +41,7 @@ def _switch(message_type: str | None, *, paused: bool) -> None:
         raise click.BadParameter(f"'{message_type}' is no message type; accepted: {accepted}", param_hint="TYPE")
     with errors():
         message_types = MESSAGE_TYPES if message_type is None else (message_type,)
-        pauses = run(_set_paused(command_settings(), message_types, paused=paused))
+        pauses = run(_set_paused(database_settings(), message_types, paused=paused))
     for one in pauses:
         click.echo(f"{one.message_type} is paused since {one.changed_at:%Y-%m-%d %H:%M:%S} UTC by {one.changed_by}")
     if not pauses:

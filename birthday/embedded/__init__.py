@@ -55,6 +55,11 @@ async def embedded_postgres(
         yield cluster.dsn()
 
 
+def has_cluster(data_dir: Path) -> bool:
+    """Say whether a first start has made the database in ``data_dir``. It may still be broken, or somebody else's."""
+    return os.path.lexists(data_dir / "postgres")
+
+
 async def _leave(cluster: Cluster, directory: Path, users: IO[bytes]) -> None:
     try:
         async with _holding(directory / "start.lock", STOP_SECONDS):

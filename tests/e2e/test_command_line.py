@@ -82,7 +82,7 @@ async def test_a_wrong_setting_or_argument_ends_with_status_2_and_says_what_is_a
 
 async def test_an_unreachable_database_ends_the_start_with_its_address_and_status_1() -> None:
     """Which resource, where, and why."""
-    finished = await run(DATABASE_URL="postgresql://u:hidden@127.0.0.1:1/birthday_scheduler")
+    finished = await run(DATABASE_URL="postgresql://u:hidden@127.0.0.1:1/birthday_scheduler", CHANNEL="console")
     assert finished.status == 1
     assert "cannot connect to the database, postgresql://u:***@127.0.0.1:1/birthday_scheduler" in finished.err
     assert "Traceback" not in finished.err
@@ -90,7 +90,7 @@ async def test_an_unreachable_database_ends_the_start_with_its_address_and_statu
 
 async def test_an_unreachable_broker_ends_the_start_with_its_address_and_status_1(database_url: str) -> None:
     """Which resource, where, and why."""
-    finished = await run(DATABASE_URL=database_url, RABBITMQ_URL="amqp://u:hidden@127.0.0.1:1/")
+    finished = await run(DATABASE_URL=database_url, RABBITMQ_URL="amqp://u:hidden@127.0.0.1:1/", CHANNEL="console")
     assert finished.status == 1
     assert "127.0.0.1:1" in finished.err
     assert "hidden" not in finished.err
@@ -103,7 +103,7 @@ async def test_a_port_in_use_ends_the_start_with_advice_and_status_1(database_ur
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = str(other.getsockname()[1])
-        finished = await run(DATABASE_URL=database_url, PORT=port)
+        finished = await run(DATABASE_URL=database_url, PORT=port, CHANNEL="console")
     assert finished.status == 1
     assert f"HOST=127.0.0.1 PORT={port}" in finished.err
     assert "Traceback" not in finished.err
@@ -113,7 +113,7 @@ async def test_a_database_that_is_not_migrated_is_refused_with_the_command_that_
     """Never migrated silently; undone and applied by hand; then the status tells."""
     undone = await run("migrate", "--rollback", "7", DATABASE_URL=database_url)
     assert undone.status == 0
-    refused = await run(DATABASE_URL=database_url)
+    refused = await run(DATABASE_URL=database_url, CHANNEL="console")
     assert refused.status == 1
     assert "birthday migrate" in refused.err
     applied = await run("migrate", DATABASE_URL=database_url)

@@ -14,6 +14,8 @@ from birthday.config import (
     Role,
     Scope,
     Settings,
+    apply_env_file,
+    check_channel,
     check_listener,
     effective_settings,
     is_loopback,
@@ -51,6 +53,7 @@ def test_defaults() -> None:
         "message_service_url": None,
         "message_service_api_key": None,
         "message_service_timeout": timedelta(seconds=10),
+        "channel": None,
         "host": "127.0.0.1",
         "port": 3000,
         "role": frozenset(Role),
@@ -122,6 +125,16 @@ def test_defaults() -> None:
         ("LOG_LEVEL", "WARN", "warning"),
         ("LOG_FORMAT", "Console", "console"),
         ("LOG_FILE", "birthday.log", Path("birthday.log")),
+        ("CHANNEL", "Console", "console"),
+        ("DATABASE_URL", " postgresql://localhost/db\n", SecretStr("postgresql://localhost/db")),
+        ("MESSAGE_SERVICE_API_KEY", "key\r\n", SecretStr("key")),
+        ("MESSAGE_SERVICE_URL", "\thttp://localhost ", "http://localhost"),
+        ("HOST", " 127.0.0.1 ", "127.0.0.1"),
+        ("LOG_FILE", " birthday.log\n", Path("birthday.log")),
+        ("LOG_LEVEL", " info ", "info"),
+        ("LEAP_DAY", " mar1 ", LeapDay.MAR1),
+        ("API_KEYS", " \n", ()),
+        ("PORT", " 4000\n", 4000),
         ("PORT", "", 3000),
         ("LOG_FILE", "", None),
     ],
@@ -305,7 +318,7 @@ def test_no_contradiction(environment: pytest.MonkeyPatch, given_settings: dict[
         ("DATABASE_URL", "postgresql://ada:s3cret/1@example.com/db"),
         ("RABBITMQ_URL", "amqp://ada:s3cret?@example.com"),
         ("HTTP_PROXY", "http://ada:s3cret@proxy.example.com:port"),
-        ("MESSAGE_SERVICE_API_KEY", "s3cret\n"),
+        ("MESSAGE_SERVICE_API_KEY", "s3cret\nx"),
         ("MESSAGE_SERVICE_API_KEY", "s3cret\u00fc"),
     ],
 )
@@ -318,6 +331,87 @@ def test_no_secret_in_error(environment: pytest.MonkeyPatch, name: str, text: st
 
     assert str(raised.value).startswith(f"{name}=")
     assert "s3cret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "given_settings",
+    [
+        {"DATABASE_URL": "postgresql://localhost/db"},
+        {"RABBITMQ_URL": "amqp://localhost"},
+        {"DATABASE_URL": "postgresql://localhost/db", "ROLE": "worker"},
+        {"DATABASE_URL": "postgresql://localhost/db", "MESSAGE_SERVICE_URL": " "},
+    ],
+)
+def test_a_worker_of_a_real_installation_needs_a_channel(
+    environment: pytest.MonkeyPatch, given_settings: dict[str, str]
+) -> None:
+    """Without one it would print what it should send; the error says how to print on purpose, and what was misspelt."""
+    for name, text in (given_settings | {"MESAGE_SERVICE_URL": "http://localhost"}).items():
+        environment.setenv(name, text)
+
+    with pytest.raises(ConfigurationError, match=r"MESSAGE_SERVICE_URL.*CHANNEL=console.*MESAGE_SERVICE_URL is not a"):
+        check_channel(load_settings())
+
+
+@pytest.mark.parametrize(
+    "given_settings",
+    [
+        {},
+        {"DATABASE_URL": "postgresql://localhost/db", "CHANNEL": "console"},
+        {"DATABASE_URL": "postgresql://localhost/db", "MESSAGE_SERVICE_URL": "http://localhost"},
+        {"DATABASE_URL": "postgresql://localhost/db", "ROLE": "api,scheduler"},
+    ],
+)
+def test_a_channel_is_chosen_or_not_needed(environment: pytest.MonkeyPatch, given_settings: dict[str, str]) -> None:
+    """By CHANNEL, by a URL, by a process that sends nothing, or by the embedded default."""
+    for name, text in given_settings.items():
+        environment.setenv(name, text)
+
+    check_channel(load_settings())
+
+
+def test_the_console_and_a_message_service_contradict_each_other(environment: pytest.MonkeyPatch) -> None:
+    """Greetings are sent or printed: who says both is asked."""
+    environment.setenv("CHANNEL", "console")
+    environment.setenv("MESSAGE_SERVICE_URL", "http://localhost")
+
+    with pytest.raises(ConfigurationError, match="MESSAGE_SERVICE_URL=http://localhost and CHANNEL=console contradict"):
+        load_settings()
+
+
+def test_a_file_of_settings_wins_over_the_environment(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whoever names a file means it; an empty value there means the default."""
+    environment.setenv("SEND_AT", "10:00")
+    environment.setenv("PORT", "4000")
+    environment.setenv("LEAP_DAY", "mar1")
+    file = tmp_path / "settings.env"
+    file.write_text("SEND_AT='11:00'\nPORT=\n", encoding="utf-8")
+
+    apply_env_file(file)
+    loaded = load_settings()
+
+    assert (loaded.send_at, loaded.port, loaded.leap_day) == (time(11), 3000, LeapDay.MAR1)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "No such file or directory; a file that can be read is accepted"),
+        (b"A=1\n\nB=\xff\n", "line 3: text in UTF-8 is accepted"),
+        (b"A=1\nnonsense", "line 2: NAME=value is accepted"),
+    ],
+)
+def test_a_file_of_settings_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None, said: str) -> None:
+    """With its path, and the line if there is one."""
+    file = tmp_path / "settings.env"
+    if content is not None:
+        file.write_bytes(content)
+
+    with pytest.raises(ConfigurationError) as raised:
+        apply_env_file(file)
+
+    assert str(file) in str(raised.value)
+    assert said in str(raised.value)
 
 
 def test_no_secret_in_repr(environment: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from birthday.config import Role, Settings, check_listener, is_loopback, load_settings, parse_duration
+from birthday.config import Role, Settings, check_channel, check_listener, is_loopback, load_settings, parse_duration
+from birthday.errors import ConfigurationError
 from birthday.service import CLOSING
 from tests.support.runbook import RUNBOOK, read_blocks
 
@@ -77,6 +78,7 @@ class Environment:
                 patch.setenv(name, str(value))
             settings = load_settings()
         check_listener(settings)
+        check_channel(settings)
         return settings
 
 
@@ -189,10 +191,10 @@ def compose(file: str, directory: Path, variables: dict[str, str]) -> dict[str, 
 
 
 def filled_in() -> dict[str, str]:
-    """Return the example of settings for Compose with all that it asks for."""
+    """Return the example of settings for Compose with all that it asks for; greetings are printed."""
     example = read_env(CONFIG / "compose" / "example.env")
     assert {name for name, value in example.items() if value} == set(), "an example holds a secret"
-    return example | dict.fromkeys(PASSWORDS, "secret") | {"API_KEYS": KEY}
+    return example | dict.fromkeys(PASSWORDS, "secret") | {"API_KEYS": KEY, "CHANNEL": "console"}
 
 
 def without_passwords(service: dict[str, Any]) -> dict[str, str]:
@@ -203,7 +205,7 @@ def without_passwords(service: dict[str, Any]) -> dict[str, str]:
 def test_compose_runs_each_role_with_settings_that_the_program_accepts(
     environment: Environment, tmp_path: Path
 ) -> None:
-    """And with more time to stop than SHUTDOWN_TIMEOUT; greetings are printed until a message service is set."""
+    """And with more time to stop than SHUTDOWN_TIMEOUT; greetings are printed if CHANNEL says so."""
     services = compose("compose.yaml", tmp_path, filled_in())["services"]
     for name in ROLES:
         settings = environment.load(in_the_image(without_passwords(services[name])))
@@ -215,6 +217,14 @@ def test_compose_runs_each_role_with_settings_that_the_program_accepts(
     migrate = services["migrate"]
     environment.load(in_the_image(without_passwords(migrate)))
     assert migrate["command"] == ["migrate"]
+
+
+def test_compose_starts_no_worker_before_a_channel_is_chosen(environment: Environment, tmp_path: Path) -> None:
+    """The example chooses none: greetings that are only printed must not pass for sent ones."""
+    services = compose("compose.yaml", tmp_path, filled_in() | {"CHANNEL": ""})["services"]
+    environment.load(in_the_image(without_passwords(services["api"])))
+    with pytest.raises(ConfigurationError, match="CHANNEL=console"):
+        environment.load(in_the_image(without_passwords(services["worker"])))
 
 
 def test_compose_publishes_on_loopback_only_and_mounts_what_exists(tmp_path: Path) -> None:
@@ -247,7 +257,11 @@ def test_a_swarm_runs_each_role_with_settings_that_the_program_accepts(
     environment: Environment, tmp_path: Path
 ) -> None:
     """The services are those that the runbook scales, and a stop has its time."""
-    given = {"DATABASE_URL": "postgresql://db.example.com/birthday_scheduler", "API_KEYS": KEY}
+    given = {
+        "DATABASE_URL": "postgresql://db.example.com/birthday_scheduler",
+        "MESSAGE_SERVICE_URL": "https://message-service.example.com",
+        "API_KEYS": KEY,
+    }
     services = compose("config/compose/stack.yaml", tmp_path, given)["services"]
     assert set(services) == ROLES
     for name, service in services.items():

@@ -1,0 +1,97 @@
+"""The environment as text: a file of ``NAME=value`` lines, and names that look like a setting and are none.
+
+systemd (``EnvironmentFile=``) and Compose (``env_file:``) read such files by different rules of quoting. Only what both
+read alike is accepted, so that a command never has other settings than the service.
+"""
+
+import re
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
+from typing import Final
+
+from birthday.errors import ConfigurationError
+
+_ASSIGNMENT: Final = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)[ \t]*=[ \t]*(.*?)\s*")
+_DOUBLE_QUOTED: Final = re.compile(r'"((?:[^"\\]|\\["\\$])*)"')
+_ESCAPED: Final = re.compile(r"\\(.)")
+_ALIKE: Final = 0.85
+_OURS: Final = "BIRTHDAY_"
+_OF_OTHERS: Final = ("OTEL_", "PG")
+"""The SDK of OpenTelemetry and libpq read variables of their own, and some resemble ours."""
+
+
+def parse_env_file(text: str, name: str) -> dict[str, str]:
+    """Return the variables of a file's text; of one that is set twice, the last value counts.
+
+    Raises:
+        ConfigurationError: with the file's ``name`` and the number of the line. No value is repeated: it may be secret.
+    """
+    variables = {}
+    for number, line in enumerate(text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}").split("\n"), start=1):
+        if not line.strip() or line.lstrip().startswith(("#", ";")):
+            continue
+        try:
+            variable, value = _parse_line(line)
+        except ValueError as error:
+            raise ConfigurationError(f"{name}, line {number}: {error}") from None
+        variables[variable] = value
+    return variables
+
+
+def _parse_line(line: str) -> tuple[str, str]:
+    if "\0" in line:
+        raise ValueError("a line without a NUL character is accepted")
+    match = _ASSIGNMENT.fullmatch(line)
+    if match is None:
+        raise ValueError("NAME=value is accepted, or a comment that begins with #")
+    variable, raw = match.groups()
+    if raw.startswith("'"):
+        value = raw[1:-1]
+        if len(raw) < 2 or not raw.endswith("'") or "'" in value or value.endswith("\\"):
+            raise ValueError(
+                f"{variable}: a value in single quotes is accepted that ends the line, has no single quote in it and "
+                "no backslash at its end"
+            )
+        return variable, value
+    if raw.startswith('"'):
+        quoted = _DOUBLE_QUOTED.fullmatch(raw)
+        if quoted is None:
+            raise ValueError(
+                f"{variable}: a value in double quotes is accepted that ends the line and has no backslash in it "
+                'except in \\", \\\\ and \\$'
+            )
+        _refuse_expansion(variable, re.sub(r"\\.", "", quoted[1]))
+        return variable, _ESCAPED.sub(r"\1", quoted[1])
+    if "\\" in raw:
+        raise ValueError(
+            f"{variable}: systemd and Compose read a backslash differently; put the value in single quotes"
+        )
+    if re.search(r"(^|\s)#", raw):
+        raise ValueError(
+            f"{variable}: ' #' is a comment to Compose and a part of the value to systemd; put the value in quotes, "
+            "or the comment on a line of its own"
+        )
+    _refuse_expansion(variable, raw)
+    return variable, raw
+
+
+def _refuse_expansion(variable: str, value: str) -> None:
+    if "$" in value:
+        raise ValueError(
+            f"{variable}: Compose replaces what follows a $, systemd does not; put the value in single quotes"
+        )
+
+
+def unknown_variables(names: Iterable[str], settings: Collection[str]) -> dict[str, str]:
+    """Return which of ``names`` resemble a setting without being one, each with the setting that may be meant."""
+    known = {setting.upper() for setting in settings}
+    found = {}
+    for name in sorted(names):
+        upper = name.upper()
+        if upper in known or upper.startswith(_OF_OTHERS):
+            continue
+        for candidate in (upper, upper.removeprefix(_OURS)):
+            if alike := get_close_matches(candidate, known, n=1, cutoff=_ALIKE):
+                found[name] = alike[0]
+                break
+    return found
