@@ -8,8 +8,8 @@ BIN := .venv/bin
 COVERAGE := --cov --cov-report=term --cov-report=xml --cov-fail-under=0
 
 .DEFAULT_GOAL := help
-.PHONY: help run install install-otel install-dev test-dependencies test test-unit test-integration test-e2e chaos bench \
-	bench-quick bench-peers soak coverage-check lint format types package check lock outdated clean
+.PHONY: help run install install-otel install-dev test-dependencies test test-fast test-unit test-integration test-e2e chaos bench \
+	bench-quick bench-peers soak coverage-check lint format types package check lock outdated release clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
@@ -31,6 +31,9 @@ test-dependencies: ## Install RabbitMQ, Prometheus and small tools for the tests
 
 test: install-dev test-dependencies ## Run all tests with coverage (ARGS="-k planner")
 	$(BIN)/pytest $(COVERAGE) -m "not long" --numprocesses $(TEST_PROCESSES) --dist loadfile $(ARGS)
+
+test-fast: install-dev ## Run the tests that need no server but PostgreSQL: under two minutes
+	$(BIN)/pytest -m "fast" --numprocesses $(TEST_PROCESSES) --dist loadfile $(ARGS)
 
 test-unit: install-dev ## Run the tests that need no server (ARGS=--cov measures coverage)
 	$(BIN)/pytest tests/unit $(ARGS)
@@ -84,6 +87,9 @@ check: lint types package test ## Everything that must hold before a change land
 
 lock: install-dev ## Pin dependencies anew (ARGS=--upgrade takes the newest versions)
 	@scripts/lock.sh $(ARGS)
+
+release: ## Make a release: version, changelog, commit and tag (VERSION=1.4.0)
+	@scripts/release.sh "$(VERSION)"
 
 outdated: install-dev ## List dependencies that have newer versions
 	$(BIN)/pip list --outdated

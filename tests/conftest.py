@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,20 @@ pytest_plugins = [
 def pytest_configure() -> None:
     """Let SIGTERM end a run as Ctrl-C does: the servers that it started are stopped."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test ``fast`` (no server but PostgreSQL, no whole program, nothing slow) or ``full``."""
+    for item in items:
+        item.add_marker(pytest.mark.fast if _is_fast(item) else pytest.mark.full)
+
+
+def _is_fast(item: pytest.Item) -> bool:
+    if Path(item.path).parent.name not in {"unit", "integration"} or item.get_closest_marker("slow"):
+        return False
+    # Tests that run on both queues ask for RabbitMQ at run time, by their parameter.
+    fixtures = item.fixturenames if isinstance(item, pytest.Function) else ()
+    return "rabbitmq" not in item.name and not any(name.startswith("rabbitmq") for name in fixtures)
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:

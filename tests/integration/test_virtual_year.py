@@ -76,6 +76,7 @@ async def product(request: pytest.FixtureRequest, pool: asyncpg.Pool) -> Product
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.slow
 async def test_each_of_5000_users_in_every_zone_is_greeted_once_in_2028_at_nine_local_time(product: Product) -> None:
     """One message a user and year, never early, never late, whatever the zone and day."""
     clock, channel = product.clock, RecordingChannel(product.clock)

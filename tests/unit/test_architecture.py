@@ -94,8 +94,9 @@ def catch_alls(tree: ast.Module) -> Iterator[ast.AST]:
     for node in ast.walk(tree):
         if not isinstance(node, ast.ExceptHandler):
             continue
-        catches_all = node.type is None or (
-            isinstance(node.type, ast.Name) and node.type.id in {"Exception", "BaseException"}
+        caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
+        catches_all = any(
+            one is None or (isinstance(one, ast.Name) and one.id in {"Exception", "BaseException"}) for one in caught
         )
         last = node.body[-1]
         if catches_all and not (isinstance(last, ast.Raise) and last.exc is None):
@@ -187,6 +188,7 @@ def test_tests_wait_for_conditions() -> None:
         pytest.param(composed_sql, 'query = "DELETE FROM {}".format(table)', id="format"),
         pytest.param(catch_alls, "try:\n    run()\nexcept Exception:\n    log()", id="except-exception"),
         pytest.param(catch_alls, "try:\n    run()\nexcept:\n    log()", id="bare-except"),
+        pytest.param(catch_alls, "try:\n    run()\nexcept (OSError, Exception):\n    log()", id="tuple"),
         pytest.param(blind_sleeps, "from asyncio import sleep", id="sleep"),
         pytest.param(blind_sleeps, "import time\ntime.sleep(1)\nassert done", id="blocking-sleep"),
         pytest.param(shortcuts, "from unittest import mock", id="mock"),
