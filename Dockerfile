@@ -27,6 +27,7 @@ COPY --from=build /opt/birthday-scheduler /opt/birthday-scheduler
 # Nobody outside reaches loopback. With this address and without API_KEYS the role api does not start.
 ENV PATH=/opt/birthday-scheduler/bin:$PATH \
     HOST=0.0.0.0 \
+    BIRTHDAY_COMMIT=$REVISION \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
 # A number, because Kubernetes cannot tell from a name that it is not root.

@@ -184,6 +184,7 @@ class Settings(BaseSettings):
     event_loop_debug: bool = False
     otel_traces_exporter: Literal["none", "otlp", "console"] = "none"
     shutdown_timeout: PositiveDuration = timedelta(seconds=30)
+    birthday_commit: Annotated[str, Field(pattern=r"^[\w.+/-]{1,64}$")] | None = None
     birthday_data_dir: Path = Path(".birthday")
     http_proxy: SecretStr | None = None
     https_proxy: SecretStr | None = None
@@ -481,6 +482,8 @@ def _reason(kind: str, message: str, context: dict[str, Any]) -> str:
         return f"a number of at least {context['ge']} is accepted"
     if kind == "less_than_equal":
         return f"a number of at most {context['le']} is accepted"
+    if kind == "string_pattern_mismatch":
+        return "the id of a commit or the name of a release is accepted: letters, digits and . _ + / -, 64 at most"
     if kind in {"literal_error", "enum"}:
         return f"{context['expected']} is accepted"
     return message

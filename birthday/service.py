@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
-from importlib.metadata import version
 from random import Random
 from typing import TextIO
 
@@ -18,11 +17,13 @@ import asyncpg
 import structlog
 
 from birthday.broker import Broker
+from birthday.build import find_commit, read_version
 from birthday.channels import Channel
 from birthday.channels.breaker import CircuitBreaker
 from birthday.clock import Clock
 from birthday.config import Role, Settings
 from birthday.core.message import BIRTHDAY
+from birthday.core.zone import data_version
 from birthday.errors import UnavailableError
 from birthday.http.app import build
 from birthday.http.context import ApiContext
@@ -38,7 +39,7 @@ from birthday.scheduler.loop import Progress, Schedule, run_scheduler
 from birthday.scheduler.planner import Planner
 from birthday.store.connection import borrow, check_database
 from birthday.store.migrations import MigrationError, check_schema, load_migrations, schema_directory
-from birthday.store.statistics import count_greeted, read_figures
+from birthday.store.statistics import count_greeted, count_overdue, read_figures
 from birthday.store.users import Planning
 from birthday.telemetry.blocking import named_blocking
 from birthday.telemetry.database import watch_database
@@ -46,6 +47,7 @@ from birthday.telemetry.garbage import frozen_start, measured_collections
 from birthday.telemetry.logs import LogFile
 from birthday.telemetry.loop_lag import watch_loop
 from birthday.telemetry.metrics import Metrics
+from birthday.telemetry.overdue import watch_overdue
 from birthday.telemetry.queue import watch_queue
 from birthday.telemetry.score import watch_score
 from birthday.telemetry.tracing import Tracing
@@ -123,6 +125,7 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
         tracing = await stack.enter_async_context(open_tracing(settings, console))
         stack.callback(cutoff.cancel)
         metrics = Metrics()
+        metrics.build_info.labels(read_version(), find_commit(settings.birthday_commit), data_version()).set(1)
         pool = await stack.enter_async_context(open_database(settings, clock, metrics, create=True))
         broker = await stack.enter_async_context(open_broker(settings, pool))
         channel = await stack.enter_async_context(open_channel(settings, clock, console, tracing))
@@ -205,6 +208,7 @@ async def watch(context: ApiContext, pipeline: Pipeline) -> None:
     async with asyncio.TaskGroup() as watching:
         watching.create_task(watch_loop(metrics))
         watching.create_task(watch_queue(context.broker.stats, metrics, clock))
+        watching.create_task(watch_overdue(partial(count_overdue, pool), metrics, clock))
         watching.create_task(watch_database(partial(read_figures, pool), partial(count_greeted, pool), metrics, clock))
         if Role.API in context.settings.role:
             watching.create_task(watch_score(context.score, metrics, clock))
@@ -341,7 +345,7 @@ def announce(settings: Settings, address: tuple[str, int]) -> None:
         places = {"api": f"{url}/users", "docs": f"{url}/docs"} | places
     log.info(
         "service.started",
-        version=version("birthday-scheduler"),
+        version=read_version(),
         roles=settings.role_names,
         **places,
         database=database_name(settings),

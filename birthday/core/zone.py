@@ -12,6 +12,8 @@ from functools import cache, lru_cache
 from importlib.resources import files
 from zoneinfo import ZoneInfo
 
+import tzdata
+
 from birthday.errors import FieldError, InvalidInputError
 
 _FIXED = re.compile(r"UTC([+-])(\d\d):(\d\d)")
@@ -21,6 +23,13 @@ OFFSETS_IN_USE = frozenset(
     + [-570, -270, -210, -150, 210, 270, 330, 345, 390, 510, 525, 570, 585, 630, 690, 765, 825]
 )
 """Minutes east of UTC that some zone of the tz database has used since the year 2000, daylight saving included."""
+
+
+@cache
+def data_version() -> str:
+    """Return the release of the time-zone data that instants are computed with, such as ``2026a``."""
+    release: str = tzdata.IANA_VERSION
+    return release
 
 
 @cache

@@ -11,6 +11,7 @@ import asyncpg
 from birthday.errors import UnavailableError
 from birthday.store.connection import borrow
 from birthday.telemetry.database import DatabaseFigures
+from birthday.telemetry.overdue import Overdue
 
 
 async def read_figures(pool: asyncpg.Pool) -> DatabaseFigures:
@@ -33,6 +34,9 @@ async def read_figures(pool: asyncpg.Pool) -> DatabaseFigures:
                        (SELECT CASE WHEN count(*) = count(state)
                                     THEN coalesce(extract(epoch FROM max(replay_lag)), 0)::float8 END
                         FROM pg_stat_replication) AS replication_lag_seconds,
+                       -- Anybody may read these counts, also those of other databases.
+                       (SELECT sum(numbackends)::int FROM pg_stat_database) AS sessions,
+                       current_setting('max_connections')::int AS max_connections,
                        (SELECT updated_at FROM message_logs WHERE status = 'queued'
                         ORDER BY updated_at LIMIT 1) AS oldest_queued_at
                 FROM pg_stat_database,
@@ -72,3 +76,33 @@ async def count_greeted(pool: asyncpg.Pool, after: datetime, until: datetime) ->
     except asyncpg.PostgresError as error:
         raise UnavailableError("database", f"the messages cannot be counted: {error}") from error
     return count
+
+
+async def count_overdue(pool: asyncpg.Pool, now: datetime) -> Overdue:
+    """Count the messages that are due and not delivered.
+
+    Each half reads an index and ends at 100,000 rows: in an outage that leaves millions, every process asks this all
+    the time, and the exact number changes nothing for anybody. Since when the oldest has been due holds beyond that
+    for what is not queued yet.
+
+    Raises:
+        UnavailableError: if the database cannot be asked.
+    """
+    try:
+        async with borrow(pool) as connection:
+            row = await connection.fetchrow(
+                """
+                SELECT count(*) AS messages, min(due_at) AS oldest_due_at FROM (
+                    (SELECT scheduled_at AS due_at FROM message_logs
+                     WHERE status = 'scheduled' AND scheduled_at <= $1 ORDER BY scheduled_at LIMIT 100000)
+                    UNION ALL
+                    (SELECT coalesce(requeued_at, scheduled_at) FROM message_logs
+                     WHERE status IN ('queued', 'sending', 'retrying') ORDER BY updated_at LIMIT 100000)
+                ) AS waiting WHERE due_at <= $1
+                """,
+                now,
+            )
+    except asyncpg.PostgresError as error:
+        raise UnavailableError("database", f"the messages cannot be counted: {error}") from error
+    # A statement of aggregates has one row.
+    return Overdue(row["messages"], row["oldest_due_at"]) if row else Overdue(0, None)

@@ -31,6 +31,8 @@ class DatabaseFigures:
     active_transactions: int | None
     active_queries: int | None
     replication_lag_seconds: float | None
+    sessions: int
+    max_connections: int
     oldest_queued_at: datetime | None
 
 
@@ -53,6 +55,8 @@ async def watch_database(
         metrics.active_transactions,
         metrics.database_active_queries,
         metrics.db_replication_lag_seconds,
+        metrics.database_sessions,
+        metrics.database_max_connections,
         metrics.queue_oldest_message_age_seconds,
     )
 
@@ -68,6 +72,8 @@ async def watch_database(
             row.active_transactions,
             row.active_queries,
             row.replication_lag_seconds,
+            row.sessions,
+            row.max_connections,
             max(waiting.total_seconds(), 0),
         )
         for figure, value in zip(figures, values, strict=True):

@@ -122,6 +122,16 @@ class Metrics:
         self.message_delivery_duration = self._histogram(
             "message_delivery_duration", "Time from the scheduled instant to acceptance.", _LATENESS
         )
+        self.messages_overdue = self._figure(
+            "messages_overdue",
+            "Messages that are due and not delivered, whatever the reason: a pause, no scheduler, no worker, another "
+            "attempt to come. At most 100,000 of those to be queued and as many of the others are counted.",
+        )
+        self.messages_overdue_oldest_age_seconds = self._figure(
+            "messages_overdue_oldest_age_seconds",
+            "How long the message that waits longest has been due, or since an operator requeued it; 0 if none waits.",
+            unit="seconds",
+        )
         self.daily_active_users = self._figure(
             "daily_active_users", "Users greeted whose birthday message fell due in the last 24 hours."
         )
@@ -248,6 +258,12 @@ class Metrics:
             "database_active_queries",
             f"Sessions of the database that execute a statement, but the one that asks. {_NEEDS_PG_MONITOR}",
         )
+        self.database_sessions = self._figure(
+            "database_sessions", "Sessions of the database server, of all its databases and by whomever."
+        )
+        self.database_max_connections = self._figure(
+            "database_max_connections", "Sessions that the database server allows: its setting max_connections."
+        )
         self.db_replication_lag_seconds = self._figure(
             "db_replication_lag_seconds",
             f"How far the slowest replica is behind; 0 without replicas. {_NEEDS_PG_MONITOR}",
@@ -255,6 +271,13 @@ class Metrics:
         )
 
     def _add_process(self) -> None:
+        self.build_info = self._gauge(
+            "build_info",
+            "1, and which build this process is: version, commit and release of the time-zone data.",
+            "version",
+            "commit",
+            "tzdata",
+        )
         self.event_loop_lag_seconds = self._gauge(
             "event_loop_lag_seconds", "Longest delay of the event loop in the last 10 s.", unit="seconds"
         )

@@ -33,6 +33,13 @@ OF_THE_RUNBOOK = {
     "RetryRateHigh": "warning",
     "HighQueueDepth": "warning",
     "WorkerCrashRecovery": "warning",
+    "SchedulerStalled": "critical",
+    "NoConsumers": "critical",
+    "MessagesOverdue": "critical",
+    "MessagesExpired": "critical",
+    "PausedTooLong": "warning",
+    "DatabaseConnectionsNearLimit": "warning",
+    "MessageServiceSlow": "warning",
 }
 
 

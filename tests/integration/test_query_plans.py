@@ -17,6 +17,7 @@ import pytest
 
 from benchmarks.population import populate
 from birthday.broker.postgres import PostgresBroker
+from birthday.store.statistics import count_overdue
 from birthday.telemetry.metrics import Metrics
 from tests.support.api import running_api
 from tests.support.channel import RecordingChannel
@@ -97,6 +98,7 @@ async def run_everything(pool: asyncpg.Pool) -> None:
         await product.janitor.recover_once(product.clock.now())
         await product.janitor.retire_once(product.clock.now())
         await product.janitor.audit_once(product.clock.now())
+        await count_overdue(pool, product.clock.now())
         paths = ("/users?limit=100", f"/users/{user['id']}", f"/users/{user['id']}/messages", "/messages?limit=100")
         period = "from=2026-03-09T00:00:00Z&to=2026-03-11T00:00:00Z"
         for path in (*paths, "/messages?status=failed", f"/messages?status=delivered&{period}"):

@@ -16,10 +16,11 @@ from birthday.broker.postgres import PostgresBroker
 from birthday.broker.rabbitmq import RabbitMQBroker
 from birthday.http.probes import health as probes
 from birthday.store.pool import MeasuredPool, make_pool
-from birthday.store.statistics import count_greeted, read_figures
+from birthday.store.statistics import count_greeted, count_overdue, read_figures
 from birthday.telemetry import database
 from birthday.telemetry.database import watch_database
 from birthday.telemetry.metrics import Metrics
+from birthday.telemetry.overdue import watch_overdue
 from birthday.telemetry.queue import watch_queue
 from birthday.telemetry.score import HealthScore, watch_score
 from birthday.telemetry.utilization import EVERY_SECONDS as SAMPLED_SECONDS
@@ -27,6 +28,7 @@ from birthday.telemetry.utilization import LOOKS, watch_utilization
 from tests.support.api import RUNBOOK_USER, Api, api_keys, running_api
 from tests.support.channel import RecordingChannel
 from tests.support.clock import NINE_O_CLOCK, ManualClock
+from tests.support.postgres import PostgresServer
 from tests.support.product import Product, eventually, metric
 from tests.support.proxy import network
 
@@ -213,6 +215,48 @@ async def test_a_dependency_that_falls_silent_leaves_a_gap(
                 await eventually(back, "the figures are back", 30)
             await broker.close()
             pool.terminate()
+
+
+async def test_what_is_due_and_not_delivered_is_overdue(pool: asyncpg.Pool) -> None:
+    """Whether nobody dispatched it or nobody took it; not what is still to come, and not what was delivered."""
+    clock, metrics = ManualClock(), Metrics()
+    product = Product(pool, PostgresBroker(pool), clock, metrics)
+    await product.create(BORN)
+    await product.create(BORN + timedelta(days=1))
+    clock.advance(timedelta(seconds=90))
+
+    async def shows(messages: int, seconds: float) -> bool:
+        names = ("messages_overdue", "messages_overdue_oldest_age_seconds")
+        return [shown(metrics, name) for name in names] == [messages, seconds]
+
+    async with background(watch_overdue(partial(count_overdue, pool), metrics, clock)):
+        await eventually(partial(shows, 1, 90), "the message that nobody dispatched is overdue")
+        await product.dispatcher.dispatch_once(clock.now())
+        await clock.wait_for_sleepers(1)
+        clock.advance(timedelta(seconds=30))
+        await eventually(partial(shows, 1, 120), "the message that nobody took is overdue")
+        async with product.working(RecordingChannel(clock)):
+            await product.wait_for_statuses({"delivered": 1, "scheduled": 1})
+        await clock.wait_for_sleepers(1)
+        clock.advance(timedelta(seconds=30))
+        await eventually(partial(shows, 0, 0), "nothing is overdue")
+
+
+async def test_sessions_are_set_against_what_the_server_allows(
+    pool: asyncpg.Pool, ordinary: tuple[asyncpg.Pool, str], postgres_server: PostgresServer
+) -> None:
+    """A role without privileges sees the sessions of other databases and roles as well."""
+    theirs, _ = ordinary
+    before = await read_figures(theirs)
+    assert before.max_connections == int(await pool.fetchval("SHOW max_connections"))
+    others = [await asyncpg.connect(postgres_server.url("postgres")) for _ in range(3)]
+
+    async def counted() -> bool:
+        return (await read_figures(theirs)).sessions >= before.sessions + 3
+
+    await eventually(counted, "the sessions of another database count")
+    for other in others:
+        await other.close()
 
 
 async def test_the_score_falls_with_what_it_depends_on(pool: asyncpg.Pool) -> None:

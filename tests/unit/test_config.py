@@ -79,6 +79,7 @@ def test_defaults() -> None:
         "event_loop_debug": False,
         "otel_traces_exporter": "none",
         "shutdown_timeout": timedelta(seconds=30),
+        "birthday_commit": None,
         "birthday_data_dir": Path(".birthday"),
         "http_proxy": None,
         "https_proxy": None,
@@ -107,6 +108,8 @@ def test_defaults() -> None:
         ("CRON_RECOVER", "*/2 * * * *", "*/2 * * * *"),
         ("RATE_LIMIT", "50/s", 50),
         ("RATE_LIMIT", "50", 50),
+        ("BIRTHDAY_COMMIT", "d08d139790f58b63f0e83e6e603bd375380d1184", "d08d139790f58b63f0e83e6e603bd375380d1184"),
+        ("BIRTHDAY_COMMIT", "v1.2.3", "v1.2.3"),
         ("API_KEYS", f"ops:{DIGEST}:admin", (ApiKey("ops", DIGEST, Scope.ADMIN),)),
         (
             "API_KEYS",

@@ -134,6 +134,15 @@ def test_the_image_stops_by_sigterm_as_nobody_special() -> None:
     assert {pod["securityContext"]["runAsUser"] for pod in pods().values()} == {int(user)}
 
 
+def test_the_image_knows_its_commit(environment: Environment) -> None:
+    """The build argument is a setting of every process, and without it the commit is unknown."""
+    text = (ROOT / "Dockerfile").read_text()
+    final = text.rpartition("\nFROM ")[2]
+    assert "\nARG REVISION=unknown\n" in final
+    assert re.search(r"^ENV .*?\bBIRTHDAY_COMMIT=\$REVISION\b", final, re.MULTILINE | re.DOTALL)
+    assert environment.load({"BIRTHDAY_COMMIT": "unknown"}).birthday_commit == "unknown"
+
+
 @contextmanager
 def answering(status: int) -> Iterator[int]:
     """Answer ``/alive`` with ``status``, everything else with 404, and yield the port."""
