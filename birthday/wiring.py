@@ -109,9 +109,11 @@ async def connect_database(
 
 
 async def _close_pool(pool: asyncpg.Pool) -> None:
+    """Close all connections. By now everything is stored, so one that breaks instead of ending well changes nothing."""
     try:
         await asyncio.wait_for(pool.close(), CONNECT_SECONDS)
-    except TimeoutError:
+    except (TimeoutError, *DATABASE_ERRORS) as error:
+        log.info("database.close_failed", error=error)
         pool.terminate()
 
 

@@ -67,7 +67,7 @@ async def _leave(cluster: Cluster, directory: Path, users: IO[bytes]) -> None:
             if _try_lock(users, fcntl.LOCK_EX):
                 await cluster.stop()
             fcntl.flock(users, fcntl.LOCK_UN)
-    except UnavailableError as error:
+    except (UnavailableError, OSError) as error:
         log.warning("database.left_running", reason=str(error))
 
 

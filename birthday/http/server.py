@@ -10,10 +10,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 
+import structlog
 from aiohttp import web
 
 from birthday.errors import UnavailableError
 from birthday.http.context import REFUSALS
+
+log = structlog.get_logger()
 
 BACKLOG = 1024
 TURNING_AWAY_SECONDS = 0.25
@@ -56,7 +59,7 @@ async def serve(app: web.Application, host: str, port: int, grace: timedelta = G
             await site.start()
             bound_host, bound_port = listener.getsockname()[:2]
             yield bound_host, bound_port
-            _turn_away(listener)
+            turn_away(listener)
             await asyncio.sleep(TURNING_AWAY_SECONDS)
             await site.stop()
             # Who has just connected is about to ask: aiohttp would hang up on them.
@@ -84,17 +87,21 @@ async def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _turn_away(listener: socket.socket) -> None:
+def turn_away(listener: socket.socket) -> None:
     """Ignore whoever begins to connect from now on; who has connected stays in the queue and can still be accepted.
 
     Closing a listener resets what waits in its queue, and while the port is shared, something always may. An ignored
-    client tries again after a second, and by then the kernel sends it to another process. Linux only: elsewhere, a
-    connection may be lost while the port is closed.
+    client tries again after a second, and by then the kernel sends it to another process. Linux only, and some kernels
+    and sandboxes allow it only with CAP_NET_ADMIN: elsewhere, a connection may be lost while the port is closed.
     """
-    if sys.platform == "linux":
-        program = ctypes.create_string_buffer(_DROP_NEW_CONNECTIONS, len(_DROP_NEW_CONNECTIONS))
-        length = len(_DROP_NEW_CONNECTIONS) // struct.calcsize("HBBI")
+    if sys.platform != "linux":
+        return
+    program = ctypes.create_string_buffer(_DROP_NEW_CONNECTIONS, len(_DROP_NEW_CONNECTIONS))
+    length = len(_DROP_NEW_CONNECTIONS) // struct.calcsize("HBBI")
+    try:
         listener.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, struct.pack("HP", length, ctypes.addressof(program)))
+    except OSError as error:
+        log.info("listener.filter_refused", reason=error.strerror)
 
 
 def _advice(error: OSError) -> str:

@@ -6,6 +6,7 @@ Limits are those of the control group (version 2 or 1) that the process runs in,
 import os
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -51,13 +52,18 @@ class ProcessFigures(Collector):
                 memory.get("VmData"),
             ),
             ("process_uptime_seconds", "How long the process has been up.", time.monotonic() - self._started),
-            ("system_load_average", "Load of the machine, averaged over a minute.", os.getloadavg()[0]),
+            ("system_load_average", "Load of the machine, averaged over a minute.", self._load_average()),
         )
 
     def _gauges(self, *figures: tuple[str, str, float | None]) -> Iterator[Metric]:
         for name, text, value in figures:
             if value is not None:
                 yield GaugeMetricFamily(f"{self._prefix}_{name}", text, value)
+
+    def _load_average(self) -> float | None:
+        # os.getloadavg() raises where the file is hidden, as systemd's ProcSubset=pid does.
+        averages = (_text(self._proc / "loadavg") or "").split()
+        return float(averages[0]) if averages else None
 
     def _cpu_limit(self) -> float:
         limits = [float(_cpus())]
@@ -92,7 +98,10 @@ class ProcessFigures(Collector):
 
 
 def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # Some systems lack the call, some sandboxes refuse it.
+    with suppress(AttributeError, OSError):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _sizes(file: Path) -> dict[str, float]:

@@ -4,16 +4,35 @@ import asyncio
 import json
 import signal
 import time
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import asyncpg
+import pytest
 
 from tests.support.message_service import Answer, MessageService
 from tests.support.product import eventually
-from tests.support.program import Program, run, running
+from tests.support.program import ACCOUNT, HAS_ACCOUNTS, Program, run, running
+from tests.support.proxy import network
+
+needs_accounts = pytest.mark.skipif(not HAS_ACCOUNTS, reason="user namespaces are not allowed here")
+
+
+@pytest.fixture(autouse=True, params=["ourselves", pytest.param("nobody", marks=needs_accounts)])
+def account(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the program as the user who runs the tests, often root, and as one without any rights or a home."""
+    if request.param != "ourselves":
+        monkeypatch.setenv(ACCOUNT, request.param)
+
+
+@pytest.fixture
+async def database_url(database_url: str) -> AsyncIterator[str]:
+    """Return the URL of the test's database over TCP: its server lets only the owner of its files use the socket."""
+    async with network(database_url, None, "http://127.0.0.1") as between:
+        yield between.settings["DATABASE_URL"]
 
 
 async def post_user(program: Program, **changes: str) -> dict[str, Any]:
@@ -143,6 +162,25 @@ async def test_a_stop_finishes_what_is_being_sent(database_url: str, message_ser
     finally:
         await connection.close()
     assert [tuple(row) for row in rows] == [("delivered", 1)]
+
+
+@needs_accounts
+@pytest.mark.parametrize("account", ["nobody-read-only"], indirect=True)
+async def test_where_nothing_can_be_written_it_starts_works_and_stops(
+    database_url: str, message_service: MessageService
+) -> None:
+    """As in a hardened container: no rights, a read-only root. SIGTERM drains what is being sent, with status 0."""
+    settings = {"DATABASE_URL": database_url, "MESSAGE_SERVICE_URL": message_service.url, "SEND_AT": "00:00"}
+    message_service.answers.append(Answer(delay=timedelta(seconds=1.5)))
+    async with running(**settings) as program:
+        user = await post_user(program)
+        assert (await get(f"{program.url}/ready"))["status"] == "ready"
+        assert "birthday_scheduler_system_load_average" in await metrics(program)
+        await message_service.wait_for(1, 20)
+        assert (await get(f"{program.url}/users/{user['id']}"))["id"] == user["id"]
+        assert await program.stop() == 0
+        assert "service.stopped" in {event["event"] for event in program.events}
+    assert len(message_service.requests) == 1
 
 
 async def test_import_works_beside_the_running_program_and_export_gives_it_back(tmp_path: Path) -> None:

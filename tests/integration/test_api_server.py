@@ -8,10 +8,14 @@ from datetime import timedelta
 
 import aiohttp
 import pytest
+import structlog
 from aiohttp import web
 
 from birthday.errors import UnavailableError
-from birthday.http.server import serve
+from birthday.http.server import serve, turn_away
+
+SO_LOCK_FILTER = 44
+"""Of Linux, which the module ``socket`` lacks."""
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -79,6 +83,16 @@ async def test_nobody_who_connects_while_a_server_leaves_a_shared_port_is_cut_of
             async with serve(application(), host, port):
                 assert {await answers.get() for _ in range(500)} == {200}
         left.set()
+
+
+async def test_a_kernel_that_refuses_the_filter_does_not_disturb_the_end() -> None:
+    """It only makes a stop smoother. A locked socket refuses it with EPERM, as some kernels do to all but root."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener, structlog.testing.capture_logs() as events:
+        listener.setsockopt(socket.SOL_SOCKET, SO_LOCK_FILTER, 1)
+        turn_away(listener)
+    assert [(event["event"], event["reason"]) for event in events] == [
+        ("listener.filter_refused", "Operation not permitted")
+    ]
 
 
 async def test_a_port_that_is_taken_is_named() -> None:

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
@@ -12,6 +14,30 @@ from dataclasses import dataclass, field
 from typing import Any
 
 COMMAND = (sys.executable, "-m", "birthday")
+NOBODY = 65534
+USER_NAMESPACE = ("unshare", "--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}", "--mount", "--keep-caps")
+READ_ONLY = """
+mount --rbind / /
+awk '{ print $5 }' /proc/self/mountinfo | while read -r mount; do mount -o remount,bind,ro "$mount" || true; done
+exec "$@"
+"""
+NO_RIGHTS = ("setpriv", "--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all", "--no-new-privs")
+ACCOUNTS = {
+    "nobody": (*USER_NAMESPACE, *NO_RIGHTS),
+    "nobody-read-only": (*USER_NAMESPACE, "sh", "-c", READ_ONLY, "sh", *NO_RIGHTS),
+}
+"""What runs a program as somebody who is not root, has no capability, and may write no file or those that we may."""
+ACCOUNT = "TEST_ACCOUNT"
+"""The variable that names one of these; without it the program runs as we do."""
+HAS_ACCOUNTS = (
+    shutil.which("unshare") is not None
+    and subprocess.run([*ACCOUNTS["nobody"], "true"], check=False, capture_output=True).returncode == 0
+)
+
+
+def command() -> tuple[str, ...]:
+    """Return what runs the program, as whom it is to run."""
+    return (*ACCOUNTS.get(os.environ.get(ACCOUNT, ""), ()), *COMMAND)
 
 
 @dataclass
@@ -81,7 +107,7 @@ async def running(*arguments: str, **environment: str) -> AsyncIterator[Program]
         TimeoutError: if it does not start; what it logged instead is in the notes of the error.
     """
     process = await asyncio.create_subprocess_exec(
-        *COMMAND, *arguments, env=_environment({"PORT": "0"} | environment), stdout=PIPE, stderr=PIPE
+        *command(), *arguments, env=_environment({"PORT": "0"} | environment), stdout=PIPE, stderr=PIPE
     )
     program = Program(process)
     listening = asyncio.create_task(program.listen())
@@ -109,7 +135,7 @@ class Finished:
 async def run(*arguments: str, stdin: str = "", **environment: str) -> Finished:
     """Run a command of the program to its end."""
     process = await asyncio.create_subprocess_exec(
-        *COMMAND, *arguments, env=_environment(environment), stdin=PIPE, stdout=PIPE, stderr=PIPE
+        *command(), *arguments, env=_environment(environment), stdin=PIPE, stdout=PIPE, stderr=PIPE
     )
     async with asyncio.timeout(60):
         out, err = await process.communicate(stdin.encode())
@@ -119,5 +145,7 @@ async def run(*arguments: str, stdin: str = "", **environment: str) -> Finished:
 
 def _environment(settings: dict[str, str]) -> dict[str, str]:
     """Return an environment with nothing of ours in it but ``settings``."""
+    if ACCOUNT in os.environ:
+        return {"PATH": os.environ["PATH"], "HOME": "/nonexistent"} | settings
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "COVERAGE_PROCESS_CONFIG") if name in os.environ}
     return kept | settings

@@ -20,6 +20,7 @@ def machine(tmp_path: Path) -> Path:
     """Return a copy of a machine with 1024 MiB of memory and no limits."""
     process = tmp_path / "proc" / "self"
     process.mkdir(parents=True)
+    (tmp_path / "proc" / "loadavg").write_text("0.50 0.25 0.10 2/300 4567\n")
     (tmp_path / "proc" / "meminfo").write_text("MemTotal:        1048576 kB\nMemFree: 1 kB\n")
     (process / "status").write_text(
         "Name:\tbirthday\nVmRSS:\t   20480 kB\nRssAnon:\t   10240 kB\nVmData:\t   30720 kB\nThreads:\t4\n"
@@ -44,6 +45,16 @@ def test_without_limits_the_machine_is_the_limit(machine: Path) -> None:
     assert found["x_memory_used_bytes"] == 20 * MEBIBYTE
     assert found["x_heap_used_bytes"] == 10 * MEBIBYTE
     assert found["x_heap_size_bytes"] == 30 * MEBIBYTE
+    assert found["x_system_load_average"] == 0.5
+
+
+def test_what_a_sandbox_hides_is_a_gap(machine: Path) -> None:
+    """As with ``ProcSubset=pid`` of systemd: the load and the memory of the machine are missing, the rest is there."""
+    (machine / "proc" / "loadavg").unlink()
+    (machine / "proc" / "meminfo").unlink()
+    found = figures(machine)
+    assert found.keys() & {"x_system_load_average", "x_memory_limit_bytes"} == set()
+    assert found["x_memory_used_bytes"] == 20 * MEBIBYTE
 
 
 def test_limits_of_version_2_are_those_of_every_group_above(machine: Path) -> None:
