@@ -48,5 +48,6 @@ class ErrorType(StrEnum):
 
 
 def greeting(first_name: str, last_name: str) -> str:
-    """Return the text of a birthday message, to the letter of the contract."""
-    return f"Hey, {first_name} {last_name} it's your birthday"
+    """Return the text of a birthday message, to the letter of the contract. ``last_name`` may be empty."""
+    name = f"{first_name} {last_name}" if last_name else first_name
+    return f"Hey, {name} it's your birthday"

@@ -3,12 +3,14 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from birthday.core.address import MAX_CHARACTERS, PLAIN, parse_address
+from birthday.core.text import BIDI, CONTROL, INVISIBLE, reveal
 from birthday.core.zone import check_offset, fixed_offset, fixed_zone_name, load_zone
 from birthday.errors import FieldError, InvalidInputError
 
@@ -17,15 +19,19 @@ _DATE_TIME = re.compile(
     r"(\d{4}-\d\d-\d\d)([Tt ]([01]\d|2[0-3]):[0-5]\d(:([0-5]\d|60)(\.\d+)?)?([Zz]|[+-]([01]\d|2[0-3]):?[0-5]\d)?)?",
     re.ASCII,
 )
-_CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
-# At least one character that is no space; written for every dialect of regular expressions that reads JSON Schema.
-_NAME = rf"^[^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*$"
-_EMAIL = rf"^[^@\s{_CONTROL}]{{1,64}}@[^@\s.{_CONTROL}]+(\.[^@\s.{_CONTROL}]+)+$"
+# At least one character that can be seen; written for every dialect of regular expressions that reads JSON Schema. What
+# joins or parts letters and emoji (ZWJ, ZWNJ) may stand beside it: scripts need it.
+_ANY = rf"[^{CONTROL}{BIDI}]*"
+_VISIBLE = rf"{_ANY}[^\s{CONTROL}{INVISIBLE}]{_ANY}"
+_FORBIDDEN = re.compile(rf"[{CONTROL}{BIDI}]")
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What somebody may say about a user. ``zone`` is an IANA name or a fixed offset such as ``UTC+07:00``."""
+    """What somebody may say about a user.
+
+    ``last_name`` is empty for who has one name. ``zone`` is an IANA name or a fixed offset such as ``UTC+07:00``.
+    """
 
     first_name: str
     last_name: str
@@ -75,8 +81,20 @@ def _check_offset(minutes: int) -> int:
     return minutes
 
 
-Name = Annotated[str, Field(min_length=1, max_length=100, pattern=_NAME)]
-Email = Annotated[str, Field(max_length=254, pattern=_EMAIL)]
+def _check_address(text: str) -> str:
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise ValueError(
+            f"{_shown(text)} is not an e-mail address: {error}; one such as ada@example.com is accepted"
+        ) from None
+
+
+Name = Annotated[str, Field(min_length=1, max_length=100, pattern=f"^{_VISIBLE}$")]
+NameOrNothing = Annotated[str, Field(max_length=100, pattern=f"^({_VISIBLE})?$")]
+Email = Annotated[
+    str, Field(max_length=MAX_CHARACTERS, json_schema_extra={"pattern": PLAIN}), AfterValidator(_check_address)
+]
 Zone = Annotated[str, Field(max_length=64), AfterValidator(_check_zone)]
 Offset = Annotated[int, Field(strict=True), AfterValidator(_check_offset)]
 
@@ -89,11 +107,19 @@ class ProfileInput(BaseModel):
     first_name: Name = Field(
         alias="firstName", description="Given name, as it appears in the greeting.", examples=["Ada"]
     )
-    last_name: Name = Field(
-        alias="lastName", description="Family name, as it appears in the greeting.", examples=["Lovelace"]
+    last_name: NameOrNothing | None = Field(
+        default=None,
+        alias="lastName",
+        description="Family name, as it appears in the greeting. Empty or absent for somebody with one name.",
+        examples=["Lovelace"],
     )
     email: Email = Field(
-        description="Where the greeting goes. Unique among users, without regard to case.", examples=["ada@example.com"]
+        description=(
+            "Where the greeting goes. Unique among users, without regard to case and to how it is written: it is kept "
+            "in Unicode's form NFC, its domain as DNS has it, so that münchen.de is xn--mnchen-3ya.de. The pattern "
+            "names the usual addresses; others of RFC 5321 and RFC 6531 are accepted too."
+        ),
+        examples=["ada@example.com"],
     )
     date_of_birth: Annotated[date, BeforeValidator(parse_date)] = Field(
         alias="dateOfBirth",
@@ -113,6 +139,9 @@ class ProfileInput(BaseModel):
     def zone(self) -> str:
         """Return the zone by name; of the two members, the one that is given."""
         return self.timezone or "" if self.timezone_offset is None else fixed_zone_name(self.timezone_offset)
+
+
+_TEXTS: Final = {"firstName": "first_name", "lastName": "last_name", "email": "email"}
 
 
 def parse_profile(data: object, now: datetime) -> Profile:
@@ -138,21 +167,24 @@ def parse_profile(data: object, now: datetime) -> Profile:
             f"which is {today} in that time zone"
         )
         raise InvalidInputError(FieldError("/dateOfBirth", detail))
-    return Profile(given.first_name, given.last_name, given.email, given.date_of_birth, zone)
+    return Profile(given.first_name, given.last_name or "", given.email, given.date_of_birth, zone)
 
 
 def patch_profile(profile: Profile, changes: object, now: datetime) -> Profile:
     """Return ``profile`` with the members of ``changes`` in place of its own; a new zone replaces either form of it.
+
+    Names and an address that stay are not judged: they may be older than today's rules.
 
     Raises:
         InvalidInputError: with every field that is wrong.
     """
     if not isinstance(changes, Mapping):
         raise InvalidInputError(FieldError("", "a JSON object is accepted"))
-    own = profile.as_input()
+    kept = {field: getattr(profile, field) for name, field in _TEXTS.items() if name not in changes}
+    own = replace(profile, first_name="-", last_name="", email="somebody@example.com").as_input()
     if "timezone" in changes or "timezoneOffset" in changes:
         own["timezone"] = own["timezoneOffset"] = None
-    return parse_profile(own | dict(changes), now)
+    return replace(parse_profile(own | dict(changes), now), **kept)
 
 
 def _zone_errors(data: Mapping[Any, object]) -> list[FieldError]:
@@ -165,18 +197,20 @@ def _field_errors(error: ValidationError, data: Mapping[Any, object]) -> list[Fi
     fields = []
     for problem in error.errors(include_url=False, include_input=False):
         name = str(problem["loc"][0])
-        detail = _detail(name, problem["type"], problem["msg"], problem.get("ctx", {}), _shown(data.get(name)))
+        detail = _detail(problem["type"], problem["msg"], problem.get("ctx", {}), data.get(name))
         fields.append(FieldError("/" + name.replace("~", "~0").replace("/", "~1"), detail))
     return fields
 
 
-def _detail(name: str, kind: str, message: str, context: Mapping[str, Any], shown: str) -> str:
+def _detail(kind: str, message: str, context: Mapping[str, Any], value: object) -> str:
+    shown = _shown(value)
     if kind == "value_error":
         return message.removeprefix("Value error, ")
-    if kind == "string_pattern_mismatch" and name == "email":
-        return f"{shown} is not an e-mail address; one such as ada@example.com is accepted"
+    if kind == "string_pattern_mismatch" and _FORBIDDEN.search(str(value)):
+        accepted = "text without control characters and without characters that turn the direction of writing"
+        return f"{shown} is not a name; {accepted} is accepted"
     if kind == "string_pattern_mismatch":
-        return f"{shown} is not a name; text without control characters is accepted"
+        return f"{shown} is not a name: nothing of it can be seen; text with a visible character is accepted"
     if kind == "missing":
         return "is required"
     if kind == "extra_forbidden":
@@ -194,6 +228,6 @@ def _detail(name: str, kind: str, message: str, context: Mapping[str, Any], show
 
 
 def _shown(value: object) -> str:
-    """Return what was given as text that is short enough to stand in an error."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    """Return what was given as text that is short enough to stand in an error, and in which everything can be seen."""
+    text = reveal(json.dumps(value, ensure_ascii=False, default=str))
     return text if len(text) <= 100 else f"{text[:97]}..."

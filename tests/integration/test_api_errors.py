@@ -41,6 +41,12 @@ def assert_problem(answer: Answer, status: int) -> None:
         ({"lastName": "x" * 101}, "/lastName", "100"),
         ({"lastName": "Love\nlace"}, "/lastName", "control characters"),
         ({"lastName": "Love\u0000lace"}, "/lastName", "control characters"),
+        ({"firstName": "\u3164"}, "/firstName", '"<U+3164>" is not a name: nothing of it can be seen'),
+        ({"lastName": "\u200b"}, "/lastName", "text with a visible character is accepted"),
+        ({"lastName": "evil\u202egnp.exe"}, "/lastName", "evil<U+202E>gnp.exe"),
+        ({"email": "ad\u200ba@example.com"}, "/email", '"ad<U+200B>a@example.com" is not an e-mail address: U+200B'),
+        ({"email": "mailto:ada@example.com"}, "/email", "':' may not stand before the @"),
+        ({"email": f"ada@{'x' * 64}.com"}, "/email", "cannot be in DNS: Label too long"),
         ({"email": "ada"}, "/email", "ada@example.com"),
         ({"email": "ada@example.com\r\nBcc: x@example.com"}, "/email", "ada@example.com"),
         ({"email": f"ada@{'x' * 260}.com"}, "/email", "254"),
@@ -76,7 +82,7 @@ async def test_a_field_that_is_wrong_is_named(api: Api, changes: dict[str, Any],
 async def test_every_field_that_is_wrong_is_named_at_once(api: Api) -> None:
     """Nobody has to correct a body field by field; there is a limit to what is listed."""
     answer = await api.post("/users", json={"firstName": 1, "email": "ada", "dateOfBirth": "x", "timezone": "Mars"})
-    assert answer.pointers == ["/firstName", "/lastName", "/email", "/dateOfBirth", "/timezone"]
+    assert answer.pointers == ["/firstName", "/email", "/dateOfBirth", "/timezone"]
     many = await api.post("/users", json={f"field{number}": 0 for number in range(3000)})
     assert_problem(many, 422)
     assert len(many.pointers) == 50

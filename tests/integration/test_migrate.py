@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import asyncpg
 import pytest
 
+from birthday.core.address import parse_address
 from birthday.errors import UnavailableError
 from birthday.store.migrations import (
     Migration,
@@ -114,6 +115,41 @@ async def test_each_step_back_undoes_exactly_one_migration(empty_url: str, conne
     for before in dumps[:0:-1]:
         await rollback(connection, migrations)
         assert _dump(empty_url) == before
+
+
+async def test_addresses_of_before_get_the_spelling_of_now(connection: asyncpg.Connection) -> None:
+    """Domains as DNS has them, as Python's encoder writes them; of two users with one address the second keeps his."""
+    migrations = load_migrations(schema_directory())
+    addresses = next(number for number, each in enumerate(migrations) if each.name == "addresses")
+    await migrate(connection, migrations[:addresses], NOW)
+    domains = (
+        "münchen.de",
+        "FAß.de",
+        "пример.рф",
+        "例え.テスト",
+        "xn--mnchen-3ya.de",
+        "Example.com",
+        "sub.BÜCHER.example",
+        "\N{FULLWIDTH LATIN SMALL LETTER U}ü.de",
+        "παράδειγμα.ελ",
+        "한국.kr",
+        "ليهمابتكلموشعربي.eg",
+        "mu\u0308nchen.at",
+    )
+    before = [f"{number}@{domain}" for number, domain in enumerate(domains)]
+    before += ["JOSE\u0301@example.com", "twin@xn--mnchen-3ya.de", "twin@münchen.de", "a\u200bb@münchen.de"]
+    await connection.executemany(
+        """
+        INSERT INTO users (id, first_name, last_name, email, date_of_birth, timezone, schedule_from, created_at,
+                           updated_at)
+        VALUES (gen_random_uuid(), 'Ada', 'Lovelace', $1, '1990-01-01', 'UTC', $2, $2, $2)
+        """,
+        [(address, NOW) for address in before],
+    )
+    await migrate(connection, migrations[: addresses + 1], NOW)
+    stored = {row["email"] for row in await connection.fetch("SELECT email FROM users")}
+    kept = {"twin@münchen.de", "a\u200bb@münchen.de"}
+    assert stored == {parse_address(address) for address in set(before) - kept} | kept
 
 
 async def test_only_what_is_pending_is_applied(connection: asyncpg.Connection) -> None:

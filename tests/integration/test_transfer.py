@@ -218,6 +218,30 @@ async def test_who_is_there_already_is_left_alone(pool: asyncpg.Pool, tmp_path: 
     assert await everything(pool) == before
 
 
+async def test_spellings_of_one_address_are_one_user(pool: asyncpg.Pool, tmp_path: Path) -> None:
+    """In a file, and beside who is there already: an export in an older spelling changes nothing."""
+    path = write(
+        tmp_path / "users.csv",
+        csv_line(replace(ADA, email="ada@münchen.de")),
+        csv_line(replace(ADA, email="ada@XN--mnchen-3ya.de")),
+    )
+    assert await import_file(pool, path) == (ImportSummary(created=1, unchanged=1), {})
+    assert await import_file(pool, path) == (ImportSummary(unchanged=2), {})
+    assert await stored_profiles(pool) == {replace(ADA, email="ada@xn--mnchen-3ya.de")}
+
+
+@pytest.mark.parametrize("header", ["firstName,lastName,email,dateOfBirth,timezone", CSV_HEADER])
+async def test_somebody_with_one_name_comes_and_goes_as_such(pool: asyncpg.Pool, tmp_path: Path, header: str) -> None:
+    """The cell of lastName may be empty, and the column may be missing; an export can be imported again."""
+    path = tmp_path / "users.csv"
+    path.write_text("firstName,email,dateOfBirth,timezone\nSukarno,s@example.com,1990-06-06,Asia/Jakarta\n")
+    assert await import_file(pool, path) == (ImportSummary(created=1), {})
+    [profile] = await stored_profiles(pool)
+    assert profile.last_name == ""
+    path.write_text(f"{header}\nSukarno,,s@example.com,1990-06-06,Asia/Jakarta{',' * (header == CSV_HEADER)}\n")
+    assert await import_file(pool, path) == (ImportSummary(unchanged=1), {})
+
+
 async def test_the_address_of_a_deleted_user_is_free(pool: asyncpg.Pool, tmp_path: Path) -> None:
     """Only live users have an address, as in the API."""
     path = write(tmp_path / "users.csv", csv_line(ADA))

@@ -229,7 +229,7 @@ def test_a_long_line_is_not_kept_in_memory() -> None:
         ("firstName;lastName;email;dateOfBirth;timezone", "accepted, separated by commas, are firstName, lastName"),
         ("firstName,lastName,email,email,dateOfBirth,timezone", "more than one column email"),
         ("firstName,first_name,lastName,email,dateOfBirth,timezone", "more than one column firstName"),
-        ("firstName,email,timezone", "lacks the column lastName, dateOfBirth;"),
+        ("firstName,email,timezone", "lacks the column dateOfBirth;"),
         ("firstName,lastName,email,dateOfBirth", "lacks the column timezone or timezoneOffset;"),
         ('"firstName,lastName', "the header of the file is not CSV"),
         ("[1,2]", "JSON array"),

@@ -20,6 +20,7 @@ READ_ONLY_COLUMNS = ("id", "createdAt", "updatedAt", "nextMessageAt")
 """What an export adds to the columns of an import. Taken and ignored, so that an export can be imported."""
 
 _ZONE_COLUMNS = {"timezone", "timezoneOffset"}
+_OPTIONAL_COLUMNS = _ZONE_COLUMNS | {"lastName"}
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,6}")
 
 
@@ -153,7 +154,7 @@ def _parse_header(cells: list[str] | str) -> list[str | None]:
             raise InvalidInputError(FieldError("", f"the file has an unknown column '{cell:.200}'; {accepted}"))
         if names.count(name) > 1:
             raise InvalidInputError(FieldError("", f"the file has more than one column {name}; one is accepted"))
-    missing = [name for name in COLUMNS if name not in names and name not in _ZONE_COLUMNS]
+    missing = [name for name in COLUMNS if name not in names and name not in _OPTIONAL_COLUMNS]
     if _ZONE_COLUMNS.isdisjoint(names):
         missing.append("timezone or timezoneOffset")
     if missing:

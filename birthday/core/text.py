@@ -1,0 +1,40 @@
+"""Text that a person sees: what of it is invisible, and how an error shows that."""
+
+import re
+import unicodedata
+
+CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
+BIDI = r"\u202a-\u202e\u2066-\u2069"
+"""Embeddings, overrides and isolates (UAX 9): they change how the text around them is read."""
+
+# Default_Ignorable_Code_Point of Unicode's DerivedCoreProperties, annotations, and letters and symbols without ink.
+# Escapes that every dialect of regular expressions knows; beyond the BMP there are none, so the characters themselves.
+INVISIBLE = (
+    r"\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
+    r"\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+    "\U00013430-\U0001345f\U00016fe4\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+_INVISIBLE = re.compile(rf"[{CONTROL}{INVISIBLE}]")
+_TO_REVEAL = re.compile(rf"[{CONTROL}{INVISIBLE}]|[^\S ]")
+
+
+def find_invisible(text: str) -> str | None:
+    """Return the first character that shows nothing, or that only tells others how to look (category Cf)."""
+    if text.isascii() and text.isprintable():
+        return None
+    return next(
+        (character for character in text if _INVISIBLE.match(character) or unicodedata.category(character) == "Cf"),
+        None,
+    )
+
+
+def reveal(text: str) -> str:
+    """Return ``text`` with each character that nobody can see written as its code point, such as ``<U+200B>``."""
+    return (
+        text if text.isascii() and text.isprintable() else _TO_REVEAL.sub(lambda match: f"<{name_of(match[0])}>", text)
+    )
+
+
+def name_of(character: str) -> str:
+    """Return a character's code point, such as ``U+200B``."""
+    return f"U+{ord(character):04X}"
