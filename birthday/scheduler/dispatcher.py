@@ -7,8 +7,10 @@ next instant, not at the next minute.
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from uuid import UUID
 
 import asyncpg
 import structlog
@@ -16,7 +18,10 @@ import structlog
 from birthday.broker import Broker
 from birthday.core.message import BIRTHDAY
 from birthday.operations.pauses import Pauses
+from birthday.scheduler.refused import fail_each
+from birthday.store.connection import DATABASE_ERRORS, is_outage, stay_cancelled
 from birthday.store.messages import lock_due, look_ahead, mark_queued, read_trace_contexts
+from birthday.store.refusals import Sifting
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.tracing import NO_TRACING, Tracing
 
@@ -77,17 +82,26 @@ class Dispatcher:
             nonlocal left
             published = 0
             while True:
-                async with self.pool.acquire() as connection, connection.transaction():
-                    async with looking:
-                        ids = await lock_due(connection, now, late, last_deadline, min(BATCH, left)) if left else []
-                        left = left - len(ids) if len(ids) == BATCH else 0
-                    contexts = await read_trace_contexts(connection, ids) if self.tracing.enabled else ()
-                    async with publishing:
-                        if not ids or self.pauses.is_paused(BIRTHDAY):
-                            return published
-                        with self.tracing.send(contexts):
-                            await self.broker.publish(ids)
-                    await mark_queued(connection, ids, now)
+                ids: list[UUID] = []
+                queued = False
+                try:
+                    async with self.pool.acquire() as connection, connection.transaction():
+                        async with looking:
+                            ids = await lock_due(connection, now, late, last_deadline, min(BATCH, left)) if left else []
+                            left = left - len(ids) if len(ids) == BATCH else 0
+                        contexts = await read_trace_contexts(connection, ids) if self.tracing.enabled else ()
+                        async with publishing:
+                            if not ids or self.pauses.is_paused(BIRTHDAY):
+                                return published
+                            with self.tracing.send(contexts):
+                                await self.broker.publish(ids)
+                            queued = True
+                        await mark_queued(connection, ids, now)
+                except DATABASE_ERRORS as error:
+                    stay_cancelled()
+                    if not queued or is_outage(error):
+                        raise
+                    ids = await self._mark_each(ids, now)
                 self.metrics.messages_queued.inc(len(ids))
                 published += len(ids)
 
@@ -97,3 +111,15 @@ class Dispatcher:
             if isinstance(failure, BaseException):
                 raise failure
         return sum(count for count in lanes if isinstance(count, int))
+
+    async def _mark_each(self, ids: Sequence[UUID], now: datetime) -> list[UUID]:
+        """Record that these are published, which the database refuses for some: those fail. Return the others."""
+
+        async def mark(some: Sequence[UUID]) -> Sequence[UUID]:
+            await mark_queued(self.pool, some, now)
+            return some
+
+        marking = Sifting("dispatch", ids, mark)
+        await marking.run()
+        await fail_each(self.pool, marking.refused, now, self.metrics)
+        return marking.results

@@ -4,8 +4,11 @@ Before: messages that something should have happened to. After: they are in the 
 line and a count, or gone because they are history. What the audit finds and the forecast says is told, and left alone.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
+from uuid import UUID
 
 import asyncpg
 import structlog
@@ -17,7 +20,10 @@ from birthday.core.message import BIRTHDAY, ON_TIME
 from birthday.operations.audit import Auditor
 from birthday.operations.forecast import Forecaster
 from birthday.operations.pauses import Pauses
-from birthday.store.upkeep import expire, lock_lost, mark_rescued, remove_old
+from birthday.scheduler.refused import fail_each
+from birthday.store.connection import DATABASE_ERRORS, is_outage, stay_cancelled
+from birthday.store.refusals import Sifting
+from birthday.store.upkeep import Expired, expire, lock_lost, mark_rescued, read_late, remove_old
 from birthday.store.users import purge_deleted_users
 from birthday.telemetry.metrics import Metrics
 
@@ -95,23 +101,59 @@ class Janitor:
             log.warning("forecast.late", at=at, messages=peak.messages, drain_seconds=round(seconds))
 
     async def _expire_batch(self, now: datetime) -> int:
-        expired = await expire(self.pool, now - self.catch_up, now, BATCH)
+        expired = await self._expire(now - self.catch_up, now)
         for message in expired:
             log.warning("message.expired", message_id=str(message.id), scheduled_at=message.scheduled_at.isoformat())
         self.metrics.messages_expired.inc(len(expired))
         self.metrics.birthdays_processed.inc(len(expired))
         return len(expired)
 
+    async def _expire(self, late: datetime, now: datetime) -> Sequence[Expired]:
+        try:
+            return await expire(self.pool, late, now, BATCH)
+        except DATABASE_ERRORS as error:
+            stay_cancelled()
+            if is_outage(error):
+                raise
+        expiring = Sifting("expire", await read_late(self.pool, late, BATCH), partial(self._expire_these, late, now))
+        await expiring.run()
+        await fail_each(self.pool, expiring.refused, now, self.metrics)
+        return expiring.results
+
+    async def _expire_these(self, late: datetime, now: datetime, ids: Sequence[UUID]) -> Sequence[Expired]:
+        return await expire(self.pool, late, now, BATCH, ids)
+
     async def _rescue_batch(self, now: datetime, wait: timedelta) -> int:
-        async with self.pool.acquire() as connection, connection.transaction():
-            ids = await lock_lost(connection, now, wait, BATCH)
-            if ids:
-                await self.broker.publish(ids)
-                await mark_rescued(connection, ids, now)
+        ids: list[UUID] = []
+        published = False
+        try:
+            async with self.pool.acquire() as connection, connection.transaction():
+                ids = await lock_lost(connection, now, wait, BATCH)
+                if ids:
+                    await self.broker.publish(ids)
+                    published = True
+                    await mark_rescued(connection, ids, now)
+        except DATABASE_ERRORS as error:
+            stay_cancelled()
+            if not published or is_outage(error):
+                raise
+            ids = await self._mark_each(ids, now)
         if ids:
             self.metrics.messages_rescued.inc(len(ids))
             log.warning("janitor.rescued", messages=len(ids))
         return len(ids)
+
+    async def _mark_each(self, ids: Sequence[UUID], now: datetime) -> list[UUID]:
+        """Record that these are published, which the database refuses for some: those fail. Return the others."""
+
+        async def mark(some: Sequence[UUID]) -> Sequence[UUID]:
+            await mark_rescued(self.pool, some, now)
+            return some
+
+        marking = Sifting("rescue", ids, mark)
+        await marking.run()
+        await fail_each(self.pool, marking.refused, now, self.metrics)
+        return marking.results
 
 
 def _patience_with(stats: QueueStats) -> timedelta:

@@ -7,8 +7,10 @@ any downtime. What changes in between is planned with the change itself (``store
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from uuid import UUID
 
 import asyncpg
 import structlog
@@ -26,8 +28,10 @@ from birthday.store.messages import (
     note_rules,
     plan,
     set_watermark,
+    users_concerned,
     zones_in_use,
 )
+from birthday.store.refusals import Sifting
 from birthday.store.users import Connection, Planning
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.tracing import NO_TRACING, Tracing
@@ -77,7 +81,7 @@ class Planner:
                     after = min(watermark, now - self.catch_up) if begun else watermark
                 reached = min(after + CHUNK, until)
                 occasions = await self._occasions(connection, after, reached)
-                fresh = await plan(connection, occasions, now, self.tracing.traceparent()) if occasions else 0
+                fresh = await self._plan(connection, occasions, now) if occasions else 0
                 await set_watermark(connection, PLANNED, reached)
                 if reached >= until:
                     moved = await self._move(connection, now, until) if moving else 0
@@ -92,6 +96,33 @@ class Planner:
         if moving:
             log.warning("planner.moved", messages=moved, reason="SEND_AT or LEAP_DAY is another one than before")
         return planned
+
+    async def _plan(self, connection: Connection, occasions: Sequence[ZoneOccasion], now: datetime) -> int:
+        """Materialise what ``occasions`` ask for; users whose messages the database refuses do not hold up the rest."""
+        traceparent = self.tracing.traceparent()
+
+        async def plan_some(some: Sequence[ZoneOccasion]) -> list[int]:
+            async with connection.transaction():
+                return [await plan(connection, some, now, traceparent)]
+
+        planning = Sifting("plan", occasions, plan_some)
+        await planning.run()
+        for occasion, _ in planning.refused:
+            planning.results.append(await self._plan_each(connection, occasion, now))
+        return sum(planning.results)
+
+    async def _plan_each(self, connection: Connection, occasion: ZoneOccasion, now: datetime) -> int:
+        async def plan_some(ids: Sequence[UUID]) -> list[int]:
+            async with connection.transaction():
+                return [await plan(connection, [occasion], now, self.tracing.traceparent(), ids)]
+
+        planning = Sifting("plan", await users_concerned(connection, occasion), plan_some)
+        await planning.run()
+        for user_id, error in planning.refused:
+            self.metrics.scheduler_failures.labels("plan").inc()
+            on = occasion.occasion.on.isoformat()
+            log.error("planner.refused", user_id=str(user_id), occasion_on=on, error=error)
+        return sum(planning.results)
 
     async def _move(self, connection: Connection, now: datetime, until: datetime) -> int:
         """Move what is planned, wherever its new instant is: before now, or beyond what is planned."""

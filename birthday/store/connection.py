@@ -36,6 +36,21 @@ _AWAY = (
 """No connection, a lost one, a server that shuts down, is full or in recovery, and a database that is not migrated."""
 
 
+_OUTAGE_CLASSES = ("08", "25", "28", "3D", "40", "53", "55", "57", "58")
+"""Classes of SQLSTATE that say nothing about a row: connection, read-only, authorization, no database, rollback,
+resources, state, operator and system."""
+
+
+def is_outage(error: Exception) -> bool:
+    """Say whether one of ``DATABASE_ERRORS`` may be gone when the same is tried again, whatever the data are."""
+    if isinstance(error, asyncpg.PostgresError):
+        # What is prepared for an older schema is prepared anew.
+        stale = isinstance(error, asyncpg.InvalidCachedStatementError)
+        return stale or str(error.sqlstate).startswith(_OUTAGE_CLASSES)
+    # asyncpg's DataError is an InterfaceError too: an argument that cannot be sent.
+    return not isinstance(error, ValueError)
+
+
 @asynccontextmanager
 async def borrow(
     pool: asyncpg.Pool, seconds: float | None = LOAN_SECONDS

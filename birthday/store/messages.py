@@ -83,13 +83,18 @@ async def zones_in_use(connection: Connection) -> list[str]:
 
 
 async def plan(
-    connection: Connection, occasions: Sequence[ZoneOccasion], now: datetime, traceparent: str | None = None
+    connection: Connection,
+    occasions: Sequence[ZoneOccasion],
+    now: datetime,
+    traceparent: str | None = None,
+    only: Sequence[UUID] | None = None,
 ) -> int:
     """Materialise a message for everybody whom ``occasions`` concern and who has none for that year; return how many.
 
     Safe at any concurrency and any number of times: the unique index on user, type and year decides. What was cancelled
     by hand stays so: its id exists. A user who changes meanwhile leaves at worst a stale message, which the claim
-    recognises by its ``schedule_from``. ``traceparent`` is the context of the tick, if that is traced.
+    recognises by its ``schedule_from``. ``traceparent`` is the context of the tick, if that is traced. ``only`` are
+    the users who are meant, if not all.
     """
     status = await connection.execute(
         """
@@ -101,15 +106,29 @@ async def plan(
             AS spec (zone, month_day, year, day, due_at, ends_at)
         JOIN users u ON u.timezone = spec.zone AND u.birth_month_day = spec.month_day AND u.deleted_at IS NULL
         WHERE u.schedule_from < spec.ends_at AND u.greeted_year < spec.year
-          AND u.date_of_birth < make_date(spec.year, 1, 1)
+          AND u.date_of_birth < make_date(spec.year, 1, 1) AND ($9::uuid[] IS NULL OR u.id = ANY($9))
         ON CONFLICT DO NOTHING
         """,
         now,
         *_columns(occasions),
         traceparent,
+        only,
         timeout=PLAN_SECONDS,
     )
     return int(status.rpartition(" ")[2])
+
+
+async def users_concerned(connection: Connection, occasion: ZoneOccasion) -> list[UUID]:
+    """Return the live users whom an occasion concerns, whether they have a message or not."""
+    rows = await connection.fetch(
+        """
+        SELECT id FROM users
+        WHERE timezone = $1 AND birth_month_day = ANY($2::smallint[]) AND deleted_at IS NULL
+        """,
+        occasion.zone,
+        list(occasion.month_days),
+    )
+    return [row["id"] for row in rows]
 
 
 async def move(connection: Connection, occasions: Sequence[ZoneOccasion], now: datetime) -> int:
@@ -203,8 +222,8 @@ async def read_trace_contexts(connection: Connection, ids: Sequence[UUID]) -> li
     return [TraceContext(*row) for row in rows]
 
 
-async def mark_queued(connection: Connection, ids: Sequence[UUID], now: datetime) -> None:
-    """Record that the broker has confirmed these, which the transaction holds."""
+async def mark_queued(connection: Connection | asyncpg.Pool, ids: Sequence[UUID], now: datetime) -> None:
+    """Record that the broker has confirmed these, which a transaction holds or nobody."""
     await connection.execute(
         """
         UPDATE message_logs SET status = 'queued', queued_at = $2, updated_at = $2
@@ -469,8 +488,10 @@ async def settle(pool: asyncpg.Pool, settlements: Sequence[Settlement]) -> list[
             delivered_at = CASE WHEN done.status = 'delivered' THEN done.settled_at END,
             next_attempt_at = done.next_attempt_at,
             may_have_arrived = m.may_have_arrived OR done.may_have_arrived,
-            error_type = CASE WHEN done.sent_at IS NULL THEN m.error_type ELSE done.error_type END,
-            error_detail = CASE WHEN done.sent_at IS NULL THEN m.error_detail ELSE done.error_detail END
+            error_type = CASE WHEN done.sent_at IS NULL AND done.status <> 'failed'
+                              THEN m.error_type ELSE done.error_type END,
+            error_detail = CASE WHEN done.sent_at IS NULL AND done.status <> 'failed'
+                                THEN m.error_detail ELSE done.error_detail END
         FROM unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[],
                     $7::boolean[], $8::text[], $9::text[], $10::boolean[])
             AS done (id, lease_until, status, settled_at, sent_at, next_attempt_at, counted, error_type, error_detail,

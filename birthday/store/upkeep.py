@@ -29,8 +29,8 @@ async def lock_lost(connection: Connection, now: datetime, wait: timedelta, limi
     return [row["id"] for row in rows]
 
 
-async def mark_rescued(connection: Connection, ids: Sequence[UUID], now: datetime) -> None:
-    """Record that these, which the transaction holds, are in the queue again; their state stays as it is."""
+async def mark_rescued(connection: Connection | asyncpg.Pool, ids: Sequence[UUID], now: datetime) -> None:
+    """Record that these, which a transaction holds or nobody, are in the queue again; their state stays as it is."""
     await connection.execute(
         "UPDATE message_logs SET updated_at = $2 WHERE id = ANY($1::uuid[])",
         ids,
@@ -46,21 +46,43 @@ class Expired:
     scheduled_at: datetime
 
 
-async def expire(pool: asyncpg.Pool, late: datetime, now: datetime, limit: int) -> list[Expired]:
+async def read_late(pool: asyncpg.Pool, late: datetime, limit: int) -> list[UUID]:
+    """Return messages that ``expire`` would give up: up to ``limit`` unpublished ones, and as many in the queue."""
+    rows = await pool.fetch(
+        """
+        (SELECT id FROM message_logs WHERE status = 'scheduled' AND scheduled_at <= $1
+         ORDER BY scheduled_at LIMIT $2)
+        UNION ALL
+        (SELECT id FROM message_logs
+         WHERE status IN ('queued', 'sending', 'retrying') AND status <> 'sending'
+           AND greatest(scheduled_at, requeued_at) <= $1
+         ORDER BY updated_at LIMIT $2)
+        """,
+        late,
+        limit,
+    )
+    return [UUID(bytes=row["id"].bytes) for row in rows]
+
+
+async def expire(
+    pool: asyncpg.Pool, late: datetime, now: datetime, limit: int, only: Sequence[UUID] | None = None
+) -> list[Expired]:
     """Give up messages that were due at ``late`` or before and are not being sent; return them.
 
-    That is up to ``limit`` of those that are still to be published, and as many of those in the queue.
+    That is up to ``limit`` of those that are still to be published, and as many of those in the queue. ``only`` are the
+    messages that are meant, if not all.
     """
     rows = await pool.fetch(
         """
         WITH unpublished AS (
-            SELECT id FROM message_logs WHERE status = 'scheduled' AND scheduled_at <= $1
+            SELECT id FROM message_logs
+            WHERE status = 'scheduled' AND scheduled_at <= $1 AND ($4::uuid[] IS NULL OR id = ANY($4))
             ORDER BY scheduled_at LIMIT $3 FOR UPDATE SKIP LOCKED
         ), published AS (
             -- The list of three is that of the partial index; what is being sent is nobody's to expire.
             SELECT id FROM message_logs
             WHERE status IN ('queued', 'sending', 'retrying') AND status <> 'sending'
-              AND greatest(scheduled_at, requeued_at) <= $1
+              AND greatest(scheduled_at, requeued_at) <= $1 AND ($4::uuid[] IS NULL OR id = ANY($4))
             ORDER BY updated_at LIMIT $3 FOR UPDATE SKIP LOCKED
         )
         UPDATE message_logs m SET status = 'expired', updated_at = $2, next_attempt_at = NULL
@@ -71,6 +93,7 @@ async def expire(pool: asyncpg.Pool, late: datetime, now: datetime, limit: int) 
         late,
         now,
         limit,
+        only,
     )
     return [Expired(UUID(bytes=row["id"].bytes), row["scheduled_at"]) for row in rows]
 

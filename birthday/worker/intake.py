@@ -5,9 +5,10 @@ Before: deliveries, each of which may be a duplicate, a stranger or nonsense. Af
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from random import Random
 from uuid import UUID
 
@@ -17,7 +18,9 @@ import structlog
 from birthday.broker import Broker, Consumer, Delivery
 from birthday.clock import Clock
 from birthday.core.message import PENDING, ErrorType, Status
+from birthday.store.connection import DATABASE_ERRORS, stay_cancelled
 from birthday.store.messages import Claim, Unclaimed, cancel, claim, give_up, read_unclaimed, request_sweep
+from birthday.store.refusals import Sifting, fail_refused
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.tracing import NO_TRACING, Tracing
 from birthday.worker.patience import outlast
@@ -61,16 +64,45 @@ class Intake:
         by_hand = [message_id for message_id, delivery in by_id.items() if delivery.by_hand]
         claimed_at = 0.0
 
-        async def try_to_claim() -> list[Claim]:
+        async def try_to_claim(ids: Sequence[UUID]) -> list[Claim]:
             nonlocal claimed_at
-            claimed_at = asyncio.get_running_loop().time()
+            began = asyncio.get_running_loop().time()
             now = self.clock.now()
-            return await claim(self.pool, list(by_id), by_hand, now, now - self.catch_up, self.lease)
+            claims = await claim(self.pool, ids, by_hand, now, now - self.catch_up, self.lease)
+            # Of several parts, the first lease runs out first.
+            claimed_at = claimed_at or began
+            return claims
 
+        claiming = Sifting("claim", list(by_id), try_to_claim)
         with self.tracing.receive() as span:
-            claims = await outlast("claim", try_to_claim, self.clock, self.random)
-            span.hold(claims)
-        return Batch([(by_id.pop(one.id), one) for one in claims], by_id, claimed_at)
+            await outlast("claim", claiming.run, self.clock, self.random)
+            span.hold(claiming.results)
+        await self._fail_refused(consumer, by_id, claiming.refused)
+        return Batch([(by_id.pop(one.id), one) for one in claiming.results], by_id, claimed_at)
+
+    async def _fail_refused(
+        self, consumer: Consumer, deliveries: dict[UUID, Delivery], refused: Iterable[tuple[UUID, Exception]]
+    ) -> None:
+        """Fail messages that the database refuses to move, and take them out of ``deliveries``."""
+        for message_id, error in refused:
+            delivery = deliveries.pop(message_id)
+            try:
+                fail = partial(fail_refused, self.pool, message_id, self.clock.now(), error)
+                failed = await outlast("fail", fail, self.clock, self.random)
+            except DATABASE_ERRORS:
+                stay_cancelled()
+                failed = False
+            if failed:
+                self.metrics.messages_failed.labels(ErrorType.PERMANENT_FAILURE.value).inc()
+                self.metrics.messages_processed.inc()
+                self.metrics.birthdays_processed.inc()
+                error_type = ErrorType.PERMANENT_FAILURE.value
+                log.error("message.failed", message_id=str(message_id), error_type=error_type, error=error)
+                await consumer.reject([delivery])
+            else:
+                # Not even that, or somebody else has it: the janitor finds it if nobody does anything about it.
+                log.error("message.refused", message_id=str(message_id), error=error)
+                await consumer.ack([delivery])
 
     async def _sort_out(self, consumer: Consumer, deliveries: Sequence[Delivery]) -> dict[UUID, Delivery]:
         """Return one delivery for each message id; reject what is no message, ack a second copy in the same batch."""
@@ -101,12 +133,16 @@ class Intake:
         if not rest:
             return
         now = self.clock.now()
-        unclaimed = await outlast("claim", lambda: read_unclaimed(self.pool, list(rest)), self.clock, self.random)
-        states = {state.id: state for state in unclaimed}
-        ended = await self._end_what_is_over(unclaimed, now)
+        left = dict(rest)
+        reading = Sifting("claim", list(left), partial(read_unclaimed, self.pool))
+        await outlast("claim", reading.run, self.clock, self.random)
+        await self._fail_refused(consumer, left, reading.refused)
+        states = {state.id: state for state in reading.results}
+        ended, refused = await self._end_what_is_over(reading.results, now)
+        await self._fail_refused(consumer, left, refused)
         finished, rejected = [], []
         delayed: dict[UUID, timedelta] = {}
-        for message_id, delivery in rest.items():
+        for message_id, delivery in left.items():
             state = states.get(message_id)
             status = ended.get(message_id) or (state.status if state else None)
             delay = self._delay(state, now) if state and message_id not in ended else None
@@ -125,13 +161,21 @@ class Intake:
         await consumer.reject(rejected)
         self.metrics.messages_processed.inc(len(finished) + len(rejected))
 
-    async def _end_what_is_over(self, unclaimed: Sequence[Unclaimed], now: datetime) -> dict[UUID, Status]:
-        """Cancel what is stale, fail what a dead worker held and nobody may send; return what became of which."""
+    async def _end_what_is_over(
+        self, unclaimed: Sequence[Unclaimed], now: datetime
+    ) -> tuple[dict[UUID, Status], list[tuple[UUID, Exception]]]:
+        """Cancel what is stale, fail what a dead worker held and nobody may send.
+
+        Returns what became of which, and which the database refuses to end.
+        """
         stale = [one.id for one in unclaimed if not one.current and one.status in PENDING]
         held = [one.id for one in unclaimed if one.status is Status.SENDING and not one.lease]
         late = now - self.catch_up
-        cancelled = await outlast("cancel", lambda: cancel(self.pool, stale, now), self.clock, self.random)
-        failed = await outlast("give up", lambda: give_up(self.pool, held, now, late), self.clock, self.random)
+        cancelling = Sifting("cancel", stale, lambda ids: cancel(self.pool, ids, now))
+        giving_up = Sifting("give up", held, lambda ids: give_up(self.pool, ids, now, late))
+        await outlast("cancel", cancelling.run, self.clock, self.random)
+        await outlast("give up", giving_up.run, self.clock, self.random)
+        cancelled, failed = cancelling.results, giving_up.results
         if cancelled:
             # One that moved while it was being sent and given back has no other message yet.
             await outlast("cancel", lambda: request_sweep(self.pool), self.clock, self.random)
@@ -142,7 +186,8 @@ class Intake:
             log.info("message.cancelled", message_id=str(message_id), reason="the user is gone or has moved")
         for message_id in failed:
             log.error("message.failed", message_id=str(message_id), error_type=ErrorType.PERMANENT_FAILURE.value)
-        return dict.fromkeys(cancelled, Status.CANCELLED) | dict.fromkeys(failed, Status.FAILED)
+        ended = dict.fromkeys(cancelled, Status.CANCELLED) | dict.fromkeys(failed, Status.FAILED)
+        return ended, [*cancelling.refused, *giving_up.refused]
 
     def _delay(self, state: Unclaimed, now: datetime) -> timedelta | None:
         """Return how much later to look at a message again, or None if this delivery has nothing more to bring."""

@@ -1,15 +1,16 @@
 """What one message is while a worker has it: claimed, then sent, then decided about. Values only."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from random import Random
 from typing import assert_never
 
 from birthday.broker import Consumer, Delivery
 from birthday.channels import Delivered, Letter, Outcome, Permanent, Temporary
-from birthday.core.message import Status, greeting
+from birthday.core.message import ErrorType, Status, greeting
 from birthday.core.retry import RetryPolicy
 from birthday.store.messages import Claim, Failure, Settlement
+from birthday.store.refusals import refusal_text
 from birthday.telemetry.tracing import NO_SPAN, Span
 
 
@@ -93,4 +94,18 @@ def decide(done: Done, retry: RetryPolicy, random: Random) -> Settlement:
         counted=True,
         failure=failure,
         may_have_arrived=may_have_arrived,
+    )
+
+
+def refused(settlement: Settlement, error: Exception) -> Settlement:
+    """Return the failure that takes the place of an outcome which the database refuses to store.
+
+    What was sent may have arrived: whoever requeues it sends it under the same key.
+    """
+    return replace(
+        settlement,
+        status=Status.FAILED,
+        next_attempt_at=None,
+        failure=Failure(ErrorType.PERMANENT_FAILURE, refusal_text(error)),
+        may_have_arrived=settlement.may_have_arrived or settlement.status is Status.DELIVERED,
     )

@@ -9,7 +9,8 @@ import structlog
 
 from birthday.clock import Clock
 from birthday.core.retry import RetryPolicy
-from birthday.store.connection import DATABASE_ERRORS, stay_cancelled
+from birthday.errors import UnavailableError
+from birthday.store.connection import DATABASE_ERRORS, is_outage, stay_cancelled
 
 log = structlog.get_logger()
 
@@ -21,14 +22,22 @@ RECONNECT: Final = RetryPolicy(2**31, base_delay=timedelta(milliseconds=200), ma
 async def outlast(what: str, statement: Callable[[], Awaitable[_Result]], clock: Clock, random: Random) -> _Result:
     """Run ``statement`` until the database answers, with growing, random waits; cancel it to give up.
 
-    The statement must be safe to repeat: it may have been committed although the answer was lost.
+    The statement must be safe to repeat: it may have been committed although the answer was lost. One that fails
+    whatever the rows are (``Sifting``) is repeated as well: somebody has to mend the database.
+
+    Raises:
+        DATABASE_ERRORS: if the statement is refused: waiting does not help.
     """
     attempt = 0
     while True:
         try:
             return await statement()
-        except DATABASE_ERRORS as error:
+        except (UnavailableError, *DATABASE_ERRORS) as error:
             stay_cancelled()
+            everybody = isinstance(error, UnavailableError)
+            if not everybody and not is_outage(error):
+                raise
             attempt += 1
-            log.warning("worker.database_unavailable", during=what, attempt=attempt, error=error)
+            report = log.error if everybody else log.warning
+            report("worker.database_unavailable", during=what, attempt=attempt, error=error)
         await clock.sleep(RECONNECT.delay(attempt, None, random).total_seconds())

@@ -6,7 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from random import Random
+from typing import TypeAlias
 from uuid import UUID
 
 import asyncpg
@@ -17,12 +19,15 @@ from birthday.clock import Clock
 from birthday.core.message import BIRTHDAY, ON_TIME, Status
 from birthday.core.retry import RetryPolicy
 from birthday.errors import UnavailableError
-from birthday.store.messages import Failure, Settlement, settle
+from birthday.store.messages import Failure, Settled, Settlement, settle
+from birthday.store.refusals import Sifting
 from birthday.telemetry.metrics import Metrics
-from birthday.worker.letters import Done, Received, decide
+from birthday.worker.letters import Done, Received, decide, refused
 from birthday.worker.patience import outlast
 
 log = structlog.get_logger()
+
+_Pair: TypeAlias = tuple[Done, Settlement]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +47,7 @@ class Settler:
         Returns:
             False if the queue could not be told: its deliveries must be given back, and will come again.
         """
-        pairs = [(done, decide(done, self.retry, self.random)) for done in batch]
-        settlements = [settlement for _, settlement in pairs]
-        settled = await outlast("settle", lambda: settle(self.pool, settlements), self.clock, self.random)
+        pairs, settled = await self._store([(done, decide(done, self.retry, self.random)) for done in batch])
         first_sent = {(one.id, one.lease_until): one.first_sent for one in settled}
         ours = []
         for done, settlement in pairs:
@@ -57,6 +60,26 @@ class Settler:
         self._count_first_sent(done for done, one in ours if first_sent[one.id, one.lease_until])
         self._report(ours)
         return await self._tell_queue(ours)
+
+    async def _store(self, pairs: Sequence[_Pair]) -> tuple[Sequence[_Pair], Sequence[Settled]]:
+        """Store outcomes; one that the database refuses becomes a failure, so that it does not hold up the rest."""
+        storing = Sifting("settle", [settlement for _, settlement in pairs], partial(settle, self.pool))
+        await outlast("settle", storing.run, self.clock, self.random)
+        if not storing.refused:
+            return pairs, storing.results
+        failures = {settlement: refused(settlement, error) for settlement, error in storing.refused}
+        failing = Sifting("settle", list(failures.values()), partial(settle, self.pool))
+        await outlast("settle", failing.run, self.clock, self.random)
+        for failure, error in failing.refused:
+            # Not even that: the lease runs out, and the janitor finds it.
+            log.error("message.unsettled", message_id=str(failure.id), error=error)
+        lost = {failure.id for failure, _ in failing.refused}
+        replaced = [(done, failures.get(settlement, settlement)) for done, settlement in pairs]
+        for done, settlement in replaced:
+            if settlement.id in lost:
+                done.span.settle("unsettled")
+                await _tell(done.job.received.consumer.ack([done.job.received.delivery]))
+        return [pair for pair in replaced if pair[1].id not in lost], [*storing.results, *failing.results]
 
     def _count_first_sent(self, sent: Iterable[Done]) -> None:
         hours = Counter(done.sent_at.hour for done in sent)

@@ -11,6 +11,7 @@ from typing import Final
 from uuid import UUID
 
 import asyncpg
+import structlog
 
 from birthday.broker import Broker
 from birthday.clock import Clock
@@ -20,7 +21,10 @@ from birthday.store.connection import borrow
 from birthday.store.failed import requeue_failed
 from birthday.store.history import Message, read_message
 from birthday.store.messages import read_trace_contexts
+from birthday.store.refusals import Sifting
 from birthday.telemetry.tracing import NO_TRACING, Tracing
+
+log = structlog.get_logger()
 
 BATCH: Final = 500
 PUBLISH_SECONDS: Final = 5.0
@@ -55,14 +59,22 @@ async def requeue_many(
 ) -> None:
     """Queue those of ``ids`` that are failed again, in this order, hundreds in a transaction.
 
-    ``on_batch`` is told which ones, as soon as they are.
+    ``on_batch`` is told which ones, as soon as they are. What the database refuses to move stays failed.
 
     Raises:
         UnavailableError: if the database or the queue cannot be used. What ``on_batch`` was told holds.
     """
-    for start in range(0, len(ids), BATCH):
-        requeued = await _requeue_batch(pool, broker, ids[start : start + BATCH], clock.now(), tracing)
+
+    async def requeue(some: Sequence[UUID]) -> list[Message]:
+        requeued = await _requeue_batch(pool, broker, some, clock.now(), tracing)
         on_batch([message.id for message in requeued])
+        return requeued
+
+    for start in range(0, len(ids), BATCH):
+        requeuing = Sifting("requeue", ids[start : start + BATCH], requeue)
+        await requeuing.run()
+        for message_id, error in requeuing.refused:
+            log.error("message.refused", message_id=str(message_id), error=error)
 
 
 async def drop_copy(pool: asyncpg.Pool, broker: Broker, message_id: UUID) -> bool:

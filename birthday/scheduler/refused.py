@@ -1,0 +1,40 @@
+"""Messages that the database refuses to move: each fails, with the reason, and does not hold up the rest."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+import structlog
+
+from birthday.core.message import ErrorType
+from birthday.store.connection import DATABASE_ERRORS, is_outage, stay_cancelled
+from birthday.store.refusals import fail_refused
+from birthday.telemetry.metrics import Metrics
+
+log = structlog.get_logger()
+
+
+async def fail_each(
+    pool: asyncpg.Pool, refused: Iterable[tuple[UUID, Exception]], now: datetime, metrics: Metrics
+) -> None:
+    """Fail each of these; one that cannot even fail is logged again at the next tick.
+
+    Raises:
+        DATABASE_ERRORS: if the database is away.
+    """
+    error_type = ErrorType.PERMANENT_FAILURE.value
+    for message_id, error in refused:
+        try:
+            failed = await fail_refused(pool, message_id, now, error)
+        except DATABASE_ERRORS as second:
+            stay_cancelled()
+            if is_outage(second):
+                raise
+            failed = False
+        if failed:
+            metrics.messages_failed.labels(error_type).inc()
+            metrics.birthdays_processed.inc()
+            log.error("message.failed", message_id=str(message_id), error_type=error_type, error=error)
+        else:
+            log.error("message.refused", message_id=str(message_id), error=error)
