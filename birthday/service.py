@@ -6,7 +6,7 @@ Read ``serve`` from top to bottom: it is the program. Everything that is opened 
 import asyncio
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
@@ -27,7 +27,16 @@ from birthday.core.zone import data_version
 from birthday.errors import UnavailableError
 from birthday.http.app import build
 from birthday.http.context import ApiContext
-from birthday.http.probes.readiness import CONSUMER, DATABASE, MIGRATIONS, QUEUE, SCHEDULER, Check, Readiness
+from birthday.http.probes.readiness import (
+    BACKGROUND,
+    CONSUMER,
+    DATABASE,
+    MIGRATIONS,
+    QUEUE,
+    SCHEDULER,
+    Check,
+    Readiness,
+)
 from birthday.http.server import GRACE
 from birthday.http.server import serve as serve_http
 from birthday.operations.audit import Auditor
@@ -50,6 +59,7 @@ from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.overdue import watch_overdue
 from birthday.telemetry.queue import watch_queue
 from birthday.telemetry.score import watch_score
+from birthday.telemetry.supervision import Supervisor
 from birthday.telemetry.tracing import Tracing
 from birthday.telemetry.utilization import watch_utilization
 from birthday.wiring import (
@@ -135,12 +145,9 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
         show_usage(settings, pipeline, metrics)
         watchdog = Watchdog(pipeline, broker.stats, clock, metrics)
         progress = Progress()
-        checks: dict[str, Check] = {}
-        if Role.SCHEDULER in settings.role:
-            checks[SCHEDULER] = partial(check_scheduler, progress)
-        if Role.WORKER in settings.role:
-            checks[CONSUMER] = partial(check_worker, pipeline, watchdog, pauses)
-        readiness = make_readiness(pool, broker, channel, checks)
+        supervisor = Supervisor(metrics, clock)
+        own = own_checks(settings, supervisor, progress, pipeline, watchdog, pauses)
+        readiness = make_readiness(pool, broker, channel, own)
         context = ApiContext(pool, broker, clock, metrics, settings, readiness, pauses, tracing)
         grace = min(GRACE, settings.shutdown_timeout)
         address = await stack.enter_async_context(serve_http(build(context), settings.host, settings.port, grace))
@@ -149,15 +156,15 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
         if settings.event_loop_debug:
             stack.enter_context(named_blocking(asyncio.get_running_loop()))
         async with asyncio.TaskGroup() as roles:
-            background = [roles.create_task(watch(context, pipeline), name="metrics")]
-            background.append(roles.create_task(pauses.watch(), name="pauses"))
+            background = [roles.create_task(watch(context, pipeline, supervisor), name="metrics")]
+            background.append(roles.create_task(supervisor.keep("pauses", pauses.watch), name="pauses"))
             if Role.SCHEDULER in settings.role:
-                scheduling = schedule(settings, pool, broker, pauses, clock, metrics, progress, tracing)
-                background.append(roles.create_task(scheduling, name="scheduler"))
+                scheduling = partial(schedule, settings, pool, broker, pauses, clock, metrics, progress, tracing)
+                background.append(roles.create_task(supervisor.keep("scheduler", scheduling), name="scheduler"))
             delivering = None
             if Role.WORKER in settings.role:
                 delivering = roles.create_task(pipeline.run(), name="worker")
-                background.append(roles.create_task(watchdog.run(), name="watchdog"))
+                background.append(roles.create_task(supervisor.keep("watchdog", watchdog.run), name="watchdog"))
             announce(settings, address)
             await stop.wait()
             readiness.draining = True
@@ -202,18 +209,23 @@ class Cutoff:
         pool.terminate()
 
 
-async def watch(context: ApiContext, pipeline: Pipeline) -> None:
+async def watch(context: ApiContext, pipeline: Pipeline, supervisor: Supervisor) -> None:
     """Keep the figures fresh that nobody pushes, until cancelled."""
     pool, metrics, clock = context.pool, context.metrics, context.clock
+    read, count = partial(read_figures, pool), partial(count_greeted, pool)
+    tasks: dict[str, Callable[[], Awaitable[None]]] = {
+        "event_loop": lambda: watch_loop(metrics),
+        "queue_figures": lambda: watch_queue(context.broker.stats, metrics, clock),
+        "overdue": lambda: watch_overdue(partial(count_overdue, pool), metrics, clock),
+        "database_figures": lambda: watch_database(read, count, metrics, clock),
+    }
+    if Role.API in context.settings.role:
+        tasks["api_score"] = lambda: watch_score(context.score, metrics, clock)
+    if Role.WORKER in context.settings.role:
+        tasks["worker_utilization"] = lambda: watch_utilization(lambda: pipeline.waiting_seconds > 0, metrics, clock)
     async with asyncio.TaskGroup() as watching:
-        watching.create_task(watch_loop(metrics))
-        watching.create_task(watch_queue(context.broker.stats, metrics, clock))
-        watching.create_task(watch_overdue(partial(count_overdue, pool), metrics, clock))
-        watching.create_task(watch_database(partial(read_figures, pool), partial(count_greeted, pool), metrics, clock))
-        if Role.API in context.settings.role:
-            watching.create_task(watch_score(context.score, metrics, clock))
-        if Role.WORKER in context.settings.role:
-            watching.create_task(watch_utilization(lambda: pipeline.waiting_seconds > 0, metrics, clock))
+        for name, task in tasks.items():
+            watching.create_task(supervisor.keep(name, task))
 
 
 def show_usage(settings: Settings, pipeline: Pipeline, metrics: Metrics) -> None:
@@ -251,6 +263,23 @@ async def check_scheduler(progress: Progress) -> None:
     """
     if progress.failing_seconds > STUCK_SECONDS:
         raise UnavailableError("scheduler", f"the dispatcher has been failing for {progress.failing_seconds:.0f} s")
+
+
+def own_checks(
+    settings: Settings,
+    supervisor: Supervisor,
+    progress: Progress,
+    pipeline: Pipeline,
+    watchdog: Watchdog,
+    pauses: Pauses,
+) -> dict[str, Check]:
+    """Return what the process knows of itself, by name."""
+    checks: dict[str, Check] = {BACKGROUND: supervisor.check}
+    if Role.SCHEDULER in settings.role:
+        checks[SCHEDULER] = partial(check_scheduler, progress)
+    if Role.WORKER in settings.role:
+        checks[CONSUMER] = partial(check_worker, pipeline, watchdog, pauses)
+    return checks
 
 
 def make_readiness(pool: asyncpg.Pool, broker: Broker, channel: Channel, own: Mapping[str, Check]) -> Readiness:

@@ -87,7 +87,9 @@ async def connect_database(
         session["idle_in_transaction_session_timeout"] = f"{IDLE_TRANSACTION_SECONDS}s"
     async with AsyncExitStack() as stack:
         if settings.database_url is None:
-            dsn = await stack.enter_async_context(embedded_postgres(settings.birthday_data_dir))
+            count = metrics.background_failures.labels("embedded_database").inc if metrics else _nobody_counts
+            embedded = embedded_postgres(settings.birthday_data_dir, on_failure=count)
+            dsn = await stack.enter_async_context(embedded)
         else:
             dsn = settings.database_url.get_secret_value()
         try:
@@ -106,6 +108,10 @@ async def connect_database(
             raise UnavailableError("database", text) from None
         stack.push_async_callback(_close_pool, pool)
         yield pool
+
+
+def _nobody_counts() -> None:
+    """Do nothing: commands have no metrics."""
 
 
 async def _close_pool(pool: asyncpg.Pool) -> None:

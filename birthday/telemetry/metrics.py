@@ -17,6 +17,20 @@ from birthday.telemetry.process import ProcessFigures
 
 PREFIX: Final = "birthday_scheduler"
 QUERY_TYPES: Final = ("select", "insert", "update", "delete", "transaction", "other")
+BACKGROUND: Final = (
+    "api_score",
+    "database_figures",
+    "embedded_database",
+    "event_loop",
+    "overdue",
+    "pauses",
+    "queue_figures",
+    "scheduler",
+    "watchdog",
+    "worker",
+    "worker_utilization",
+)
+"""What a ``Supervisor`` or the worker itself starts again."""
 TASKS: Final = ("plan", "recover", "retire", "audit", "forecast", "dispatch")
 
 _NEEDS_PG_MONITOR = "A gap while others are hidden from the service's database role, which pg_monitor prevents."
@@ -288,11 +302,16 @@ class Metrics:
             "gc_pause_seconds", "Time that a garbage collection held everything up.", _PAUSES, "generation"
         )
         self.active_tasks = self._gauge("active_tasks", "Tasks of the event loop that have not ended.")
+        self.background_failures = self._counter(
+            "background_failures_total",
+            "Times that a background task failed unexpectedly and was started again.",
+            "task",
+        )
         self.collector_errors = self._counter(
             "collector_errors_total", "Times that a dependency could not be asked for its figures.", "collector"
         )
 
-    def _create_series(self) -> None:
+    def _create_series(self) -> None:  # noqa: C901 - one loop for each label
         """Show the label values that are known in advance from the start: ``rate()`` needs a first sample."""
         for error_type in ErrorType:
             self.messages_failed.labels(error_type.value)
@@ -307,8 +326,10 @@ class Metrics:
             self.scheduler_failures.labels(task)
         for collector in ("database", "pauses", "queue"):
             self.collector_errors.labels(collector)
-        for generation in range(3):
-            self.gc_pause_seconds.labels(str(generation))
+        for background in BACKGROUND:
+            self.background_failures.labels(background)
+        for generation in "012":
+            self.gc_pause_seconds.labels(generation)
         self.message_template_usage.labels(BIRTHDAY)
         for failure in ("no_key", "unknown_key"):
             self.auth_failures.labels(failure)

@@ -172,6 +172,10 @@ class Pipeline:
                         await self._idle.wait()
             except UnavailableError as error:
                 log.warning("worker.consumer_lost", error=str(error))
+            except Exception:
+                # The same for one batch of deliveries: the queue brings them back.
+                log.exception("worker.crashed", during="consume")
+                self._settler.metrics.background_failures.labels("worker").inc()
             failures += 1
             if not self._interrupted.is_set():
                 pause = RECONNECT.delay(failures, None, self._random)
@@ -267,8 +271,14 @@ class Pipeline:
                 await asyncio.sleep(GATHER_SECONDS)
             while len(batch) < BATCH and not self._outcomes.empty():
                 batch.append(self._outcomes.get_nowait())
+            stored = False
             with self._step():
-                stored = await self._settler.settle_batch(batch)
+                try:
+                    stored = await self._settler.settle_batch(batch)
+                except Exception:
+                    # A fault of ours with one batch must not end the worker: its leases bring it back.
+                    log.exception("worker.crashed", during="settle")
+                    self._settler.metrics.background_failures.labels("worker").inc()
             if not stored:
                 self._interrupted.set()
             self._in_flight -= len(batch)

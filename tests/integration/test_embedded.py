@@ -248,6 +248,33 @@ async def test_a_server_that_dies_in_use_is_started_again(data_dir: Path) -> Non
         assert await _fetch(dsn, "SELECT one FROM kept") == 1
 
 
+async def test_the_watch_over_the_server_survives_what_nobody_has_thought_of(data_dir: Path) -> None:
+    """The file that names the server cannot be read for a while: the watch counts that, and starts the server then."""
+    failures: list[None] = []
+    bin_dirs = [postgres_programs()]
+    watched = embedded_postgres(data_dir, bin_dirs=bin_dirs, durable=False, on_failure=lambda: failures.append(None))
+    async with watched as dsn:
+        pid = await _server_pid(data_dir)
+        assert pid
+        os.kill(pid, signal.SIGKILL)
+        named = data_dir / "postgres" / "postmaster.pid"
+        named.rename(data_dir / "postmaster.pid")
+        named.mkdir()
+
+        async def has_failed() -> bool:
+            return len(failures) > 1
+
+        await _until(has_failed)
+        named.rmdir()
+
+        async def is_back() -> bool:
+            return await _server_pid(data_dir) not in {pid, None}
+
+        await _until(is_back)
+        await (await Cluster.open(data_dir, postgres_programs())).start()
+        assert await _fetch(dsn, "SELECT 1") == 1
+
+
 async def test_a_stale_pid_file_that_names_a_living_process_is_no_obstacle(data_dir: Path) -> None:
     """A killed server's process id may be reused: that process is neither taken for the server nor harmed."""
     async with _using(data_dir) as dsn:

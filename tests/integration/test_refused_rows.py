@@ -1,7 +1,6 @@
 """A row that the database refuses (a constraint, a trigger, bad data) fails alone, wherever it is met."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import date, timedelta
 from uuid import UUID
 
@@ -19,7 +18,8 @@ COUNT = 40
 POISON = """
     CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
-        IF NEW.user_id = current_setting('test.poison')::uuid AND NEW.status = ANY(string_to_array(TG_ARGV[0], ' ')) THEN
+        IF NEW.user_id = current_setting('test.poison')::uuid
+           AND NEW.status = ANY(string_to_array(TG_ARGV[0], ' ')) THEN
             RAISE EXCEPTION 'refused' USING ERRCODE = TG_ARGV[1];
         END IF;
         RETURN NEW;
@@ -29,9 +29,9 @@ TRIGGER = "CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON message_logs FOR EAC
 
 
 @pytest.fixture
-async def product(pool: asyncpg.Pool) -> AsyncIterator[Product]:
+def product(pool: asyncpg.Pool) -> Product:
     """An installation at 09:00 UTC on 1 March 2027."""
-    yield Product(pool, PostgresBroker(pool), ManualClock(parse("2027-03-01T09:00:00Z")), Metrics())
+    return Product(pool, PostgresBroker(pool), ManualClock(parse("2027-03-01T09:00:00Z")), Metrics())
 
 
 async def invite(product: Product, count: int = COUNT) -> list[UUID]:
@@ -68,7 +68,7 @@ async def failure(product: Product, user: UUID) -> tuple[str, str, str, bool]:
 
 
 async def test_an_outcome_that_cannot_be_stored_is_a_failure_and_holds_nobody_up(product: Product) -> None:
-    """All are sent once; one delivery is refused: it fails with the SQLSTATE, is dead-lettered, and may have arrived."""
+    """All are sent once; one outcome is refused: it fails with the SQLSTATE, is dead-lettered, may have arrived."""
     users = await invite(product)
     await product.dispatcher.dispatch_once(product.clock.now())
     await poison(product, users[7], "delivered retrying")

@@ -17,6 +17,7 @@ QUEUE = "queue"
 CONSUMER = "consumer"
 SCHEDULER = "scheduler"
 CHANNEL = "channel"
+BACKGROUND = "background"
 
 Check = Callable[[], Awaitable[None]]
 
