@@ -23,6 +23,9 @@ MAY_COMPOSE_SQL = ("birthday/embedded/cluster.py",)
 # One per message, one per tick, one per request: each logs, counts, and lets the process live on.
 MAY_CATCH_EVERYTHING = (
     "birthday/worker/sender.py",
+    "birthday/worker/pipeline.py",
+    "birthday/telemetry/supervision.py",
+    "birthday/embedded/__init__.py",
     "birthday/scheduler/loop.py",
     "birthday/http/middleware/problems.py",
 )
