@@ -15,7 +15,8 @@ import pytest
 
 from birthday.broker import Broker, Consumer, DeadLetter, Delivery, QueueStats
 from birthday.broker.postgres import PostgresBroker
-from birthday.broker.rabbitmq import EXCHANGE, QUEUE, RabbitMQBroker
+from birthday.broker.rabbitmq import RabbitMQBroker
+from birthday.broker.rabbitmq.topology import EXCHANGE, QUEUE
 from birthday.config import mask_url
 from birthday.errors import UnavailableError
 from tests.support.rabbitmq import RabbitMQServer

@@ -16,7 +16,8 @@ import pytest
 
 from birthday.broker import Broker
 from birthday.broker.postgres import PostgresBroker
-from birthday.broker.rabbitmq import EXCHANGE, QUEUE, RabbitMQBroker
+from birthday.broker.rabbitmq import RabbitMQBroker
+from birthday.broker.rabbitmq.topology import EXCHANGE, QUEUE
 from birthday.channels import Delivered, Permanent
 from birthday.cli.render.dead_letters import Tally
 from birthday.core.message import ErrorType

@@ -14,14 +14,14 @@ import pytest
 from yarl import URL
 
 from birthday.broker import Delivery, QueueStats
-from birthday.broker.rabbitmq import (
+from birthday.broker.rabbitmq import RabbitMQBroker
+from birthday.broker.rabbitmq.consumer import RabbitMQConsumer
+from birthday.broker.rabbitmq.topology import (
     DEAD_LETTER_EXCHANGE,
     DEAD_LETTER_QUEUE,
     EXCHANGE,
     QUEUE,
     RETRY_QUEUES,
-    RabbitMQBroker,
-    RabbitMQConsumer,
 )
 from birthday.errors import UnavailableError
 from tests.support.certificates import Certificates

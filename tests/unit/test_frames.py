@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pamqp import body, commands, frame, header, heartbeat
 
-from birthday.broker.frames import ConfirmSink, DeliverySink, FrameReader, encode_publishes
+from birthday.broker.rabbitmq.frames import ConfirmSink, DeliverySink, FrameReader, encode_publishes
 from birthday.errors import UnavailableError
 
 OURS = 3

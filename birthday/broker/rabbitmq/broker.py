@@ -1,0 +1,144 @@
+"""The queue in RabbitMQ, 3.10 to 4.x, as a ``Broker``: one connection, and on it a channel for each thing that lasts.
+
+Publishing has a channel of its own, and so has each consumer. Nothing waits for the server longer than ``timeout``.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+from aiormq.abc import AbstractConnection
+
+from birthday.broker.protocol import QueueStats
+from birthday.broker.rabbitmq.connection import AmqpConnection
+from birthday.broker.rabbitmq.consumer import RabbitMQConsumer
+from birthday.broker.rabbitmq.dead_letters import RabbitMQDeadLetters
+from birthday.broker.rabbitmq.frames import DeliverySink
+from birthday.broker.rabbitmq.publisher import Publisher
+from birthday.broker.rabbitmq.topology import DEAD_LETTER_QUEUE, QUEUE, RETRY_QUEUES, route
+from birthday.errors import UnavailableError
+
+_CONFIRMS_IN_FLIGHT: Final = 500
+# How long the queue may take to get back what a walk held. After that, somebody else may have it.
+_RETURN_SECONDS: Final = 1.0
+
+
+class RabbitMQBroker:
+    """A ``Broker`` on one AMQP connection. Nothing connects before the first use."""
+
+    def __init__(
+        self, url: str, *, timeout: timedelta = timedelta(seconds=10), heartbeat: timedelta = timedelta(seconds=15)
+    ) -> None:
+        """Keep where the server is.
+
+        ``timeout`` bounds every single exchange with it. A peer that vanished without a word is noticed after about
+        three times ``heartbeat`` (whole seconds); a ``heartbeat`` in the query of ``url`` wins.
+        """
+        self._connection = AmqpConnection(url, timeout, heartbeat, self._on_drop)
+        self._publisher: Publisher | None = None
+        self._consumers: set[RabbitMQConsumer] = set()
+
+    async def publish(self, message_ids: Sequence[UUID], delay: timedelta = timedelta()) -> None:
+        """Publish persistent messages, hundreds at a time, and return once each is confirmed; see ``Broker``.
+
+        A delay is spent in the longest retry queue that is not longer, the shortest being one second.
+
+        Raises:
+            UnavailableError: if any is refused, belongs to no queue, or is unconfirmed. Some may have been taken.
+        """
+        exchange, routing_key = route(delay)
+        publisher = await self._open_publisher()
+        try:
+            for start in range(0, len(message_ids), _CONFIRMS_IN_FLIGHT):
+                window = message_ids[start : start + _CONFIRMS_IN_FLIGHT]
+                await publisher.channel.ask(publisher.publish(window, exchange, routing_key))
+        except UnavailableError:
+            # The next one opens a new channel, which declares what was missing.
+            if self._publisher is publisher:
+                self._publisher = None
+            await self._connection.discard(publisher.channel)
+            raise
+
+    @asynccontextmanager
+    async def consume(self, prefetch: int) -> AsyncIterator[RabbitMQConsumer]:
+        """Subscribe with manual acks on a channel of its own; see ``Broker``.
+
+        Raises:
+            UnavailableError: on entering, if the server cannot be reached or holds another topology.
+        """
+        async with self._connection.channel() as channel:
+            consumer = RabbitMQConsumer(channel, prefetch)
+            channel.divert(DeliverySink(consumer.on_delivery))
+            self._consumers.add(consumer)
+            try:
+                # Before consuming: a limit that is set later does not hold for what is on its way by then.
+                await channel.ask(channel.raw.basic_qos(prefetch_count=prefetch))
+                await consumer.subscribe()
+                yield consumer
+            finally:
+                self._consumers.discard(consumer)
+                await consumer.leave()
+
+    @asynccontextmanager
+    async def dead_letters(self) -> AsyncIterator[RabbitMQDeadLetters]:
+        """Walk through the dead-letter queue on a channel of its own, whose end gives back the rest; see ``Broker``.
+
+        Raises:
+            UnavailableError: on entering, if the server cannot be reached or holds another topology.
+        """
+        async with self._connection.channel() as channel:
+            count, _ = await channel.measure(DEAD_LETTER_QUEUE)
+            walk = RabbitMQDeadLetters(channel, count)
+            yield walk
+            await walk.end()
+        with suppress(TimeoutError, UnavailableError):
+            async with asyncio.timeout(_RETURN_SECONDS):
+                await self._wait_for_dead_letters(walk.kept)
+
+    async def stats(self) -> QueueStats:
+        """Ask for the length of each queue.
+
+        AMQP does not tell what is unacked: that is what the consumers of this broker object hold, not the total.
+
+        Raises:
+            UnavailableError: if the server cannot be reached or holds another topology.
+        """
+        async with self._connection.channel() as channel:
+            ready, consumers = await channel.measure(QUEUE)
+            dead, _ = await channel.measure(DEAD_LETTER_QUEUE)
+            delayed = [(await channel.measure(queue))[0] for queue in RETRY_QUEUES.values()]
+        unacked = sum(consumer.unacked for consumer in self._consumers)
+        return QueueStats(ready=ready, unacked=unacked, delayed=sum(delayed), dead=dead, consumers=consumers)
+
+    async def check(self) -> None:
+        """Make sure that the server answers and holds our topology; see ``Broker``.
+
+        Raises:
+            UnavailableError: if it does not; the text says where and why.
+        """
+        await self.stats()
+
+    async def close(self) -> None:
+        """Close the connection, and with it every subscription; idempotent."""
+        await self._connection.close()
+
+    async def _wait_for_dead_letters(self, count: int) -> None:
+        """Wait until the queue has noticed that the channel of a walk is closed: another walk may follow at once."""
+        async with self._connection.channel() as channel:
+            while (await channel.measure(DEAD_LETTER_QUEUE))[0] < count:  # noqa: ASYNC110 - the server tells nobody
+                await asyncio.sleep(_RETURN_SECONDS / 100)
+
+    async def _open_publisher(self) -> Publisher:
+        if self._publisher is not None and self._publisher.channel.is_open:
+            return self._publisher
+        async with self._connection.turn():
+            if self._publisher is None or not self._publisher.channel.is_open:
+                self._publisher = Publisher(await self._connection.open_channel())
+            return self._publisher
+
+    def _on_drop(self, connection: AbstractConnection, reason: str) -> None:
+        for consumer in self._consumers:
+            consumer.lose(connection, reason)

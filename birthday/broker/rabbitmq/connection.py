@@ -1,0 +1,114 @@
+"""The one AMQP connection of a broker: made at the first use, and again at the first use after it broke."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import cast
+
+import aiormq
+import structlog
+from aiormq.abc import AbstractConnection
+
+from birthday.broker.rabbitmq.channel import AmqpChannel, DivertingTransport, answer, close_politely
+from birthday.broker.rabbitmq.topology import declare
+from birthday.config import mask_url
+from birthday.errors import UnavailableError
+
+log = structlog.get_logger()
+
+
+class AmqpConnection:
+    """Opens channels. Nothing connects before the first one, and nothing waits longer than ``timeout``."""
+
+    def __init__(
+        self, url: str, timeout: timedelta, heartbeat: timedelta, on_drop: Callable[[AbstractConnection, str], None]
+    ) -> None:
+        """Keep where the server is; ``on_drop`` is told, with a reason, of a connection that is given up."""
+        self.where = f"RabbitMQ at {mask_url(url)}"
+        self._url = f"{url}{'&' if '?' in url else '?'}heartbeat={round(heartbeat.total_seconds())}"
+        self._seconds = timeout.total_seconds()
+        self._on_drop = on_drop
+        self._opening = asyncio.Lock()
+        self._connection: AbstractConnection | None = None
+        self._transport = DivertingTransport()
+        self._closed = False
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Let one at a time open a channel. The time limit includes the wait: many would wait for long one by one.
+
+        Raises:
+            UnavailableError: if the time runs out. The connection is dropped then.
+        """
+        try:
+            async with asyncio.timeout(self._seconds), self._opening:
+                yield
+        except TimeoutError:
+            await self._drop()
+            raise UnavailableError("queue", f"{self.where} did not answer within {self._seconds:g} s") from None
+
+    async def open_channel(self) -> AmqpChannel:
+        """Open a channel, on a new connection if there is none, and declare the topology. Only within ``turn``.
+
+        Raises:
+            UnavailableError: if the server cannot be reached or holds another topology.
+        """
+        connection = await self._connect()
+        raw = await answer(connection.channel(), self.where, self._seconds)
+        channel = AmqpChannel(cast("aiormq.Channel", raw), self._transport.sinks, self.where, self._seconds)
+        await declare(channel)
+        return channel
+
+    @asynccontextmanager
+    async def channel(self) -> AsyncIterator[AmqpChannel]:
+        """Open a channel for the length of the context.
+
+        Raises:
+            UnavailableError: on entering, if the server cannot be reached or holds another topology.
+        """
+        async with self.turn():
+            channel = await self.open_channel()
+        try:
+            yield channel
+        finally:
+            await self.discard(channel)
+
+    async def discard(self, channel: AmqpChannel) -> None:
+        """Close a channel. If that gets no answer, nothing on this connection does."""
+        try:
+            if not await close_politely(channel.raw.close()) and channel.raw.connection is self._connection:
+                await self._drop()
+        finally:
+            channel.restore()
+
+    async def close(self) -> None:
+        """Close the connection for good; idempotent."""
+        self._closed = True
+        await self._drop()
+
+    async def _connect(self) -> AbstractConnection:
+        if self._closed:
+            raise UnavailableError("queue", f"the connection to {self.where} has been closed")
+        if self._connection is None or not self._connection.is_opened:
+            self._transport = DivertingTransport()
+            connecting = aiormq.connect(
+                self._url, client_properties={"connection_name": "birthday"}, transport_factory=self._transport
+            )
+            try:
+                self._connection = await answer(connecting, self.where, self._seconds)
+            except UnavailableError as error:
+                if not isinstance(error.__cause__, aiormq.InvalidFrameError):
+                    raise
+                # All that aiormq says is that the last answer was not the one it expected.
+                what = "there is no such virtual host, or the user may not use it"
+                raise UnavailableError("queue", f"{self.where} closed the connection: {what}") from error.__cause__
+            log.info("broker.connected", where=self.where)
+        return self._connection
+
+    async def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # Told here: aiormq tells of a connection that is silent only when its heartbeats have run out.
+            self._on_drop(connection, f"{self.where}: the connection was given up")
+            await close_politely(connection.close())

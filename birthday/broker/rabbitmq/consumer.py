@@ -1,0 +1,139 @@
+"""Consuming: what the server delivers, and what it is told of it."""
+
+import asyncio
+import struct
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import lru_cache
+
+import aiormq
+from aiormq.abc import AbstractConnection, DeliveredMessage
+
+from birthday.broker.protocol import Delivery, Inbox, Wait, decode_payload
+from birthday.broker.rabbitmq.channel import AmqpChannel
+from birthday.broker.rabbitmq.publisher import APP_ID
+from birthday.broker.rabbitmq.topology import QUEUE
+from birthday.broker.rabbitmq.window import Window
+from birthday.errors import UnavailableError
+
+
+class RabbitMQConsumer:
+    """A ``Consumer`` on a channel of its own. It ends with the channel, or when the server cancels it."""
+
+    def __init__(self, channel: AmqpChannel, prefetch: int) -> None:
+        """Watch the channel; ``RabbitMQBroker.consume`` subscribes."""
+        self._channel = channel
+        self._prefetch = prefetch
+        self._inbox: Inbox[Delivery] = Inbox()
+        self._window = Window(prefetch)
+        self._acking = asyncio.Lock()
+        self._tag = ""
+        channel.raw.on_consumer_cancel_callbacks.add(self._on_cancelled)
+        channel.closing.add_done_callback(self._on_closed)
+
+    @property
+    def unacked(self) -> int:
+        """How many deliveries the server waits for."""
+        return len(self._window)
+
+    async def subscribe(self) -> None:
+        """Begin to consume.
+
+        Raises:
+            UnavailableError: if the server does not let it.
+        """
+        consuming = self._channel.raw.basic_consume(QUEUE, _ignore, no_ack=False)
+        self._tag = (await self._channel.ask(consuming)).consumer_tag or ""
+
+    async def cease(self) -> None:
+        """Cancel the subscription. The server's answer comes after all that it has delivered; see ``Consumer``.
+
+        Raises:
+            UnavailableError: once the subscription is over.
+        """
+        await self._channel.ask(self._channel.raw.basic_cancel(self._tag))
+        self._inbox.cease()
+
+    async def receive(self, most: int, wait: Wait) -> list[Delivery]:
+        """Take what has been delivered; see ``Consumer``.
+
+        Raises:
+            UnavailableError: once the subscription is over.
+        """
+        # No more can come than the server may still deliver: what is acked and not told yet has made no room.
+        handed_out = len(self._window) - len(self._inbox)
+        return await self._inbox.take(max(1, min(most, self._prefetch - handed_out)), wait)
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Settle these, as soon as one ack can settle many; see ``Consumer``.
+
+        Raises:
+            UnavailableError: once the subscription is over.
+        """
+        await self._settle(finished=[delivery.tag for delivery in deliveries])
+
+    async def reject(self, deliveries: Sequence[Delivery]) -> None:
+        """Dead-letter these at once, each by itself, with ``x-death`` telling the reason ``rejected``.
+
+        Raises:
+            UnavailableError: once the subscription is over.
+        """
+        await self._settle(rejected=[delivery.tag for delivery in deliveries])
+
+    async def leave(self) -> None:
+        """Settle what is finished and end. The server takes back everything else when the channel closes."""
+        with suppress(UnavailableError):
+            self._inbox.check()
+            await self._channel.ask(self._send((), self._window.rest(), None))
+        self._inbox.fail("this subscription has ended")
+
+    def lose(self, connection: AbstractConnection, reason: str) -> None:
+        """End, if this subscription is on ``connection``: nothing comes from there any more."""
+        if self._channel.raw.connection is connection:
+            self._inbox.fail(reason)
+
+    def on_delivery(self, tag: int, redelivered: bool, properties: bytes, body: bytes) -> None:  # noqa: FBT001 - frames
+        """Take in what the server delivers."""
+        self._window.open(tag)
+        self._inbox.put(Delivery(tag, decode_payload(body), redelivered, body, not _is_ours(properties)))
+
+    async def _settle(self, *, finished: Sequence[int] = (), rejected: Sequence[int] = ()) -> None:
+        # In turn: an ack for all up to a tag that a later ack has covered already would be an error.
+        async with self._acking:
+            self._inbox.check()
+            rejects, singles, up_to = self._window.settle(finished, rejected)
+            try:
+                await self._channel.ask(self._send(rejects, singles, up_to))
+            except BaseException:
+                # The window takes for told what may not have been; a later ack would cover a lost reject.
+                self._inbox.fail("an ack to the queue was interrupted")
+                raise
+
+    async def _send(self, rejects: Iterable[int], singles: Iterable[int], up_to: int | None) -> None:
+        """Tell the server. Rejects come first, since what comes last settles everything before it."""
+        raw = self._channel.raw
+        for tag in rejects:
+            await raw.basic_reject(tag, requeue=False, wait=False)
+        for tag in singles:
+            await raw.basic_ack(tag, wait=False)
+        if up_to is not None:
+            await raw.basic_ack(up_to, multiple=True, wait=False)
+
+    def _on_cancelled(self, _: object) -> None:
+        self._inbox.fail(f"{self._channel.where} cancelled the subscription: queue {QUEUE} was deleted or moved")
+
+    def _on_closed(self, _: object) -> None:
+        self._inbox.fail(f"{self._channel.where}: {self._channel.loss}")
+
+
+async def _ignore(_: DeliveredMessage) -> None:
+    """Do nothing: a sink has taken what aiormq would call back for."""
+
+
+@lru_cache(maxsize=64)
+def _is_ours(properties: bytes) -> bool:
+    """Say whether the properties of a message name this program: the same octets nearly every time, so remembered."""
+    decoded = aiormq.spec.Basic.Properties()
+    with suppress(ValueError, IndexError, RecursionError, struct.error):
+        decoded.unmarshal(int.from_bytes(properties[:2]), properties[2:])
+    return decoded.app_id == APP_ID

@@ -1,0 +1,88 @@
+"""Exchanges and queues: their names, their properties, and how they are declared."""
+
+from collections.abc import Coroutine
+from datetime import timedelta
+from typing import Any, Final
+
+import aiormq
+
+from birthday.broker.rabbitmq.channel import AmqpChannel
+from birthday.errors import UnavailableError
+
+EXCHANGE: Final = "birthday_exchange"
+QUEUE: Final = "birthday_messages"
+"""The queue that workers consume, and its routing key."""
+DEAD_LETTER_EXCHANGE: Final = "birthday_dlx"
+DEAD_LETTER_QUEUE: Final = "birthday_messages_dlq"
+"""The dead-letter queue, and its routing key."""
+RETRY_QUEUES: Final = {
+    timedelta(seconds=1): "birthday_messages_retry_1s",
+    timedelta(seconds=5): "birthday_messages_retry_5s",
+    timedelta(seconds=30): "birthday_messages_retry_30s",
+    timedelta(minutes=2): "birthday_messages_retry_2m",
+    timedelta(minutes=10): "birthday_messages_retry_10m",
+}
+"""Where a message waits for so long. One queue for each time: messages of mixed age would wait for the one in front."""
+
+# RabbitMQ 4 dead-letters after 20 deliveries unless told otherwise. Each consumer that ends gives back what it holds,
+# which counts, and a long outage has many of those. PostgreSQL bounds the attempts; this bounds only a loop gone mad.
+_DELIVERY_LIMIT: Final = 10_000
+# An operator who looks at a dead letter and puts it back uses up a delivery. No amount of looking may drop it.
+_NO_DELIVERY_LIMIT: Final = 2_000_000_000
+# Dead-lettering is "at most once", the default: with the other strategy, not every queue comes back after a crash of
+# RabbitMQ 3.10. What is lost on the way to another queue, the janitor finds in PostgreSQL.
+_QUEUE_ARGUMENTS: Final[dict[str, dict[str, Any]]] = {
+    DEAD_LETTER_QUEUE: {"x-queue-type": "quorum", "x-delivery-limit": _NO_DELIVERY_LIMIT},
+    QUEUE: {
+        "x-queue-type": "quorum",
+        "x-delivery-limit": _DELIVERY_LIMIT,
+        "x-dead-letter-exchange": DEAD_LETTER_EXCHANGE,
+        "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
+    },
+    **{
+        name: {
+            "x-queue-type": "quorum",
+            "x-message-ttl": round(delay.total_seconds() * 1000),
+            "x-dead-letter-exchange": EXCHANGE,
+            "x-dead-letter-routing-key": QUEUE,
+        }
+        for delay, name in RETRY_QUEUES.items()
+    },
+}
+
+
+async def declare(channel: AmqpChannel) -> None:
+    """Declare all exchanges and queues, which changes nothing where they exist.
+
+    Raises:
+        UnavailableError: also if something of that name exists with other properties; the text says what to do.
+    """
+    for exchange in (EXCHANGE, DEAD_LETTER_EXCHANGE):
+        operation = channel.raw.exchange_declare(exchange, exchange_type="direct", durable=True)
+        await _declare(channel, f"exchange {exchange}", operation)
+    for queue, arguments in _QUEUE_ARGUMENTS.items():
+        declaring = channel.raw.queue_declare(queue, durable=True, arguments=arguments)
+        await _declare(channel, f"queue {queue}", declaring)
+    await channel.ask(channel.raw.queue_bind(QUEUE, EXCHANGE, QUEUE))
+    await channel.ask(channel.raw.queue_bind(DEAD_LETTER_QUEUE, DEAD_LETTER_EXCHANGE, DEAD_LETTER_QUEUE))
+
+
+async def _declare(channel: AmqpChannel, what: str, operation: Coroutine[Any, Any, object]) -> None:
+    try:
+        await channel.ask(operation)
+    except UnavailableError as error:
+        if not isinstance(error.__cause__, aiormq.ChannelPreconditionFailed):
+            raise
+        raise UnavailableError(
+            "queue",
+            f"{what} in {channel.where} exists with other properties than ours ({error.__cause__}); empty and delete "
+            "it, and it is declared again as it should be, or give RABBITMQ_URL a virtual host of its own",
+        ) from error.__cause__
+
+
+def route(delay: timedelta) -> tuple[str, str]:
+    """Return exchange and routing key for a message that shall be consumed after ``delay``, or a little earlier."""
+    if delay <= timedelta():
+        return EXCHANGE, QUEUE
+    rung = max((rung for rung in RETRY_QUEUES if rung <= delay), default=min(RETRY_QUEUES))
+    return "", RETRY_QUEUES[rung]
