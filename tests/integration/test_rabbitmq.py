@@ -39,13 +39,13 @@ class Management:
 
     def __init__(self, server: RabbitMQServer, url: str) -> None:
         """Take the URL of the virtual host."""
-        self._server = server
-        self._vhost = urlsplit(url).path.strip("/")
+        self.server = server
+        self.vhost = urlsplit(url).path.strip("/")
 
     async def call(self, method: str, what: str, name: str = "", body: object = None) -> Any:  # noqa: ANN401 - JSON
         """Call the API for one of the ``what`` (queues, exchanges, …) of the virtual host."""
-        path = f"{what}/{self._vhost}/{name}".rstrip("/")
-        return await asyncio.to_thread(self._server.manage, method, path, body)
+        path = f"{what}/{self.vhost}/{name}".rstrip("/")
+        return await asyncio.to_thread(self.server.manage, method, path, body)
 
     async def look(self, queue: str, number: int = 1) -> list[dict[str, Any]]:
         """Look at the first messages of a queue, which puts them back."""
@@ -57,13 +57,13 @@ class Management:
         """Close every connection of the virtual host by force."""
         for connection in await self.open("connections"):
             name = connection["name"].replace(" ", "%20").replace(">", "%3E")
-            await asyncio.to_thread(self._server.manage, "DELETE", f"connections/{name}")
+            await asyncio.to_thread(self.server.manage, "DELETE", f"connections/{name}")
 
     async def open(self, what: str) -> list[dict[str, Any]]:
         """Return the connections or channels that are open, once the server has taken notice of any."""
-        path = f"vhosts/{self._vhost}/{what}"
+        path = f"vhosts/{self.vhost}/{what}"
         async with asyncio.timeout(SECONDS):
-            while not (found := await asyncio.to_thread(self._server.manage, "GET", path)):
+            while not (found := await asyncio.to_thread(self.server.manage, "GET", path)):
                 await asyncio.sleep(0.05)
         result: list[dict[str, Any]] = found
         return result
@@ -141,6 +141,37 @@ class TestTopology:
         other = RabbitMQBroker(rabbitmq_url)
         await other.check()
         await other.close()
+
+    async def test_declared_once_for_a_process(self, broker: RabbitMQBroker, management: Management) -> None:
+        """After the first use nothing is declared any more: the user may lose the right to, and all goes on."""
+        await broker.check()
+        rights = {"configure": "^$", "write": ".*", "read": ".*"}
+        await asyncio.to_thread(management.server.manage, "PUT", f"permissions/{management.vhost}/guest", rights)
+        await broker.check()
+        async with broker.consume(prefetch=1) as consumer:
+            await broker.publish([uuid4()])
+            await receive(consumer, 1)
+
+    @pytest.mark.parametrize("queue", [QUEUE, RETRY_5S, DEAD_LETTER_QUEUE])
+    async def test_what_was_deleted_is_declared_again(
+        self, broker: RabbitMQBroker, management: Management, queue: str
+    ) -> None:
+        """A check notices that a queue is gone, and declares it again."""
+        await broker.check()
+        await management.call("DELETE", "queues", queue)
+        await broker.check()
+        assert queue in {each["name"] for each in await management.call("GET", "queues")}
+
+    async def test_a_publish_that_comes_back_has_the_next_one_declare(
+        self, broker: RabbitMQBroker, management: Management
+    ) -> None:
+        """A publish that belongs to no queue fails; the next one finds the queue declared again."""
+        await broker.publish([uuid4()])
+        await management.call("DELETE", "queues", QUEUE)
+        with pytest.raises(UnavailableError, match="sent back"):
+            await broker.publish([uuid4()])
+        await broker.publish([uuid4()])
+        assert (await broker.stats()).ready == 1
 
     @pytest.mark.parametrize(
         ("what", "name", "wrong", "differs"),

@@ -16,6 +16,7 @@ from birthday.broker.protocol import QueueStats
 from birthday.broker.rabbitmq.connection import AmqpConnection
 from birthday.broker.rabbitmq.consumer import RabbitMQConsumer
 from birthday.broker.rabbitmq.dead_letters import RabbitMQDeadLetters
+from birthday.broker.rabbitmq.errors import MissingError
 from birthday.broker.rabbitmq.frames import DeliverySink
 from birthday.broker.rabbitmq.publisher import Publisher
 from birthday.broker.rabbitmq.topology import DEAD_LETTER_QUEUE, QUEUE, RETRY_QUEUES, route
@@ -55,8 +56,10 @@ class RabbitMQBroker:
             for start in range(0, len(message_ids), _CONFIRMS_IN_FLIGHT):
                 window = message_ids[start : start + _CONFIRMS_IN_FLIGHT]
                 await publisher.channel.ask(publisher.publish(window, exchange, routing_key))
-        except UnavailableError:
-            # The next one opens a new channel, which declares what was missing.
+        except UnavailableError as error:
+            if isinstance(error, MissingError):
+                self._connection.forget_topology()
+            # The next one opens a new channel.
             if self._publisher is publisher:
                 self._publisher = None
             await self._connection.discard(publisher.channel)
@@ -70,7 +73,7 @@ class RabbitMQBroker:
             UnavailableError: on entering, if the server cannot be reached or holds another topology.
         """
         async with self._connection.channel() as channel:
-            consumer = RabbitMQConsumer(channel, prefetch)
+            consumer = RabbitMQConsumer(channel, prefetch, self._connection.forget_topology)
             channel.divert(DeliverySink(consumer.on_delivery))
             self._consumers.add(consumer)
             try:
@@ -78,6 +81,9 @@ class RabbitMQBroker:
                 await channel.ask(channel.raw.basic_qos(prefetch_count=prefetch))
                 await consumer.subscribe()
                 yield consumer
+            except MissingError:
+                self._connection.forget_topology()
+                raise
             finally:
                 self._consumers.discard(consumer)
                 await consumer.leave()
@@ -89,6 +95,8 @@ class RabbitMQBroker:
         Raises:
             UnavailableError: on entering, if the server cannot be reached or holds another topology.
         """
+        # The queue may have been deleted: this declares it again.
+        await self.check()
         async with self._connection.channel() as channel:
             count, _ = await channel.measure(DEAD_LETTER_QUEUE)
             walk = RabbitMQDeadLetters(channel, count)
@@ -99,13 +107,20 @@ class RabbitMQBroker:
                 await self._wait_for_dead_letters(walk.kept)
 
     async def stats(self) -> QueueStats:
-        """Ask for the length of each queue.
+        """Ask for the length of each queue. One that is missing is declared again, with everything else.
 
         AMQP does not tell what is unacked: that is what the consumers of this broker object hold, not the total.
 
         Raises:
             UnavailableError: if the server cannot be reached or holds another topology.
         """
+        try:
+            return await self._measure()
+        except MissingError:
+            self._connection.forget_topology()
+            return await self._measure()
+
+    async def _measure(self) -> QueueStats:
         async with self._connection.channel() as channel:
             ready, consumers = await channel.measure(QUEUE)
             dead, _ = await channel.measure(DEAD_LETTER_QUEUE)

@@ -8,6 +8,7 @@ import aiormq
 from aiormq.connection import TransportFactory
 from yarl import URL
 
+from birthday.broker.rabbitmq.errors import MissingError
 from birthday.broker.rabbitmq.frames import FrameReader, Sink
 from birthday.errors import UnavailableError
 
@@ -107,6 +108,7 @@ async def answer(
     for our own) or plain Exception, and some of its waits end with none at all. Here all of that becomes one thing.
 
     Raises:
+        MissingError: if something of the topology is not there.
         UnavailableError: if it does not; the cause is what aiormq raised.
     """
     task = asyncio.ensure_future(operation)
@@ -121,7 +123,11 @@ async def answer(
     ended = closing if closing is not None and closing.done() else task
     if not ended.done():
         raise UnavailableError("queue", f"{where} did not answer within {seconds:g} s")
-    raise UnavailableError("queue", f"{where}: {reason(ended)}") from None if ended.cancelled() else ended.exception()
+    cause = None if ended.cancelled() else ended.exception()
+    text = f"{where}: {reason(ended)}"
+    if isinstance(cause, aiormq.ChannelNotFoundEntity | MissingError):
+        raise MissingError(text) from cause
+    raise UnavailableError("queue", text) from cause
 
 
 def reason(ended: asyncio.Future[Any]) -> str:

@@ -32,7 +32,12 @@ class AmqpConnection:
         self._opening = asyncio.Lock()
         self._connection: AbstractConnection | None = None
         self._transport = DivertingTransport()
+        self._declared = False
         self._closed = False
+
+    def forget_topology(self) -> None:
+        """Have the next channel declare everything: something of it is missing."""
+        self._declared = False
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -49,7 +54,10 @@ class AmqpConnection:
             raise UnavailableError("queue", f"{self.where} did not answer within {self._seconds:g} s") from None
 
     async def open_channel(self) -> AmqpChannel:
-        """Open a channel, on a new connection if there is none, and declare the topology. Only within ``turn``.
+        """Open a channel, on a new connection if there is none. Only within ``turn``.
+
+        The first one declares the topology. To do so each time would cost ten exchanges for each probe, and hang for a
+        minute wherever a node of the cluster is silent.
 
         Raises:
             UnavailableError: if the server cannot be reached or holds another topology.
@@ -57,7 +65,9 @@ class AmqpConnection:
         connection = await self._connect()
         raw = await answer(connection.channel(), self.where, self._seconds)
         channel = AmqpChannel(cast("aiormq.Channel", raw), self._transport.sinks, self.where, self._seconds)
-        await declare(channel)
+        if not self._declared:
+            await declare(channel)
+            self._declared = True
         return channel
 
     @asynccontextmanager

@@ -2,7 +2,7 @@
 
 import asyncio
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 
@@ -20,9 +20,10 @@ from birthday.errors import UnavailableError
 class RabbitMQConsumer:
     """A ``Consumer`` on a channel of its own. It ends with the channel, or when the server cancels it."""
 
-    def __init__(self, channel: AmqpChannel, prefetch: int) -> None:
-        """Watch the channel; ``RabbitMQBroker.consume`` subscribes."""
+    def __init__(self, channel: AmqpChannel, prefetch: int, on_missing: Callable[[], None]) -> None:
+        """Watch the channel; ``RabbitMQBroker.consume`` subscribes. ``on_missing`` is told that the queue is gone."""
         self._channel = channel
+        self._on_missing = on_missing
         self._prefetch = prefetch
         self._inbox: Inbox[Delivery] = Inbox()
         self._window = Window(prefetch)
@@ -120,6 +121,7 @@ class RabbitMQConsumer:
             await raw.basic_ack(up_to, multiple=True, wait=False)
 
     def _on_cancelled(self, _: object) -> None:
+        self._on_missing()
         self._inbox.fail(f"{self._channel.where} cancelled the subscription: queue {QUEUE} was deleted or moved")
 
     def _on_closed(self, _: object) -> None:

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
+from birthday.broker.rabbitmq.errors import MissingError
 from birthday.errors import UnavailableError
 
 _METHOD: Final = 1
@@ -159,11 +160,11 @@ class ConfirmSink:
         if method == _RETURN:
             self._returned = True
             reason = payload[7 : 7 + payload[6]].decode(errors="replace")
-            self._refuse(f"what was published was sent back: {reason}")
+            self._refuse(MissingError(f"what was published was sent back: {reason}"))
         elif method in {_ACK, _NACK}:
             tag, bits = _TAG_AND_BITS.unpack_from(payload, 4)
             if method == _NACK:
-                self._refuse("what was published was refused: Basic.Nack")
+                self._refuse(UnavailableError("queue", "what was published was refused: Basic.Nack"))
             self._confirm(tag, multiple=bool(bits & 1))
         else:
             return False
@@ -185,11 +186,11 @@ class ConfirmSink:
                 if window.left == 0 and not window.done.done():
                     window.done.set_result(None)
 
-    def _refuse(self, reason: str) -> None:
+    def _refuse(self, error: UnavailableError) -> None:
         """Fail all that waits: what is sent back does not say which publish it was."""
         for window in self._windows.values():
             if not window.done.done():
-                window.done.set_exception(UnavailableError("queue", reason))
+                window.done.set_exception(error)
 
 
 class _Confirming:
