@@ -17,6 +17,19 @@ class Clock(Protocol):
         ...
 
 
+class CheckedClock(Clock, Protocol):
+    """A clock that knows whether it is right. Production uses ``ClockGuard``."""
+
+    @property
+    def fault(self) -> str | None:
+        """Why nothing that time decides may be done now; None if the clock is right."""
+        ...
+
+    async def wait_until(self, *, right: bool) -> None:
+        """Return as soon as the clock is right, or is not."""
+        ...
+
+
 class SystemClock:
     """The clock of the host."""
 

@@ -53,5 +53,13 @@ class UnavailableError(BirthdayError):
         self.resource = resource
 
 
+class WrongClockError(UnavailableError):
+    """The clock of this host is not the database's. The text says how far it is off."""
+
+    def __init__(self, fault: str) -> None:
+        """Keep what is wrong with it."""
+        super().__init__("clock", fault)
+
+
 class ConfigurationError(BirthdayError):
     """A setting, or two that contradict each other. The text names variable, value and what is accepted."""

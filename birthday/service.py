@@ -20,15 +20,17 @@ from birthday.broker import Broker
 from birthday.build import find_commit, read_version
 from birthday.channels import Channel
 from birthday.channels.breaker import CircuitBreaker
-from birthday.clock import Clock
+from birthday.clock import CheckedClock, Clock
+from birthday.clock_guard import ClockGuard
 from birthday.config import Role, Settings
 from birthday.core.message import BIRTHDAY
 from birthday.core.zone import data_version
-from birthday.errors import UnavailableError
+from birthday.errors import UnavailableError, WrongClockError
 from birthday.http.app import build
 from birthday.http.context import ApiContext
 from birthday.http.probes.readiness import (
     BACKGROUND,
+    CLOCK,
     CONSUMER,
     DATABASE,
     MIGRATIONS,
@@ -137,18 +139,20 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
         metrics = Metrics()
         metrics.build_info.labels(read_version(), find_commit(settings.birthday_commit), data_version()).set(1)
         pool = await stack.enter_async_context(open_database(settings, clock, metrics, create=True))
+        guard = ClockGuard(clock, pool, metrics)
+        await guard.compare()
         broker = await stack.enter_async_context(open_broker(settings, pool))
-        channel = await stack.enter_async_context(open_channel(settings, clock, console, tracing))
-        pauses = Pauses(pool, clock, metrics)
+        channel = await stack.enter_async_context(open_channel(settings, guard, console, tracing))
+        pauses = Pauses(pool, guard, metrics)
         await pauses.refresh()
-        pipeline = make_pipeline(settings, pool, broker, channel, pauses, clock, metrics, tracing)
+        pipeline = make_pipeline(settings, pool, broker, channel, pauses, guard, metrics, tracing)
         show_usage(settings, pipeline, metrics)
-        watchdog = Watchdog(pipeline, broker.stats, clock, metrics)
+        watchdog = Watchdog(pipeline, broker.stats, guard, metrics)
         progress = Progress()
-        supervisor = Supervisor(metrics, clock)
-        own = own_checks(settings, supervisor, progress, pipeline, watchdog, pauses)
+        supervisor = Supervisor(metrics, guard)
+        own = own_checks(settings, guard, supervisor, progress, pipeline, watchdog, pauses)
         readiness = make_readiness(pool, broker, channel, own)
-        context = ApiContext(pool, broker, clock, metrics, settings, readiness, pauses, tracing)
+        context = ApiContext(pool, broker, guard, metrics, settings, readiness, pauses, tracing)
         grace = min(GRACE, settings.shutdown_timeout)
         address = await stack.enter_async_context(serve_http(build(context), settings.host, settings.port, grace))
         stack.enter_context(frozen_start())
@@ -158,8 +162,9 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
         async with asyncio.TaskGroup() as roles:
             background = [roles.create_task(watch(context, pipeline, supervisor), name="metrics")]
             background.append(roles.create_task(supervisor.keep("pauses", pauses.watch), name="pauses"))
+            background.append(roles.create_task(supervisor.keep("clock", guard.watch), name="clock"))
             if Role.SCHEDULER in settings.role:
-                scheduling = partial(schedule, settings, pool, broker, pauses, clock, metrics, progress, tracing)
+                scheduling = partial(schedule, settings, pool, broker, pauses, guard, metrics, progress, tracing)
                 background.append(roles.create_task(supervisor.keep("scheduler", scheduling), name="scheduler"))
             delivering = None
             if Role.WORKER in settings.role:
@@ -169,7 +174,7 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
             await stop.wait()
             readiness.draining = True
             cutoff.start(pool, [*background, delivering] if delivering else background)
-            leaving = roles.create_task(let_clients_leave(settings, clock))
+            leaving = roles.create_task(let_clients_leave(settings, guard))
             for task in background:
                 task.cancel()
             if delivering is not None:
@@ -237,7 +242,17 @@ def show_usage(settings: Settings, pipeline: Pipeline, metrics: Metrics) -> None
         metrics.prefetch_count.set(pipeline.prefetch)
 
 
-async def check_worker(pipeline: Pipeline, watchdog: Watchdog, pauses: Pauses) -> None:
+async def check_clock(clock: CheckedClock) -> None:
+    """Make sure that the clock is the database's.
+
+    Raises:
+        WrongClockError: if it is not; the text says how far it is off.
+    """
+    if clock.fault is not None:
+        raise WrongClockError(clock.fault)
+
+
+async def check_worker(pipeline: Pipeline, watchdog: Watchdog, pauses: Pauses, clock: CheckedClock) -> None:
     """Make sure that the role worker takes messages and stores what came of them.
 
     Raises:
@@ -247,7 +262,7 @@ async def check_worker(pipeline: Pipeline, watchdog: Watchdog, pauses: Pauses) -
         raise UnavailableError(
             "consumer", f"the worker has been trying for {pipeline.stuck_seconds:.0f} s to store what it does"
         )
-    if pauses.is_paused(BIRTHDAY):
+    if pauses.is_paused(BIRTHDAY) or clock.fault is not None:
         return
     if not pipeline.receiving:
         raise UnavailableError("consumer", "the worker has no subscription to the queue; it is trying to get one")
@@ -267,6 +282,7 @@ async def check_scheduler(progress: Progress) -> None:
 
 def own_checks(
     settings: Settings,
+    clock: CheckedClock,
     supervisor: Supervisor,
     progress: Progress,
     pipeline: Pipeline,
@@ -274,11 +290,11 @@ def own_checks(
     pauses: Pauses,
 ) -> dict[str, Check]:
     """Return what the process knows of itself, by name."""
-    checks: dict[str, Check] = {BACKGROUND: supervisor.check}
+    checks: dict[str, Check] = {BACKGROUND: supervisor.check, CLOCK: partial(check_clock, clock)}
     if Role.SCHEDULER in settings.role:
         checks[SCHEDULER] = partial(check_scheduler, progress)
     if Role.WORKER in settings.role:
-        checks[CONSUMER] = partial(check_worker, pipeline, watchdog, pauses)
+        checks[CONSUMER] = partial(check_worker, pipeline, watchdog, pauses, clock)
     return checks
 
 
@@ -299,7 +315,7 @@ async def schedule(
     pool: asyncpg.Pool,
     broker: Broker,
     pauses: Pauses,
-    clock: Clock,
+    clock: CheckedClock,
     metrics: Metrics,
     progress: Progress,
     tracing: Tracing,
@@ -322,7 +338,7 @@ def make_pipeline(
     broker: Broker,
     channel: Channel,
     pauses: Pauses,
-    clock: Clock,
+    clock: CheckedClock,
     metrics: Metrics,
     tracing: Tracing,
 ) -> Pipeline:

@@ -23,6 +23,7 @@ from birthday.channels.message_service.route import Network
 from birthday.channels.message_service.traced import TracedChannel
 from birthday.channels.terminal import ConsoleChannel
 from birthday.clock import Clock
+from birthday.clock_guard import require_right_clock
 from birthday.config import Role, Settings, check_channel, mask_url
 from birthday.embedded import embedded_postgres, has_cluster
 from birthday.errors import BirthdayError, ConfigurationError, UnavailableError
@@ -259,11 +260,19 @@ async def try_dependencies(settings: Settings, clock: Clock, console: TextIO) ->
         async with open_channel(settings, clock, console) as channel:
             await channel.check()
 
-    return [
-        Dependency("database", database_name(settings), await _complaint(try_database)),
+    async def try_clock() -> None:
+        async with connect_database(settings) as pool:
+            await require_right_clock(pool, clock)
+
+    database = Dependency("database", database_name(settings), await _complaint(try_database))
+    tried = [
+        database,
         Dependency("queue", queue_name(settings), await _complaint(try_queue)),
         Dependency("channel", channel_name(settings), await _complaint(try_channel)),
     ]
+    if database.error is None:
+        tried.append(Dependency("clock", "of this host, beside the database's", await _complaint(try_clock)))
+    return tried
 
 
 async def _complaint(attempt: Callable[[], Awaitable[None]]) -> str | None:

@@ -23,6 +23,7 @@ from birthday.cli.render.dead_letters import (
     progress,
 )
 from birthday.clock import Clock, SystemClock
+from birthday.clock_guard import require_right_clock
 from birthday.config import Settings, parse_duration
 from birthday.core.message import ErrorType
 from birthday.operations.dead_letters.archive import STDOUT, open_archive
@@ -165,6 +166,7 @@ def requeue(wanted: FailedFilter, limit: int | None) -> None:
 
 async def _requeue(settings: Settings, wanted: FailedFilter, limit: int | None) -> None:
     async with _opened(settings) as (pool, broker, clock):
+        await require_right_clock(pool, clock)
         async with borrow(pool) as connection:
             ids = (await find_failed(connection, wanted))[:limit]
         tally, requeued, finished = Tally(), 0, False
@@ -234,7 +236,9 @@ async def _remove(
     *,
     to_stderr: bool = False,
 ) -> None:
-    async with _opened(settings) as (pool, broker, _):
+    async with _opened(settings) as (pool, broker, clock):
+        # What is older than an age, or younger, follows from what time it is.
+        await require_right_clock(pool, clock)
         async with borrow(pool) as connection:
             choose = chooser(wanted, frozenset(await find_failed(connection, wanted)))
         tally, finished = Tally(), False

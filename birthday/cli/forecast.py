@@ -8,6 +8,7 @@ import click
 from birthday.cli.command import database_settings, errors, run
 from birthday.cli.render.forecast import print_forecast, write_json
 from birthday.clock import SystemClock
+from birthday.clock_guard import require_right_clock
 from birthday.config import Settings
 from birthday.core.forecast import DeliveryRate, Forecast
 from birthday.operations.forecast import Forecaster
@@ -37,5 +38,6 @@ def forecast(days: int, rate: float | None, *, as_json: bool) -> None:
 
 async def _forecast(settings: Settings, now: datetime, length: timedelta) -> tuple[Forecast, DeliveryRate | None]:
     async with open_database(settings, SystemClock()) as pool:
+        await require_right_clock(pool, SystemClock())
         forecaster = Forecaster(pool, settings.rules)
         return await forecaster.forecast(now, now + length), await forecaster.measure_rate(now)

@@ -20,6 +20,7 @@ from birthday.cli.forecast import forecast
 from birthday.cli.pauses import pause, resume
 from birthday.cli.render.audit import LISTABLE, run_audit
 from birthday.clock import SystemClock
+from birthday.clock_guard import require_right_clock
 from birthday.config import (
     Settings,
     apply_env_file,
@@ -235,8 +236,10 @@ def import_(file: str, report: Path | None, *, dry_run: bool) -> None:
 async def _import(settings: Settings, file: str, report: Path | None, *, dry_run: bool) -> ImportSummary:
     clock = SystemClock()
     planning = Planning(settings.rules, settings.plan_horizon)
-    async with open_database(settings, clock, create=True) as pool, borrow(pool, None) as connection:
-        return await run_import(file, connection, clock, planning, sys.stderr, dry_run=dry_run, report_path=report)
+    async with open_database(settings, clock, create=True) as pool:
+        await require_right_clock(pool, clock)
+        async with borrow(pool, None) as connection:
+            return await run_import(file, connection, clock, planning, sys.stderr, dry_run=dry_run, report_path=report)
 
 
 @main.command()
@@ -280,6 +283,7 @@ async def _audit(settings: Settings, first: date, last: date, listed: str | None
     clock = SystemClock()
     planning = Planning(settings.rules, settings.plan_horizon)
     async with open_database(settings, clock) as pool:
+        await require_right_clock(pool, clock)
         auditor = Auditor(pool, planning, timedelta(days=settings.retention_days))
         return await run_audit(auditor, first, last, clock.now(), sys.stdout, listed=listed, as_json=as_json)
 

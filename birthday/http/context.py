@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 
 from birthday.broker import Broker
-from birthday.clock import Clock
+from birthday.clock import CheckedClock
 from birthday.config import Settings
 from birthday.http.api.coalescer import Coalescer
 from birthday.http.probes.readiness import Readiness
@@ -27,7 +27,7 @@ class ApiContext:
 
     pool: asyncpg.Pool
     broker: Broker
-    clock: Clock
+    clock: CheckedClock
     metrics: Metrics
     settings: Settings
     readiness: Readiness

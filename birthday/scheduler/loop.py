@@ -10,7 +10,7 @@ import structlog
 from croniter import croniter
 from prometheus_async.aio import time
 
-from birthday.clock import Clock
+from birthday.clock import CheckedClock
 from birthday.errors import UnavailableError
 from birthday.scheduler.dispatcher import Dispatcher
 from birthday.scheduler.janitor import Janitor
@@ -68,11 +68,11 @@ async def run_scheduler(
     dispatcher: Dispatcher,
     janitor: Janitor,
     schedule: Schedule,
-    clock: Clock,
+    clock: CheckedClock,
     metrics: Metrics,
     progress: Progress,
 ) -> None:
-    """Run every job until cancelled. Each also runs once at the start, to catch up.
+    """Run every job until cancelled. Each also runs once at the start, to catch up, and none while the clock is wrong.
 
     The audit waits for the first plan: what has only not been planned yet is not missing.
     ``progress`` is told how dispatching goes.
@@ -98,16 +98,20 @@ async def run_scheduler(
 
 
 async def _on_cron(
-    job: str, expression: str, tick: Callable[[datetime], Awaitable[object]], clock: Clock, metrics: Metrics
+    job: str, expression: str, tick: Callable[[datetime], Awaitable[object]], clock: CheckedClock, metrics: Metrics
 ) -> None:
     while True:
+        await clock.wait_until(right=True)
         await _guarded(job, tick, clock.now(), metrics)
-        due: datetime = croniter(expression, clock.now().astimezone(UTC)).get_next(datetime)
-        await clock.sleep((due - clock.now()).total_seconds())
+        # Read once: between two readings somebody may set the clock, and the wait would be as long as it was moved.
+        now = clock.now()
+        due: datetime = croniter(expression, now.astimezone(UTC)).get_next(datetime)
+        await clock.sleep((due - now).total_seconds())
 
 
-async def _when_due(dispatcher: Dispatcher, clock: Clock, metrics: Metrics, progress: Progress) -> None:
+async def _when_due(dispatcher: Dispatcher, clock: CheckedClock, metrics: Metrics, progress: Progress) -> None:
     while True:
+        await clock.wait_until(right=True)
         result = await _guarded("dispatch", dispatcher.dispatch_once, clock.now(), metrics)
         progress.note(failed=result is None)
         wait = POLL if result is not None else AFTER_FAILURE

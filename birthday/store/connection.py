@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 
 import asyncpg
 
@@ -95,6 +96,12 @@ def stay_cancelled() -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
+
+
+async def read_clock(connection: asyncpg.Connection | asyncpg.pool.PoolConnectionProxy) -> datetime:
+    """Return what the database's clock shows. Only ``clock_guard.py`` compares it with another one."""
+    now: datetime = await connection.fetchval("SELECT clock_timestamp()")
+    return now
 
 
 async def check_database(pool: asyncpg.Pool) -> None:

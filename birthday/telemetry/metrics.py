@@ -301,6 +301,16 @@ class Metrics:
         self.gc_pause_seconds = self._histogram(
             "gc_pause_seconds", "Time that a garbage collection held everything up.", _PAUSES, "generation"
         )
+        self.clock_skew_seconds = self._figure(
+            "clock_skew_seconds",
+            "How far the clock of this process is ahead of the database's, beyond what the round trip explains; "
+            "negative if it is behind.",
+            unit="seconds",
+        )
+        self.clock_faults = self._counter(
+            "clock_faults_total",
+            "Times that the clock of this process turned out to be more than 5 s from the database's.",
+        )
         self.active_tasks = self._gauge("active_tasks", "Tasks of the event loop that have not ended.")
         self.background_failures = self._counter(
             "background_failures_total",
@@ -324,7 +334,7 @@ class Metrics:
             self.database_slow_queries.labels(query_type)
         for task in TASKS:
             self.scheduler_failures.labels(task)
-        for collector in ("database", "pauses", "queue"):
+        for collector in ("clock", "database", "pauses", "queue"):
             self.collector_errors.labels(collector)
         for background in BACKGROUND:
             self.background_failures.labels(background)

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import structlog
 
 from birthday.broker import Broker, Consumer
-from birthday.clock import Clock
+from birthday.clock import CheckedClock
 from birthday.core.message import BIRTHDAY
 from birthday.errors import UnavailableError
 from birthday.operations.pauses import Pauses
@@ -74,7 +74,7 @@ class Pipeline:
         settler: Settler,
         limits: Limits,
         pauses: Pauses,
-        clock: Clock,
+        clock: CheckedClock,
         random: Random,
     ) -> None:
         """Keep what is passed in; nothing starts before ``run``."""
@@ -116,8 +116,9 @@ class Pipeline:
         self._interrupted.set()
 
     @property
-    def _paused(self) -> bool:
-        return self._pauses.is_paused(BIRTHDAY)
+    def _held(self) -> bool:
+        """Whether nothing may be claimed or sent: an operator has paused it, or the clock is wrong."""
+        return self._pauses.is_paused(BIRTHDAY) or self._clock.fault is not None
 
     @property
     def prefetch(self) -> int:
@@ -140,18 +141,19 @@ class Pipeline:
             tasks = [group.create_task(self._send_jobs()) for _ in range(self._limits.concurrency)]
             tasks.append(group.create_task(self._settle_outcomes()))
             tasks.append(group.create_task(self._interrupt_when_paused()))
+            tasks.append(group.create_task(self._interrupt_when_clock_is_wrong()))
             await self._consume_until_stopped()
             await self._idle.wait()
             for task in tasks:
                 task.cancel()
 
     async def _consume_until_stopped(self) -> None:
-        """Hold a subscription, and get another one whenever it breaks; during a pause, hold none."""
+        """Hold a subscription, and get another one whenever it breaks; none during a pause or with a wrong clock."""
         failures = 0
         while not self._stopping.is_set():
             self._interrupted.clear()
-            if self._paused:
-                await self._unless_stopped(self._pauses.wait_until(BIRTHDAY, paused=False))
+            if self._held:
+                await self._unless_stopped(self._wait_until_free())
                 continue
             # What is in flight is settled before anything else is claimed: its own lease may have run out meanwhile.
             await self._unless_stopped(self._idle.wait())
@@ -168,7 +170,7 @@ class Pipeline:
                     finally:
                         # Already now: to take leave of a server that does not answer takes its time.
                         self.receiving = False
-                    if self._stopping.is_set() or self._paused:
+                    if self._stopping.is_set() or self._held:
                         await self._idle.wait()
             except UnavailableError as error:
                 log.warning("worker.consumer_lost", error=str(error))
@@ -208,6 +210,16 @@ class Pipeline:
             self._interrupted.set()
             await self._pauses.wait_until(BIRTHDAY, paused=False)
 
+    async def _interrupt_when_clock_is_wrong(self) -> None:
+        while True:
+            await self._clock.wait_until(right=False)
+            self._interrupted.set()
+            await self._clock.wait_until(right=True)
+
+    async def _wait_until_free(self) -> None:
+        await self._pauses.wait_until(BIRTHDAY, paused=False)
+        await self._clock.wait_until(right=True)
+
     async def _take(self, consumer: Consumer) -> None:
         """Claim ahead until interrupted: as much as the lanes take up soon, and nothing while the circuit is open.
 
@@ -232,6 +244,9 @@ class Pipeline:
             if deliveries == []:
                 return
             self.received += len(deliveries or ())
+            if self._clock.fault is not None:
+                # Noticed before the watch has said so. What has come goes back with the subscription.
+                self._interrupted.set()
             if deliveries and not self._interrupted.is_set():
                 with self._step():
                     batch = await self._intake.claim_batch(consumer, deliveries)
@@ -260,7 +275,7 @@ class Pipeline:
             job = await self._jobs.get()
             if self._jobs.qsize() <= self._limits.concurrency:
                 self._room.set()
-            unsent = self._hurrying or self._paused
+            unsent = self._hurrying or self._held
             self._outcomes.put_nowait(self._sender.give_back(job) if unsent else await self._sender.send(job))
 
     async def _settle_outcomes(self) -> None:

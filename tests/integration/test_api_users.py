@@ -382,3 +382,29 @@ async def test_head_is_get_without_the_body(api: Api) -> None:
     user = await api.create()
     answer = await api.request("HEAD", f"/users/{user['id']}")
     assert (answer.status, answer.body) == (200, b"")
+
+
+async def test_with_a_wrong_clock_nothing_is_changed_and_everything_is_read(api: Api) -> None:
+    """Whatever would be stored with that time; who asks is told to come back, and not how the inside looks."""
+    user = (await api.post("/users", json=RUNBOOK_USER)).json
+    other = RUNBOOK_USER | {"email": "other@example.com"}
+    path, message = f"/users/{user['id']}", f"/messages/{user['id']}/retry"
+    await api.clock.judge("three days ahead of db.internal")
+    changes: list[tuple[str, str, object]] = [
+        ("POST", "/users", other),
+        ("PUT", path, other),
+        ("PATCH", path, {"firstName": "Grace"}),
+        ("DELETE", path, None),
+        ("POST", message, None),
+        ("POST", "/messages/retry", {}),
+    ]
+    for method, place, body in changes:
+        refused = await api.request(method, place, json=body)
+        assert (refused.status, refused.headers["Retry-After"]) == (503, "5"), place
+        assert refused.headers["Content-Type"] == "application/problem+json"
+        assert "clock" in refused.json["detail"]
+        assert "db.internal" not in refused.json["detail"]
+    assert (await api.get(path)).json == user
+    assert (await api.get(f"{path}/messages")).status == 200
+    await api.clock.judge(None)
+    assert (await api.post("/users", json=other)).status == 201

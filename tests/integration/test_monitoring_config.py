@@ -34,6 +34,7 @@ OF_THE_RUNBOOK = {
     "HighQueueDepth": "warning",
     "WorkerCrashRecovery": "warning",
     "SchedulerStalled": "critical",
+    "ClockWrong": "critical",
     "NoConsumers": "critical",
     "MessagesOverdue": "critical",
     "MessagesExpired": "critical",

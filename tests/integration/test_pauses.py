@@ -143,6 +143,24 @@ async def test_a_dispatcher_in_the_middle_of_a_backlog_stops_after_the_batch(pro
     assert await product.statuses() == {"queued": 500, "scheduled": 700}
 
 
+async def test_a_clock_that_becomes_wrong_holds_the_worker_as_a_pause_does(product: Product) -> None:
+    """What is being sent is finished, the rest is put back unsent, and goes out as soon as the clock is right."""
+    channel = SlowChannel(product.clock)
+    for _ in range(30):
+        await product.create(BORN)
+    await product.dispatcher.dispatch_once(product.clock.now())
+    async with product.working(channel, concurrency=4):
+        await channel.wait_for(4)
+        await product.clock.judge("an hour ahead")
+        channel.let_go.set()
+        await eventually(lambda: has_no_consumer(product), "the worker has left the queue")
+        assert (await product.statuses())["delivered"] == len(channel.sent) == 4
+        assert await product.pool.fetchval("SELECT sum(attempts) FROM message_logs") == 4
+        await product.clock.judge(None)
+        await product.wait_for_statuses({"delivered": 30})
+    assert len(channel.sent) == 30
+
+
 async def test_a_worker_that_starts_or_stops_during_a_pause_sends_nothing(product: Product) -> None:
     """The pause is in the database: another process finds it at its start, and ends as usual."""
     channel = RecordingChannel(product.clock)

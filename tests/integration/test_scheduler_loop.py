@@ -82,3 +82,17 @@ async def test_a_scheduler_that_is_started_with_another_send_at_moves_what_is_pl
     await eventually(lambda: has_run(product, "plan"), "it is planned")
     await stop(running)
     assert await product.pool.fetchval("SELECT scheduled_at FROM message_logs") == parse("2027-03-02T09:00:00Z")
+
+
+async def test_with_a_wrong_clock_no_job_runs_and_with_a_right_one_each_does_at_once(product: Product) -> None:
+    """Not at the next tick, which may be a day away."""
+    jobs = ("plan", "recover", "retire", "audit", "forecast", "dispatch")
+    await product.clock.judge("an hour ahead")
+    running = start(product)
+    async with asyncio.timeout(5):
+        while not product.clock.waits_to_be_right >= len(jobs) - 1:
+            await asyncio.sleep(0)
+    assert not any([await has_run(product, job) for job in jobs])
+    await product.clock.judge(None)
+    await eventually(lambda: has_run(product, *jobs), "every job has run")
+    await stop(running)

@@ -14,6 +14,27 @@ class ManualClock:
         self._now = start
         self._sleepers: list[tuple[datetime, asyncio.Future[None]]] = []
         self._asleep = asyncio.Condition()
+        self._fault: str | None = None
+        self._judged = asyncio.Condition()
+        self.waits_to_be_right = 0
+        """How often somebody has waited for it to be right."""
+
+    @property
+    def fault(self) -> str | None:
+        """What a test has said is wrong with it; None at first."""
+        return self._fault
+
+    async def judge(self, fault: str | None) -> None:
+        """Say what is wrong with it, or that it is right, and wake whom it concerns."""
+        async with self._judged:
+            self._fault = fault
+            self._judged.notify_all()
+
+    async def wait_until(self, *, right: bool) -> None:
+        """Return as soon as the clock is right, or is not."""
+        self.waits_to_be_right += right
+        async with self._judged:
+            await self._judged.wait_for(lambda: (self._fault is None) is right)
 
     def now(self) -> datetime:
         """Return the current instant as an aware UTC datetime."""

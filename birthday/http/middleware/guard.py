@@ -16,6 +16,7 @@ from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import FixedWindowRateLimiter
 
 from birthday.config import ApiKey, Scope, Settings, is_loopback
+from birthday.errors import WrongClockError
 from birthday.http.context import CLIENT, CONTEXT
 from birthday.http.middleware.problems import Handler, problem
 
@@ -34,11 +35,17 @@ class Guard:
         self._rate = RateLimit(settings.rate_limit) if settings.rate_limit else None
 
     def protect(self, scope: Scope, handler: Handler) -> Handler:
-        """Return ``handler`` for those only who may do what ``scope`` says."""
+        """Return ``handler`` for those only who may do what ``scope`` says; nothing is changed by a wrong clock."""
 
         async def protected(request: web.Request) -> web.StreamResponse:
             refusal = await self._refusal(request, scope)
-            return await handler(request) if refusal is None else refusal
+            if refusal is not None:
+                return refusal
+            fault = request.app[CONTEXT].clock.fault
+            if fault is not None and scope is not Scope.READ:
+                # A user who counts as created in the future would not be greeted until then.
+                raise WrongClockError(fault)
+            return await handler(request)
 
         return protected
 

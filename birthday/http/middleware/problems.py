@@ -8,7 +8,14 @@ import orjson
 import structlog
 from aiohttp import web
 
-from birthday.errors import ConflictError, FieldError, InvalidInputError, NotFoundError, UnavailableError
+from birthday.errors import (
+    ConflictError,
+    FieldError,
+    InvalidInputError,
+    NotFoundError,
+    UnavailableError,
+    WrongClockError,
+)
 
 log = structlog.get_logger()
 
@@ -63,6 +70,10 @@ def _domain_problem(
         case ConflictError():
             fields = (FieldError(error.pointer, str(error)),) if error.pointer else ()
             return problem(HTTPStatus.CONFLICT, str(error), fields)
+        case WrongClockError():
+            # The watch over the clock has logged how far it is off.
+            detail = "the clock of this server is wrong, so nothing was changed: try again later, or another server"
+            return problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
         case UnavailableError():
             # Where the resource is and what it said is for the log; a client can only come back.
             log.error("http.unavailable", resource=error.resource, reason=str(error))

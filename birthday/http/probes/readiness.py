@@ -18,6 +18,7 @@ CONSUMER = "consumer"
 SCHEDULER = "scheduler"
 CHANNEL = "channel"
 BACKGROUND = "background"
+CLOCK = "clock"
 
 Check = Callable[[], Awaitable[None]]
 
