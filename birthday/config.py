@@ -1,6 +1,6 @@
 """Every setting, read from the environment here and nowhere else, and checked before anything starts.
 
-Relations between settings are validated here too. ``birthday check`` and the README list what this module defines.
+Relations between settings are validated here too. ``birthday check`` and docs/settings.md list what is defined here.
 """
 
 import ipaddress
@@ -145,52 +145,105 @@ Cron = Annotated[str, BeforeValidator(_parse_cron)]
 
 
 class Settings(BaseSettings):
-    """The settings of one process. Each field is the environment variable of the same name in capitals."""
+    """The settings of one process. Each field is the environment variable of the same name in capitals.
+
+    The text below a field is its line in docs/settings.md; ``Default:`` says what holds where the value itself cannot.
+    """
 
     model_config = SettingsConfigDict(
-        env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True, validate_default=False
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        validate_default=False,
+        use_attribute_docstrings=True,
     )
 
     database_url: SecretStr | None = None
+    """Database of your own, as `postgresql://user:password@host:5432/database`. Default: embedded PostgreSQL in
+    BIRTHDAY_DATA_DIR."""
     database_pool_min: int = Field(default=2, ge=0, le=1000)
+    """Connections that are kept open."""
     database_pool_max: int = Field(default=20, ge=4, le=1000)
+    """Connections at most, at least 4."""
     rabbitmq_url: SecretStr | None = None
+    """RabbitMQ, as `amqp://user:password@host:5672/vhost` or `amqps://`. Default: the queue is kept in PostgreSQL."""
     message_service_url: str | None = None
+    """Base URL of the message service; messages are POSTed to `{base}/send`. Default: none: see CHANNEL."""
     message_service_api_key: SecretStr | None = None
+    """Sent as `Authorization: Bearer ...`."""
     message_service_timeout: PositiveDuration = timedelta(seconds=10)
+    """Time limit of one attempt, connecting included."""
     channel: Literal["console"] | None = None
+    """`console` prints greetings on purpose. Without it and without a URL, the role worker does not start on your own
+    database or queue. Default: by MESSAGE_SERVICE_URL."""
     host: str = "127.0.0.1"
+    """Address of the listener."""
     port: int = Field(default=3000, ge=0, le=65535)
+    """Port of the listener; 0 picks a free one and logs it."""
     role: Annotated[frozenset[Role], NoDecode, BeforeValidator(_parse_roles)] = frozenset(Role)
+    """Roles of the process, as for `--role`."""
     worker_concurrency: int = Field(default=100, ge=1, le=10_000)
+    """Messages that one worker process sends at a time."""
     send_at: Annotated[time, BeforeValidator(_parse_time_of_day)] = time(9)
+    """Local time of day. A new one also moves what is planned and not due yet, when a scheduler starts with it."""
     leap_day: LeapDay = LeapDay.FEB28
+    """`feb28` or `mar1`: where 29 February falls in other years. A new one moves messages as SEND_AT does."""
     catch_up_window: PositiveDuration = timedelta(hours=48)
+    """How late a message may still be sent after downtime."""
     plan_horizon: PositiveDuration = timedelta(hours=48)
+    """How far ahead messages are planned."""
     cron_plan: Cron = "*/5 * * * *"
+    """When the planner ticks, UTC."""
     cron_recover: Cron = "* * * * *"
+    """When the janitor rescues and expires, UTC."""
     cron_retention: Cron = "30 2 * * *"
+    """When old messages are removed, UTC."""
     max_attempts: int = Field(default=5, ge=1, le=1000)
+    """Attempts before a message fails for good."""
     retry_base_delay: PositiveDuration = timedelta(seconds=2)
+    """First step of the exponential backoff, which has full jitter."""
     retry_max_delay: PositiveDuration = timedelta(minutes=10)
+    """Longest step of the backoff."""
     circuit_breaker_failure_threshold: int = Field(default=20, ge=1)
+    """Failures in a row that open the circuit."""
     circuit_breaker_reset_timeout: PositiveDuration = timedelta(seconds=30)
+    """Time until an open circuit lets a probe through."""
     retention_days: int = Field(default=90, ge=1, le=36_500)
+    """Finished messages older than this are removed."""
     api_keys: Annotated[tuple[ApiKey, ...], NoDecode, BeforeValidator(_parse_api_keys)] = ()
+    """Keys of clients, as comma-separated `name:sha256hex:scope` entries. Default: none: the API answers on loopback
+    only."""
     rate_limit: Annotated[int, BeforeValidator(_parse_rate)] = 0
+    """Requests per second and client, such as `50/s`; 0 is no limit."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """`debug`, `info`, `warning` or `error`."""
     log_format: Literal["json", "console"] | None = None
+    """`json` or `console`. Default: json; console where the log goes to a terminal."""
     log_file: Path | None = None
+    """File for the log, reopened on SIGUSR1. Default: standard error."""
     event_loop_debug: bool = False
+    """Log `event_loop.blocked` with the place of every call that holds the event loop up for 5 ms; costs some CPU."""
     otel_traces_exporter: Literal["none", "otlp", "console"] = "none"
+    """Where traces go: `none`, `otlp` or `console`; needs the extra `otel`."""
     shutdown_timeout: PositiveDuration = timedelta(seconds=30)
+    """How long draining may take."""
     birthday_commit: Annotated[str, Field(pattern=r"^[\w.+/-]{1,64}$")] | None = None
+    """Commit that the program was built from, as `birthday status` and `build_info` show it; the image sets it.
+    Default: what the installation tells."""
     birthday_data_dir: Path = Path(".birthday")
+    """Directory of the embedded PostgreSQL."""
     http_proxy: SecretStr | None = None
+    """Proxy on the way to a message service with `http://`, such as `http://proxy.example.com:3128`."""
     https_proxy: SecretStr | None = None
+    """The same for one with `https://`: the proxy opens a tunnel."""
     all_proxy: SecretStr | None = None
+    """The same for either."""
     no_proxy: str | None = None
+    """Hosts that are reached without a proxy: names (with all below them), addresses, networks, or `*`."""
     ssl_cert_file: Path | None = None
+    """PEM file of the only certificate authorities that the message service may have. Default: the system's
+    certificates."""
 
     @model_validator(mode="before")
     @classmethod
@@ -520,11 +573,30 @@ class EffectiveSetting:
 
 
 def effective_settings(settings: Settings) -> list[EffectiveSetting]:
-    """Return every setting with the value in force and whether it was set, in the order of the README."""
+    """Return every setting with the value in force and whether it was set, in the order of docs/settings.md."""
     return [
         EffectiveSetting(name.upper(), _show(getattr(settings, name)), name in settings.model_fields_set)
         for name in Settings.model_fields
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentedSetting:
+    """One setting as docs/settings.md lists it."""
+
+    variable: str
+    default: str
+    meaning: str
+
+
+def documented_settings() -> list[DocumentedSetting]:
+    """Return every setting with its default and its meaning, in the order of declaration."""
+    documented = []
+    for name, field in Settings.model_fields.items():
+        meaning, _, default = " ".join((field.description or "").split()).partition(" Default: ")
+        shown = default.removesuffix(".") or _show(field.default)
+        documented.append(DocumentedSetting(name.upper(), "none" if shown == "-" else shown, meaning))
+    return documented
 
 
 def _show(value: object) -> str:
