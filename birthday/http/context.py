@@ -1,12 +1,12 @@
 """What the resources work with, handed to them by the composition root."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from uuid import UUID
 
 import asyncpg
 from aiohttp import web
-from aiohttp.abc import AbstractAccessLogger
 
 from birthday.broker import Broker
 from birthday.clock import CheckedClock
@@ -54,11 +54,17 @@ CREATION = web.AppKey("creation", Coalescer[NewUser, User])
 READING = web.AppKey("reading", Coalescer[UUID, User])
 """Reads users by id, many at a time."""
 
-REFUSALS: web.AppKey[type[AbstractAccessLogger]] = web.AppKey("refusals", type)
+Report = Callable[[web.Response, str, str], None]
+"""Counts and logs a refusal, and gives the answer its id: called with the answer, the reason, and who asked."""
+
+REFUSALS: web.AppKey[Report] = web.AppKey("refusals")
 """Reports what the parser refuses, which no middleware sees."""
 
 CLIENT = web.RequestKey("client", str)
 """The name of the API key that the request came with."""
+
+OTHER_VERSION = web.RequestKey("other_version", bool)
+"""There if the request claims to be of another version of HTTP than 1.0 or 1.1."""
 
 SUBJECT = web.RequestKey("subject", str)
 """The id of the user or message that the request is about."""

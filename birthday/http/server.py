@@ -6,15 +6,19 @@ import errno
 import socket
 import struct
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from datetime import timedelta
+from functools import partial
+from typing import Any, cast
 
 import structlog
-from aiohttp import web
+from aiohttp import HttpVersion10, HttpVersion11, StreamReader, web
 
 from birthday.errors import UnavailableError
-from birthday.http.context import REFUSALS
+from birthday.http.connection import Connection
+from birthday.http.connections import Connections, Limits
+from birthday.http.context import OTHER_VERSION, REFUSALS
 
 log = structlog.get_logger()
 
@@ -22,6 +26,7 @@ BACKLOG = 1024
 TURNING_AWAY_SECONDS = 0.25
 HANGING_ON_SECONDS = 0.25
 GRACE = timedelta(seconds=10)
+_VERSIONS = (HttpVersion11, HttpVersion10)
 
 _ATTACH_FILTER = 26
 """SO_ATTACH_FILTER of Linux, which the module ``socket`` lacks."""
@@ -39,33 +44,58 @@ _DROP_NEW_CONNECTIONS = b"".join(
 
 
 @asynccontextmanager
-async def serve(app: web.Application, host: str, port: int, grace: timedelta = GRACE) -> AsyncIterator[tuple[str, int]]:
+async def serve(
+    app: web.Application, host: str, port: int, grace: timedelta = GRACE, limits: Limits | None = None
+) -> AsyncIterator[tuple[str, int]]:
     """Serve ``app`` within the context and yield the address; several processes may share it. Port 0 picks a free one.
 
     On leaving, new connections are left to the processes that share the port, nobody who is connected already is cut
-    off, and requests under way have ``grace`` to end.
+    off, and requests under way have ``grace`` to end. ``limits`` is what clients may cost.
 
     Raises:
         UnavailableError: if the address cannot be listened on; the text says what to set.
     """
+    connections = Connections(limits or Limits())
     with closing(await _listen(host, port)) as listener:
         # aiohttp waits that long twice: for the answers, then for clients that are still sending.
         stages = grace.total_seconds() / 2
-        reporting = {"access_log_class": app[REFUSALS]} if REFUSALS in app else {"access_log": None}
-        runner = web.AppRunner(app, shutdown_timeout=stages, **reporting)
+        runner = web.AppRunner(app, shutdown_timeout=stages, access_log=None)
         await runner.setup()
-        try:
-            site = web.SockSite(runner, listener, backlog=BACKLOG)
-            await site.start()
-            bound_host, bound_port = listener.getsockname()[:2]
-            yield bound_host, bound_port
-            turn_away(listener)
-            await asyncio.sleep(TURNING_AWAY_SECONDS)
-            await site.stop()
-            # Who has just connected is about to ask: aiohttp would hang up on them.
-            await asyncio.sleep(HANGING_ON_SECONDS)
-        finally:
-            await runner.cleanup()
+        connect = _connect(app, cast("web.Server", runner.server), connections)
+        server = await asyncio.get_running_loop().create_server(connect, sock=listener, backlog=BACKLOG)
+        async with connections.watched():
+            try:
+                bound_host, bound_port = listener.getsockname()[:2]
+                yield bound_host, bound_port
+                turn_away(listener)
+                await asyncio.sleep(TURNING_AWAY_SECONDS)
+                server.close()
+                # Who has just connected is about to ask: aiohttp would hang up on them.
+                await asyncio.sleep(HANGING_ON_SECONDS)
+            finally:
+                server.close()
+                await runner.cleanup()
+
+
+def _connect(app: web.Application, server: web.Server, connections: Connections) -> Callable[[], Connection]:
+    """Return what makes the protocol of each new connection, in place of the one that aiohttp's runner would use."""
+    make_request = server.request_factory
+
+    def begin(message: Any, body: StreamReader, connection: Any, *rest: Any) -> web.BaseRequest:  # noqa: ANN401 - private types
+        connection.begin(body)
+        if message.version in _VERSIONS:
+            return make_request(message, body, connection, *rest)
+        # The answer would be of the same version, which we do not speak.
+        request = make_request(message._replace(version=HttpVersion11), body, connection, *rest)
+        request[OTHER_VERSION] = True
+        return request
+
+    server.request_factory = begin
+    return partial(Connection, server, connections, app.get(REFUSALS, _unreported))
+
+
+def _unreported(_answer: web.Response, _reason: str, _client: str) -> None:
+    """Tell nobody of a refusal: an application without reports has nobody to tell."""
 
 
 async def _listen(host: str, port: int) -> socket.socket:

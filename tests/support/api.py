@@ -17,6 +17,7 @@ from birthday.broker import Broker
 from birthday.broker.postgres import PostgresBroker
 from birthday.config import load_settings
 from birthday.http.app import build
+from birthday.http.connections import Limits
 from birthday.http.context import ApiContext
 from birthday.http.probes.readiness import DATABASE, QUEUE, Check, Readiness
 from birthday.http.server import serve
@@ -115,6 +116,7 @@ async def running_api(
     checks: dict[str, Check] | None = None,
     channel: Check | None = None,
     clock: ManualClock | None = None,
+    limits: Limits | None = None,
     **settings: object,
 ) -> AsyncIterator[Api]:
     """Run the API for the length of the context, with settings that differ from the defaults as given."""
@@ -126,7 +128,7 @@ async def running_api(
     pauses = Pauses(pool, clock, metrics)
     context = ApiContext(pool, used_broker, clock, metrics, load_settings(**settings), readiness, pauses)
     async with (
-        serve(build(context), "127.0.0.1", 0) as (host, port),
+        serve(build(context), "127.0.0.1", 0, limits=limits) as (host, port),
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(30)) as client,
     ):
         yield Api(f"http://{host}:{port}", client, context, clock)

@@ -419,3 +419,12 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         open_source(str(tmp_path / "none.csv"))
     with pytest.raises(InvalidInputError, match="cannot be read: Is a directory"):
         open_source(str(tmp_path))
+
+
+@pytest.mark.parametrize("depth", [65, 980, 1000, 1023, 1024, 100_000])
+def test_a_line_that_is_nested_too_deep_is_one_bad_row(depth: int) -> None:
+    """What recursion cannot bear costs its own line and not the import."""
+    good = orjson.dumps(ADA)
+    deep = b'{"firstName": ' + b"[" * depth + b"]" * depth + b"}"
+    found = read(good + b"\n" + deep[: MAX_LINE_BYTES - 1] + b"\n" + good + b"\n")
+    assert [type(each) for each in found] == [Row, Rejected, Row]

@@ -4,9 +4,9 @@ import re
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-import orjson
 from aiohttp import web
 
+from birthday.core.document import parse_json
 from birthday.core.message import Status
 from birthday.errors import FieldError, InvalidInputError, NotFoundError
 from birthday.http.context import SUBJECT
@@ -32,18 +32,21 @@ async def read_json(request: web.Request) -> object:
         HTTPUnsupportedMediaType: if it does not say that it is JSON.
         HTTPRequestEntityTooLarge: if it is too large; what was not read yet is not read.
         HTTPBadRequest: if it is not JSON.
+        HTTPRequestTimeout: if it did not arrive in time.
     """
     given = request.headers.get("Content-Type")
     # What nearly everybody writes needs no parsing.
     if given != "application/json" and not _is_json(request):
-        text = f"Content-Type is {given!r}" if given else "Content-Type is missing"
+        text = "another Content-Type is given" if given else "Content-Type is missing"
         raise web.HTTPUnsupportedMediaType(text=f"{text}; application/json in UTF-8 is accepted")
     if (request.content_length or 0) > MAX_BODY_BYTES:
         raise web.HTTPRequestEntityTooLarge(max_size=MAX_BODY_BYTES)
     try:
-        return orjson.loads(await request.read())
-    except orjson.JSONDecodeError as error:
+        return parse_json(await request.read())
+    except ValueError as error:
         raise web.HTTPBadRequest(text=f"the body is not JSON: {error}") from None
+    except TimeoutError as error:
+        raise web.HTTPRequestTimeout(text=f"the body could not be read: {error}") from None
     except (web.RequestPayloadError, ConnectionError) as error:
         raise web.HTTPBadRequest(text=f"the body could not be read: {error}") from None
 

@@ -54,8 +54,7 @@ class Guard:
             request.app[CONTEXT].metrics.forbidden_accesses.labels("host").inc()
             log.warning("auth.forbidden", reason="host", peer=request.remote)
             return problem(
-                HTTPStatus.FORBIDDEN,
-                f"without API_KEYS the API answers to localhost only, not to {request.host[:200]}",
+                HTTPStatus.FORBIDDEN, "without API_KEYS the API answers to localhost only, not to another name"
             )
         key = _find_key(self._keys, request) if self._keys else None
         if key:

@@ -12,10 +12,9 @@ from http import HTTPStatus
 
 import structlog
 from aiohttp import hdrs, web
-from aiohttp.abc import AbstractAccessLogger
 from aiohttp.typedefs import Middleware
 
-from birthday.http.context import CLIENT, SUBJECT, ApiContext
+from birthday.http.context import CLIENT, SUBJECT, ApiContext, Report
 from birthday.http.middleware.problems import Handler
 from birthday.http.probes import health as probes
 from birthday.telemetry.metrics import Metrics
@@ -84,25 +83,34 @@ def observing(context: ApiContext) -> Middleware:
     return observe
 
 
-def refusals(metrics: Metrics) -> type[AbstractAccessLogger]:
-    """Return what reports a request that is no HTTP: aiohttp's parser answers it, and no middleware sees it.
+def refusals(metrics: Metrics) -> Report:
+    """Return what counts and logs the refusal of a request that no middleware has seen, and gives the answer its id."""
 
-    The access log is the one place where aiohttp tells of that. Whatever else it is told was observed already.
-    """
+    def report(answer: web.Response, reason: str, client: str) -> None:
+        request_id = _new_id()
+        answer.headers[_REQUEST_ID_HEADER] = request_id
+        metrics.api_requests.labels(OTHER_METHOD, UNKNOWN_PATH, answer.status).inc()
+        log.info(
+            "http.request",
+            request_id=request_id,
+            method=OTHER_METHOD,
+            path=UNKNOWN_PATH,
+            status=answer.status,
+            reason=reason,
+            client=client,
+        )
 
-    class Refusals(AbstractAccessLogger):
-        def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
-            if _REQUEST_ID_HEADER not in response.headers:
-                metrics.api_requests.labels(OTHER_METHOD, UNKNOWN_PATH, response.status).inc()
-                _log_line(request, OTHER_METHOD, UNKNOWN_PATH, response.status, time, request.remote)
-
-    return Refusals
+    return report
 
 
 def _request_id(request: web.Request) -> str:
     given = request.headers.get(_REQUEST_ID_HEADER)
     if given and _REQUEST_ID.fullmatch(given):
         return given
+    return _new_id()
+
+
+def _new_id() -> str:
     return f"{random.getrandbits(64):016x}"
 
 
@@ -112,9 +120,7 @@ def template(request: web.Request) -> str | None:
     return resource.canonical if resource else None
 
 
-def _log_line(
-    request: web.BaseRequest, method: str, path: str, status: int, seconds: float, client: str | None
-) -> None:
+def _log_line(request: web.Request, method: str, path: str, status: int, seconds: float, client: str | None) -> None:
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         write = log.warning
     elif status >= HTTPStatus.BAD_REQUEST or method not in _READING:

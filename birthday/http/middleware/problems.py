@@ -1,12 +1,13 @@
 """Errors become HTTP here and nowhere else: RFC 9457 problem details, for our own errors and for aiohttp's."""
 
+import json
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, assert_never
 
 import orjson
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from birthday.errors import (
     ConflictError,
@@ -16,6 +17,7 @@ from birthday.errors import (
     UnavailableError,
     WrongClockError,
 )
+from birthday.http.middleware.form import check_form
 
 log = structlog.get_logger()
 
@@ -34,6 +36,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     one request, is logged with its traceback, and tells the client nothing about the inside.
     """
     try:
+        check_form(request)
         return await handler(request)
     except (InvalidInputError, NotFoundError, ConflictError, UnavailableError) as error:
         return _domain_problem(error)
@@ -56,7 +59,12 @@ def problem(
     }
     if errors:
         document["errors"] = [{"pointer": error.pointer, "detail": error.detail} for error in errors[:_MAX_ERRORS]]
-    return web.Response(body=orjson.dumps(document), status=status, headers=headers, content_type=CONTENT_TYPE)
+    try:
+        body = orjson.dumps(document)
+    except TypeError:
+        # A byte of the request that is not UTF-8 has become half a surrogate pair, which only this one escapes.
+        body = json.dumps(document).encode()
+    return web.Response(body=body, status=status, headers=headers, content_type=CONTENT_TYPE)
 
 
 def _domain_problem(
@@ -85,13 +93,15 @@ def _domain_problem(
 
 def _http_problem(request: web.Request, error: web.HTTPException) -> web.StreamResponse:
     match error:
-        case web.HTTPMethodNotAllowed(method=method, allowed_methods=allowed):
+        case web.HTTPMethodNotAllowed(allowed_methods=allowed):
             names = ", ".join(sorted(allowed))
-            return problem(error.status, f"{method} is not possible here, {names} is", headers={"Allow": names})
+            return problem(error.status, f"this method is not possible here, {names} is", headers={"Allow": names})
         case web.HTTPNotFound():
-            return problem(error.status, f"there is nothing at {request.path[:200]}")
+            return problem(error.status, "there is nothing at this path")
         case web.HTTPRequestEntityTooLarge():
             detail = f"the body is too large: at most {request.client_max_size} bytes are accepted"
             return problem(error.status, detail)
         case _:
-            return problem(error.status, error.text or error.reason)
+            accepted = error.headers.get(hdrs.ACCEPT_ENCODING)
+            headers = {"Accept-Encoding": accepted} if accepted else None
+            return problem(error.status, error.text or error.reason, headers=headers)

@@ -7,9 +7,9 @@ from enum import StrEnum
 from pathlib import PurePath
 from typing import NamedTuple, Protocol
 
-import orjson
 from pydantic.alias_generators import to_camel
 
+from birthday.core.document import parse_json
 from birthday.core.user import ProfileInput
 from birthday.errors import FieldError, InvalidInputError
 from birthday.operations.transfer.cells import TOO_LONG, CsvCells
@@ -107,9 +107,9 @@ class NdjsonRecords:
 
     def _parse(self, line: int, content: bytes) -> Row | Rejected:
         try:
-            data = orjson.loads(content)
-        except orjson.JSONDecodeError as error:
-            return _unreadable(line, f"is not JSON: {error.msg} at column {error.colno}")
+            data = parse_json(content)
+        except ValueError as error:
+            return _unreadable(line, f"is not JSON: {error}")
         if isinstance(data, dict):
             for name in READ_ONLY_COLUMNS:
                 data.pop(name, None)

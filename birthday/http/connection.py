@@ -1,0 +1,279 @@
+"""One connection: aiohttp's, with time limits, and with answers of our own where aiohttp would give its own.
+
+What aiohttp answers by itself is what its parser refuses, and what fails outside of every middleware. What it lacks is
+any patience that ends. ``docs/decisions.md`` says which parts of it are used here that it does not document.
+"""
+
+import asyncio
+from asyncio import Transport
+from http import HTTPStatus
+from typing import cast
+
+import structlog
+from aiohttp import EMPTY_PAYLOAD, StreamReader, web
+from aiohttp.http_exceptions import BadHttpMethod, BadStatusLine, InvalidHeader, InvalidURLError, LineTooLong
+
+from birthday.http.connections import Connections, Limits
+from birthday.http.context import Report
+from birthday.http.middleware.problems import problem
+
+log = structlog.get_logger()
+
+HEADERS = {"Server": "birthday", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+"""What each answer has, unless it has it already."""
+
+
+class Connection(web.RequestHandler):
+    """Serves one client. It is created by the listener and lives until ``connection_lost``."""
+
+    __slots__ = (
+        "_answered",
+        "_body",
+        "_body_since",
+        "_connections",
+        "_head_bytes",
+        "_head_since",
+        "_is_last",
+        "_is_refused",
+        "_leaving_since",
+        "_link",
+        "_now",
+        "_reads_body",
+        "_report",
+        "_unread_since",
+        "address",
+    )
+
+    def __init__(self, server: web.Server, connections: Connections, report: Report) -> None:
+        """Begin before the connection is made; ``connections`` has the limits."""
+        limits = connections.limits
+        loop = asyncio.get_running_loop()
+        super().__init__(
+            server,
+            loop=loop,
+            access_log=None,  # type: ignore[arg-type] # this is how aiohttp turns it off
+            auto_decompress=False,
+            keepalive_timeout=limits.idle,
+            lingering_time=limits.lingering,
+            max_line_size=limits.line_bytes,
+            max_field_size=limits.field_bytes,
+            max_headers=limits.fields,
+        )
+        self.address = ""
+        self._connections = connections
+        self._report = report
+        self._link: Transport | None = None
+        self._now = loop.time
+        self._answered = 0
+        self._head_since: float | None = loop.time()
+        self._head_bytes = 0
+        self._body: StreamReader = EMPTY_PAYLOAD
+        self._body_since = 0.0
+        self._reads_body = False
+        self._unread_since: float | None = None
+        self._leaving_since: float | None = None
+        self._is_last = False
+        self._is_refused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection, or refuse it if there are too many."""
+        super().connection_made(transport)
+        self._link = cast("Transport", transport)
+        peer = transport.get_extra_info("peername")
+        self.address = str(peer[0]) if peer else ""
+        if not self._connections.enter(self):
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections; try again later")
+            self.cut()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Forget the connection."""
+        self._connections.leave(self)
+        self._link = None
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what the client says, and note what we are waiting for now."""
+        if self._leaving_since is not None:
+            return
+        parsed = self._request_count
+        between = parsed == self._answered and self._body_is_complete
+        super().data_received(data)
+        self._connections.heard(self)
+        if self._request_count > parsed:
+            self._head_since, self._head_bytes = None, 0
+            if not self._body_is_complete:
+                # The parser gives up on a body that it cannot read, and never says so to whoever waits for it.
+                self._end_body(web.RequestPayloadError("it is malformed"))
+        elif between and self.transport is not None and data.strip(b"\r\n"):
+            self._take_part_of_head(len(data))
+
+    def eof_received(self) -> bool | None:  # type: ignore[override] # aiohttp's has no return value
+        """Answer what is complete: a client that has said everything may still listen."""
+        if self._leaving_since is not None:
+            return None
+        if not self._body_is_complete:
+            self._end_body(ConnectionError("the connection was closed before its end"))
+        if self._request_count > self._answered:
+            self._is_last = True
+            return True
+        if self._head_bytes:
+            self._refuse(HTTPStatus.BAD_REQUEST, "the request ends within its head")
+        return None
+
+    def begin(self, body: StreamReader) -> None:
+        """Note the body of the request whose answering begins now."""
+        self._body = body
+        self._reads_body = True
+        if not body.is_eof():
+            self._body_since = self._now()
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send an answer, ours in place of aiohttp's, with the headers that all of them have."""
+        if isinstance(resp, web.HTTPException):
+            # Our middlewares leave none of these: it was raised before them, for an Expect that nobody fulfils.
+            resp = self._refusal(resp.status, "the Expect of the request cannot be fulfilled", resp.reason)
+        for name, value in HEADERS.items():
+            resp.headers.setdefault(name, value)
+        if self._is_last:
+            resp.force_close()
+        result = await super().finish_response(request, resp, start_time)
+        self._answered += 1
+        self._reads_body = False
+        if self._is_refused:
+            self._linger()
+        return result
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - it quotes the request
+    ) -> web.StreamResponse:
+        """Return the answer to what the parser refuses, or to what failed outside of our middlewares."""
+        if status != HTTPStatus.BAD_REQUEST and not isinstance(exc, UnicodeError):
+            answer = self._refusal(status, "an unexpected error; the log has it under the X-Request-ID")
+            log.error("http.failed", exc_info=exc, request_id=answer.headers.get("X-Request-ID"))
+            if request.writer.output_size > 0:
+                raise ConnectionError("part of the answer has been sent")
+            return answer
+        refused, reason = _explain(exc, self._connections.limits)
+        return self._refusal(refused, reason)
+
+    @property
+    def keeps_us_waiting(self) -> bool:
+        """Say whether the next step is the client's: nothing of ours would be lost by closing."""
+        if self._leaving_since is not None or self._request_count == self._answered or not self._body_is_complete:
+            return True
+        return self._link is not None and self._link.get_write_buffer_size() > 0
+
+    def check(self, now: float) -> None:
+        """Close the connection if the client is too slow."""
+        limits = self._connections.limits
+        link = self._link
+        if link is None:
+            return
+        if link.get_write_buffer_size() == 0:
+            self._unread_since = None
+        elif self._unread_since is None:
+            self._unread_since = now
+        if self._unread_since is not None and now - self._unread_since > limits.unread:
+            log.info("http.connection_cut", client=self.address, reason="it does not read its answers")
+            link.abort()
+        elif self._leaving_since is not None:
+            if now - self._leaving_since > limits.lingering:
+                link.abort()
+        elif self._head_since is not None and now - self._head_since > limits.head:
+            if self._head_bytes:
+                self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"the head did not arrive within {limits.head:g} s")
+            else:
+                self.cut()
+        elif not self._body_is_complete and now - self._body_since > limits.body:
+            self._end_body(TimeoutError(f"it did not arrive within {limits.body:g} s"))
+
+    def cut(self) -> None:
+        """Close the connection at once. A client that has read everything sees a regular end."""
+        if self._link is not None:
+            if self._link.get_write_buffer_size():
+                self._link.abort()
+            else:
+                self._link.close()
+
+    @property
+    def _body_is_complete(self) -> bool:
+        return self._body.is_eof()
+
+    def _end_body(self, error: Exception) -> None:
+        """Give whoever reads the body an error, and the client no further request."""
+        self._is_last = True
+        if self._reads_body:
+            self._body.set_exception(error)
+        self._body.feed_eof()
+
+    def _take_part_of_head(self, size: int) -> None:
+        if self._head_since is None:
+            self._head_since = self._now()
+        self._head_bytes += size
+        if self._head_bytes > self._connections.limits.head_bytes:
+            most = self._connections.limits.head_bytes
+            self._refuse(
+                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"the head is too large: at most {most} bytes are accepted"
+            )
+
+    def _refusal(self, status: int, detail: str, reason: str = "") -> web.Response:
+        """Return the answer to a request that reached none of our code, counted and logged."""
+        answer = problem(status, detail)
+        answer.force_close()
+        self._is_refused = True
+        self._report(answer, reason or detail, self.address)
+        return answer
+
+    def _refuse(self, status: int, detail: str) -> None:
+        """Answer a request whose head is not complete, so that aiohttp knows of none."""
+        answer = self._refusal(status, detail)
+        if self._link is not None and not self._link.is_closing():
+            self._link.write(_raw(answer))
+            self._linger()
+            self.close()
+
+    def _linger(self) -> None:
+        """Say that no more will come, and let the client finish: a reset would take the answer away from it."""
+        self._leaving_since = self._now()
+        # Without a transport, aiohttp leaves the closing to us.
+        self.transport = None
+        if self._link is not None and not self._link.is_closing():
+            self._link.write_eof()
+
+
+def _explain(error: BaseException | None, limits: Limits) -> tuple[HTTPStatus, str]:
+    """Return the status and the reason of what the parser refuses, without the bytes that it quotes."""
+    match error:
+        case LineTooLong(args=(_, limit)) if limit == limits.line_bytes:
+            return HTTPStatus.REQUEST_URI_TOO_LONG, f"the target is too long: at most {limit} bytes are accepted"
+        case LineTooLong():
+            detail = f"a header is too long: at most {limits.field_bytes} bytes are accepted"
+            return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail
+        case BadHttpMethod():
+            return HTTPStatus.BAD_REQUEST, "the request does not begin with a method of HTTP"
+        case InvalidURLError():
+            return HTTPStatus.BAD_REQUEST, "the target of the request is not a path or URL"
+        case BadStatusLine():
+            return HTTPStatus.BAD_REQUEST, "the request line is not one of HTTP/1.0 or HTTP/1.1"
+        case InvalidHeader():
+            return HTTPStatus.BAD_REQUEST, "a header is malformed"
+        case UnicodeError():
+            # Outside of our middlewares there is no text but that of the request.
+            return HTTPStatus.BAD_REQUEST, "a header or the target has bytes that are not UTF-8"
+        case _:
+            # llhttp's reason comes first, and what it has read after it; aiohttp's own reasons quote nothing.
+            reason = str(getattr(error, "message", "")).partition(":\n")[0].strip()
+            return HTTPStatus.BAD_REQUEST, f"the request is not HTTP: {reason or type(error).__name__}"
+
+
+def _raw(answer: web.Response) -> bytes:
+    body = cast("bytes", answer.body)
+    headers = HEADERS | dict(answer.headers) | {"Content-Length": str(len(body)), "Connection": "close"}
+    lines = [f"HTTP/1.1 {answer.status} {answer.reason}", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + body
