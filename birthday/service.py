@@ -25,20 +25,10 @@ from birthday.clock_guard import ClockGuard
 from birthday.config import Role, Settings
 from birthday.core.message import BIRTHDAY
 from birthday.core.zone import data_version
-from birthday.errors import UnavailableError, WrongClockError
+from birthday.errors import BirthdayError, UnavailableError, WrongClockError
 from birthday.http.app import build
 from birthday.http.context import ApiContext
-from birthday.http.probes.readiness import (
-    BACKGROUND,
-    CLOCK,
-    CONSUMER,
-    DATABASE,
-    MIGRATIONS,
-    QUEUE,
-    SCHEDULER,
-    Check,
-    Readiness,
-)
+from birthday.http.probes.readiness import BACKGROUND, CLOCK, CONSUMER, SCHEDULER, Check, Readiness
 from birthday.http.server import GRACE
 from birthday.http.server import serve as serve_http
 from birthday.operations.audit import Auditor
@@ -48,8 +38,6 @@ from birthday.scheduler.dispatcher import Dispatcher
 from birthday.scheduler.janitor import Janitor
 from birthday.scheduler.loop import Progress, Schedule, run_scheduler
 from birthday.scheduler.planner import Planner
-from birthday.store.connection import borrow, check_database
-from birthday.store.migrations import MigrationError, check_schema, load_migrations, schema_directory
 from birthday.store.statistics import count_greeted, count_overdue, read_figures
 from birthday.store.users import Planning
 from birthday.telemetry.blocking import named_blocking
@@ -67,6 +55,7 @@ from birthday.telemetry.utilization import watch_utilization
 from birthday.wiring import (
     channel_name,
     database_name,
+    needed_checks,
     open_broker,
     open_channel,
     open_database,
@@ -114,7 +103,7 @@ async def run(settings: Settings, clock: Clock, logs: LogFile) -> int:
     loop.add_signal_handler(signal.SIGUSR1, logs.reopen)
     try:
         return 0 if await serving else 1
-    except (UnavailableError, MigrationError) as error:
+    except (BirthdayError, asyncpg.PostgresError) as error:
         log.error("service.failed", error=error)
         return 1
     except asyncio.CancelledError:
@@ -300,14 +289,7 @@ def own_checks(
 
 def make_readiness(pool: asyncpg.Pool, broker: Broker, channel: Channel, own: Mapping[str, Check]) -> Readiness:
     """Say what the process depends on, how to ask each dependency, and what it knows of its roles: ``own``."""
-    migrations = load_migrations(schema_directory())
-
-    async def check_migrations() -> None:
-        async with borrow(pool) as connection:
-            await check_schema(connection, migrations)
-
-    needed = {DATABASE: lambda: check_database(pool), MIGRATIONS: check_migrations, QUEUE: broker.check}
-    return Readiness(needed, channel.check, own)
+    return Readiness(needed_checks(pool, broker), channel.check, own)
 
 
 async def schedule(

@@ -5,9 +5,11 @@ is, where it was looked for, and why it failed.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import os
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import TextIO
 
@@ -27,9 +29,11 @@ from birthday.clock_guard import require_right_clock
 from birthday.config import Role, Settings, check_channel, mask_url
 from birthday.embedded import embedded_postgres, has_cluster
 from birthday.errors import BirthdayError, ConfigurationError, UnavailableError
-from birthday.store.connection import DATABASE_ERRORS, keep_session, knows_case
-from birthday.store.migrations import check_schema, load_migrations, migrate, schema_directory
+from birthday.http.probes.readiness import CHANNEL, CLOCK, DATABASE, MIGRATIONS, QUEUE, Check
+from birthday.store.connection import DATABASE_ERRORS, borrow, check_database, keep_session, knows_case
+from birthday.store.migrations import PendingMigrationError, check_schema, load_migrations, migrate, schema_directory
 from birthday.store.pool import make_pool
+from birthday.telemetry.errors import error_text
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.tracing import NO_TRACING, Tracing
 
@@ -62,13 +66,22 @@ async def open_database(
         async with pool.acquire() as connection:
             if settings.database_url is None:
                 await migrate(connection, load_migrations(schema_directory()), clock.now())
-            else:
-                for differing in await check_schema(connection, load_migrations(schema_directory())):
-                    log.warning("schema.differs", migration=differing.label, state=differing.state)
-            if not await knows_case(connection):
-                reason = "addresses that differ in the case of a letter beyond ASCII count as two"
-                log.warning("database.case_of_ascii_only", reason=reason)
+        await _warn_of_schema(pool)
         yield pool
+
+
+async def _warn_of_schema(pool: asyncpg.Pool) -> None:
+    """Log where the database differs from what the program expects, and works all the same.
+
+    Raises:
+        MigrationError: if migrations are pending.
+    """
+    async with pool.acquire() as connection:
+        for differing in await check_schema(connection, load_migrations(schema_directory())):
+            log.warning("schema.differs", migration=differing.label, state=differing.state)
+        if not await knows_case(connection):
+            reason = "addresses that differ in the case of a letter beyond ASCII count as two"
+            log.warning("database.case_of_ascii_only", reason=reason)
 
 
 @asynccontextmanager
@@ -104,6 +117,10 @@ async def connect_database(
                 server_settings=session,
                 reset=keep_session,
             )
+        except KeyError:
+            # What asyncpg falls back on is the name of the process's user.
+            reason = f"it names no user, and the user id of this process, {os.getuid()}, has no name"
+            raise UnavailableError("database", f"{database_name(settings)}: {reason}; name one in the URL") from None
         except (ValueError, *DATABASE_ERRORS) as error:
             text = f"cannot connect to the database, {database_name(settings)}: {str(error) or type(error).__name__}"
             raise UnavailableError("database", text) from None
@@ -231,53 +248,94 @@ def channel_name(settings: Settings) -> str:
     return mask_url(settings.message_service_url)
 
 
+def database_checks(pool: asyncpg.Pool) -> dict[str, Check]:
+    """Return how to ask whether the database can be used, and has the schema of this program, by name.
+
+    ``/ready`` and ``birthday check`` ask the same.
+    """
+    migrations = load_migrations(schema_directory())
+
+    async def check_migrations() -> None:
+        async with borrow(pool) as connection:
+            await check_schema(connection, migrations)
+
+    return {DATABASE: partial(check_database, pool), MIGRATIONS: check_migrations}
+
+
+def needed_checks(pool: asyncpg.Pool, broker: Broker) -> dict[str, Check]:
+    """Return how to ask each dependency that a process cannot do without, by name."""
+    return {**database_checks(pool), QUEUE: broker.check}
+
+
 @dataclass(frozen=True, slots=True)
 class Dependency:
-    """One thing that the product depends on, where it is, and why it cannot be used, if so."""
+    """One thing that the product depends on, where it is, and why it cannot be used, if so.
+
+    ``next_step`` is what is left to do about it in the ordinary course of a deployment; it is no error.
+    """
 
     name: str
     where: str
-    error: str | None
+    error: str | None = None
+    next_step: str | None = None
 
 
 async def try_dependencies(settings: Settings, clock: Clock, console: TextIO) -> list[Dependency]:
-    """Open every resource once; never raises for what is wrong with one."""
-
-    async def try_database() -> None:
-        async with open_database(settings, clock):
-            pass
-
-    async def try_queue() -> None:
-        if settings.rabbitmq_url is not None:
-            # It needs no database, and must not be blamed for one that is away.
-            async with _checked(RabbitMQBroker(settings.rabbitmq_url.get_secret_value())):
-                return
-        async with connect_database(settings) as pool, open_broker(settings, pool):
-            pass
+    """Ask every dependency what ``/ready`` asks it, and the channel; never raises for what is wrong with one."""
 
     async def try_channel() -> None:
         check_channel(settings)
         async with open_channel(settings, clock, console) as channel:
             await channel.check()
 
-    async def try_clock() -> None:
+    try:
         async with connect_database(settings) as pool:
-            await require_right_clock(pool, clock)
+            found = await _try_database(settings, pool, clock)
+    except BirthdayError as error:
+        found = [Dependency(DATABASE, database_name(settings), str(error))]
+        if settings.rabbitmq_url is None:
+            found.append(Dependency(QUEUE, queue_name(settings), str(error)))
+    if settings.rabbitmq_url is not None:
+        # It needs no database, and must not be blamed for one that is away.
+        broker = RabbitMQBroker(settings.rabbitmq_url.get_secret_value())
+        found.append(Dependency(QUEUE, queue_name(settings), await _complaint(partial(_try_broker, broker))))
+    return [*found, Dependency(CHANNEL, channel_name(settings), await _complaint(try_channel))]
 
-    database = Dependency("database", database_name(settings), await _complaint(try_database))
-    tried = [
-        database,
-        Dependency("queue", queue_name(settings), await _complaint(try_queue)),
-        Dependency("channel", channel_name(settings), await _complaint(try_channel)),
-    ]
-    if database.error is None:
-        tried.append(Dependency("clock", "of this host, beside the database's", await _complaint(try_clock)))
-    return tried
+
+async def _try_database(settings: Settings, pool: asyncpg.Pool, clock: Clock) -> list[Dependency]:
+    """Ask the database, its clock, and the queue if that is in it."""
+    checks = database_checks(pool)
+    found = [Dependency(DATABASE, database_name(settings), await _complaint(checks[DATABASE]))]
+    wrong = await _complaint(partial(require_right_clock, pool, clock))
+    found.append(Dependency(CLOCK, "of this host, beside the database's", wrong))
+    step = None
+    try:
+        error = await _complaint(checks[MIGRATIONS])
+    except PendingMigrationError as pending:
+        apply = "`birthday migrate`" if settings.database_url else "start the service, which applies them"
+        error, step = None, f"{apply}: {', '.join(pending.labels)}"
+    found.append(Dependency(MIGRATIONS, "of the database", error, step))
+    if error is None and step is None:
+        await _warn_of_schema(pool)
+    if settings.rabbitmq_url is None:
+        complaint = await _complaint(partial(_try_broker, PostgresBroker(pool, where="the queue in the database")))
+        # Its table may be among what is pending.
+        found.append(Dependency(QUEUE, queue_name(settings), None if step else complaint, step and "the migrations"))
+    return found
 
 
-async def _complaint(attempt: Callable[[], Awaitable[None]]) -> str | None:
+async def _try_broker(broker: Broker) -> None:
+    async with _checked(broker):
+        pass
+
+
+async def _complaint(attempt: Check) -> str | None:
     try:
         await attempt()
+    except PendingMigrationError:
+        raise
     except BirthdayError as error:
         return str(error)
+    except asyncpg.PostgresError as error:
+        return f"the database refuses: {error_text(error)}"
     return None

@@ -1,3 +1,5 @@
+-- Lost: users | SELECT count(*) FROM users
+-- Lost: messages | SELECT count(*) FROM message_logs
 DROP TABLE message_logs;
 DROP FUNCTION remember_greeted_years();
 DROP TABLE watermarks;

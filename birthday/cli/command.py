@@ -5,17 +5,23 @@ found, as that of ``birthday audit`` does, 3 says that it could not look.
 """
 
 import sys
+import traceback
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import asyncpg
 import click
+import structlog
 import uvloop
 
 from birthday.config import Settings, load_settings
 from birthday.errors import BirthdayError, ConfigurationError, InvalidInputError
+from birthday.telemetry.errors import error_text
 from birthday.telemetry.logs import LogFile, configure_logs
 from birthday.wiring import database_name, require_database
+
+log = structlog.get_logger()
 
 _Result = TypeVar("_Result")
 
@@ -53,15 +59,49 @@ def run(main_task: Coroutine[Any, Any, _Result]) -> _Result:
 
 @contextmanager
 def errors(failure: int = 1) -> Iterator[None]:
-    """Say what went wrong in a line on standard error, and leave with the status that fits; ``failure`` by default."""
+    """Say what went wrong in a line on standard error, and leave with the status that fits; ``failure`` by default.
+
+    Nothing gets past it as a traceback: of an error that nobody expected, the line names the place in the program.
+    """
     try:
         yield
     except (ConfigurationError, InvalidInputError) as error:
-        for line in str(error).splitlines():
-            click.echo(f"birthday: {line}", err=True)
+        _complain(str(error))
         sys.exit(2)
     except BirthdayError as error:
-        click.echo(f"birthday: {error}", err=True)
+        _complain(str(error))
+        sys.exit(failure)
+    except asyncpg.PostgresError as error:
+        _complain(f"the database refuses: {error_text(error)}")
+        sys.exit(failure)
+    except BrokenPipeError:
+        # Whoever read the output has seen enough.
+        sys.exit(failure)
+    except OSError as error:
+        _complain(f"{error.filename or 'standard output'} cannot be used: {error.strerror or error}")
         sys.exit(failure)
     except KeyboardInterrupt:
         sys.exit(130)
+    except (click.ClickException, click.exceptions.Exit, click.Abort):
+        raise
+    except Exception as error:
+        log.debug("command.crashed", exc_info=True)
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        _complain(f"an error that is ours, please report it: {error_text(error)}, {place.filename}:{place.lineno}")
+        sys.exit(failure)
+
+
+class Commands(click.Group):
+    """Commands of which none ends in a traceback, wherever it fails: at printing what it has found, for example."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's
+        """Run the command that was chosen."""
+        with errors():
+            return super().invoke(ctx)
+
+
+def _complain(text: str) -> None:
+    """Write lines that a terminal shows and does not obey: a text may quote a file or an argument."""
+    for line in text.splitlines():
+        shown = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in line)
+        click.echo(f"birthday: {shown}", err=True)

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from birthday import service
-from birthday.cli.command import COULD_NOT_LOOK, command_settings, database_settings, errors, run
+from birthday.cli.command import COULD_NOT_LOOK, Commands, command_settings, database_settings, errors, run
 from birthday.cli.dlq import dlq
 from birthday.cli.forecast import forecast
 from birthday.cli.pauses import pause, resume
@@ -41,7 +41,7 @@ from birthday.operations.transfer.importing import ImportSummary
 from birthday.operations.transfer.records import Format
 from birthday.store import migrations
 from birthday.store.connection import borrow
-from birthday.store.migrations import Migration, Status
+from birthday.store.migrations import Loss, Migration, Status
 from birthday.store.users import Planning
 from birthday.telemetry.logs import LogFile, configure_logs
 from birthday.wiring import connect_database, lacks_database, open_database, try_dependencies
@@ -78,7 +78,9 @@ def _offer_env_file(command: click.Command) -> None:
         _offer_env_file(inner)
 
 
-@click.group(invoke_without_command=True, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Commands, invoke_without_command=True, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.option(
     "--role", metavar="ROLES", help="Any mix of api, scheduler and worker, separated by commas.  [default: all]"
 )
@@ -116,10 +118,12 @@ def main(context: click.Context, role: str | None) -> None:
     help="Undo the last N migrations instead.  [N: 1]",
 )
 @click.option("--status", is_flag=True, help="List the migrations and change nothing.")
-def migrate(steps: int | None, *, status: bool) -> None:
+@click.option("--yes", is_flag=True, help="Do not ask before a rollback.")
+def migrate(steps: int | None, *, status: bool, yes: bool) -> None:
     """Bring the database to the schema of this version.
 
     Safe to run at any time and from several hosts at once. An embedded database is migrated by the service itself.
+    --rollback says what is lost with it, and asks first, on a terminal; anywhere else it needs --yes.
     """
     if status and steps is not None:
         raise click.UsageError("--status and --rollback exclude each other")
@@ -132,12 +136,31 @@ def migrate(steps: int | None, *, status: bool) -> None:
                 table.add_row(one.label, one.state, applied_at)
             Console().print(table)
             return
+        if steps is not None:
+            _confirm_rollback(settings, steps, yes=yes)
         changed = run(_undo(settings, steps) if steps is not None else _apply(settings))
     verb = "applied" if steps is None else "undone"
     for migration in changed:
         click.echo(f"{verb} {migration.label}")
     if not changed:
         click.echo(f"nothing to be {verb}")
+
+
+def _confirm_rollback(settings: Settings, steps: int, *, yes: bool) -> None:
+    """Say what would be lost, and go on if that is meant."""
+    labels, losses = run(_foresee(settings, steps))
+    for label in labels:
+        lost = [f"{loss.count:,} {loss.what}" for loss in losses if loss.label == label]
+        click.echo(f"undoing {label} loses {'; '.join(lost) or 'no data'}", err=True)
+    if labels and not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError("a rollback asks before it destroys anything, and there is no terminal: use --yes")
+        click.confirm("Nothing brings that back but a backup. Undo?", abort=True, err=True)
+
+
+async def _foresee(settings: Settings, steps: int) -> tuple[list[str], list[Loss]]:
+    async with connect_database(settings) as pool, borrow(pool, None) as connection:
+        return await migrations.foresee_rollback(connection, _known_migrations(), steps)
 
 
 async def _apply(settings: Settings) -> list[Migration]:
@@ -190,7 +213,11 @@ def preview(date_of_birth: str, zone: str, first: str | None, count: int, *, as_
 
 @main.command()
 def check() -> None:
-    """Print the configuration in force, secrets masked, and try every dependency."""
+    """Print the configuration in force, secrets masked, and try every dependency, as /ready does.
+
+    The exit status is 1 if one cannot be used. Migrations that are still to be applied are the next step, and no
+    failure.
+    """
     with errors():
         settings = command_settings()
         check_listener(settings)
@@ -202,10 +229,11 @@ def check() -> None:
     Console(width=_WIDTH).print(table)
     click.echo()
     for name, setting in misspelt_settings().items():
-        click.echo(f"warning   {name} is not a setting: did you mean {setting}?")
+        click.echo(f"warning    {name} is not a setting: did you mean {setting}?")
     for dependency in dependencies:
-        state = "ok" if dependency.error is None else f"FAILED: {dependency.error}"
-        click.echo(f"{dependency.name:<9} {dependency.where}  {state}")
+        step = f"next step: {dependency.next_step}" if dependency.next_step else "ok"
+        state = step if dependency.error is None else f"FAILED: {dependency.error}"
+        click.echo(f"{dependency.name:<10} {dependency.where}  {state}")
     if any(dependency.error is not None for dependency in dependencies):
         sys.exit(2 if lacks_database(settings) else 1)
 

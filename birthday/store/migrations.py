@@ -39,11 +39,21 @@ LOCK_SECONDS: Final = 60.0
 _PAUSE_SECONDS: Final = 2.0
 _MIGRATION_SECONDS: Final = 86_400.0
 _LOCK_KEY: Final = int.from_bytes(b"birthday")
+_LOST: Final = re.compile(r"^-- Lost: (.+?) \| (SELECT .+)$", re.MULTILINE)
 _FILE_NAME: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.(up|down)\.sql")
 
 
 class MigrationError(BirthdayError):
     """The schema is not, or cannot be brought to, what the program needs. The text names the migration."""
+
+
+class PendingMigrationError(MigrationError):
+    """Migrations are still to be applied, in the ordinary course of a deployment. ``labels`` names them."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        """Say which, and the command that applies them."""
+        super().__init__(f"the database lacks {', '.join(labels)}: run `birthday migrate`")
+        self.labels = labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +210,34 @@ async def rollback(
     return [known[version] for version in last]
 
 
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What a rollback of one migration would destroy: so many of ``what``. A migration that loses nothing has none."""
+
+    label: str
+    what: str
+    count: int
+
+
+async def foresee_rollback(
+    connection: Connection, migrations: Sequence[Migration], count: int
+) -> tuple[list[str], list[Loss]]:
+    """Return the labels of what ``rollback`` would take back, latest first, and what would be lost with it, counted.
+
+    What that is stands in the ``down.sql`` of each, as ``-- Lost: WHAT | SELECT count(*) ...``.
+    """
+    applied = await _read_applied(connection)
+    by_version = {migration.version: migration for migration in migrations}
+    last = sorted(applied, reverse=True)[:count]
+    losses = [
+        Loss(by_version[version].label, what, await connection.fetchval(query))
+        for version in last
+        if version in by_version
+        for what, query in _LOST.findall(by_version[version].down)
+    ]
+    return [_label(version, applied[version].name) for version in last], losses
+
+
 async def status(connection: Connection, migrations: Sequence[Migration]) -> list[Status]:
     """Return where every migration stands that is known here or applied there, in order."""
     return _compare(migrations, await _read_applied(connection))
@@ -220,7 +258,7 @@ async def check_schema(connection: Connection, migrations: Sequence[Migration]) 
     statuses = await status(connection, migrations)
     missing = [each.label for each in statuses if each.state is State.PENDING]
     if missing:
-        raise MigrationError(f"the database lacks {', '.join(missing)}: run `birthday migrate`")
+        raise PendingMigrationError(missing)
     return [each for each in statuses if each.state is not State.APPLIED]
 
 

@@ -111,7 +111,7 @@ async def test_a_port_in_use_ends_the_start_with_advice_and_status_1(database_ur
 
 async def test_a_database_that_is_not_migrated_is_refused_with_the_command_that_helps(database_url: str) -> None:
     """Never migrated silently; undone and applied by hand; then the status tells."""
-    undone = await run("migrate", "--rollback", "7", DATABASE_URL=database_url)
+    undone = await run("migrate", "--rollback", "7", "--yes", DATABASE_URL=database_url)
     assert undone.status == 0
     refused = await run(DATABASE_URL=database_url, CHANNEL="console")
     assert refused.status == 1

@@ -22,6 +22,7 @@ MAY_CONTAIN_SQL = (
 MAY_COMPOSE_SQL = ("birthday/embedded/cluster.py",)
 # One per message, one per tick, one per request: each logs, counts, and lets the process live on.
 MAY_CATCH_EVERYTHING = (
+    "birthday/cli/command.py",
     "birthday/worker/sender.py",
     "birthday/worker/pipeline.py",
     "birthday/telemetry/supervision.py",

@@ -1,5 +1,6 @@
 """The migration files: how they are read, what is refused, and that they are part of what is installed."""
 
+import re
 import tomllib
 from importlib.resources import files
 from pathlib import Path
@@ -78,3 +79,12 @@ def test_every_package_is_installed() -> None:
     assert set(setuptools["packages"]) == found | {"birthday.schema"}
     assert setuptools["package-dir"]["birthday.schema"] == "schema"
     assert setuptools["package-data"]["birthday.schema"] == ["*.sql"]
+
+
+def test_whatever_drops_data_says_what_is_lost() -> None:
+    """For each table and each column that a file drops, it has a line that names and counts that, for who is asked."""
+    for migration in load_migrations(schema_directory()):
+        dropped = re.findall(r"DROP TABLE (\w+)|ALTER TABLE \w+ DROP COLUMN (\w+)", migration.down)
+        told = " ".join(re.findall(r"^-- Lost: .+ \| SELECT count\(\*\) (.+)$", migration.down, re.MULTILINE))
+        names = {table or column for table, column in dropped} - {"watermarks"}
+        assert [name for name in names if not re.search(rf"\b{name}\b", told)] == [], migration.label

@@ -347,14 +347,48 @@ def test_a_report_shows_the_first_rows_and_keeps_all(tmp_path: Path) -> None:
 
 
 def test_a_report_of_nothing_leaves_no_file(tmp_path: Path) -> None:
-    """Not even the one of an earlier import, which would mislead."""
+    """And takes nothing away: a file that was there, which may be anything, stays as it is."""
     source, path = tmp_path / "users.csv", tmp_path / "users.csv.errors.ndjson"
     source.touch()
-    path.write_text("earlier")
     with open_source(str(source)) as file, open_report(path, file) as report:
         pass
     assert report.excerpt() == []
-    assert not path.exists()
+    assert list(tmp_path.iterdir()) == [source]
+    path.write_text("earlier")
+    with open_source(str(source)) as file, open_report(path, file):
+        assert path.read_text() == "earlier"
+    assert {one.name: one.read_text() for one in tmp_path.iterdir()} == {source.name: "", path.name: "earlier"}
+
+
+def test_a_report_takes_the_name_of_a_file_and_keeps_that_under_another(tmp_path: Path) -> None:
+    """Nothing is truncated or deleted, however often; and who reads the earlier one reads on."""
+    source, path = tmp_path / "users.csv", tmp_path / "precious"
+    source.touch()
+    path.write_text("precious")
+    for _ in range(2):
+        with open_source(str(source)) as file, open_report(path, file) as report:
+            report.add(next(rejected(1)))
+    assert "errors" in orjson.loads(path.read_text())
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "precious.1").read_text() == "precious"
+    assert (tmp_path / "precious.2").read_text() == path.read_text()
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+@pytest.mark.parametrize("target", ["there", "nowhere"])
+def test_a_report_does_not_follow_a_link(tmp_path: Path, target: str) -> None:
+    """Whoever may write to the directory could have it written anywhere otherwise."""
+    source, path = tmp_path / "users.csv", tmp_path / "report"
+    source.touch()
+    (tmp_path / "there").write_text("precious")
+    path.symlink_to(tmp_path / target)
+    with open_source(str(source)) as file, open_report(path, file) as report:
+        report.add(next(rejected(1)))
+    assert path.is_file()
+    assert not path.is_symlink()
+    assert (tmp_path / "report.1").readlink() == tmp_path / target
+    assert (tmp_path / "there").read_text() == "precious"
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_a_report_never_replaces_what_is_imported(tmp_path: Path) -> None:

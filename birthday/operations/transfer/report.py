@@ -1,6 +1,7 @@
 """What is wrong with the rows that were not imported: all of it in a file, the first few for the screen."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
@@ -63,12 +64,14 @@ def default_report_path(source_name: str) -> Path | None:
 
 @contextmanager
 def open_report(path: Path | None, source: FileIO) -> Iterator[Report]:
-    """Open a report at ``path``, in place of an earlier one; a file in which nothing was reported is removed.
+    """Open a report that becomes ``path`` when the context ends, if anything was reported. Without a path: none.
 
-    It is readable by its owner alone, as it repeats personal data. Without a path there is no file.
+    It is a new file, readable by its owner alone, as it repeats personal data. A file that is there already is kept
+    under another name, such as ``PATH.1``; a link is not followed. A device or a pipe is written to as it is.
 
     Raises:
-        InvalidInputError: if it cannot be written, or would replace ``source``.
+        InvalidInputError: if it cannot be written, or would take the place of ``source``.
+        UnavailableError: if it cannot be given its name in the end; the text says where it is.
     """
     if path is None:
         yield Report(None, None)
@@ -76,7 +79,12 @@ def open_report(path: Path | None, source: FileIO) -> Iterator[Report]:
     try:
         if path.exists() and os.path.samestat(path.stat(), os.fstat(source.fileno())):
             raise InvalidInputError(FieldError("", f"the report {path} would replace the file that is imported"))
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode=0o600)
+        fresh = None
+        if path.exists() and not path.is_file():
+            descriptor = os.open(path, os.O_WRONLY)
+        else:
+            descriptor, name = tempfile.mkstemp(prefix=f"{path.name[:200]}.", suffix=".new", dir=path.parent)
+            fresh = Path(name)
     except OSError as error:
         raise InvalidInputError(FieldError("", f"the report {path} cannot be written: {error.strerror}")) from None
     file = os.fdopen(descriptor, "wb")
@@ -87,9 +95,25 @@ def open_report(path: Path | None, source: FileIO) -> Iterator[Report]:
         # Each row was flushed as it came: closing fails at nothing but what has failed, and was raised, before.
         with suppress(OSError):
             file.close()
-        # A device, such as /dev/null, stays where it is.
-        if not report.count and path.is_file():
-            path.unlink()
+        if fresh is not None and report.count:
+            _put_in_place(fresh, path)
+        elif fresh is not None:
+            fresh.unlink()
+
+
+def _put_in_place(fresh: Path, path: Path) -> None:
+    try:
+        number = 1
+        while os.path.lexists(path):
+            try:
+                # A second name for what is there: at no moment is it without one.
+                path.with_name(f"{path.name}.{number}").hardlink_to(path)
+                break
+            except FileExistsError:
+                number += 1
+        fresh.replace(path)
+    except OSError as error:
+        raise UnavailableError("report", f"{path} cannot be written: {error.strerror}; it is in {fresh}") from None
 
 
 def describe(rejected: Rejected) -> str:
