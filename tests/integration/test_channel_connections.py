@@ -97,8 +97,12 @@ class TestAnswers:
             (b"HTTP/1.1 101 X\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", "the answer is in another protocol"),
             (b"HTTP/1.1 2O0 OK\r\n\r\n", "the answer is no HTTP"),
             (b"HTTP/2 200\r\n\r\n", "the answer is no HTTP"),
-            (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", "the answer is no HTTP"),
-            (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000, "the head of the answer is too long"),
+            (b"HTTP/1.1 099 X\r\n\r\n", "the answer is no HTTP"),
+            (b"HTTP/1.1 2000 OK\r\n\r\n", "the answer is no HTTP"),
+            (b"RTSP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", "the answer is no HTTP"),
+            (b"<html>200 OK</html>", "the answer is no HTTP"),
+            (b"HTTP/1.1 200 " + b"x" * 200_000, "the answer is too long, and has no status"),
+            (b"HTTP/1.1 103 X\r\nX: " + b"x" * 200_000, "the answer is too long, and has no status"),
         ],
     )
     async def test_nonsense(self, answer: bytes, text: str) -> None:

@@ -1,10 +1,12 @@
 """One connection to an HTTP/1.1 server: a request, its answer, and then the next request.
 
-httptools parses what comes (its llhttp is the parser of Node.js); this module knows when an answer is complete, when it
-never will be, and whether the connection may be used again.
+The status line alone decides what an answer means. It is read here, so whatever follows it changes nothing: a header
+that breaks the rules, a body cut short. httptools, which is strict (its llhttp is the parser of Node.js), says where
+the answer ends, and so whether the connection may be used again.
 """
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -12,6 +14,9 @@ import httptools
 
 _MOST_BYTES: Final = 128 * 1024
 """Of one answer. What is longer is not read to its end: nobody here looks at bodies."""
+_STATUS_LINE: Final = re.compile(rb"[\r\n]*HTTP/\d\.\d ([1-9]\d\d)(?:[ \t\r][^\n]*)?(?=\n)")
+_END_OF_HEAD: Final = re.compile(rb"\n\r?\n")
+_SWITCHING_PROTOCOLS: Final = 101
 
 
 class BrokenConnectionError(Exception):
@@ -26,6 +31,23 @@ class Answer:
     retry_after: bytes | None
 
 
+def final_status(received: bytes) -> int:
+    """Return the status of an answer that begins like this; 0 if its status line is not complete, or is none.
+
+    What is 1xx comes before the answer proper (RFC 9110, section 15.2); after 101 comes another protocol.
+    """
+    at = 0
+    while (line := _STATUS_LINE.match(received, at)) is not None:
+        status = int(line[1])
+        if status >= 200:
+            return status
+        head = _END_OF_HEAD.search(received, line.end())
+        if head is None or status == _SWITCHING_PROTOCOLS:
+            break
+        at = head.end()
+    return 0
+
+
 class Connection(asyncio.Protocol):
     """A protocol for one transport, whichever way that came about."""
 
@@ -38,6 +60,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._asking: asyncio.Future[Answer] | None = None
+        self._beginning = b""
         self._status = 0
         self._retry_after: bytes | None = None
         self._received_bytes = 0
@@ -50,14 +73,16 @@ class Connection(asyncio.Protocol):
     async def ask(self, request: bytes, deadline: float) -> Answer:
         """Send ``request`` and return its answer, read to its end so that the connection can be used again.
 
-        The answer is known as soon as its status is: a body that is long, breaks off or is not there by ``deadline``,
-        in the loop's time, costs the connection and nothing else. To cancel it costs the connection too.
+        The answer is known as soon as its status line is: headers that break the rules, a body that is long, breaks off
+        or is not there by ``deadline``, in the loop's time, cost the connection and nothing else. To cancel it costs
+        the connection too.
 
         Raises:
             TimeoutError: no status came by ``deadline``.
             BrokenConnectionError: none will come.
         """
         self.reusable = False
+        self._beginning = b""
         self._status = self._received_bytes = 0
         self._retry_after = None
         self._asking = asking = self._loop.create_future()
@@ -91,10 +116,13 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         self._received_bytes += len(data)
+        if not self._status:
+            self._beginning += data
+            self._status = final_status(self._beginning)
         try:
             self._parser.feed_data(data)
             if self._received_bytes > _MOST_BYTES:
-                self._give_up(BrokenConnectionError("the head of the answer is too long"))
+                self._give_up(BrokenConnectionError("the answer is too long, and has no status"))
         except httptools.HttpParserUpgrade:
             self._give_up(BrokenConnectionError("the answer is in another protocol"))
         except httptools.HttpParserError:
@@ -112,7 +140,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """Notice an answer to no request; the parser calls this and the following."""
-        if self._status:
+        if self._asking is None or self._asking.done():
             self.reusable = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -121,18 +149,16 @@ class Connection(asyncio.Protocol):
             self._retry_after = value
 
     def on_headers_complete(self) -> None:
-        """Keep the status. 1xx comes before the answer proper (RFC 9110, section 15.2)."""
-        status = self._parser.get_status_code()
-        if status < 200:
+        """Forget what only belongs to what comes before the answer proper."""
+        if self._parser.get_status_code() < 200:
             self._retry_after = None
-        elif not self._status:
-            self._status = status
 
     def on_message_complete(self) -> None:
         """Be done with the answer."""
-        if self._status and self._asking is not None and not self._asking.done():
-            self.reusable = self._parser.should_keep_alive()
-            self._finish()
+        if self._parser.get_status_code() < 200 or self._asking is None or self._asking.done():
+            return
+        self._give_up(BrokenConnectionError("the answer is no HTTP"))
+        self.reusable = self._status > 0 and self._parser.should_keep_alive()
 
     def _time_out(self) -> None:
         self._give_up(TimeoutError())
@@ -140,11 +166,9 @@ class Connection(asyncio.Protocol):
     def _give_up(self, error: Exception) -> None:
         """End the wait for more: with the status if that has come, else with ``error``."""
         self.reusable = False
+        if self._asking is None or self._asking.done():
+            return
         if self._status:
-            self._finish()
-        elif self._asking is not None and not self._asking.done():
-            self._asking.set_exception(error)
-
-    def _finish(self) -> None:
-        if self._asking is not None and not self._asking.done():
             self._asking.set_result(Answer(self._status, self._retry_after))
+        else:
+            self._asking.set_exception(error)
