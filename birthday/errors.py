@@ -47,10 +47,14 @@ class ConflictError(BirthdayError):
 class UnavailableError(BirthdayError):
     """A resource that we depend on cannot be used now. ``resource`` names it: database, queue, channel, ..."""
 
-    def __init__(self, resource: str, message: str) -> None:
-        """Keep which resource it is; the text says where it was looked for and why it failed."""
+    def __init__(self, resource: str, message: str, *, maybe_done: bool = False) -> None:
+        """Keep which resource it is; the text says where it was looked for and why it failed.
+
+        ``maybe_done`` says that only the answer may be lost: what was asked for may have been done all the same.
+        """
         super().__init__(message)
         self.resource = resource
+        self.maybe_done = maybe_done
 
 
 class WrongClockError(UnavailableError):

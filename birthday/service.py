@@ -28,7 +28,7 @@ from birthday.core.zone import data_version
 from birthday.errors import BirthdayError, UnavailableError, WrongClockError
 from birthday.http.app import build
 from birthday.http.context import ApiContext
-from birthday.http.probes.readiness import BACKGROUND, CLOCK, CONSUMER, SCHEDULER, Check, Readiness
+from birthday.http.probes.readiness import BACKGROUND, CLOCK, CONSUMER, QUEUE, SCHEDULER, Check, Readiness
 from birthday.http.server import GRACE
 from birthday.http.server import serve as serve_http
 from birthday.operations.audit import Auditor
@@ -54,8 +54,8 @@ from birthday.telemetry.tracing import Tracing
 from birthday.telemetry.utilization import watch_utilization
 from birthday.wiring import (
     channel_name,
+    database_checks,
     database_name,
-    needed_checks,
     open_broker,
     open_channel,
     open_database,
@@ -130,7 +130,7 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
         pool = await stack.enter_async_context(open_database(settings, clock, metrics, create=True))
         guard = ClockGuard(clock, pool, metrics)
         await guard.compare()
-        broker = await stack.enter_async_context(open_broker(settings, pool))
+        broker = await stack.enter_async_context(open_broker(settings, pool, must_answer=needs_queue(settings)))
         channel = await stack.enter_async_context(open_channel(settings, guard, console, tracing))
         pauses = Pauses(pool, guard, metrics)
         await pauses.refresh()
@@ -140,7 +140,7 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
         progress = Progress()
         supervisor = Supervisor(metrics, guard)
         own = own_checks(settings, guard, supervisor, progress, pipeline, watchdog, pauses)
-        readiness = make_readiness(pool, broker, channel, own)
+        readiness = make_readiness(settings, pool, broker, channel, own)
         context = ApiContext(pool, broker, guard, metrics, settings, readiness, pauses, tracing)
         grace = min(GRACE, settings.shutdown_timeout)
         address = await stack.enter_async_context(serve_http(build(context), settings.host, settings.port, grace))
@@ -259,6 +259,11 @@ async def check_worker(pipeline: Pipeline, watchdog: Watchdog, pauses: Pauses, c
         raise UnavailableError("consumer", "messages wait in the queue, and the worker's subscription brings none")
 
 
+def needs_queue(settings: Settings) -> bool:
+    """Say whether the roles cannot work without the queue: users are created without it."""
+    return settings.role != {Role.API}
+
+
 async def check_scheduler(progress: Progress) -> None:
     """Make sure that the role scheduler dispatches.
 
@@ -287,9 +292,14 @@ def own_checks(
     return checks
 
 
-def make_readiness(pool: asyncpg.Pool, broker: Broker, channel: Channel, own: Mapping[str, Check]) -> Readiness:
+def make_readiness(
+    settings: Settings, pool: asyncpg.Pool, broker: Broker, channel: Channel, own: Mapping[str, Check]
+) -> Readiness:
     """Say what the process depends on, how to ask each dependency, and what it knows of its roles: ``own``."""
-    return Readiness(needed_checks(pool, broker), channel.check, own)
+    queue: dict[str, Check] = {QUEUE: broker.check}
+    if needs_queue(settings):
+        return Readiness(database_checks(pool) | queue, channel.check, own)
+    return Readiness(database_checks(pool), channel.check, own, queue)
 
 
 async def schedule(

@@ -30,9 +30,10 @@ from birthday.config import Role, Settings, check_channel, mask_url
 from birthday.embedded import embedded_postgres, has_cluster
 from birthday.errors import BirthdayError, ConfigurationError, UnavailableError
 from birthday.http.probes.readiness import CHANNEL, CLOCK, DATABASE, MIGRATIONS, QUEUE, Check
-from birthday.store.connection import DATABASE_ERRORS, borrow, check_database, keep_session, knows_case
+from birthday.store.connection import DATABASE_ERRORS, borrow, keep_session, knows_case
 from birthday.store.migrations import PendingMigrationError, check_schema, load_migrations, migrate, schema_directory
 from birthday.store.pool import make_pool
+from birthday.store.probe import DatabaseCheck
 from birthday.telemetry.errors import error_text
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.tracing import NO_TRACING, Tracing
@@ -142,8 +143,8 @@ async def _close_pool(pool: asyncpg.Pool) -> None:
 
 
 @asynccontextmanager
-async def open_broker(settings: Settings, pool: asyncpg.Pool) -> AsyncIterator[Broker]:
-    """Yield the queue: RabbitMQ if RABBITMQ_URL is set, otherwise PostgreSQL.
+async def open_broker(settings: Settings, pool: asyncpg.Pool, *, must_answer: bool = True) -> AsyncIterator[Broker]:
+    """Yield the queue: RabbitMQ if RABBITMQ_URL is set, otherwise PostgreSQL; one that is away if it need not answer.
 
     Raises:
         UnavailableError: if it cannot be reached or its topology is not ours.
@@ -151,15 +152,20 @@ async def open_broker(settings: Settings, pool: asyncpg.Pool) -> AsyncIterator[B
     if settings.rabbitmq_url is None:
         opened = _checked(PostgresBroker(pool, where=f"the queue in {database_name(settings)}"))
     else:
-        opened = _checked(RabbitMQBroker(settings.rabbitmq_url.get_secret_value()))
+        opened = _checked(RabbitMQBroker(settings.rabbitmq_url.get_secret_value()), must_answer=must_answer)
     async with opened as broker:
         yield broker
 
 
 @asynccontextmanager
-async def _checked(broker: Broker) -> AsyncIterator[Broker]:
+async def _checked(broker: Broker, *, must_answer: bool = True) -> AsyncIterator[Broker]:
     try:
-        await broker.check()
+        try:
+            await broker.check()
+        except UnavailableError as error:
+            if must_answer:
+                raise
+            log.warning("broker.away", error=str(error))
         yield broker
     finally:
         await broker.close()
@@ -259,12 +265,7 @@ def database_checks(pool: asyncpg.Pool) -> dict[str, Check]:
         async with borrow(pool) as connection:
             await check_schema(connection, migrations)
 
-    return {DATABASE: partial(check_database, pool), MIGRATIONS: check_migrations}
-
-
-def needed_checks(pool: asyncpg.Pool, broker: Broker) -> dict[str, Check]:
-    """Return how to ask each dependency that a process cannot do without, by name."""
-    return {**database_checks(pool), QUEUE: broker.check}
+    return {DATABASE: DatabaseCheck(pool), MIGRATIONS: check_migrations}
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from birthday.broker import Broker
 from birthday.clock import CheckedClock
 from birthday.config import Settings
 from birthday.http.api.coalescer import Coalescer
+from birthday.http.api.doubts import Doubts
 from birthday.http.probes.readiness import Readiness
 from birthday.operations.pauses import Pauses
 from birthday.store.creation import NewUser
@@ -38,6 +39,8 @@ class ApiContext:
     """Held by whoever requeues: that takes a connection of the pool while the queue may need another one."""
     sweeping: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by whoever removes dead letters: of two who do, each may see a part only."""
+    doubts: Doubts = field(default_factory=Doubts)
+    """Users of whom it is not known whether they were created."""
     planning: Planning = field(init=False)
     """What planning depends on besides the user."""
 

@@ -52,6 +52,26 @@ def is_outage(error: Exception) -> bool:
     return not isinstance(error, ValueError)
 
 
+_MOVED = ("25006", "57P01", "57P02", "57P03", "57P04", "57P05")
+"""A server that may only be read from, or ends the session."""
+
+
+def has_moved(error: asyncpg.PostgresError) -> bool:
+    """Say whether the session is on a server that is none to write to any more, as after a switchover.
+
+    Another connection, to the same name, may lead to another server.
+    """
+    recovering = error.sqlstate == "55000" and "recovery" in str(error)
+    return recovering or error.sqlstate in _MOVED
+
+
+def _loses_the_answer(error: Exception) -> bool:
+    """Say whether the statement may have been committed: the server has not said that it failed."""
+    if isinstance(error, asyncpg.PostgresError):
+        return str(error.sqlstate).startswith(("08", "57P01", "57P02"))
+    return True
+
+
 @asynccontextmanager
 async def borrow(
     pool: asyncpg.Pool, seconds: float | None = LOAN_SECONDS
@@ -63,16 +83,19 @@ async def borrow(
     Raises:
         UnavailableError: if none is free in time, the time runs out, or the database cannot be used.
     """
+    lent = False
     try:
         async with asyncio.timeout(seconds), pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            lent = True
             yield connection
     except ValueError:
         # asyncpg's DataError, which is an InterfaceError too: an argument of the wrong type is our mistake.
         raise
     except TimeoutError:
-        raise UnavailableError("database", "the database did not answer in time") from None
+        raise UnavailableError("database", "the database did not answer in time", maybe_done=lent) from None
     except _AWAY as error:
-        raise UnavailableError("database", f"the database cannot be used: {error}") from error
+        maybe_done = lent and _loses_the_answer(error)
+        raise UnavailableError("database", f"the database cannot be used: {error}", maybe_done=maybe_done) from error
 
 
 async def keep_session(_connection: asyncpg.Connection) -> None:
@@ -114,6 +137,9 @@ async def check_database(pool: asyncpg.Pool) -> None:
         row = await connection.fetchrow(
             "SELECT pg_is_in_recovery() AS replica, current_setting('transaction_read_only') = 'on' AS read_only"
         )
+    if row is not None and (row["replica"] or row["read_only"]):
+        # Another connection may lead to the server that is the primary by now.
+        await pool.expire_connections()
     if row is not None and row["replica"]:
         raise UnavailableError("database", "the database is a replica, or in recovery: it cannot be written to")
     if row is not None and row["read_only"]:

@@ -1,12 +1,14 @@
 """A pool of connections that tells how it is used: how many are lent, who waits how long, and what they execute."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import asyncpg
+import structlog
 from asyncpg.pool import Pool, PoolConnectionProxy
 
+from birthday.store.connection import has_moved
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.statements import statement_observer
 
@@ -14,6 +16,10 @@ _QUERIES: Final = 50_000
 _IDLE_SECONDS: Final = 300.0
 """These two are asyncpg's own defaults, which only its ``create_pool`` knows."""
 _WINDOW_SECONDS: Final = 5.0
+_REPLACE_SECONDS: Final = 1.0
+"""How often all connections are replaced at most: where every server is read-only, new ones are no better."""
+
+log = structlog.get_logger()
 
 
 def make_pool(dsn: str, metrics: Metrics | None, **options: Any) -> Pool:  # noqa: ANN401 - those of create_pool
@@ -21,17 +27,25 @@ def make_pool(dsn: str, metrics: Metrics | None, **options: Any) -> Pool:  # noq
     return asyncpg.create_pool(dsn, **options) if metrics is None else MeasuredPool(dsn, metrics, **options)
 
 
+async def _ignore(_error: asyncpg.PostgresError) -> None:
+    """Do nothing."""
+
+
 class MeasuredConnection(asyncpg.Connection):
     """A connection that tells how long each statement takes. asyncpg's query loggers cost four times as much."""
 
     observe: Callable[[str, float], None] = staticmethod(lambda _query, _seconds: None)
     """Before it is in the pool, asyncpg may ask it whether it is the server that is wanted."""
+    on_error: Callable[[asyncpg.PostgresError], Awaitable[None]] = staticmethod(_ignore)
 
     async def execute(self, query: str, *args: Any, **options: Any) -> str:  # noqa: ANN401 - asyncpg's interface
         """Do what asyncpg's connection does."""
         began = time.perf_counter()
         try:
             return await super().execute(query, *args, **options)
+        except asyncpg.PostgresError as error:
+            await self.on_error(error)
+            raise
         finally:
             self.observe(query, time.perf_counter() - began)
 
@@ -40,6 +54,9 @@ class MeasuredConnection(asyncpg.Connection):
         began = time.perf_counter()
         try:
             return await super().fetch(query, *args, **options)
+        except asyncpg.PostgresError as error:
+            await self.on_error(error)
+            raise
         finally:
             self.observe(query, time.perf_counter() - began)
 
@@ -48,6 +65,9 @@ class MeasuredConnection(asyncpg.Connection):
         began = time.perf_counter()
         try:
             return await super().fetchrow(query, *args, **options)
+        except asyncpg.PostgresError as error:
+            await self.on_error(error)
+            raise
         finally:
             self.observe(query, time.perf_counter() - began)
 
@@ -56,6 +76,9 @@ class MeasuredConnection(asyncpg.Connection):
         began = time.perf_counter()
         try:
             return await super().fetchval(query, *args, **options)
+        except asyncpg.PostgresError as error:
+            await self.on_error(error)
+            raise
         finally:
             self.observe(query, time.perf_counter() - began)
 
@@ -69,6 +92,7 @@ class MeasuredPool(Pool):
 
         async def init(connection: MeasuredConnection) -> None:
             connection.observe = observe
+            connection.on_error = self._replace_if_moved
 
         defaults = {
             "max_queries": _QUERIES,
@@ -80,6 +104,7 @@ class MeasuredPool(Pool):
         }
         super().__init__(dsn, **(defaults | options))
         self._waiting_since: dict[object, float] = {}
+        self._replaced_at = float("-inf")
         self._waits = _Recent()
         self._acquisition_time = metrics.connection_pool_acquisition_time
         metrics.db_connections_max.set(self.get_max_size())
@@ -100,6 +125,14 @@ class MeasuredPool(Pool):
             self._waits.note(seconds)
             self._acquisition_time.observe(seconds)
         return connection
+
+    async def _replace_if_moved(self, error: asyncpg.PostgresError) -> None:
+        """Lend no connection again that is as old as the one that met ``error``, if that is on a wrong server."""
+        now = time.perf_counter()
+        if has_moved(error) and now - self._replaced_at >= _REPLACE_SECONDS:
+            self._replaced_at = now
+            log.warning("database.connections_replaced", error=error)
+            await self.expire_connections()
 
     def longest_wait(self) -> float:
         """Return the longest wait for a connection in the last seconds, those that go on included."""

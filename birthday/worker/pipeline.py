@@ -38,6 +38,8 @@ BATCH = 200
 STORING = timedelta(seconds=10)
 """What is kept of a lease for storing the outcome."""
 GATHER_SECONDS = 0.005
+STEADY_SECONDS = 10.0
+"""A subscription that has held for so long is followed by the next one at once; a shorter one is waited for longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,13 +165,15 @@ class Pipeline:
                 async with self._broker.consume(self._limits.prefetch) as consumer:
                     log.info("worker.consuming", prefetch=self._limits.prefetch)
                     self.receiving = True
-                    failures = 0
+                    since = asyncio.get_running_loop().time()
                     try:
                         async with self._ceasing_when_stopped(consumer):
                             await self._take(consumer)
                     finally:
                         # Already now: to take leave of a server that does not answer takes its time.
                         self.receiving = False
+                        if asyncio.get_running_loop().time() - since >= STEADY_SECONDS:
+                            failures = 0
                     if self._stopping.is_set() or self._held:
                         await self._idle.wait()
             except UnavailableError as error:

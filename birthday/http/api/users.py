@@ -1,6 +1,7 @@
 """Users: create, read, list, replace, change, delete. The planning that belongs to a change is done by the store."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from uuid import UUID
 
@@ -8,7 +9,7 @@ from aiohttp import web
 
 from birthday.core.ident import uuid7
 from birthday.core.user import Profile, parse_profile, patch_profile
-from birthday.errors import ConflictError, NotFoundError
+from birthday.errors import ConflictError, NotFoundError, UnavailableError
 from birthday.http.api.cursors import read_user_cursor, user_cursor
 from birthday.http.api.requests import read_id, read_json, read_limit, read_query
 from birthday.http.api.responses import json_response, user_json
@@ -18,6 +19,7 @@ from birthday.store.creation import NewUser, create_users, plan_user
 from birthday.store.users import (
     User,
     delete_user,
+    email_taken,
     list_ids,
     lock_profile,
     read_users,
@@ -32,12 +34,34 @@ async def create(request: web.Request) -> web.Response:
     data = await read_json(request)
     now = context.clock.now()
     new = plan_user(uuid7(now), parse_profile(data, now), now, context.planning, context.tracing.traceparent())
-    user = await request.app[CREATION].ask(new)
+    try:
+        user = await request.app[CREATION].ask(new)
+    except UnavailableError as error:
+        if error.maybe_done:
+            context.doubts.note(new.user.profile, new.user.id)
+        raise
+    except ConflictError:
+        user = await _created_before(request, new.user.profile)
     context.metrics.users_created.inc()
     if new.messages:
         context.metrics.messages_scheduled.inc(len(new.messages))
     subject = request[SUBJECT] = str(user.id)
     return json_response(user_json(user), 201, {"Location": f"/users/{subject}"})
+
+
+async def _created_before(request: web.Request, profile: Profile) -> User:
+    """Return the user whom an earlier request with the same ``profile`` created without knowing it.
+
+    Raises:
+        ConflictError: if there is none: the address belongs to somebody else.
+    """
+    user_id = request.app[CONTEXT].doubts.find(profile)
+    if user_id is not None:
+        with suppress(NotFoundError):
+            user = await request.app[READING].ask(user_id)
+            if user.profile == profile:
+                return user
+    raise email_taken(profile)
 
 
 async def create_all(

@@ -39,7 +39,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         check_form(request)
         return await handler(request)
     except (InvalidInputError, NotFoundError, ConflictError, UnavailableError) as error:
-        return _domain_problem(error)
+        return _domain_problem(error, changes=request.method not in {"GET", "HEAD", "OPTIONS"})
     except web.HTTPException as error:
         return _http_problem(request, error)
     except Exception:
@@ -68,7 +68,7 @@ def problem(
 
 
 def _domain_problem(
-    error: InvalidInputError | NotFoundError | ConflictError | UnavailableError,
+    error: InvalidInputError | NotFoundError | ConflictError | UnavailableError, *, changes: bool
 ) -> web.Response:
     match error:
         case InvalidInputError():
@@ -84,9 +84,13 @@ def _domain_problem(
             return problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
         case UnavailableError():
             # Where the resource is and what it said is for the log; a client can only come back.
-            log.error("http.unavailable", resource=error.resource, reason=str(error))
+            unknown = {"outcome": "unknown"} if changes and error.maybe_done else {}
+            log.error("http.unavailable", resource=error.resource, reason=str(error), **unknown)
             headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-            return problem(HTTPStatus.SERVICE_UNAVAILABLE, f"the {error.resource} cannot be used now", headers=headers)
+            detail = f"the {error.resource} cannot be used now"
+            if changes and error.maybe_done:
+                detail += "; whether the request was carried out is not known: send the same request again"
+            return problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers=headers)
         case _:
             assert_never(error)
 

@@ -53,18 +53,25 @@ class Readiness:
     """Checks dependencies. Set ``draining`` when the process is about to end."""
 
     def __init__(
-        self, needed: Mapping[str, Check], channel: Check | None = None, own: Mapping[str, Check] | None = None
+        self,
+        needed: Mapping[str, Check],
+        channel: Check | None = None,
+        own: Mapping[str, Check] | None = None,
+        unneeded: Mapping[str, Check] | None = None,
     ) -> None:
         """Take what the process cannot do without, by name, and the channel, whose messages can wait.
 
-        ``own`` are needed as well, and ask nobody: what the process knows of itself.
+        ``own`` are needed as well, and ask nobody: what the process knows of itself. ``unneeded`` are only shown: what
+        other roles need.
 
         A check raises if the dependency cannot be used; the text of a ``BirthdayError`` is shown as the reason.
         """
         self.draining = False
         self._own = own or {}
         self._needed = frozenset(needed) | self._own.keys()
-        checks = dict(needed) if channel is None else {**needed, CHANNEL: channel}
+        checks = {**needed, **(unneeded or {})}
+        if channel is not None:
+            checks[CHANNEL] = channel
         self._checks = {name: _SharedCheck(check) for name, check in checks.items()}
 
     async def check_all(self) -> dict[str, CheckResult]:
