@@ -32,6 +32,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from birthday.core.occasion import LeapDay, Rules
 from birthday.core.retry import RetryPolicy
+from birthday.dsn import read_database_url
 from birthday.environment import parse_env_file, unknown_variables
 from birthday.errors import ConfigurationError
 
@@ -276,6 +277,8 @@ class Settings(BaseSettings):
         # A DSN of PostgreSQL may name several hosts, or none, and more in its query: asyncpg reads it.
         if info.field_name != "database_url" and not parts.hostname:
             raise ValueError(f"a URL with a host is accepted, such as {schemes[0]}://localhost")
+        if info.field_name == "database_url" and isinstance(value, SecretStr):
+            read_database_url(value.get_secret_value())
         return value
 
     @field_validator("http_proxy", "https_proxy", "all_proxy", mode="after")

@@ -27,6 +27,7 @@ from birthday.channels.terminal import ConsoleChannel
 from birthday.clock import Clock
 from birthday.clock_guard import require_right_clock
 from birthday.config import Role, Settings, check_channel, mask_url
+from birthday.dsn import read_database_url
 from birthday.embedded import embedded_postgres, has_cluster
 from birthday.errors import BirthdayError, ConfigurationError, UnavailableError
 from birthday.http.probes.readiness import CHANNEL, CLOCK, DATABASE, MIGRATIONS, QUEUE, Check
@@ -34,6 +35,7 @@ from birthday.store.connection import DATABASE_ERRORS, borrow, keep_session, kno
 from birthday.store.migrations import PendingMigrationError, check_schema, load_migrations, migrate, schema_directory
 from birthday.store.pool import make_pool
 from birthday.store.probe import DatabaseCheck
+from birthday.store.sessions import NO_SESSIONS, SHARED_SESSION_ERRORS, check_sessions
 from birthday.telemetry.errors import error_text
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.tracing import NO_TRACING, Tracing
@@ -45,8 +47,6 @@ COMMAND_SECONDS = 60
 """How long a command waits for a statement that has no time limit of its own."""
 SERVING_SECONDS = 15
 """The same for the service: so late does it notice that a connection has died without a word, or twice as late."""
-IDLE_TRANSACTION_SECONDS = 30
-"""How long the server lets the service hold locks without a word: others wait for them if its host has vanished."""
 
 
 @asynccontextmanager
@@ -97,35 +97,40 @@ async def connect_database(
     """
     if not create:
         require_database(settings)
-    session = {"application_name": "birthday", "jit": "off"}
-    if metrics is not None:
-        session["idle_in_transaction_session_timeout"] = f"{IDLE_TRANSACTION_SECONDS}s"
     async with AsyncExitStack() as stack:
         if settings.database_url is None:
             count = metrics.background_failures.labels("embedded_database").inc if metrics else _nobody_counts
             embedded = embedded_postgres(settings.birthday_data_dir, on_failure=count)
-            dsn = await stack.enter_async_context(embedded)
+            url = read_database_url(await stack.enter_async_context(embedded))
         else:
-            dsn = settings.database_url.get_secret_value()
+            url = read_database_url(settings.database_url.get_secret_value())
+        if url.ignored:
+            log.warning("database.url_parameters_ignored", parameters=", ".join(url.ignored))
+        where = f"cannot connect to the database, {database_name(settings)}"
         try:
             pool = await make_pool(
-                dsn,
+                url.dsn,
                 metrics,
                 min_size=settings.database_pool_min,
                 max_size=settings.database_pool_max,
-                timeout=CONNECT_SECONDS,
+                timeout=url.connect_seconds or CONNECT_SECONDS,
                 command_timeout=COMMAND_SECONDS if metrics is None else SERVING_SECONDS,
-                server_settings=session,
+                server_settings={"application_name": url.application_name or "birthday"},
                 reset=keep_session,
             )
         except KeyError:
             # What asyncpg falls back on is the name of the process's user.
             reason = f"it names no user, and the user id of this process, {os.getuid()}, has no name"
             raise UnavailableError("database", f"{database_name(settings)}: {reason}; name one in the URL") from None
+        except SHARED_SESSION_ERRORS:
+            raise UnavailableError("database", f"{where}: {NO_SESSIONS}") from None
         except (ValueError, *DATABASE_ERRORS) as error:
-            text = f"cannot connect to the database, {database_name(settings)}: {str(error) or type(error).__name__}"
-            raise UnavailableError("database", text) from None
+            raise UnavailableError("database", f"{where}: {str(error) or type(error).__name__}") from None
         stack.push_async_callback(_close_pool, pool)
+        try:
+            await check_sessions(pool)
+        except (UnavailableError, *DATABASE_ERRORS) as error:
+            raise UnavailableError("database", f"{where}: {str(error) or type(error).__name__}") from None
         yield pool
 
 

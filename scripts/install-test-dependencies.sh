@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Install what the tests need and pip cannot bring: the programs of RabbitMQ and Prometheus, of which the tests start
-# private servers, Alertmanager's tool, the library that shifts the clock of a program, and what the runbook types.
+# private servers, Alertmanager's tool, a pooler, the library that shifts the clock of a program, and what the runbook types.
 set -euo pipefail
 cd -P "$(dirname "$0")/.."
 
@@ -11,5 +11,6 @@ compgen -G "/usr/lib/*/faketime/libfaketime.so.1" >/dev/null \
     || scripts/apt-install.sh libfaketime "the tests need hosts whose clocks disagree"
 command -v promtool >/dev/null || scripts/apt-install.sh prometheus "the tests let Prometheus judge its configuration"
 command -v amtool >/dev/null || scripts/apt-install.sh prometheus-alertmanager "the tests let Alertmanager judge its own"
+command -v pgbouncer >/dev/null || scripts/apt-install.sh pgbouncer "the tests connect through a pooler"
 command -v curl >/dev/null || scripts/apt-install.sh curl "the tests run the commands of the runbook"
 command -v jq >/dev/null || scripts/apt-install.sh jq "the tests run the commands of the runbook"

@@ -292,7 +292,11 @@ class PostgresConsumer:
         """Undo what ``subscribe`` did to the connection."""
         self._connection.remove_termination_listener(self._on_terminated)
         if not self._connection.is_closed():
-            await self._connection.reset(timeout=self._seconds)
+            # Not all of the session: what the pool has set must stay.
+            async with asyncio.timeout(self._seconds):
+                await self._connection.remove_listener(_CHANNEL, self._on_notified)
+                await self._connection.execute("RESET plan_cache_mode")
+                await self._connection.execute("SELECT pg_advisory_unlock_all()")
 
     async def run(self) -> None:
         """Claim whenever there is room and something to claim, until ``stop`` or until the connection breaks."""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 import asyncpg
@@ -9,6 +10,7 @@ import structlog
 from asyncpg.pool import Pool, PoolConnectionProxy
 
 from birthday.store.connection import has_moved
+from birthday.store.sessions import set_session
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.statements import statement_observer
 
@@ -24,7 +26,9 @@ log = structlog.get_logger()
 
 def make_pool(dsn: str, metrics: Metrics | None, **options: Any) -> Pool:  # noqa: ANN401 - those of create_pool
     """Return a pool to be awaited, a measured one if there are metrics; ``options`` are asyncpg's."""
-    return asyncpg.create_pool(dsn, **options) if metrics is None else MeasuredPool(dsn, metrics, **options)
+    if metrics is not None:
+        return MeasuredPool(dsn, metrics, **options)
+    return asyncpg.create_pool(dsn, init=partial(set_session, serving=False), **options)
 
 
 async def _ignore(_error: asyncpg.PostgresError) -> None:
@@ -93,6 +97,7 @@ class MeasuredPool(Pool):
         async def init(connection: MeasuredConnection) -> None:
             connection.observe = observe
             connection.on_error = self._replace_if_moved
+            await set_session(connection, serving=True)
 
         defaults = {
             "max_queries": _QUERIES,

@@ -1,0 +1,127 @@
+"""DATABASE_URL as providers write it: which parameters of its query are obeyed, which are not, and which are wrong.
+
+The parameters are those of libpq, and some that other programs add. asyncpg knows a part of them, and would ask the
+server to set any other one for the session.
+"""
+
+import ssl
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+_TLS_VERSIONS: Final = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
+_CHOICES: Final = {
+    "channel_binding": ("disable", "prefer", "require"),
+    "gssencmode": ("disable", "prefer"),
+    "gsslib": ("gssapi", "sspi"),
+    "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+    "sslnegotiation": ("postgres", "direct"),
+    "ssl_min_protocol_version": _TLS_VERSIONS,
+    "ssl_max_protocol_version": _TLS_VERSIONS,
+    "target_session_attrs": ("any", "read-write", "read-only", "primary", "standby", "prefer-standby"),
+    "client_encoding": ("UTF8", "utf8", "UTF-8", "utf-8", "auto"),
+    "keepalives": ("0", "1"),
+    "sslcompression": ("0", "1"),
+    "sslsni": ("0", "1"),
+    "load_balance_hosts": ("disable", "random"),
+}
+"""What is accepted of parameters with few values."""
+_NUMBERS: Final = frozenset(
+    {"connect_timeout", "keepalives_count", "keepalives_idle", "keepalives_interval", "tcp_user_timeout"}
+)
+_IGNORED: Final = frozenset(
+    {
+        # Of libpq. TCP keepalive is not needed: every statement has a time limit.
+        "channel_binding",
+        "gssdelegation",
+        "gssencmode",
+        "hostaddr",
+        "keepalives",
+        "keepalives_count",
+        "keepalives_idle",
+        "keepalives_interval",
+        "load_balance_hosts",
+        "require_auth",
+        "requirepeer",
+        "requiressl",
+        "scram_client_key",
+        "scram_server_key",
+        "sslcertmode",
+        "sslcompression",
+        "sslcrldir",
+        "sslkeylogfile",
+        "sslsni",
+        "tcp_user_timeout",
+        # Of Prisma, Rails, Supabase and others, for their own client or pool.
+        "connection_limit",
+        "pgbouncer",
+        "pool",
+        "pool_timeout",
+        "pool_mode",
+        "prepared_statements",
+        "prepareThreshold",
+        "schema",
+        "socket_timeout",
+        "sslaccept",
+        "supa",
+        "uselibpqcompat",
+        "workaround",
+    }
+)
+_WITHOUT_A_WORD: Final = frozenset({"client_encoding", "gssencmode"})
+"""Obeyed as they are: the encoding is always UTF8, and GSSAPI never encrypts."""
+_SHORTEST_CONNECT_SECONDS: Final = 2
+"""As libpq has it: one second may be nearly over when it begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseUrl:
+    """What a DATABASE_URL asks for. ``dsn`` is for asyncpg; a ``connect_seconds`` of None sets no limit of its own."""
+
+    dsn: str
+    application_name: str | None
+    connect_seconds: int | None
+    ignored: tuple[str, ...]
+
+
+def read_database_url(url: str) -> DatabaseUrl:
+    """Return what ``url`` asks for.
+
+    Raises:
+        ValueError: if its query cannot be read, or a known parameter has a wrong value; the text names both.
+    """
+    parts = urlsplit(url)
+    if not parts.query:
+        return DatabaseUrl(url, None, None, ())
+    try:
+        given = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=True))
+    except ValueError:
+        raise ValueError("a query of name=value pairs, separated by &, is accepted") from None
+    for name, value in given.items():
+        _check(name, value)
+    ignored = tuple(sorted(given.keys() & _IGNORED - _WITHOUT_A_WORD))
+    taken = {"application_name", "connect_timeout", "fallback_application_name"}
+    kept = {name: value for name, value in given.items() if name not in _IGNORED | _WITHOUT_A_WORD | taken}
+    authorities = ssl.get_default_verify_paths().cafile
+    if kept.get("sslrootcert") == "system" and authorities:
+        kept["sslrootcert"] = authorities
+    seconds = int(given.get("connect_timeout", 0))
+    return DatabaseUrl(
+        # Not geturl(), which loses the empty host of postgresql:///name.
+        f"{url.partition('?')[0]}?{urlencode(kept, quote_via=quote)}" if kept else url.partition("?")[0],
+        given.get("application_name") or given.get("fallback_application_name"),
+        max(seconds, _SHORTEST_CONNECT_SECONDS) if seconds > 0 else None,
+        ignored,
+    )
+
+
+def _check(name: str, value: str) -> None:
+    choices = _CHOICES.get(name)
+    if choices is not None and value not in choices:
+        raise ValueError(f"its parameter {name}='{value}' is wrong: {' or '.join(choices)} is accepted")
+    if name in _NUMBERS and not _is_whole(value):
+        raise ValueError(f"its parameter {name}='{value}' is wrong: a whole number is accepted")
+
+
+def _is_whole(value: str) -> bool:
+    return value.isascii() and value.removeprefix("-").isdecimal() and len(value) < 10

@@ -1,0 +1,58 @@
+"""What every connection must be: a session of its own, on a database whose encoding holds every name."""
+
+import secrets
+
+import asyncpg
+
+from birthday.errors import UnavailableError
+
+SHARED_SESSION_ERRORS = (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError)
+"""What a statement meets that was prepared on another connection to the server than it is executed on."""
+
+NO_SESSIONS = (
+    "the pooler before it hands connections out by transaction (pool_mode), and sessions are needed: LISTEN, advisory "
+    "locks and prepared statements; use its session mode, or the address of the server itself"
+)
+_TRIES = 3
+
+
+async def set_session(connection: asyncpg.Connection, *, serving: bool) -> None:
+    """Set what we want of a session. A pooler refuses most of that when the connection is made."""
+    await connection.execute("SET jit = off")
+    if serving:
+        # The server lets the service hold locks without a word for so long: others wait for them if its host vanishes.
+        await connection.execute("SET idle_in_transaction_session_timeout = '30s'")
+
+
+async def check_sessions(pool: asyncpg.Pool) -> None:
+    """Make sure that the encoding is UTF8, and that each connection of the pool is a session.
+
+    Raises:
+        UnavailableError: if not; the text says what to do.
+    """
+    async with pool.acquire() as one:
+        encoding = one.get_settings().server_encoding
+        if encoding != "UTF8":
+            raise UnavailableError(
+                "database",
+                f"the database has the encoding {encoding}, which cannot hold every name; UTF8 is accepted: create it "
+                "with --encoding=UTF8 --template=template0",
+            )
+        try:
+            # A pooler gives each client a number of its own.
+            if await one.fetchval("SELECT pg_backend_pid()") == one.get_server_pid():
+                return
+            async with pool.acquire() as other:
+                for _ in range(_TRIES):
+                    if await _share(one, other) or await _share(other, one):
+                        raise UnavailableError("database", NO_SESSIONS)
+        except SHARED_SESSION_ERRORS:
+            raise UnavailableError("database", NO_SESSIONS) from None
+
+
+async def _share(one: asyncpg.pool.PoolConnectionProxy, other: asyncpg.pool.PoolConnectionProxy) -> bool:
+    """Say whether what one connection has set in its session is set in that of the other one."""
+    mark = secrets.token_hex(8)
+    await one.execute("SELECT set_config('birthday.session', $1, false)", mark)
+    shown: str | None = await other.fetchval("SELECT current_setting('birthday.session', true)")
+    return shown == mark
