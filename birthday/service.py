@@ -43,7 +43,7 @@ from birthday.store.users import Planning
 from birthday.telemetry.blocking import named_blocking
 from birthday.telemetry.database import watch_database
 from birthday.telemetry.garbage import frozen_start, measured_collections
-from birthday.telemetry.logs import LogFile
+from birthday.telemetry.logs import LogFile, tell_unhandled
 from birthday.telemetry.loop_lag import watch_loop
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.overdue import watch_overdue
@@ -91,6 +91,7 @@ async def run(settings: Settings, clock: Clock, logs: LogFile) -> int:
     stop = asyncio.Event()
     serving = asyncio.create_task(serve(settings, clock, stop, sys.stdout))
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(tell_unhandled)
 
     def on_signal() -> None:
         if stop.is_set():

@@ -26,12 +26,14 @@ from typing import Any, Final
 import orjson
 import structlog
 
+from birthday.errors import BirthdayError
 from birthday.telemetry.errors import error_text, error_traceback
 
 _Event = MutableMapping[str, Any]
 
 _STDERR: Final = 2
 _RENDER_EXCEPTION: Final = structlog.processors.ExceptionRenderer(lambda exc_info: error_traceback(exc_info[1]))
+_TRIES_TO_CONNECT: Final = "error when creating transport"
 _QUOTED: Final = re.compile(r"[\n(].*", re.DOTALL)
 
 
@@ -174,6 +176,19 @@ def configure_logs(level: str, form: str | None, file: LogFile, role: str | None
     sys.excepthook = _tell_uncaught
     # It reports each malformed request with a traceback: noise that anybody who reaches the port can make.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
+    # One for each try to connect; broker.unreachable says it once, and broker.connected when it is over.
+    logging.getLogger("aiormq.connection").addFilter(lambda record: not str(record.msg).startswith(_TRIES_TO_CONNECT))
+
+
+def tell_unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what the event loop met and nobody handled: in one line what a broken connection leaves, else a traceback."""
+    error, what = context.get("exception"), _QUOTED.sub("", context.get("message", ""))
+    broken = isinstance(error, OSError | BirthdayError) or type(error).__module__.startswith(("aiormq", "asyncpg"))
+    log = structlog.get_logger()
+    if broken or error is None:
+        log.warning("event_loop.unhandled", what=what, error=error)
+    else:
+        log.error("event_loop.unhandled", what=what, exc_info=error)
 
 
 def _tell_uncaught(_type: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:

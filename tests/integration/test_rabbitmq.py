@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import aiormq
 import pytest
+import structlog
 from yarl import URL
 
 from birthday.broker import Delivery, QueueStats
@@ -524,3 +525,21 @@ class TestFailures:
 async def _publish_for_ever(broker: RabbitMQBroker) -> None:
     while True:
         await broker.publish([uuid4() for _ in range(100)])
+
+
+async def test_an_outage_is_told_once(rabbitmq_url: str) -> None:
+    """However often somebody tries to connect; and so is its end, and the next outage."""
+    at = urlsplit(rabbitmq_url)
+    async with Proxy("127.0.0.1", at.port or 0) as proxy:
+        url = at._replace(netloc=f"{at.username}:{at.password}@127.0.0.1:{proxy.port}").geturl()
+        broker = RabbitMQBroker(url)
+        with structlog.testing.capture_logs() as events:
+            for _ in range(2):
+                await proxy.cut()
+                for _ in range(5):
+                    with pytest.raises(UnavailableError):
+                        await broker.check()
+                await proxy.heal()
+                await broker.check()
+        await broker.close()
+    assert [event["event"] for event in events] == ["broker.unreachable", "broker.connected"] * 2

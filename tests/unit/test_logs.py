@@ -1,5 +1,6 @@
 """The form of log lines, whoever writes them."""
 
+import asyncio
 import json
 import logging
 import sys
@@ -13,7 +14,7 @@ import pytest
 import structlog
 
 from birthday.errors import ConflictError
-from birthday.telemetry.logs import LogFile, configure_logs
+from birthday.telemetry.logs import LogFile, configure_logs, tell_unhandled
 
 Lines = Callable[[], list[dict[str, Any]]]
 
@@ -97,6 +98,31 @@ def test_what_asyncio_prints_of_its_objects_is_left_out(lines: Lines) -> None:
         "Task exception was never retrieved",
         "Exception in callback on_line",
     ]
+
+
+def test_what_a_broken_connection_leaves_is_one_line_and_a_fault_of_ours_has_a_traceback(lines: Lines) -> None:
+    """The event loop reports tasks that ended with an error which nobody took; what it quotes is left out."""
+    loop = asyncio.new_event_loop()
+    try:
+        lost = {"message": "Task exception was never retrieved", "exception": ConnectionResetError(104, "reset")}
+        tell_unhandled(loop, lost)
+        tell_unhandled(loop, {"message": "Exception in callback on_line('zaphod')", "exception": KeyError("zaphod")})
+    finally:
+        loop.close()
+    first, second = lines()
+    assert (first["level"], first["event"]) == ("warning", "event_loop.unhandled")
+    assert first["what"] == "Task exception was never retrieved"
+    assert "exception" not in first
+    assert (second["level"], second["what"]) == ("error", "Exception in callback on_line")
+    assert "KeyError" in second["exception"]
+
+
+def test_a_library_does_not_tell_of_each_try_to_connect(lines: Lines) -> None:
+    """An outage of RabbitMQ would fill the log: broker.unreachable tells of it once."""
+    logger = logging.getLogger("aiormq.connection")
+    logger.error("error when creating transport: %r", ConnectionRefusedError())
+    logger.error("Unexpected connection close from remote")
+    assert [line["event"] for line in lines()] == ["Unexpected connection close from remote"]
 
 
 def test_what_nobody_catches_is_a_line_as_well(lines: Lines) -> None:

@@ -118,6 +118,7 @@ async def answer(
     finally:
         # Not awaited: it may be stuck in a place that takes no cancellation.
         task.cancel()
+        task.add_done_callback(_forget)
     if task.done() and not task.cancelled() and task.exception() is None:
         return task.result()
     ended = closing if closing is not None and closing.done() else task
@@ -139,5 +140,12 @@ def reason(ended: asyncio.Future[Any]) -> str:
 async def close_politely(closing: Coroutine[Any, Any, None]) -> bool:
     """Wait a little for something to close, and say whether it has. If not, it goes on: a cancelled one stays open."""
     task = asyncio.ensure_future(closing)
+    task.add_done_callback(_forget)
     await asyncio.wait({task}, timeout=_CLOSE_SECONDS)
     return task.done() and (task.cancelled() or task.exception() is None)
+
+
+def _forget(task: asyncio.Future[Any]) -> None:
+    """Take what a task ends with after nobody waits for it any more: asyncio would report it as lost."""
+    if not task.cancelled():
+        task.exception()

@@ -34,6 +34,7 @@ class AmqpConnection:
         self._transport = DivertingTransport()
         self._declared = False
         self._closed = False
+        self._unreachable = False
 
     def forget_topology(self) -> None:
         """Have the next channel declare everything: something of it is missing."""
@@ -108,11 +109,16 @@ class AmqpConnection:
             try:
                 self._connection = await answer(connecting, self.where, self._seconds)
             except UnavailableError as error:
+                if not self._unreachable:
+                    # Once for each outage: whoever needs the queue says what it cannot do meanwhile.
+                    log.warning("broker.unreachable", error=error)
+                    self._unreachable = True
                 if not isinstance(error.__cause__, aiormq.InvalidFrameError):
                     raise
                 # All that aiormq says is that the last answer was not the one it expected.
                 what = "there is no such virtual host, or the user may not use it"
                 raise UnavailableError("queue", f"{self.where} closed the connection: {what}") from error.__cause__
+            self._unreachable = False
             log.info("broker.connected", where=self.where)
         return self._connection
 
