@@ -35,6 +35,35 @@ class Outlook:
     first_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What planned instants follow from: SEND_AT and LEAP_DAY, and the release of the time-zone data.
+
+    The planner notes it, so that it knows what others have planned by. Of two processes with different data, the newer
+    ones count: ``09:00:00 feb28 2026b+2025a`` says that one with older data has planned something since.
+    """
+
+    rules: Rules
+    zone_data: str
+
+    def __str__(self) -> str:
+        """Return it as it is noted."""
+        return f"{self._head} {self.zone_data}"
+
+    @property
+    def _head(self) -> str:
+        return f"{self.rules.send_at.isoformat()} {self.rules.leap_day}"
+
+    def yields_to(self, noted: str | None) -> bool:
+        """Say whether everything has been planned by the same rules and newer data than these."""
+        head, _, data = (noted or "").rpartition(" ")
+        return head == self._head and data.partition("+")[0] > self.zone_data
+
+    def beside(self, noted: str) -> str:
+        """Return what is to be noted if something was planned by this basis beside one that it yields to."""
+        return f"{noted.partition('+')[0]}+{self.zone_data}"
+
+
 def look_ahead(profile: Profile, schedule_from: datetime, horizon: timedelta, rules: Rules) -> Outlook:
     """Return what a user needs before the planner looks again; birth date and zone are new since ``schedule_from``."""
     planned: list[PlannedMessage] = []

@@ -8,7 +8,7 @@ any downtime. What changes in between is planned with the change itself (``store
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -16,6 +16,8 @@ import asyncpg
 import structlog
 
 from birthday.core.occasion import ZoneOccasion, zone_occasions
+from birthday.core.plan import Basis
+from birthday.core.zone import data_version
 from birthday.errors import InvalidInputError
 from birthday.store.messages import (
     PLANNED,
@@ -27,6 +29,7 @@ from birthday.store.messages import (
     move,
     note_rules,
     plan,
+    read_rules,
     set_watermark,
     users_concerned,
     zones_in_use,
@@ -41,7 +44,7 @@ log = structlog.get_logger()
 SWEEP_EVERY = timedelta(hours=1)
 CHUNK = timedelta(days=1)
 FARTHEST = timedelta(days=2)
-"""How far another SEND_AT and another LEAP_DAY together may move a message, and a little more."""
+"""How far another SEND_AT, another LEAP_DAY and other time-zone data may move a message, and a little more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ class Planner:
     planning: Planning
     catch_up: timedelta
     tracing: Tracing = NO_TRACING
+    zone_data: str = field(default_factory=data_version)
 
     async def plan_once(self, now: datetime) -> int:
         """Plan everything from the watermark to the horizon, a day a transaction; return how many messages are new.
@@ -61,14 +65,18 @@ class Planner:
         database by other means, and whatever else fell through; what exists already is left alone. Who asks for that
         while it is under way gets another one.
 
-        Once SEND_AT or LEAP_DAY is another one than before, messages that are not due yet move.
+        Once SEND_AT or LEAP_DAY is another one than before, or the time-zone data are newer, messages that are not due
+        yet move.
         """
         with self.tracing.tick("plan"):
             return await self._plan_until_horizon(now)
 
     async def _plan_until_horizon(self, now: datetime) -> int:
-        rules = f"{self.planning.rules.send_at.isoformat()} {self.planning.rules.leap_day}"
-        moving = await is_planned_otherwise(self.pool, rules)
+        basis, noted = Basis(self.planning.rules, self.zone_data), await read_rules(self.pool)
+        rules = str(basis)
+        # With older data than another scheduler has: what that one has moved would move back and forth.
+        yielding = basis.yields_to(noted)
+        moving = not yielding and await is_planned_otherwise(self.pool, rules)
         begun = await begin_sweep(self.pool, now, SWEEP_EVERY)
         until = now + self.planning.horizon
         after: datetime | None = None
@@ -85,7 +93,11 @@ class Planner:
                 await set_watermark(connection, PLANNED, reached)
                 if reached >= until:
                     moved = await self._move(connection, now, until) if moving else 0
-                    await note_rules(connection, rules)
+                    if not yielding:
+                        await note_rules(connection, rules, now)
+                    elif noted and planned + fresh:
+                        # The other one has to look at these as well.
+                        await note_rules(connection, basis.beside(noted), now)
             after = reached
             planned += fresh
             self.metrics.messages_scheduled.inc(fresh)
@@ -94,7 +106,8 @@ class Planner:
         if planned:
             log.info("planner.planned", messages=planned, until=until.isoformat())
         if moving:
-            log.warning("planner.moved", messages=moved, reason="SEND_AT or LEAP_DAY is another one than before")
+            report = log.warning if moved else log.info
+            report("planner.moved", messages=moved, rules=rules, before=noted)
         return planned
 
     async def _plan(self, connection: Connection, occasions: Sequence[ZoneOccasion], now: datetime) -> int:

@@ -52,6 +52,12 @@ async def is_planned_otherwise(pool: asyncpg.Pool, rules: str) -> bool:
     return otherwise
 
 
+async def read_rules(pool: asyncpg.Pool) -> str | None:
+    """Return by which rules everything is planned, None if that is not noted."""
+    rules: str | None = await pool.fetchval("SELECT rules FROM watermarks WHERE name = $1", PLANNED)
+    return rules
+
+
 async def last_scheduled(connection: Connection) -> datetime | None:
     """Return when the last message that is scheduled falls due, None if there is none."""
     last: datetime | None = await connection.fetchval(
@@ -60,9 +66,14 @@ async def last_scheduled(connection: Connection) -> datetime | None:
     return last
 
 
-async def note_rules(connection: Connection, rules: str) -> None:
-    """Note by which rules everything is planned; the watermark must be held by ``lock_watermark``."""
-    await connection.execute("UPDATE watermarks SET rules = $2 WHERE name = $1", PLANNED, rules)
+async def note_rules(connection: Connection, rules: str, now: datetime) -> None:
+    """Note by which rules everything is planned, and since when; ``lock_watermark`` must hold the watermark."""
+    await connection.execute(
+        "UPDATE watermarks SET rules = $2, rules_since = $3 WHERE name = $1 AND rules IS DISTINCT FROM $2",
+        PLANNED,
+        rules,
+        now,
+    )
 
 
 async def zones_in_use(connection: Connection) -> list[str]:

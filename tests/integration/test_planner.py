@@ -10,6 +10,7 @@ import pytest
 
 from birthday.broker.postgres import PostgresBroker
 from birthday.core.occasion import LeapDay, Rules
+from birthday.scheduler.planner import Planner
 from birthday.store.messages import request_sweep
 from birthday.store.users import Planning
 from birthday.telemetry.metrics import Metrics
@@ -257,6 +258,71 @@ async def test_another_leap_day_moves_what_is_planned(
     assert await scheduled(product.pool) == [expected]
     on: date = await product.pool.fetchval("SELECT occasion_on FROM message_logs")
     assert on == parse(expected).date()
+
+
+OLD, NEW = "2025b", "2026f"
+"""Releases of the time-zone data. What the old ones say of a zone is played by moving what was planned."""
+
+
+def with_data(product: Product, release: str) -> Planner:
+    """Return a planner with time-zone data of a release."""
+    return replace(product.planner, zone_data=release)
+
+
+async def plan_an_hour_late(product: Product, release: str) -> None:
+    """Let a planner with data of ``release`` plan everybody an hour later than the data of today say."""
+    await with_data(product, release).plan_once(product.clock.now())
+    await product.pool.execute(
+        "UPDATE message_logs SET scheduled_at = scheduled_at + interval '1 hour', ends_at = ends_at + interval '1 hour'"
+    )
+
+
+async def test_newer_time_zone_data_move_what_is_planned(product: Product) -> None:
+    """At the first tick of the new release, under the same id; and not again, which would cost a look at everything."""
+    product = with_rules(product, Rules())
+    await product.create(date(1990, 3, 2), "Asia/Tokyo")
+    before = await product.pool.fetchval("SELECT id FROM message_logs")
+    await plan_an_hour_late(product, OLD)
+    assert await scheduled(product.pool) == ["2027-03-02T01:00:00Z"]
+
+    assert await with_data(product, NEW).plan_once(product.clock.now()) == 0
+
+    assert await scheduled(product.pool) == ["2027-03-02T00:00:00Z"]
+    assert await product.pool.fetchval("SELECT id FROM message_logs") == before
+    assert await product.pool.fetchval("SELECT rules_since FROM watermarks WHERE name = 'planned'") == (
+        product.clock.now()
+    )
+    await plan_an_hour_late(product, NEW)
+    await with_data(product, NEW).plan_once(product.clock.now())
+    assert await scheduled(product.pool) == ["2027-03-02T01:00:00Z"]
+
+
+async def test_a_scheduler_with_older_data_does_not_move_messages_back(product: Product) -> None:
+    """During a rolling restart the newer data count; what the older one has planned is looked at again."""
+    product = with_rules(product, Rules())
+    await product.create(date(1990, 3, 2))
+    await plan_an_hour_late(product, NEW)
+    await with_data(product, OLD).plan_once(product.clock.now())
+    assert await scheduled(product.pool) == ["2027-03-02T10:00:00Z"]
+    await with_data(product, NEW).plan_once(product.clock.now())
+    assert await scheduled(product.pool) == ["2027-03-02T10:00:00Z"]
+
+    await product.pool.execute("DELETE FROM message_logs")
+    await product.pool.execute("UPDATE watermarks SET reached_at = '-infinity'")
+    await plan_an_hour_late(product, OLD)
+    await with_data(product, NEW).plan_once(product.clock.now())
+    assert await scheduled(product.pool) == ["2027-03-02T09:00:00Z"]
+
+
+async def test_another_send_at_moves_messages_with_older_data_as_well(product: Product) -> None:
+    """An operator's setting is not held up by a scheduler that has newer data."""
+    await product.create(date(1990, 3, 2))
+    await with_data(product, NEW).plan_once(product.clock.now())
+    late = with_rules(product, Rules(send_at=time(15)))
+
+    await with_data(late, OLD).plan_once(product.clock.now())
+
+    assert await scheduled(product.pool) == ["2027-03-02T15:00:00Z"]
 
 
 async def are_waiting(pool: asyncpg.Pool, count: int) -> bool:
