@@ -35,6 +35,7 @@ from birthday.core.retry import RetryPolicy
 from birthday.dsn import read_database_url
 from birthday.environment import parse_env_file, unknown_variables
 from birthday.errors import ConfigurationError
+from birthday.urls import ENCODING, amqp_parameters, check_amqp_files, check_escapes, misplaced_at
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 _UNIT_SECONDS = {"ms": 0.001, "s": 1, None: 1, "m": 60, "h": 3600, "d": 86400}
@@ -269,17 +270,34 @@ class Settings(BaseSettings):
         }[str(info.field_name)]
         if value is None:
             return value
-        parts = _split(value.get_secret_value() if isinstance(value, SecretStr) else value)
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        parts = _split(text)
+        is_service = info.field_name == "message_service_url"
         if parts is None or parts.scheme not in schemes:
-            raise ValueError(f"a URL that starts with {schemes[0]}:// is accepted")
+            hint = f"; {ENCODING}" if parts is None and "@" in text else ""
+            raise ValueError(f"a URL that starts with {schemes[0]}:// is accepted{hint}")
+        # The path of a message service may have an @ in it.
+        if misplaced_at(parts, in_path=not (is_service and _has_fine_ports(parts, several=False))):
+            raise ValueError(f"a URL with user, password and host is accepted; {ENCODING}")
         if not _has_fine_ports(parts, several=info.field_name == "database_url"):
             raise ValueError(f"a URL with a port from 1 to 65535 is accepted, such as {schemes[0]}://localhost:{port}")
         # A DSN of PostgreSQL may name several hosts, or none, and more in its query: asyncpg reads it.
         if info.field_name != "database_url" and not parts.hostname:
             raise ValueError(f"a URL with a host is accepted, such as {schemes[0]}://localhost")
-        if info.field_name == "database_url" and isinstance(value, SecretStr):
-            read_database_url(value.get_secret_value())
+        check_escapes(parts)
+        if parts.fragment or text.endswith("#"):
+            raise ValueError("a URL without # is accepted: what follows would be ignored; %23 is a # in a name")
+        if info.field_name == "database_url":
+            read_database_url(text)
+        if info.field_name == "rabbitmq_url":
+            check_amqp_files(amqp_parameters(parts))
         return value
+
+    @field_validator("host", mode="after")
+    @classmethod
+    def _unbracket(cls, value: str) -> str:
+        """An IPv6 address may be written as in a URL."""
+        return value[1:-1] if value.startswith("[") and value.endswith("]") and ":" in value else value
 
     @field_validator("http_proxy", "https_proxy", "all_proxy", mode="after")
     @classmethod
@@ -392,12 +410,14 @@ def _role_names(roles: frozenset[Role]) -> str:
 
 def is_loopback(host: str) -> bool:
     """Say whether only this machine can reach a listener on ``host``."""
-    if host == "localhost":
+    if host.lower() == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
     except ValueError:
         return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def show_duration(value: timedelta) -> str:

@@ -4,6 +4,9 @@
 found, as that of ``birthday audit`` does, 3 says that it could not look.
 """
 
+import os
+import pwd
+import socket
 import sys
 import traceback
 from collections.abc import Coroutine, Iterator
@@ -55,6 +58,15 @@ def database_settings(*, create: bool = False) -> Settings:
 def run(main_task: Coroutine[Any, Any, _Result]) -> _Result:
     """Run a command to its end on an event loop of its own. Ctrl-C cancels it, and is raised once it has tidied up."""
     return uvloop.run(main_task)
+
+
+def operator() -> str:
+    """Name who runs this command, as user@host."""
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from birthday.cli.dlq import dlq
 from birthday.cli.forecast import forecast
 from birthday.cli.pauses import pause, resume
 from birthday.cli.render.audit import LISTABLE, run_audit
+from birthday.cli.requeue import requeue
 from birthday.clock import SystemClock
 from birthday.clock_guard import require_right_clock
 from birthday.config import (
@@ -30,7 +31,7 @@ from birthday.config import (
     load_settings,
     misspelt_settings,
 )
-from birthday.core.occasion import Occasion, birthdays_from
+from birthday.core.occasion import LAST_YEAR, Occasion, birthdays_from
 from birthday.core.user import parse_date
 from birthday.core.zone import load_zone
 from birthday.errors import ConfigurationError
@@ -202,6 +203,8 @@ def preview(date_of_birth: str, zone: str, first: str | None, count: int, *, as_
         day = _parse_day("--from", first) if first else datetime.now(UTC).astimezone(loaded).date()
         occasions = list(islice(birthdays_from(born, loaded, settings.rules, day), count))
     rows = [_preview_row(occasion, born, occasion.due_at.astimezone(loaded)) for occasion in occasions]
+    if len(rows) < count:
+        click.echo(f"birthday: no birthday after the year {LAST_YEAR} can be computed", err=True)
     if as_json:
         click.echo(orjson.dumps(rows).decode())
         return
@@ -316,7 +319,7 @@ async def _audit(settings: Settings, first: date, last: date, listed: str | None
         return await run_audit(auditor, first, last, clock.now(), sys.stdout, listed=listed, as_json=as_json)
 
 
-for command in (dlq, forecast, pause, resume):
+for command in (dlq, forecast, pause, requeue, resume):
     main.add_command(command)
 _offer_env_file(main)
 

@@ -1,12 +1,8 @@
 """The commands ``birthday pause`` and ``birthday resume``: an operator stops messages, and lets them go on."""
 
-import os
-import pwd
-import socket
-
 import click
 
-from birthday.cli.command import database_settings, errors, run
+from birthday.cli.command import database_settings, errors, operator, run
 from birthday.clock import SystemClock
 from birthday.config import Settings
 from birthday.operations.pauses import MESSAGE_TYPES
@@ -51,14 +47,5 @@ def _switch(message_type: str | None, *, paused: bool) -> None:
 async def _set_paused(settings: Settings, message_types: tuple[str, ...], *, paused: bool) -> list[Pause]:
     clock = SystemClock()
     async with open_database(settings, clock) as pool, borrow(pool) as connection:
-        await set_paused(connection, message_types, paused=paused, now=clock.now(), by=_operator())
+        await set_paused(connection, message_types, paused=paused, now=clock.now(), by=operator())
         return [one for one in await read_pauses(connection) if one.is_paused]
-
-
-def _operator() -> str:
-    """Name who runs this command, as user@host."""
-    try:
-        user = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"

@@ -18,6 +18,10 @@ from birthday.errors import FieldError, InvalidInputError
 
 _FIXED = re.compile(r"UTC([+-])(\d\d):(\d\d)")
 
+_LOOSE_OFFSET = re.compile(
+    r"(?:UTC|GMT|Z)?\s*([+\-\N{MINUS SIGN}])\s*(\d{1,2})(?::?(\d\d))?(?:\s*(?:UTC|GMT))?", re.IGNORECASE | re.ASCII
+)
+
 OFFSETS_IN_USE = frozenset(
     [hour * 60 for hour in range(-12, 15)]
     + [-570, -270, -210, -150, 210, 270, 330, 345, 390, 510, 525, 570, 585, 630, 690, 765, 825]
@@ -93,7 +97,27 @@ def fixed_offset(name: str) -> int | None:
 
 @lru_cache(maxsize=1024)
 def _unknown_zone(name: str) -> str:
+    meant = _meant_offset(name)
+    if meant is not None:
+        return (
+            f"'{name}' is not a time zone; an IANA name such as Europe/Berlin, Asia/Kolkata or UTC is accepted, or a "
+            f"fixed offset; did you mean {meant}?"
+        )
     lowered = {candidate.lower(): candidate for candidate in zone_names()}
     alike: Sequence[str] = [lowered[match] for match in get_close_matches(name.lower(), lowered, n=3, cutoff=0.7)]
     hint = f"; did you mean {' or '.join(alike)}?" if alike else ""
     return f"'{name}' is not a time zone; an IANA name such as Europe/Berlin, Asia/Kolkata or UTC is accepted{hint}"
+
+
+def _meant_offset(name: str) -> str | None:
+    """Return the name of the fixed offset that ``GMT+2``, ``utc-5:30`` or ``+0200`` most likely mean: east is +.
+
+    The names that look most like these, ``Etc/GMT+2`` and so on, count the other way round.
+    """
+    match = _LOOSE_OFFSET.fullmatch(name.strip())
+    if match is None:
+        return None
+    sign, hours, minutes = match.groups()
+    offset = int(hours) * 60 + int(minutes or 0)
+    offset = offset if sign == "+" else -offset
+    return fixed_zone_name(offset) if int(minutes or 0) < 60 and offset in OFFSETS_IN_USE else None

@@ -31,6 +31,19 @@ async def test_preview_writes_every_year_with_four_digits() -> None:
     assert json.loads(finished.out)[0]["utc"] == "0002-01-01T09:00:00Z"
 
 
+@pytest.mark.parametrize("more", [(), ("--json",)])
+async def test_preview_says_where_the_calendar_ends(more: tuple[str, ...]) -> None:
+    """Fewer birthdays than were asked for have a reason."""
+    arguments = ("preview", "--date-of-birth", "1990-05-05", "--timezone", "UTC")
+    for first, count in (("9998-01-01", 1), ("9999-01-01", 0)):
+        finished = await run(*arguments, "--from", first, *more)
+        assert finished.status == 0
+        assert finished.out.count("9998-05-05T09:00:00Z") == count
+        assert "no birthday after the year 9998" in finished.err
+    within = await run(*arguments, "--from", "9998-01-01", "--count", "1", *more)
+    assert within.err == ""
+
+
 async def test_commands_work_where_the_service_may_not_start(database_url: str) -> None:
     """An address that anybody could reach is refused to who listens on it, not to who sets a pause there."""
     finished = await run("pause", DATABASE_URL=database_url, HOST="0.0.0.0")  # noqa: S104 - nothing listens on it

@@ -15,6 +15,7 @@ COMMANDS = [
     ("dlq", "requeue"),
     ("dlq", "purge", "--yes"),
     ("dlq", "archive", "-"),
+    ("requeue", "--delivered-from", "2026-01-01", "--delivered-to", "2026-01-02"),
     ("audit", "--from", "2026-01-01", "--to", "2026-01-02"),
     ("forecast",),
     ("export",),

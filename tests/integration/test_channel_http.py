@@ -81,10 +81,17 @@ class TestWhatGoesOut:
 
     @pytest.mark.parametrize(
         ("base", "path"),
-        [("", "/send"), ("/", "/send"), ("/v1/mail", "/v1/mail/send"), ("/v1/mail/", "/v1/mail/send")],
+        [
+            ("", "/send"),
+            ("/", "/send"),
+            ("/v1/mail", "/v1/mail/send"),
+            ("/v1/mail/", "/v1/mail/send"),
+            ("?tenant=7&mode=a+b", "/send?tenant=7&mode=a+b"),
+            ("/v1/?tenant=7", "/v1/send?tenant=7"),
+        ],
     )
     async def test_base_url(self, channel_to: Connect, message_service: MessageService, base: str, path: str) -> None:
-        """The base URL may have a path, and a slash at its end changes nothing."""
+        """The base URL may have a path and a query, which stays, and a slash at its end changes nothing."""
         await channel_to(message_service.url + base).send(LETTER)
 
         assert message_service.requests[0].path == path

@@ -303,7 +303,7 @@ class TestTls:
             port = terminator.sockets[0].getsockname()[1]
             url = rabbitmq_url.replace("amqp://", "amqps://").replace(f"127.0.0.1:{server.port}", f"localhost:{port}")
             ids = {uuid4() for _ in range(1200)}
-            broker = RabbitMQBroker(f"{url}?cafile={certificates.authority}")
+            broker = RabbitMQBroker(f"{url}?cacertfile={certificates.authority}")
             await broker.publish(list(ids))
             async with broker.consume(len(ids)) as consumer, asyncio.timeout(SECONDS):
                 received: list[Delivery] = []
@@ -314,7 +314,11 @@ class TestTls:
 
             assert {delivery.message_id for delivery in received} == ids
             with pytest.raises(UnavailableError, match="CERTIFICATE_VERIFY_FAILED"):
-                await RabbitMQBroker(url).check()
+                await RabbitMQBroker(f"{url}?verify=verify_peer").check()
+            for trusting in (f"cafile={certificates.authority}&heartbeat=30", "verify=verify_none"):
+                other = RabbitMQBroker(f"{url}?{trusting}")
+                await other.check()
+                await other.close()
 
 
 class TestDeadLetters:

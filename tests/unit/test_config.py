@@ -129,6 +129,16 @@ def test_defaults() -> None:
         ("LOG_FORMAT", "Console", "console"),
         ("LOG_FILE", "birthday.log", Path("birthday.log")),
         ("CHANNEL", "Console", "console"),
+        ("HOST", "[::1]", "::1"),
+        ("MESSAGE_SERVICE_URL", "http://localhost/@tenant?key=a@b", "http://localhost/@tenant?key=a@b"),
+        *(
+            ("RABBITMQ_URL", url, SecretStr(url))
+            for url in (
+                "amqp://ada:p%2Fw@localhost/%2f?heartbeat=30&name=birthday",
+                "amqps://localhost?verify=verify_none",
+                "amqps://localhost?no_verify_ssl=1",
+            )
+        ),
         ("DATABASE_URL", " postgresql://localhost/db\n", SecretStr("postgresql://localhost/db")),
         ("MESSAGE_SERVICE_API_KEY", "key\r\n", SecretStr("key")),
         ("MESSAGE_SERVICE_URL", "\thttp://localhost ", "http://localhost"),
@@ -417,6 +427,56 @@ def test_a_file_of_settings_that_cannot_be_read_is_named(tmp_path: Path, content
     assert said in str(raised.value)
 
 
+@pytest.mark.parametrize("character", list("/?#[%"))
+@pytest.mark.parametrize("start", ["postgresql://ada:", "amqp://ada:", "http://ada:"])
+def test_a_raw_special_character_in_a_password_is_explained(
+    environment: pytest.MonkeyPatch, start: str, character: str
+) -> None:
+    """Whatever it makes of the URL, also with a digit before it: the error says how to write it, and no secret."""
+    name = {"p": "DATABASE_URL", "a": "RABBITMQ_URL", "h": "MESSAGE_SERVICE_URL"}[start[0]]
+    for before in ("s3cret", "1"):
+        environment.setenv(name, f"{start}{before}{character}s3cret@localhost/x")
+        if (name, before, character) == ("MESSAGE_SERVICE_URL", "1", "/"):
+            continue  # The port 1 of a host called ada, and a path: that may be meant.
+        with pytest.raises(ConfigurationError, match="%23") as raised:
+            load_settings()
+        assert "s3cret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("MESSAGE_SERVICE_URL", "http://localhost/v1#a", "a URL without # is accepted"),
+        ("MESSAGE_SERVICE_URL", "http://localhost/v1#", "a URL without # is accepted"),
+        ("DATABASE_URL", "postgresql://localhost/db#a", "a URL without # is accepted"),
+        ("RABBITMQ_URL", "amqp://localhost/#a", "a URL without # is accepted"),
+        ("RABBITMQ_URL", "amqp://localhost?heartbeats=3", "'heartbeats' is not known: cacertfile"),
+        ("RABBITMQ_URL", "amqp://localhost?connection_timeout=3", "'connection_timeout' is not known"),
+        ("RABBITMQ_URL", "amqp://localhost?heartbeat=soon", "'heartbeat' is a whole number"),
+        (
+            "RABBITMQ_URL",
+            "amqp://localhost?cacertfile=/ca.pem",
+            "'cacertfile' is for TLS: a URL that starts with amqps",
+        ),
+        ("RABBITMQ_URL", "amqps://localhost?cacertfile=/ca.pem", "'cacertfile' is a PEM file .*: No such file"),
+        (
+            "RABBITMQ_URL",
+            "amqps://localhost?certfile=/c.pem",
+            "'certfile' and 'keyfile' are PEM files .*: No such file",
+        ),
+        ("RABBITMQ_URL", "amqps://localhost?certfile=/dev/null", "they do not fit together"),
+        ("RABBITMQ_URL", "amqps://localhost?keyfile=/c.pem", "'keyfile' is accepted together with 'certfile'"),
+        ("RABBITMQ_URL", "amqps://localhost?verify=maybe", "'verify' is verify_peer or verify_none"),
+    ],
+)
+def test_what_a_url_says_in_vain_is_refused(environment: pytest.MonkeyPatch, name: str, text: str, said: str) -> None:
+    """Before anything starts: a parameter that is ignored may be the one that makes a connection safe."""
+    environment.setenv(name, text)
+
+    with pytest.raises(ConfigurationError, match=said):
+        load_settings()
+
+
 def test_no_secret_in_repr(environment: pytest.MonkeyPatch) -> None:
     """Settings that are printed show no password and no key."""
     environment.setenv("DATABASE_URL", "postgresql://ada:s3cret@example.com/db")
@@ -453,7 +513,7 @@ def test_derived(environment: pytest.MonkeyPatch) -> None:
 def test_effective_settings(environment: pytest.MonkeyPatch) -> None:
     """Every setting is shown the way it is written, with whether it was set, and without a secret."""
     environment.setenv("DATABASE_URL", "postgresql://ada:s3cret@example.com/db?password=s3cret")
-    environment.setenv("RABBITMQ_URL", "amqps://ada:s3cret@example.com/v1?key=s3cret")
+    environment.setenv("RABBITMQ_URL", "amqps://ada:s3cret@example.com/v1?name=s3cret")
     environment.setenv("MESSAGE_SERVICE_API_KEY", "s3cret")
     environment.setenv("API_KEYS", f"ops:{DIGEST}:admin,ci:{DIGEST}:read")
     environment.setenv("ROLE", "worker,api")
@@ -481,6 +541,11 @@ def test_effective_settings(environment: pytest.MonkeyPatch) -> None:
     ("host", "loopback"),
     [
         ("localhost", True),
+        ("LOCALHOST", True),
+        ("[::1]", True),
+        ("::ffff:127.0.0.1", True),
+        ("::ffff:192.168.1.1", False),
+        ("[::]", False),
         ("127.0.0.1", True),
         ("127.8.8.8", True),
         ("::1", True),

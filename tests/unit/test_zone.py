@@ -109,6 +109,29 @@ def test_suggestion(name: str, meant: str) -> None:
         load_zone(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("GMT+2", "UTC+02:00"),
+        ("UTC+2", "UTC+02:00"),
+        ("utc-5", "UTC-05:00"),
+        ("GMT-0330", "UTC-03:30"),
+        ("UTC+5:45", "UTC+05:45"),
+        ("+02:00", "UTC+02:00"),
+        ("-0500", "UTC-05:00"),
+        ("UTC \N{MINUS SIGN} 3", "UTC-03:00"),
+        ("UTC-00:00", "UTC+00:00"),
+    ],
+)
+def test_an_offset_is_answered_with_the_fixed_zone_of_the_same_side(name: str, meant: str) -> None:
+    """East of Greenwich is +. Etc/GMT+2, which looks most like it, is on the other side of the world."""
+    with pytest.raises(InvalidInputError) as raised:
+        load_zone(name)
+
+    assert f"did you mean {meant}?" in str(raised.value)
+    assert "Etc/" not in str(raised.value)
+
+
 def test_no_far_fetched_suggestion() -> None:
     """What looks like no name at all is answered without a suggestion."""
     with pytest.raises(InvalidInputError) as raised:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import cast
+from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import aiormq
 import structlog
@@ -14,6 +15,7 @@ from birthday.broker.rabbitmq.channel import AmqpChannel, DivertingTransport, an
 from birthday.broker.rabbitmq.topology import declare
 from birthday.config import mask_url
 from birthday.errors import UnavailableError
+from birthday.urls import amqp_parameters
 
 log = structlog.get_logger()
 
@@ -26,7 +28,9 @@ class AmqpConnection:
     ) -> None:
         """Keep where the server is; ``on_drop`` is told, with a reason, of a connection that is given up."""
         self.where = f"RabbitMQ at {mask_url(url)}"
-        self._url = f"{url}{'&' if '?' in url else '?'}heartbeat={round(heartbeat.total_seconds())}"
+        parts = urlsplit(url)
+        parameters = {"heartbeat": str(round(heartbeat.total_seconds()))} | amqp_parameters(parts)
+        self._url = urlunsplit(parts._replace(query=urlencode(parameters)))
         self._seconds = timeout.total_seconds()
         self._on_drop = on_drop
         self._opening = asyncio.Lock()

@@ -44,7 +44,9 @@ class HttpChannel:
             headers["Authorization"] = f"Bearer {api_key}"
         elif self._base.user is not None:
             headers["Authorization"] = basic_credentials(self._base)
-        self._head = self._request_head("POST", self._base / "send", headers)
+        # What yarl joins loses the query, which the service may need: a tenant, or a version.
+        self._target = (self._base / "send").with_query(self._base.query)
+        self._head = self._request_head("POST", self._target, headers)
         self._timeout = timeout
         self._clock = clock
 
@@ -77,8 +79,8 @@ class HttpChannel:
 
     @property
     def url(self) -> str:
-        """Where letters go, without the user and password."""
-        return str((self._base / "send").with_user(None))
+        """Where letters go, without the user, the password and the query, which may hold secrets."""
+        return str(self._target.with_user(None).with_query(None))
 
     async def check(self) -> None:
         """Make sure that the service answers at all: to HEAD of the base URL, with whatever status.

@@ -5,9 +5,9 @@ copy of a message that is not failed any more, which the next requeue or purge r
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeAlias
 from uuid import UUID
 
 import asyncpg
@@ -22,12 +22,16 @@ from birthday.store.failed import requeue_failed
 from birthday.store.history import Message, read_message
 from birthday.store.messages import read_trace_contexts
 from birthday.store.refusals import Sifting
+from birthday.store.users import Connection
 from birthday.telemetry.tracing import NO_TRACING, Tracing
 
 log = structlog.get_logger()
 
 BATCH: Final = 500
 PUBLISH_SECONDS: Final = 5.0
+
+Restart: TypeAlias = Callable[[Connection, Sequence[UUID], datetime, str | None], Awaitable[list[Message]]]
+"""Moves those of the ids that are in the right state to ``queued``, and returns them; the caller commits."""
 
 
 async def requeue_one(
@@ -56,17 +60,19 @@ async def requeue_many(
     clock: Clock,
     on_batch: Callable[[Sequence[UUID]], None],
     tracing: Tracing = NO_TRACING,
+    restart: Restart = requeue_failed,
 ) -> None:
-    """Queue those of ``ids`` that are failed again, in this order, hundreds in a transaction.
+    """Queue those of ``ids`` again that ``restart`` takes, in this order, hundreds in a transaction.
 
-    ``on_batch`` is told which ones, as soon as they are. What the database refuses to move stays failed.
+    By default these are the failed ones. ``on_batch`` is told which, as soon as they are queued. What the database
+    refuses to move stays as it is.
 
     Raises:
         UnavailableError: if the database or the queue cannot be used. What ``on_batch`` was told holds.
     """
 
     async def requeue(some: Sequence[UUID]) -> list[Message]:
-        requeued = await _requeue_batch(pool, broker, some, clock.now(), tracing)
+        requeued = await _requeue_batch(pool, broker, some, clock.now(), tracing, restart)
         on_batch([message.id for message in requeued])
         return requeued
 
@@ -97,10 +103,15 @@ async def drop_copy(pool: asyncpg.Pool, broker: Broker, message_id: UUID) -> boo
 
 
 async def _requeue_batch(
-    pool: asyncpg.Pool, broker: Broker, ids: Sequence[UUID], now: datetime, tracing: Tracing
+    pool: asyncpg.Pool,
+    broker: Broker,
+    ids: Sequence[UUID],
+    now: datetime,
+    tracing: Tracing,
+    restart: Restart = requeue_failed,
 ) -> list[Message]:
     async with borrow(pool) as connection, connection.transaction():
-        restarted = await requeue_failed(connection, ids, now, tracing.traceparent())
+        restarted = await restart(connection, ids, now, tracing.traceparent())
         by_id = {message.id: message for message in restarted}
         contexts = await read_trace_contexts(connection, list(by_id)) if tracing.enabled else ()
         requeued = [by_id[message_id] for message_id in ids if message_id in by_id]

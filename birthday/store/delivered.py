@@ -1,0 +1,53 @@
+"""Messages that count as delivered and are to be sent once more, as an operator says."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from birthday.store.history import Message, message_of
+from birthday.store.users import Connection
+
+
+async def find_delivered(connection: Connection, from_at: datetime, before: datetime) -> list[UUID]:
+    """Return the ids of messages that were delivered at ``from_at`` or later and before ``before``, in that order.
+
+    Those of deleted users are left out: they stay what they are.
+    """
+    rows = await connection.fetch(
+        """
+        SELECT m.id FROM message_logs m JOIN users u ON u.id = m.user_id
+        WHERE m.status = 'delivered' AND m.delivered_at >= $1 AND m.delivered_at < $2 AND u.deleted_at IS NULL
+        ORDER BY m.delivered_at, m.id
+        """,
+        from_at,
+        before,
+    )
+    return [UUID(bytes=row["id"].bytes) for row in rows]
+
+
+async def requeue_delivered(
+    connection: Connection, ids: Sequence[UUID], now: datetime, traceparent: str | None = None
+) -> list[Message]:
+    """Give those of ``ids`` that are delivered a new start, as ``requeue_failed`` does with failed ones.
+
+    The row stays, and with it the one message of the year and its idempotency key. That it may have arrived is noted:
+    it is never replaced by a message with another key. ``sent_at`` stays when it was first handed over.
+    """
+    await connection.execute(
+        "SELECT FROM message_logs WHERE id = ANY($1::uuid[]) AND status = 'delivered' ORDER BY id FOR UPDATE", ids
+    )
+    rows = await connection.fetch(
+        """
+        UPDATE message_logs
+        SET status = 'queued', attempts = 0, requeued_at = $2, queued_at = $2, updated_at = $2, delivered_at = NULL,
+            may_have_arrived = true, error_type = NULL, error_detail = NULL, next_attempt_at = NULL,
+            lease_until = NULL, traceparent = coalesce($3, traceparent)
+        WHERE id = ANY($1::uuid[]) AND status = 'delivered'
+        RETURNING id, user_id, message_type, status, scheduled_at, occasion_on, attempts, next_attempt_at, queued_at,
+                  sent_at, delivered_at, error_type, error_detail, created_at, updated_at
+        """,
+        ids,
+        now,
+        traceparent,
+    )
+    return [message_of(row) for row in rows]
