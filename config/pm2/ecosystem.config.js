@@ -5,21 +5,29 @@ const { parseEnv } = require("util"); // Node.js 20.12 or newer.
 
 const checkout = path.resolve(__dirname, "../..");
 const file = path.join(checkout, ".env");
-// Read here, because PM2 would keep what its own shell had when it was started; so a reload takes new settings.
 const settings = fs.existsSync(file) ? parseEnv(fs.readFileSync(file, "utf8")) : {};
 // PORT is the API's, the scheduler has the next one, and the workers have those after that.
 const port = Number(settings.PORT || process.env.PORT || 3000);
+
+// Each start reads .env anew, all but PORT, and nothing else: PM2 keeps what it once had in an environment, that of its
+// own shell and settings that have been removed since. They come by standard input: everybody can read a command line.
+function start(role, portOfInstance) {
+  return `exec env -i PATH="$PATH" HOME="$HOME" PORT="${portOfInstance}" \\
+.venv/bin/birthday --env-file /dev/stdin --role ${role} <<SETTINGS
+$(sed 's/^[[:blank:]]*PORT[[:blank:]]*=.*//' .env)
+SETTINGS`;
+}
 
 function app(role, instances, ownPort, portOfInstance = "$PORT") {
   return {
     name: role,
     cwd: checkout,
     script: "/bin/sh",
-    args: ["-c", `PORT=${portOfInstance} exec .venv/bin/birthday --role ${role}`],
+    args: ["-c", start(role, portOfInstance)],
     interpreter: "none",
     exec_mode: "fork",
     instances,
-    env: { ...settings, PORT: ownPort },
+    env: { PORT: ownPort },
     kill_timeout: 40000, // More than SHUTDOWN_TIMEOUT.
     stop_exit_codes: [2], // A wrong setting does not get right by itself.
     exp_backoff_restart_delay: 500,

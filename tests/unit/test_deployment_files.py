@@ -22,6 +22,7 @@ import pytest
 import yaml
 
 from birthday.config import Role, Settings, check_channel, check_listener, is_loopback, load_settings, parse_duration
+from birthday.environment import parse_env_file
 from birthday.errors import ConfigurationError
 from birthday.service import CLOSING
 from tests.support.runbook import RUNBOOK, read_blocks
@@ -419,10 +420,13 @@ def test_systemd_knows_every_line_of_the_units(tmp_path: Path) -> None:
     shutil.copytree(CONFIG / "systemd", units)
     for unit in units.glob("*.service"):
         unit.write_text(unit.read_text().replace("/opt/birthday-scheduler/.venv/bin/birthday", "/bin/true"))
-    assert complaints("systemd-analyze", "verify", *sorted(units.glob("*.service"))) == ""
+    # A template is verified as one of its instances.
+    files = [unit.with_name(unit.name.replace("@.", "@3003.")) for unit in sorted(units.glob("*.service"))]
+    assert complaints("systemd-analyze", "verify", *files) == ""
     with (units / "birthday-scheduler-.service.d" / "common.conf").open("a") as common:
         common.write("ProtectEverything=yes\n")
-    assert "ProtectEverything" in complaints("systemd-analyze", "verify", units / "birthday-scheduler-worker.service")
+    for name in ("birthday-scheduler-worker.service", "birthday-scheduler-worker@3003.service"):
+        assert "ProtectEverything" in complaints("systemd-analyze", "verify", units / name)
 
 
 def test_each_unit_runs_its_role_on_a_port_of_its_own(environment: Environment) -> None:
@@ -438,6 +442,16 @@ def test_each_unit_runs_its_role_on_a_port_of_its_own(environment: Environment) 
         ports.add(environment.load({name: value}).port)
     assert len(ports) == len(ROLES)
     assert min(ports) == settings.port
+
+
+def test_the_template_of_workers_differs_from_the_worker_in_its_port_alone() -> None:
+    """An instance is named by its port, so any number of workers run on a host without a file for each."""
+    worker, template = (
+        [line for line in (CONFIG / "systemd" / name).read_text().splitlines() if not line.startswith("#")]
+        for name in ("birthday-scheduler-worker.service", "birthday-scheduler-worker@.service")
+    )
+    differing = {new for old, new in zip(worker, template, strict=True) if old != new}
+    assert differing == {"Description=Birthday Scheduler, what sends messages (port %i)", "Environment=PORT=%i"}
 
 
 def test_rotation_signals_the_unit_of_each_role() -> None:
@@ -460,6 +474,26 @@ def pm2_applications(checkout: Path, **variables: str) -> dict[str, dict[str, An
     return {app["name"]: app for app in json.loads(run("node", "-e", script, PORT=""))["apps"]}
 
 
+def pm2_start(checkout: Path, application: dict[str, Any], **environment: str) -> tuple[list[str], dict[str, str]]:
+    """Start a process of an application as PM2 does, in an environment that has these besides PM2's own variables.
+
+    Return the arguments that the program got, and its variables, those of the file with settings included.
+    """
+    program = checkout / ".venv" / "bin" / "birthday"
+    program.parent.mkdir(parents=True, exist_ok=True)
+    program.write_text('#!/bin/sh\necho "$@"\nenv\necho\ncat "$2"\n')
+    program.chmod(0o755)
+    given = {"NODE_APP_INSTANCE": "0"} | {name: str(value) for name, value in application["env"].items()} | environment
+    command = [application["script"], *application["args"]]
+    finished = subprocess.run(
+        command, check=True, cwd=application["cwd"], env=os.environ | given, capture_output=True, text=True
+    )
+    arguments, _, rest = finished.stdout.partition("\n")
+    inherited, _, file = rest.partition("\n\n")
+    variables = parse_env_file(inherited, "environment") | parse_env_file(file, ".env")
+    return arguments.split(), {name: value for name, value in variables.items() if name not in {"PATH", "HOME", "PWD"}}
+
+
 @pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed")
 def test_pm2_runs_each_role_with_the_settings_of_the_checkout(environment: Environment, tmp_path: Path) -> None:
     """By the names that the runbook scales; each role has its port, and there is time to stop."""
@@ -468,8 +502,10 @@ def test_pm2_runs_each_role_with_the_settings_of_the_checkout(environment: Envir
     ports = {}
     for name, application in applications.items():
         assert application["cwd"] == str(tmp_path)
-        assert application["args"][1].endswith(f" exec .venv/bin/birthday --role {name}")
-        settings = environment.load(application["env"])
+        assert application["args"][1].startswith("exec ")
+        arguments, variables = pm2_start(tmp_path, application)
+        assert arguments == ["--env-file", "/dev/stdin", "--role", name]
+        settings = environment.load(variables)
         assert f"{settings.send_at:%H:%M}" == "10:30"
         assert application["kill_timeout"] > (settings.shutdown_timeout + CLOSING).total_seconds() * 1000
         ports[name] = settings.port
@@ -478,15 +514,20 @@ def test_pm2_runs_each_role_with_the_settings_of_the_checkout(environment: Envir
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed")
+def test_pm2_passes_on_no_setting_but_those_of_the_file(tmp_path: Path) -> None:
+    """PM2 keeps every variable that it once had: a setting that has been removed from the file must not come back."""
+    application = pm2_applications(tmp_path, MESSAGE_SERVICE_URL="https://example.com/?a=b&c='d'")["worker"]
+    _, variables = pm2_start(tmp_path, application, RATE_LIMIT="5/s", DATABASE_URL="postgresql://old.example.com/x")
+    assert variables == {"PORT": "3002", "MESSAGE_SERVICE_URL": "https://example.com/?a=b&c='d'"}
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed")
 def test_pm2_gives_each_worker_a_port_and_the_api_processes_one(tmp_path: Path) -> None:
     """PM2 numbers the processes of an application: workers are scraped one by one, API processes share clients."""
     applications = pm2_applications(tmp_path)
 
     def port(name: str, instance: int) -> str:
-        shell, command = applications[name]["args"]
-        shown = command.replace("exec .venv/bin/birthday", "exec printenv PORT #")
-        given = {"PORT": str(applications[name]["env"]["PORT"]), "NODE_APP_INSTANCE": str(instance)}
-        return run(applications[name]["script"], shell, shown, **given).strip()
+        return pm2_start(tmp_path, applications[name], NODE_APP_INSTANCE=str(instance))[1]["PORT"]
 
     assert [port("worker", instance) for instance in (0, 1, 7)] == ["3002", "3003", "3009"]
     assert [port("api", instance) for instance in (0, 1, 7)] == ["3000", "3000", "3000"]

@@ -113,8 +113,7 @@ def _outcome(answer: Answer, clock: Clock) -> Outcome:
     if 200 <= status <= 299:
         return Delivered(status)
     reason = f"the message service answered {status} {responses.get(status, '')}".rstrip()
-    # What is beyond 599 means no more than 5xx (RFC 9110, section 15).
-    if status >= 500 or status in _ASKS_FOR_PATIENCE:
+    if 500 <= status <= 599 or status in _ASKS_FOR_PATIENCE:
         # What is no text there says nothing, and takes nothing from the status.
         text = (answer.retry_after or b"").decode("latin-1")
         wait = parse_retry_after(text, clock.now()) if text else None

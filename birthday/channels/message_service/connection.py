@@ -149,16 +149,17 @@ class Connection(asyncio.Protocol):
             self._retry_after = value
 
     def on_headers_complete(self) -> None:
-        """Forget what only belongs to what comes before the answer proper."""
-        if self._parser.get_status_code() < 200:
+        """Forget the headers of what comes before the answer proper; end what the parser takes for an answer alone."""
+        if 100 <= self._parser.get_status_code() < 200:
             self._retry_after = None
+        elif not self._status:
+            self._give_up(BrokenConnectionError("the answer is no HTTP"))
 
     def on_message_complete(self) -> None:
         """Be done with the answer."""
-        if self._parser.get_status_code() < 200 or self._asking is None or self._asking.done():
-            return
-        self._give_up(BrokenConnectionError("the answer is no HTTP"))
-        self.reusable = self._status > 0 and self._parser.should_keep_alive()
+        if self._parser.get_status_code() >= 200 and self._asking is not None and not self._asking.done():
+            self._asking.set_result(Answer(self._status, self._retry_after))
+            self.reusable = self._parser.should_keep_alive()
 
     def _time_out(self) -> None:
         self._give_up(TimeoutError())
