@@ -40,7 +40,10 @@ OURS: Final = frozenset(
     }
 )
 FOREIGN: Final = frozenset(
-    {"aws", "docker", "git", "journalctl", "kubectl", "pm2", "sudo", "/opt/birthday-scheduler/.venv/bin/birthday"}
+    {
+        *("aws", "docker", "git", "journalctl", "kubectl", "pm2", "sudo", "systemctl"),
+        *(".venv/bin/birthday", "/opt/birthday-scheduler/.venv/bin/birthday"),
+    }
 )
 _GRAMMAR: Final = frozenset({"do", "done", "{", "}"})
 _SEPARATORS: Final = "();|&\n"

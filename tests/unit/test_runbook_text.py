@@ -1,8 +1,11 @@
 """``docs/runbook.md`` as a text: its examples are well formed, and whatever it names exists."""
 
 import ast
+import fnmatch
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -150,6 +153,93 @@ def parse(words: list[str]) -> None:
         name, command, rest = command.resolve_command(context, rest)  # type: ignore[assignment] # it raises instead
         assert name is not None
     command.make_context(command.name, rest, context)
+
+
+def deployments() -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the rows of the table of commands for each deployment: what is to be done, and the cell of each one."""
+    part = TEXT.partition("\n## Commands for Each Deployment\n")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in part.splitlines() if line[:1] == "|"]
+    [_, *ways], _, *rest = rows
+    assert ways == ["Kubernetes", "Compose", "systemd", "PM2"]
+    for action, *cells in rest:
+        yield action, dict(zip(ways, cells, strict=True))
+
+
+def typed(cell: str) -> Iterator[list[str]]:
+    """Yield the commands in a cell, as their words: all that stands in backticks and begins with a program."""
+    for span in re.findall(r"`([^`]+)`", cell):
+        if " " in span:
+            assert not syntax_error(span), span
+            assert classify(span) in Kind
+            yield from find_commands(span)
+
+
+def kubernetes_action(words: list[str]) -> str:
+    """Return what a command line of kubectl does, without its object: ``rollout restart``, ``scale``."""
+    return " ".join(words[1:3] if words[1] in {"rollout", "set", "get"} else words[1:2])
+
+
+def test_each_operational_action_has_its_command_for_each_deployment() -> None:
+    """Whatever kubectl is typed for has a row; no cell is empty, and what has no command there says so."""
+    rows = list(deployments())
+    assert len(rows) > 15
+    for action, cells in rows:
+        for way, cell in cells.items():
+            assert list(typed(cell)) or cell.startswith("none: "), (action, way)
+    listed = {kubernetes_action(words) for _, cells in rows for words in typed(cells["Kubernetes"])}
+    spans = [span for span in read_spans(TEXT) if span.startswith("kubectl ") and "..." not in span]
+    found = {
+        kubernetes_action(words)
+        for each in [*statements(), *spans]
+        for words in find_commands(each)
+        # What only shows or reaches the program is a function of the operator's shell.
+        if words[0] == "kubectl" and words[1] != "exec"
+    }
+    assert {"scale", "rollout restart", "set env", "top"} <= found
+    assert found - listed == set()
+
+
+def test_who_reads_a_command_of_kubectl_is_shown_the_way_to_the_others() -> None:
+    """Each section that types one has a link to the table."""
+    tables = ("## Before", "## Commands for Each Deployment", "### Shell")
+    for section in re.split(r"^(?=#{2,3} )", TEXT, flags=re.MULTILINE):
+        if "kubectl" in section and section.startswith("##") and not section.startswith(tables):
+            assert "](#commands-for-each-deployment)" in section, section.partition("\n")[0]
+
+
+def test_commands_of_the_other_deployments_name_what_there_is() -> None:
+    """Services of Compose, units of systemd (also by pattern), applications of PM2, and options that Compose has."""
+    units = [file.name.removesuffix(".service") for file in (ROOT / "config" / "systemd").glob("*.service")]
+    units += [name.replace("@", f"@{port}") for name in units if name.endswith("@") for port in (3003, 3004)]
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    checked = set()
+    for _, cells in deployments():
+        for words in (words for cell in cells.values() for words in typed(cell)):
+            match words:
+                case ["docker", "compose", verb, *arguments]:
+                    options = compose_options(verb)
+                    assert {one.partition("=")[0] for one in arguments if one.startswith("--")} <= options, words
+                    assert verb == "ps" or set(arguments) & set(services), words
+                case ["pm2", verb, *arguments]:
+                    assert verb in {"describe", "list", "logs", "reload", "scale", "start", "stop"}, words
+                    named = {one for one in arguments[:1] if not one.startswith("-")}
+                    assert named <= {"api", "scheduler", "worker", "all", "ecosystem.config.js"}, words
+                case ["sudo", "systemctl", *arguments] | ["systemctl" | "journalctl", *arguments]:
+                    named = {one.removesuffix(".service") for one in arguments if one.startswith("birthday-")}
+                    assert named or "--dmesg" in arguments, words
+                    assert [one for one in named if not fnmatch.filter(units, one)] == [], words
+                case _:
+                    continue
+            checked.add(words[0])
+    assert checked == {"docker", "pm2", "sudo", "systemctl", "journalctl"}
+
+
+@cache
+def compose_options(verb: str) -> frozenset[str]:
+    """Return the long options that a command of Compose has, as it says itself."""
+    compose = Path(sys.executable).with_name("docker-compose")
+    told = subprocess.run([compose, verb, "--help"], check=True, capture_output=True, text=True).stdout
+    return frozenset(re.findall(r"--[a-z-]+", told))
 
 
 def test_every_query_names_series_that_exist() -> None:
