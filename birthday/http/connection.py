@@ -7,20 +7,18 @@ any patience that ends. ``docs/decisions.md`` says which parts of it are used he
 import asyncio
 from asyncio import Transport
 from http import HTTPStatus
-from typing import cast
+from typing import Any, cast
 
 import structlog
-from aiohttp import EMPTY_PAYLOAD, StreamReader, web
+from aiohttp import EMPTY_PAYLOAD, HttpVersion10, HttpVersion11, StreamReader, hdrs, web
 from aiohttp.http_exceptions import BadHttpMethod, BadStatusLine, InvalidHeader, InvalidURLError, LineTooLong
 
 from birthday.http.connections import Connections, Limits
 from birthday.http.context import Report
+from birthday.http.middleware.form import fault_of
 from birthday.http.middleware.problems import problem
 
 log = structlog.get_logger()
-
-HEADERS = {"Server": "birthday", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
-"""What each answer has, unless it has it already."""
 
 
 class Connection(web.RequestHandler):
@@ -33,7 +31,6 @@ class Connection(web.RequestHandler):
         "_connections",
         "_head_bytes",
         "_head_since",
-        "_is_last",
         "_is_refused",
         "_leaving_since",
         "_link",
@@ -42,6 +39,8 @@ class Connection(web.RequestHandler):
         "_report",
         "_unread_since",
         "address",
+        "fault",
+        "is_last",
     )
 
     def __init__(self, server: web.Server, connections: Connections, report: Report) -> None:
@@ -60,6 +59,7 @@ class Connection(web.RequestHandler):
             max_headers=limits.fields,
         )
         self.address = ""
+        self.fault: web.HTTPException | None = None
         self._connections = connections
         self._report = report
         self._link: Transport | None = None
@@ -72,7 +72,7 @@ class Connection(web.RequestHandler):
         self._reads_body = False
         self._unread_since: float | None = None
         self._leaving_since: float | None = None
-        self._is_last = False
+        self.is_last = False
         self._is_refused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -96,12 +96,12 @@ class Connection(web.RequestHandler):
         if self._leaving_since is not None:
             return
         parsed = self._request_count
-        between = parsed == self._answered and self._body_is_complete
+        between = parsed == self._answered and self._body.is_eof()
         super().data_received(data)
         self._connections.heard(self)
         if self._request_count > parsed:
             self._head_since, self._head_bytes = None, 0
-            if not self._body_is_complete:
+            if not self._body.is_eof():
                 # The parser gives up on a body that it cannot read, and never says so to whoever waits for it.
                 self._end_body(web.RequestPayloadError("it is malformed"))
         elif between and self.transport is not None and data.strip(b"\r\n"):
@@ -111,39 +111,38 @@ class Connection(web.RequestHandler):
         """Answer what is complete: a client that has said everything may still listen."""
         if self._leaving_since is not None:
             return None
-        if not self._body_is_complete:
+        if not self._body.is_eof():
             self._end_body(ConnectionError("the connection was closed before its end"))
         if self._request_count > self._answered:
-            self._is_last = True
+            self.is_last = True
             return True
         if self._head_bytes:
             self._refuse(HTTPStatus.BAD_REQUEST, "the request ends within its head")
         return None
 
-    def begin(self, body: StreamReader) -> None:
-        """Note the body of the request whose answering begins now."""
+    def begin(self, message: Any, body: StreamReader) -> Any:  # noqa: ANN401 - the type is private
+        """Note body and faults of the request whose answering begins now, and return it as aiohttp should see it."""
         self._body = body
         self._reads_body = True
         if not body.is_eof():
             self._body_since = self._now()
+        self.fault = fault_of(message)
+        if self.fault is None:
+            return message
+        # aiohttp would answer in a version that we do not speak, and refuse an Expect before any of our code is asked.
+        headers = message.headers.copy()
+        headers.popall(hdrs.EXPECT, None)
+        version = HttpVersion10 if message.version == HttpVersion10 else HttpVersion11
+        return message._replace(version=version, headers=headers)
 
-    async def finish_response(
-        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> tuple[web.StreamResponse, bool]:
-        """Send an answer, ours in place of aiohttp's, with the headers that all of them have."""
-        if isinstance(resp, web.HTTPException):
-            # Our middlewares leave none of these: it was raised before them, for an Expect that nobody fulfils.
-            resp = self._refusal(resp.status, "the Expect of the request cannot be fulfilled", resp.reason)
-        for name, value in HEADERS.items():
-            resp.headers.setdefault(name, value)
-        if self._is_last:
-            resp.force_close()
-        result = await super().finish_response(request, resp, start_time)
+    def log_access(self, request: web.BaseRequest, response: web.StreamResponse, time: float | None) -> None:  # noqa: ARG002
+        """Note that an answer has been written: this is where aiohttp says so."""
         self._answered += 1
         self._reads_body = False
         if self._is_refused:
             self._linger()
-        return result
+        elif self.is_last:
+            self.close()
 
     def handle_error(
         self,
@@ -153,7 +152,7 @@ class Connection(web.RequestHandler):
         message: str | None = None,  # noqa: ARG002 - it quotes the request
     ) -> web.StreamResponse:
         """Return the answer to what the parser refuses, or to what failed outside of our middlewares."""
-        if status != HTTPStatus.BAD_REQUEST and not isinstance(exc, UnicodeError):
+        if status != HTTPStatus.BAD_REQUEST:
             answer = self._refusal(status, "an unexpected error; the log has it under the X-Request-ID")
             log.error("http.failed", exc_info=exc, request_id=answer.headers.get("X-Request-ID"))
             if request.writer.output_size > 0:
@@ -165,7 +164,7 @@ class Connection(web.RequestHandler):
     @property
     def keeps_us_waiting(self) -> bool:
         """Say whether the next step is the client's: nothing of ours would be lost by closing."""
-        if self._leaving_since is not None or self._request_count == self._answered or not self._body_is_complete:
+        if self._leaving_since is not None or self._request_count == self._answered or not self._body.is_eof():
             return True
         return self._link is not None and self._link.get_write_buffer_size() > 0
 
@@ -190,7 +189,7 @@ class Connection(web.RequestHandler):
                 self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"the head did not arrive within {limits.head:g} s")
             else:
                 self.cut()
-        elif not self._body_is_complete and now - self._body_since > limits.body:
+        elif not self._body.is_eof() and now - self._body_since > limits.body:
             self._end_body(TimeoutError(f"it did not arrive within {limits.body:g} s"))
 
     def cut(self) -> None:
@@ -201,13 +200,9 @@ class Connection(web.RequestHandler):
             else:
                 self._link.close()
 
-    @property
-    def _body_is_complete(self) -> bool:
-        return self._body.is_eof()
-
     def _end_body(self, error: Exception) -> None:
         """Give whoever reads the body an error, and the client no further request."""
-        self._is_last = True
+        self.is_last = True
         if self._reads_body:
             self._body.set_exception(error)
         self._body.feed_eof()
@@ -263,9 +258,6 @@ def _explain(error: BaseException | None, limits: Limits) -> tuple[HTTPStatus, s
             return HTTPStatus.BAD_REQUEST, "the request line is not one of HTTP/1.0 or HTTP/1.1"
         case InvalidHeader():
             return HTTPStatus.BAD_REQUEST, "a header is malformed"
-        case UnicodeError():
-            # Outside of our middlewares there is no text but that of the request.
-            return HTTPStatus.BAD_REQUEST, "a header or the target has bytes that are not UTF-8"
         case _:
             # llhttp's reason comes first, and what it has read after it; aiohttp's own reasons quote nothing.
             reason = str(getattr(error, "message", "")).partition(":\n")[0].strip()
@@ -274,6 +266,6 @@ def _explain(error: BaseException | None, limits: Limits) -> tuple[HTTPStatus, s
 
 def _raw(answer: web.Response) -> bytes:
     body = cast("bytes", answer.body)
-    headers = HEADERS | dict(answer.headers) | {"Content-Length": str(len(body)), "Connection": "close"}
+    headers = dict(answer.headers) | {"Content-Length": str(len(body)), "Connection": "close"}
     lines = [f"HTTP/1.1 {answer.status} {answer.reason}", *(f"{name}: {value}" for name, value in headers.items())]
     return "\r\n".join([*lines, "", ""]).encode() + body

@@ -104,7 +104,7 @@ class Connections:
 
     def heard(self, connection: Client) -> None:
         """Note that the client has just said something."""
-        own = self._of.get(_client_of(connection.address), {})
+        own = self._of[_client_of(connection.address)]
         if len(own) > 1 and connection in own:
             del own[connection]
             own[connection] = None

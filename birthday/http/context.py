@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 from uuid import UUID
 
 import asyncpg
@@ -49,6 +50,15 @@ class ApiContext:
         object.__setattr__(self, "planning", Planning(self.settings.rules, self.settings.plan_horizon))
 
 
+class Served(Protocol):
+    """What the connection of a request knows of it: ``request.protocol``."""
+
+    fault: web.HTTPException | None
+    """With what the request is answered because its head is none that we understand."""
+    is_last: bool
+    """Whether no further request can come."""
+
+
 CONTEXT = web.AppKey("context", ApiContext)
 
 CREATION = web.AppKey("creation", Coalescer[NewUser, User])
@@ -65,9 +75,6 @@ REFUSALS: web.AppKey[Report] = web.AppKey("refusals")
 
 CLIENT = web.RequestKey("client", str)
 """The name of the API key that the request came with."""
-
-OTHER_VERSION = web.RequestKey("other_version", bool)
-"""There if the request claims to be of another version of HTTP than 1.0 or 1.1."""
 
 SUBJECT = web.RequestKey("subject", str)
 """The id of the user or message that the request is about."""

@@ -13,12 +13,12 @@ from functools import partial
 from typing import Any, cast
 
 import structlog
-from aiohttp import HttpVersion10, HttpVersion11, StreamReader, web
+from aiohttp import StreamReader, web
 
 from birthday.errors import UnavailableError
 from birthday.http.connection import Connection
 from birthday.http.connections import Connections, Limits
-from birthday.http.context import OTHER_VERSION, REFUSALS
+from birthday.http.context import REFUSALS
 
 log = structlog.get_logger()
 
@@ -26,7 +26,6 @@ BACKLOG = 1024
 TURNING_AWAY_SECONDS = 0.25
 HANGING_ON_SECONDS = 0.25
 GRACE = timedelta(seconds=10)
-_VERSIONS = (HttpVersion11, HttpVersion10)
 
 _ATTACH_FILTER = 26
 """SO_ATTACH_FILTER of Linux, which the module ``socket`` lacks."""
@@ -82,13 +81,7 @@ def _connect(app: web.Application, server: web.Server, connections: Connections)
     make_request = server.request_factory
 
     def begin(message: Any, body: StreamReader, connection: Any, *rest: Any) -> web.BaseRequest:  # noqa: ANN401 - private types
-        connection.begin(body)
-        if message.version in _VERSIONS:
-            return make_request(message, body, connection, *rest)
-        # The answer would be of the same version, which we do not speak.
-        request = make_request(message._replace(version=HttpVersion11), body, connection, *rest)
-        request[OTHER_VERSION] = True
-        return request
+        return make_request(connection.begin(message, body), body, connection, *rest)
 
     server.request_factory = begin
     return partial(Connection, server, connections, app.get(REFUSALS, _unreported))

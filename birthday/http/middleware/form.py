@@ -1,26 +1,29 @@
 """What every request has to be before anything of it is used, whatever it asks for."""
 
-from aiohttp import hdrs, web
+from typing import Any
 
-from birthday.http.context import OTHER_VERSION
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
 
-def check_form(request: web.Request) -> None:
-    """Make sure that a request is one that we understand, before anything of it is used.
+def fault_of(message: Any) -> web.HTTPException | None:  # noqa: ANN401 - its type is private to aiohttp
+    """Return the error with which a request is answered whose head is not one that we understand.
 
     Bodies are taken as they are: a few bytes that unpack to very many would hold up everybody (RFC 9110, 15.5.16).
-
-    Raises:
-        HTTPUnsupportedMediaType: if its body is encoded.
-        HTTPBadRequest: if its Host is none.
-        HTTPVersionNotSupported: if it is of another version of HTTP.
     """
-    if hdrs.CONTENT_ENCODING in request.headers:
-        codings = ",".join(request.headers.getall(hdrs.CONTENT_ENCODING)).split(",")
-        if any(coding.strip().lower() not in {"", "identity"} for coding in codings):
-            text = "a Content-Encoding is given; a body without any, or with identity, is accepted"
-            raise web.HTTPUnsupportedMediaType(text=text, headers={hdrs.ACCEPT_ENCODING: "identity"})
-    if not request.host.isascii():
-        raise web.HTTPBadRequest(text="the Host has characters outside of ASCII")
-    if OTHER_VERSION in request:
-        raise web.HTTPVersionNotSupported(text="HTTP/1.0 and HTTP/1.1 are accepted")
+    headers = message.headers
+    if hdrs.CONTENT_ENCODING in headers and not _is_identity(headers.getall(hdrs.CONTENT_ENCODING)):
+        text = "a Content-Encoding is given; a body without any, or with identity, is accepted"
+        return web.HTTPUnsupportedMediaType(text=text, headers={hdrs.ACCEPT_ENCODING: "identity"})
+    if not headers.get(hdrs.HOST, "").isascii():
+        return web.HTTPBadRequest(text="the Host has characters outside of ASCII")
+    if hdrs.EXPECT in headers and headers[hdrs.EXPECT].lower() != "100-continue":
+        return web.HTTPExpectationFailed(text="an Expect is given; 100-continue is accepted")
+    version = message.version
+    if version is not HttpVersion11 and version is not HttpVersion10:
+        return web.HTTPVersionNotSupported(text="HTTP/1.0 and HTTP/1.1 are accepted")
+    return None
+
+
+def _is_identity(values: list[str]) -> bool:
+    codings = ",".join(values).split(",")
+    return all(coding.strip().lower() in {"", "identity"} for coding in codings)

@@ -9,12 +9,13 @@ import re
 import time
 from functools import cache
 from http import HTTPStatus
+from typing import cast
 
 import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 
-from birthday.http.context import CLIENT, SUBJECT, ApiContext, Report
+from birthday.http.context import CLIENT, SUBJECT, ApiContext, Report, Served
 from birthday.http.middleware.problems import Handler
 from birthday.http.probes import health as probes
 from birthday.telemetry.metrics import Metrics
@@ -25,6 +26,13 @@ _READING = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
 METHODS = _READING | {hdrs.METH_POST, hdrs.METH_PUT, hdrs.METH_PATCH, hdrs.METH_DELETE}
 _REQUEST_ID_HEADER = "X-Request-ID"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=:-]{1,100}")
+
+HEADERS = (
+    (hdrs.SERVER, "birthday"),
+    (hdrs.CACHE_CONTROL, "no-store"),
+    ("X-Content-Type-Options", "nosniff"),
+)
+"""What every answer has, unless its handler has chosen something else."""
 
 UNKNOWN_PATH = "unknown"
 OTHER_METHOD = "OTHER"
@@ -68,8 +76,11 @@ def observing(context: ApiContext) -> Middleware:
         finally:
             active -= counted
         seconds = time.perf_counter() - started
-        response.headers[_REQUEST_ID_HEADER] = request_id
-        if context.readiness.draining:
+        headers = response.headers
+        headers[_REQUEST_ID_HEADER] = request_id
+        for name, value in HEADERS:
+            headers.setdefault(name, value)
+        if context.readiness.draining or cast("Served", request.protocol).is_last:
             response.force_close()
         method = request.method if request.method in METHODS else OTHER_METHOD
         counter_of(method, path, response.status).inc()
@@ -88,7 +99,7 @@ def refusals(metrics: Metrics) -> Report:
 
     def report(answer: web.Response, reason: str, client: str) -> None:
         request_id = _new_id()
-        answer.headers[_REQUEST_ID_HEADER] = request_id
+        answer.headers.extend([(_REQUEST_ID_HEADER, request_id), *HEADERS])
         metrics.api_requests.labels(OTHER_METHOD, UNKNOWN_PATH, answer.status).inc()
         log.info(
             "http.request",

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Any, assert_never
+from typing import Any, assert_never, cast
 
 import orjson
 import structlog
@@ -17,7 +17,7 @@ from birthday.errors import (
     UnavailableError,
     WrongClockError,
 )
-from birthday.http.middleware.form import check_form
+from birthday.http.context import Served
 
 log = structlog.get_logger()
 
@@ -36,8 +36,8 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     one request, is logged with its traceback, and tells the client nothing about the inside.
     """
     try:
-        check_form(request)
-        return await handler(request)
+        fault = cast("Served", request.protocol).fault
+        return await handler(request) if fault is None else _http_problem(request, fault)
     except (InvalidInputError, NotFoundError, ConflictError, UnavailableError) as error:
         return _domain_problem(error, changes=request.method not in {"GET", "HEAD", "OPTIONS"})
     except web.HTTPException as error:
