@@ -71,6 +71,9 @@ class ApiKey:
     scope: Scope
 
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
 def parse_duration(value: object) -> timedelta:
     """Return the duration that a number of seconds or text such as ``500ms``, ``30s``, ``10m``, ``48h`` means."""
     if isinstance(value, timedelta):
@@ -123,6 +126,15 @@ def _parse_roles(value: object) -> frozenset[Role]:
     if not set(names) <= {role.value for role in Role}:
         raise ValueError("a comma-separated list of api, scheduler and worker is accepted")
     return frozenset(Role(name) for name in names)
+
+
+def _parse_networks(value: object) -> tuple[Network, ...]:
+    if isinstance(value, tuple):
+        return value
+    try:
+        return tuple(ipaddress.ip_network(entry.strip()) for entry in str(value).split(","))
+    except ValueError:
+        raise ValueError("comma-separated addresses and networks are accepted, such as 127.0.0.1,10.0.0.0/8") from None
 
 
 def _parse_api_keys(value: object) -> tuple[ApiKey, ...]:
@@ -217,6 +229,9 @@ class Settings(BaseSettings):
     api_keys: Annotated[tuple[ApiKey, ...], NoDecode, BeforeValidator(_parse_api_keys)] = ()
     """Keys of clients, as comma-separated `name:sha256hex:scope` entries. Default: none: the API answers on loopback
     only."""
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_parse_networks)] = ()
+    """Networks of reverse proxies, such as `127.0.0.1,10.0.0.0/8`, whose `Forwarded` and `X-Forwarded-For` say who the
+    client is. Default: none."""
     rate_limit: Annotated[int, BeforeValidator(_parse_rate)] = 0
     """Requests per second and client, such as `50/s`; 0 is no limit."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -623,6 +638,10 @@ def documented_settings() -> list[DocumentedSetting]:
     return documented
 
 
+def _show_entry(entry: object) -> str:
+    return f"{entry.name}:***:{entry.scope}" if isinstance(entry, ApiKey) else str(entry)
+
+
 def _show(value: object) -> str:
     match value:
         case None:
@@ -639,6 +658,6 @@ def _show(value: object) -> str:
         case frozenset():
             return _role_names(value)
         case tuple():
-            return ",".join(f"{key.name}:***:{key.scope}" for key in value) or "-"
+            return ",".join(_show_entry(entry) for entry in value) or "-"
         case _:
             return mask_url(str(value)) if "://" in str(value) else str(value)

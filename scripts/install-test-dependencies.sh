@@ -12,5 +12,6 @@ compgen -G "/usr/lib/*/faketime/libfaketime.so.1" >/dev/null \
 command -v promtool >/dev/null || scripts/apt-install.sh prometheus "the tests let Prometheus judge its configuration"
 command -v amtool >/dev/null || scripts/apt-install.sh prometheus-alertmanager "the tests let Alertmanager judge its own"
 command -v pgbouncer >/dev/null || scripts/apt-install.sh pgbouncer "the tests connect through a pooler"
+command -v nginx >/dev/null || scripts/apt-install.sh nginx-light "the tests put TLS in front of the API"
 command -v curl >/dev/null || scripts/apt-install.sh curl "the tests run the commands of the runbook"
 command -v jq >/dev/null || scripts/apt-install.sh jq "the tests run the commands of the runbook"

@@ -10,7 +10,8 @@ from birthday.http.api import docs, messages, users
 from birthday.http.api.coalescer import Coalescer
 from birthday.http.api.openapi import document
 from birthday.http.api.requests import MAX_BODY_BYTES
-from birthday.http.context import CONTEXT, CREATION, READING, REFUSALS, ApiContext
+from birthday.http.context import CONTEXT, CREATION, IS_TRUSTED, READING, REFUSALS, ApiContext
+from birthday.http.middleware.client import trust_in
 from birthday.http.middleware.guard import Guard
 from birthday.http.middleware.observe import expect_failures, observing, refusals
 from birthday.http.middleware.problems import problems
@@ -29,6 +30,7 @@ def build(context: ApiContext) -> web.Application:
         app[READING] = Coalescer(partial(users.read_all, context))
         app.add_routes(_resource_routes(Guard(context.settings)))
         app.add_routes(_document_routes(context))
+    app[IS_TRUSTED] = trust_in(context.settings.trusted_proxies)
     app[REFUSALS] = refusals(context.metrics)
     expect_failures(app, context.metrics)
     return app

@@ -2,7 +2,7 @@
 
 import asyncio
 import resource
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -76,9 +76,10 @@ class Client(Protocol):
 class Connections:
     """All open connections by client; of each client, the one that has been silent for longest comes first."""
 
-    def __init__(self, limits: Limits) -> None:
-        """Start with none."""
+    def __init__(self, limits: Limits, is_proxy: Callable[[str], bool]) -> None:
+        """Start with none. A proxy that we trust speaks for many clients: it may have as many as there are in all."""
         self.limits = limits
+        self._is_proxy = is_proxy
         self._most = limits.most
         self._of: dict[str, dict[Client, None]] = {}
         self.count = 0
@@ -91,7 +92,7 @@ class Connections:
         """
         client = _client_of(connection.address)
         own = self._of.get(client, {})
-        if len(own) >= self.limits.connections_per_client:
+        if len(own) >= self.limits.connections_per_client and not self._is_proxy(connection.address):
             room = self._make_room(own)
         elif self.count >= self._most:
             room = self._make_room(max(self._of.values(), key=len))

@@ -14,10 +14,12 @@ from birthday.clock import CheckedClock
 from birthday.config import Settings
 from birthday.http.api.coalescer import Coalescer
 from birthday.http.api.doubts import Doubts
+from birthday.http.probes.names import hiding
 from birthday.http.probes.readiness import Readiness
 from birthday.operations.pauses import Pauses
 from birthday.store.creation import NewUser
 from birthday.store.users import Planning, User
+from birthday.telemetry.exposition import Page
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.score import HealthScore
 from birthday.telemetry.tracing import NO_TRACING, Tracing
@@ -44,10 +46,16 @@ class ApiContext:
     """Users of whom it is not known whether they were created."""
     planning: Planning = field(init=False)
     """What planning depends on besides the user."""
+    hide_names: Callable[[str | None], str | None] = field(init=False)
+    """Makes a reason fit for whoever has no key."""
+    page: Page = field(init=False)
+    """The page of metrics."""
 
     def __post_init__(self) -> None:
         """Take the rules from the settings."""
         object.__setattr__(self, "planning", Planning(self.settings.rules, self.settings.plan_horizon))
+        object.__setattr__(self, "hide_names", hiding(self.settings))
+        object.__setattr__(self, "page", Page(self.metrics.registry))
 
 
 class Served(Protocol):
@@ -75,6 +83,12 @@ REFUSALS: web.AppKey[Report] = web.AppKey("refusals")
 
 CLIENT = web.RequestKey("client", str)
 """The name of the API key that the request came with."""
+
+PEER = web.RequestKey("peer", str)
+"""The address of the client behind trusted proxies; missing if there are none."""
+
+IS_TRUSTED: web.AppKey[Callable[[str], bool]] = web.AppKey("is_trusted")
+"""Says of an address whether it is that of a proxy that we trust."""
 
 SUBJECT = web.RequestKey("subject", str)
 """The id of the user or message that the request is about."""

@@ -18,7 +18,7 @@ from aiohttp import StreamReader, web
 from birthday.errors import UnavailableError
 from birthday.http.connection import Connection
 from birthday.http.connections import Connections, Limits
-from birthday.http.context import REFUSALS
+from birthday.http.context import IS_TRUSTED, REFUSALS
 
 log = structlog.get_logger()
 
@@ -54,7 +54,7 @@ async def serve(
     Raises:
         UnavailableError: if the address cannot be listened on; the text says what to set.
     """
-    connections = Connections(limits or Limits())
+    connections = Connections(limits or Limits(), app.get(IS_TRUSTED, _nobody))
     with closing(await _listen(host, port)) as listener:
         # aiohttp waits that long twice: for the answers, then for clients that are still sending.
         stages = grace.total_seconds() / 2
@@ -85,6 +85,11 @@ def _connect(app: web.Application, server: web.Server, connections: Connections)
 
     server.request_factory = begin
     return partial(Connection, server, connections, app.get(REFUSALS, _unreported))
+
+
+def _nobody(_address: str) -> bool:
+    """Trust nobody: an application without proxies has none."""
+    return False
 
 
 def _unreported(_answer: web.Response, _reason: str, _client: str) -> None:

@@ -14,6 +14,7 @@ _OPENMETRICS: Final = "application/openmetrics-text"
 _END: Final = b"# EOF\n"
 _WHOLE_BOUND: Final = re.compile(rb'([{,]le="\d+)\.0"')
 _PIECE_SECONDS: Final = 0.001
+MAX_AGE_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,26 @@ class _Piece:
 
     def collect(self) -> Iterable[Metric]:
         return [self.family]
+
+
+class Page:
+    """The page, made at most once a second for each format: whoever asks more often gets the same one."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Begin without one."""
+        self._registry = registry
+        self._pages: dict[bool, tuple[float, asyncio.Task[tuple[bytes, str]]]] = {}
+
+    async def read(self, accept: str) -> tuple[bytes, str]:
+        """Return the page and its content type: OpenMetrics for whoever accepts that."""
+        wanted = _OPENMETRICS in accept
+        now = asyncio.get_running_loop().time()
+        made_at, making = self._pages.get(wanted, (0.0, None))
+        if making is None or now - made_at > MAX_AGE_SECONDS or (making.done() and making.exception() is not None):
+            making = asyncio.create_task(expose(self._registry, _OPENMETRICS if wanted else ""))
+            self._pages[wanted] = now, making
+        # Who asked may be cancelled; the others still want the page.
+        return await asyncio.shield(making)
 
 
 async def expose(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:

@@ -218,3 +218,54 @@ async def test_a_request_is_one_line_in_the_log(pool: asyncpg.Pool) -> None:
     assert lines[0]["duration_seconds"] > 0
     for secret in ("Zebulon", "example.com", "1990"):
         assert secret.lower() not in str(events).lower()
+
+
+@pytest.mark.parametrize(
+    ("headers", "client"),
+    [
+        ({}, "127.0.0.1"),
+        ({"X-Forwarded-For": "203.0.113.5"}, "203.0.113.5"),
+        ({"X-Forwarded-For": "198.51.100.1, 203.0.113.5"}, "203.0.113.5"),
+        ({"X-Forwarded-For": "198.51.100.1, 203.0.113.5, 10.1.2.3"}, "203.0.113.5"),
+        ({"X-Forwarded-For": "203.0.113.5:4711"}, "203.0.113.5"),
+        ({"X-Forwarded-For": "10.1.2.3"}, "10.1.2.3"),
+        ({"Forwarded": 'for=198.51.100.1, for="[2001:db8::7]:4711";proto=https;by=10.0.0.1'}, "2001:db8::7"),
+        ({"Forwarded": "proto=https;For=203.0.113.5"}, "203.0.113.5"),
+        ({"Forwarded": "for=203.0.113.5", "X-Forwarded-For": "203.0.113.5"}, "203.0.113.5"),
+        ({"Forwarded": "for=127.0.0.1", "X-Forwarded-For": "203.0.113.5"}, "unknown"),
+        ({"Forwarded": "for=_hidden"}, "unknown"),
+        ({"Forwarded": "proto=https"}, "unknown"),
+        ({"X-Forwarded-For": "nonsense"}, "unknown"),
+        ({"X-Forwarded-For": "127.0.0.1, "}, "unknown"),
+    ],
+)
+async def test_a_trusted_proxy_says_who_the_client_is(pool: asyncpg.Pool, headers: dict[str, str], client: str) -> None:
+    """The log has the last address that is not a trusted proxy's; what nobody can understand is nobody's address."""
+    async with running_api(pool, trusted_proxies="127.0.0.0/8,10.0.0.0/8") as api:
+        with captured_events() as events:
+            answer = await api.get("/users/1", headers=headers)
+    [line] = [event for event in events if event["event"] == "http.request"]
+    assert line["client"] == client
+    # Without keys the API is for this machine only, whatever the name that the proxy asked it by.
+    assert answer.status == (404 if client == "127.0.0.1" else 403)
+
+
+async def test_without_trust_nobody_says_who_the_client_is(pool: asyncpg.Pool) -> None:
+    """A header that any client can write changes nothing."""
+    forged = {"X-Forwarded-For": "203.0.113.5", "Forwarded": "for=203.0.113.5"}
+    both: list[dict[str, Any]] = [{}, {"trusted_proxies": "10.0.0.0/8"}]
+    for settings in both:
+        async with running_api(pool, **settings) as api:
+            with captured_events() as events:
+                await api.get("/users/1", headers=forged)
+        [line] = [event for event in events if event["event"] == "http.request"]
+        assert line["client"] == "127.0.0.1"
+
+
+async def test_clients_behind_a_trusted_proxy_are_counted_apart(pool: asyncpg.Pool) -> None:
+    """RATE_LIMIT is for a client and not for the proxy that all of them come through."""
+    async with running_api(pool, rate_limit="2/s", api_keys=KEYS, trusted_proxies="127.0.0.1") as api:
+        many = [api.get("/messages", headers={"X-Forwarded-For": f"203.0.113.{n}"}) for n in range(20)]
+        assert {answer.status for answer in await asyncio.gather(*many)} == {401}
+        same = [api.get("/messages", headers={"X-Forwarded-For": f"198.51.100.{n}, 203.0.113.99"}) for n in range(20)]
+        assert 429 in {answer.status for answer in await asyncio.gather(*same)}

@@ -3,13 +3,14 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 import asyncpg
 import pytest
 
 from birthday.errors import UnavailableError
 from birthday.http.probes.readiness import Check
-from tests.support.api import RUNBOOK_USER, Api, hang, running_api
+from tests.support.api import RUNBOOK_USER, Api, api_keys, hang, running_api
 
 
 async def fine() -> None:
@@ -68,14 +69,52 @@ async def test_health_is_the_sum_of_the_dependencies(
 
 async def test_details_say_why_and_how_long(pool: asyncpg.Pool) -> None:
     """Each dependency has its latency and, if it fails, a reason, which never is the text of a stranger's exception."""
-    async with running_api(pool, checks={"database": broken, "queue": away}) as api:
-        answer = await api.get("/health/detailed")
+    async with running_api(pool, checks={"database": broken, "queue": away}, api_keys=api_keys(rita="read")) as api:
+        answer = await api.get("/health/detailed", headers={"X-API-Key": "key-of-rita"})
         details = answer.json["checks"]
         assert details["queue"]["status"] == "unhealthy"
         assert details["queue"]["reason"] == "amqp://broker.example:5672 refused the connection"
         assert details["queue"]["latencySeconds"] >= 0
         assert details["database"]["reason"] == "RuntimeError"
         assert b"secret" not in answer.body
+
+
+@pytest.mark.parametrize("settings", [{}, {"api_keys": api_keys(rita="read")}])
+async def test_who_has_no_key_is_told_no_names(pool: asyncpg.Pool, settings: dict[str, Any]) -> None:
+    """Without a key a reason says why, and names no host, user, database or path."""
+    reasons = [
+        "amqp://svc:secret@mq.internal:5672/orders: cannot connect: [Errno 111] Connect call failed ('10.1.2.3', 5672)",
+        'the database cannot be used: password authentication failed for user "svc"',
+        'the database cannot be used: database "orders" does not exist on dbhost:5432',
+        "http://letters.internal/send: no answer within 2.5 s",
+        "connection to dbhost as svc in /var/run/postgresql failed: refused: 401 from [2001:db8::7]:443",
+    ]
+
+    async def fail() -> None:
+        raise UnavailableError("database", "; ".join(reasons))
+
+    urls: dict[str, Any] = {"database_url": "postgresql://svc:secret@dbhost/orders"}
+    async with running_api(pool, checks={"database": fail}, **urls, **settings) as api:
+        for path in ("/health", "/health/detailed", "/health/db", "/ready"):
+            text = (await api.get(path, headers={"X-API-Key": "key-of-nobody"})).body.decode()
+            for name in ("svc", "secret", "internal", "orders", "dbhost", "10.1.2.3", "2001:db8", "letters", "/var"):
+                assert name not in text
+        reason = (await api.get("/health/db")).json["reason"]
+    for why in ("password authentication failed", "does not exist", "no answer within 2.5 s", "refused: 401", "111"):
+        assert why in reason
+
+
+async def test_a_page_of_metrics_is_made_once_a_second(pool: asyncpg.Pool) -> None:
+    """Whoever asks for it again and again costs no more than Prometheus; after a second it is made anew."""
+    async with running_api(pool) as api:
+        first = await api.get("/metrics")
+        await api.create()
+        pages = await asyncio.gather(*(api.get("/metrics") for _ in range(20)))
+        assert {page.body for page in pages} == {first.body}
+        assert (await api.get("/metrics", headers={"Accept": "application/openmetrics-text"})).body != first.body
+        async with asyncio.timeout(10):
+            while b"users_created_total 1.0" not in (await api.get("/metrics")).body:
+                await asyncio.sleep(0)
 
 
 async def test_database_and_queue_have_probes_of_their_own(pool: asyncpg.Pool) -> None:

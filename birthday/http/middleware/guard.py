@@ -17,7 +17,8 @@ from limits.aio.strategies import FixedWindowRateLimiter
 
 from birthday.config import ApiKey, Scope, Settings, is_loopback
 from birthday.errors import WrongClockError
-from birthday.http.context import CLIENT, CONTEXT
+from birthday.http.context import CLIENT, CONTEXT, PEER
+from birthday.http.middleware.client import UNKNOWN
 from birthday.http.middleware.problems import Handler, problem
 
 log = structlog.get_logger()
@@ -32,6 +33,7 @@ class Guard:
     def __init__(self, settings: Settings) -> None:
         """Start with nobody counted."""
         self._keys = settings.api_keys
+        self._proxied = bool(settings.trusted_proxies)
         self._rate = RateLimit(settings.rate_limit) if settings.rate_limit else None
 
     def protect(self, scope: Scope, handler: Handler) -> Handler:
@@ -50,24 +52,25 @@ class Guard:
         return protected
 
     async def _refusal(self, request: web.Request, scope: Scope) -> web.Response | None:
-        if not self._keys and not _is_this_machine(request.host):
+        peer = request[PEER] if self._proxied else request.remote or UNKNOWN
+        if not self._keys and not (_is_this_machine(request.host) and (not self._proxied or is_loopback(peer))):
             request.app[CONTEXT].metrics.forbidden_accesses.labels("host").inc()
-            log.warning("auth.forbidden", reason="host", peer=request.remote)
+            log.warning("auth.forbidden", reason="host", peer=peer)
             return problem(
                 HTTPStatus.FORBIDDEN, "without API_KEYS the API answers to localhost only, not to another name"
             )
-        key = _find_key(self._keys, request) if self._keys else None
+        key = find_key(self._keys, request) if self._keys else None
         if key:
             request[CLIENT] = key.name
         if self._rate:
             # Without a valid key it is the address that counts, so that nobody can try keys at full speed.
-            client = f"key {key.name}" if key else f"peer {request.remote}"
+            client = f"key {key.name}" if key else f"peer {peer}"
             refusal = await self._rate.refusal(client)
             if refusal:
                 request.app[CONTEXT].metrics.rate_limit_hits.inc()
                 log.warning("rate_limit.exceeded", client=client)
                 return refusal
-        return _key_refusal(request, key, scope) if self._keys else None
+        return _key_refusal(request, peer, key, scope) if self._keys else None
 
 
 class RateLimit:
@@ -94,7 +97,7 @@ class RateLimit:
         return problem(HTTPStatus.TOO_MANY_REQUESTS, detail, headers=headers)
 
 
-def _find_key(keys: Sequence[ApiKey], request: web.Request) -> ApiKey | None:
+def find_key(keys: Sequence[ApiKey], request: web.Request) -> ApiKey | None:
     """Return the key that the request carries, if it is one of ``keys``. The time it takes does not tell which."""
     given = _given_key(request)
     if given is None:
@@ -112,12 +115,12 @@ def _given_key(request: web.Request) -> str | None:
     return credentials.strip() if scheme.lower() == "bearer" else request.headers.get("X-API-Key")
 
 
-def _key_refusal(request: web.Request, key: ApiKey | None, needed: Scope) -> web.Response | None:
+def _key_refusal(request: web.Request, peer: str, key: ApiKey | None, needed: Scope) -> web.Response | None:
     metrics = request.app[CONTEXT].metrics
     if key is None:
         given = _given_key(request) is not None
         metrics.auth_failures.labels("unknown_key" if given else "no_key").inc()
-        log.warning("auth.failed", reason="unknown key" if given else "no key", peer=request.remote)
+        log.warning("auth.failed", reason="unknown key" if given else "no key", peer=peer)
         challenge = 'Bearer realm="birthday", error="invalid_token"' if given else 'Bearer realm="birthday"'
         detail = (
             "the API key is not known" if given else "an API key is needed: Authorization: Bearer <key>, or X-API-Key"

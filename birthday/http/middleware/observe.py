@@ -15,7 +15,8 @@ import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 
-from birthday.http.context import CLIENT, SUBJECT, ApiContext, Report, Served
+from birthday.http.context import CLIENT, PEER, SUBJECT, ApiContext, Report, Served
+from birthday.http.middleware.client import client_address, trust_in
 from birthday.http.middleware.problems import Handler
 from birthday.http.probes import health as probes
 from birthday.telemetry.metrics import Metrics
@@ -57,6 +58,8 @@ def observing(context: ApiContext) -> Middleware:
     histogram_of = cache(context.metrics.api_response_time.labels)
     # To ask in vain takes longer than all the rest of a line's fields.
     keyed = bool(context.settings.api_keys)
+    proxied = bool(context.settings.trusted_proxies)
+    is_trusted = trust_in(context.settings.trusted_proxies)
     active = 0
     context.metrics.api_active_requests.set_function(lambda: active)
 
@@ -67,6 +70,9 @@ def observing(context: ApiContext) -> Middleware:
         started = time.perf_counter()
         # It needs not be unbound: each request has a task, and with it a context, of its own.
         structlog.contextvars.bind_contextvars(request_id=request_id)
+        peer = request.remote
+        if proxied:
+            request[PEER] = peer = client_address(request, is_trusted)
         path = template(request) or UNKNOWN_PATH
         # A scrape that counted itself would never show an idle process.
         counted = path != probes.SCRAPED
@@ -88,7 +94,7 @@ def observing(context: ApiContext) -> Middleware:
         if path not in probes.PATHS:
             context.score.count(response.status, seconds)
         client = request.get(CLIENT) if keyed else None
-        _log_line(request, method, path, response.status, seconds, client or request.remote)
+        _log_line(request, method, path, response.status, seconds, client or peer)
         return response
 
     return observe

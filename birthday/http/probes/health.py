@@ -10,8 +10,8 @@ from birthday.config import Role
 from birthday.errors import NotFoundError
 from birthday.http.api.responses import json_response
 from birthday.http.context import CONTEXT
+from birthday.http.middleware.guard import find_key
 from birthday.http.probes.readiness import DATABASE, QUEUE, CheckResult, Health, health_of
-from birthday.telemetry.exposition import expose
 
 SCRAPED = "/metrics"
 PATHS = frozenset({"/health", "/health/detailed", "/health/db", "/health/queue", "/ready", "/alive", SCRAPED})
@@ -24,9 +24,9 @@ async def health(request: web.Request) -> web.Response:
 
 
 async def health_detailed(request: web.Request) -> web.Response:
-    """Say how the process does, with what each dependency answered and how fast."""
+    """Say how the process does, with what each dependency answered and how fast; where it is only to who has a key."""
     results = await request.app[CONTEXT].readiness.check_all()
-    return _health(request, results, {name: _details(result) for name, result in results.items()})
+    return _health(request, results, {name: _details(request, result) for name, result in results.items()})
 
 
 async def health_database(request: web.Request) -> web.Response:
@@ -59,8 +59,7 @@ async def alive(_request: web.Request) -> web.Response:
 
 async def metrics(request: web.Request) -> web.Response:
     """Return the metrics of this process, as OpenMetrics to whoever asks for that."""
-    registry = request.app[CONTEXT].metrics.registry
-    page, content_type = await expose(registry, request.headers.get("Accept", ""))
+    page, content_type = await request.app[CONTEXT].page.read(request.headers.get("Accept", ""))
     return web.Response(body=page, headers={"Content-Type": content_type})
 
 
@@ -81,12 +80,14 @@ async def _dependency(request: web.Request, name: str) -> web.Response:
     result = await request.app[CONTEXT].readiness.check_one(name)
     if result is None:
         raise NotFoundError(f"this process does not use a {name}")
-    return json_response(_details(result), 200 if result.ok else 503)
+    return json_response(_details(request, result), 200 if result.ok else 503)
 
 
 def _word(result: CheckResult) -> Health:
     return Health.HEALTHY if result.ok else Health.UNHEALTHY
 
 
-def _details(result: CheckResult) -> dict[str, Any]:
-    return {"status": _word(result), "latencySeconds": round(result.latency_seconds, 6), "reason": result.reason}
+def _details(request: web.Request, result: CheckResult) -> dict[str, Any]:
+    context = request.app[CONTEXT]
+    reason = result.reason if find_key(context.settings.api_keys, request) else context.hide_names(result.reason)
+    return {"status": _word(result), "latencySeconds": round(result.latency_seconds, 6), "reason": reason}

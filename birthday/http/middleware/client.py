@@ -1,0 +1,82 @@
+"""Who a client is: the address that connected or, if that is a proxy's that we trust, the one that it names."""
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+
+from aiohttp import hdrs, web
+
+from birthday.config import Network
+
+UNKNOWN = "unknown"
+"""The address of a client of whom trusted proxies say nothing that can be understood."""
+
+_FOR = re.compile(r'(?:^|;)\s*for=(?:"([^"]*)"|([^;,"\s]*))', re.IGNORECASE)
+_ADDRESS = re.compile(r"\[([^\]]+)\](?::\d+)?|([0-9.]+)(?::\d+)?|([0-9A-Fa-f:.]+)")
+
+
+def trust_in(networks: Sequence[Network]) -> Callable[[str], bool]:
+    """Return what says of an address whether it is in one of ``networks``."""
+
+    @lru_cache(maxsize=1024)
+    def is_trusted(address: str) -> bool:
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in networks)
+
+    return is_trusted
+
+
+def client_address(request: web.Request, is_trusted: Callable[[str], bool]) -> str:
+    """Return the address of the client.
+
+    Proxies append, so the last address that is not trusted is the client; what stands before it may be anything. A
+    proxy that knows one of the two headers passes on what a client has written in the other one: if they name two
+    different clients, neither counts.
+    """
+    address = request.remote or UNKNOWN
+    if not is_trusted(address):
+        return address
+    named = {_last_stranger(hops, is_trusted) for hops in (_forwarded(request), _x_forwarded_for(request)) if hops}
+    if not named:
+        return address
+    return named.pop() if len(named) == 1 else UNKNOWN
+
+
+def _last_stranger(hops: list[str], is_trusted: Callable[[str], bool]) -> str:
+    address = UNKNOWN
+    for hop in reversed(hops):
+        match = _ADDRESS.fullmatch(hop)
+        address = match[1] or match[2] or match[3] if match else ""
+        if not _is_address(address):
+            return UNKNOWN
+        if not is_trusted(address):
+            return address
+    # All are proxies of ours: the first one has asked by itself.
+    return address
+
+
+def _forwarded(request: web.Request) -> list[str]:
+    """Return the ``for`` of each element of the header, of RFC 7239; an element without one is an unknown hop."""
+    elements = _elements(request, hdrs.FORWARDED)
+    return [(match[1] or match[2] or "") if (match := _FOR.search(element)) else "" for element in elements]
+
+
+def _x_forwarded_for(request: web.Request) -> list[str]:
+    return list(_elements(request, hdrs.X_FORWARDED_FOR))
+
+
+def _elements(request: web.Request, name: str) -> Iterator[str]:
+    for value in request.headers.getall(name, []):
+        yield from (element.strip() for element in value.split(","))
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

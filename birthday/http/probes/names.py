@@ -1,0 +1,53 @@
+"""What a reason says to whoever has no key: why something cannot be used, and not where it is or who uses it."""
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from urllib.parse import unquote, urlsplit
+
+from pydantic import SecretStr
+
+from birthday.config import Settings
+
+HIDDEN = "***"
+
+_QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
+_PLACES = re.compile(
+    r"[A-Za-z][A-Za-z+.-]*://[^\s,;)]+"  # a URL
+    r"|[\w.+-]+@[\w.-]+"  # user and host
+    r"|\[?(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}\]?(?::\d+)?"  # an IPv6 address
+    r"|\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b"  # an IPv4 address
+    r"|\b(?=[\w.-]*[A-Za-z])[\w-]+(?:\.[\w-]+)+(?::\d+)?\b"  # a name with dots
+    r"|\b[A-Za-z][\w-]*:\d+\b"  # a name with a port
+    r"|(?<![\w*])/[\w./%-]+"  # a path
+)
+
+
+def hiding(settings: Settings) -> Callable[[str | None], str | None]:
+    """Return what hides in a reason all that looks like a host, user, database or path, and what the settings name."""
+    own = sorted(_names(settings), key=len, reverse=True)
+    ours = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in own) or r"(?!)")
+
+    @lru_cache(maxsize=256)
+    def hide(text: str | None) -> str | None:
+        if text is None:
+            return None
+        return ours.sub(HIDDEN, _PLACES.sub(HIDDEN, _QUOTED.sub(f'"{HIDDEN}"', text)))
+
+    return hide
+
+
+def _names(settings: Settings) -> set[str]:
+    """Return host, user and path of every URL among the settings."""
+    names: set[str] = set()
+    for field in type(settings).model_fields:
+        value = getattr(settings, field)
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if not isinstance(text, str) or "://" not in text:
+            continue
+        for url in text.split(","):
+            parts = urlsplit(url)
+            authority, _, hosts = parts.netloc.rpartition("@")
+            found = [parts.path.strip("/"), authority.partition(":")[0], *re.split(r"[,:\[\]]", hosts)]
+            names.update(unquote(name) for name in found if name and not name.isdecimal())
+    return names
