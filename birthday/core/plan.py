@@ -84,6 +84,20 @@ def planned_messages(
     return look_ahead(profile, schedule_from, horizon, rules).messages
 
 
+def messages_since(
+    profile: Profile, schedule_from: datetime, since: datetime, now: datetime, horizon: timedelta, rules: Rules
+) -> list[PlannedMessage]:
+    """Return what fell due to a user of before after ``since``, and what does so before the planner looks again."""
+    planned: list[PlannedMessage] = []
+    zone = load_zone(profile.zone)
+    for occasion in birthdays_not_over(profile.date_of_birth, zone, rules, max(schedule_from, since)):
+        due_at = max(occasion.due_at, schedule_from)
+        if due_at > now + horizon + OVERLAP:
+            break
+        planned.append(PlannedMessage(occasion, due_at))
+    return planned
+
+
 def next_message_at(
     profile: Profile, schedule_from: datetime, now: datetime, taken_years: Collection[int], rules: Rules
 ) -> datetime | None:

@@ -253,13 +253,34 @@ async def check_schema(connection: Connection, migrations: Sequence[Migration]) 
     """Make sure that the program can run on this schema, and return where it differs all the same: worth a warning.
 
     Raises:
-        MigrationError: if migrations are pending; the text names the command that applies them.
+        MigrationError: if migrations are pending; the text names the command that applies them. Or if the role may not
+            use the tables, after a restore by another one for example.
     """
+    await _check_privileges(connection)
     statuses = await status(connection, migrations)
     missing = [each.label for each in statuses if each.state is State.PENDING]
     if missing:
         raise PendingMigrationError(missing)
     return [each for each in statuses if each.state is not State.APPLIED]
+
+
+async def _check_privileges(connection: Connection) -> None:
+    row = await connection.fetchrow(
+        """
+        SELECT current_user AS role, pg_get_userbyid(relowner) AS owner,
+               string_agg(relname, ', ' ORDER BY relname) AS tables
+        FROM pg_class
+        WHERE oid IN (to_regclass('schema_migrations'), to_regclass('users'), to_regclass('message_logs'))
+          AND NOT has_table_privilege(oid, 'SELECT')
+        GROUP BY relowner LIMIT 1
+        """
+    )
+    if row is not None:
+        raise MigrationError(
+            f"the role {row['role']} may not read {row['tables']}: they belong to {row['owner']}. If that role has "
+            f"restored them, a superuser mends it in this database: "
+            f"REASSIGN OWNED BY {row['owner']} TO {row['role']}"
+        )
 
 
 async def _change(

@@ -5,20 +5,23 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
+from uuid import UUID
 
 from asyncpg import InterfaceError, Record
 from asyncpg.cursor import Cursor
 
+from birthday.core.origin import Origin
 from birthday.core.plan import PlannedMessage
 from birthday.core.user import Profile
 from birthday.store.users import Connection
 
 
 class StagedUser(NamedTuple):
-    """A user to create, and the line of the file that says so."""
+    """A user to create, and the line of the file that says so; with an ``origin``, one who was there before."""
 
     line: int
     profile: Profile
+    origin: Origin | None = None
 
 
 class StagedMessage(NamedTuple):
@@ -38,16 +41,18 @@ class StoredBatch:
 
 @dataclass(frozen=True, slots=True)
 class Clash:
-    """A line whose e-mail address belongs to somebody else.
+    """A line whose e-mail address, or id, belongs to somebody else.
 
     ``first_line`` is the line of the same batch that created the holder, or None if the holder is older than the batch.
     ``differing`` names the JSON members in which the two differ; it is empty if the holder is gone by now.
+    ``deleted`` says that the line has the id of a deleted user.
     """
 
     line: int
     email: str
     first_line: int | None
     differing: Sequence[str]
+    deleted: bool = False
 
 
 @asynccontextmanager
@@ -64,10 +69,16 @@ async def staging(connection: Connection) -> AsyncIterator[None]:
             last_name text NOT NULL,
             email text NOT NULL,
             date_of_birth date NOT NULL,
-            timezone text NOT NULL
+            timezone text NOT NULL,
+            -- Of who was there before; null otherwise.
+            id uuid,
+            created_at timestamptz,
+            schedule_from timestamptz,
+            greeted_year smallint
         ) ON COMMIT DELETE ROWS;
         CREATE TEMPORARY TABLE import_rehearsed (LIKE import_stage);
-        CREATE UNIQUE INDEX import_rehearsed_email ON import_rehearsed (lower(email))
+        CREATE UNIQUE INDEX import_rehearsed_email ON import_rehearsed (lower(email));
+        CREATE UNIQUE INDEX import_rehearsed_id ON import_rehearsed (id)
         """
     )
     try:
@@ -82,16 +93,33 @@ async def stage_users(connection: Connection, users: Sequence[StagedUser]) -> No
     """Copy a batch to the stage, where it stays until the caller's transaction ends."""
     await connection.copy_records_to_table(
         "import_stage",
-        columns=["line", "first_name", "last_name", "email", "date_of_birth", "timezone"],
+        columns=[
+            *("line", "first_name", "last_name", "email", "date_of_birth", "timezone"),
+            *("id", "created_at", "schedule_from", "greeted_year"),
+        ],
         records=[
-            (line, profile.first_name, profile.last_name, profile.email, profile.date_of_birth, profile.zone)
-            for line, profile in users
+            (
+                line,
+                profile.first_name,
+                profile.last_name,
+                profile.email,
+                profile.date_of_birth,
+                profile.zone,
+                *_own(origin),
+            )
+            for line, profile, origin in users
         ],
     )
 
 
+def _own(origin: Origin | None) -> tuple[UUID | datetime | int | None, ...]:
+    if origin is None:
+        return (None, None, None, None)
+    return (origin.id, origin.created_at, origin.schedule_from, origin.greeted_year)
+
+
 async def create_staged(connection: Connection, messages: Sequence[StagedMessage], now: datetime) -> StoredBatch:
-    """Create the staged users whose e-mail address is free, with the messages of those, in one statement.
+    """Create the staged users whose e-mail address and id are free, with the messages of those, in one statement.
 
     The earliest line with an address gets it. Runs within the caller's transaction, after ``stage_users``.
     """
@@ -100,22 +128,28 @@ async def create_staged(connection: Connection, messages: Sequence[StagedMessage
     row = await connection.fetchrow(
         """
         WITH numbered AS MATERIALIZED (
-            SELECT uuid_v7($1) AS id, line, first_name, last_name, email, date_of_birth, timezone FROM import_stage
+            SELECT coalesce(id, uuid_v7($1)) AS id, line, first_name, last_name, email, date_of_birth, timezone,
+                   coalesce(schedule_from, $1) AS schedule_from, coalesce(created_at, $1) AS created_at,
+                   coalesce(greeted_year, 0) AS greeted_year
+            FROM import_stage
         ), created AS (
             INSERT INTO users (id, first_name, last_name, email, date_of_birth, timezone,
-                               schedule_from, created_at, updated_at)
-            SELECT id, first_name, last_name, email, date_of_birth, timezone, $1, $1, $1
+                               schedule_from, greeted_year, created_at, updated_at)
+            SELECT id, first_name, last_name, email, date_of_birth, timezone,
+                   schedule_from, greeted_year, created_at, $1
             FROM numbered ORDER BY lower(email) COLLATE "C", line
-            ON CONFLICT (lower(email)) WHERE deleted_at IS NULL DO NOTHING
-            RETURNING id
+            ON CONFLICT DO NOTHING
+            RETURNING id, schedule_from
         ), planned AS (
             INSERT INTO message_logs (id, user_id, occasion_year, occasion_on, scheduled_at, ends_at,
                                       schedule_from, created_at, updated_at)
-            SELECT message_id(created.id, 'birthday', planned.day, $1), created.id, planned.year, planned.day,
-                   planned.due_at, planned.ends_at, $1, $1, $1
+            SELECT message_id(created.id, 'birthday', planned.day, created.schedule_from), created.id, planned.year,
+                   planned.day, planned.due_at, planned.ends_at, created.schedule_from, $1, $1
             FROM unnest($2::bigint[], $3::smallint[], $4::date[], $5::timestamptz[], $6::timestamptz[])
                 AS planned (line, year, day, due_at, ends_at)
             JOIN numbered USING (line) JOIN created ON created.id = numbered.id
+            -- Messages outlive users: one of a user who comes back may be there.
+            ON CONFLICT DO NOTHING
             RETURNING id
         )
         SELECT (SELECT count(*) FROM planned) AS messages,
@@ -142,12 +176,13 @@ async def rehearse_staged(connection: Connection, messages: Sequence[StagedMessa
     row = await connection.fetchrow(
         """
         WITH created AS (
-            INSERT INTO import_rehearsed (line, first_name, last_name, email, date_of_birth, timezone)
-            SELECT line, first_name, last_name, email, date_of_birth, timezone FROM import_stage staged
+            INSERT INTO import_rehearsed (line, first_name, last_name, email, date_of_birth, timezone, id)
+            SELECT line, first_name, last_name, email, date_of_birth, timezone, id FROM import_stage staged
             WHERE (SELECT id FROM users
                    WHERE lower(users.email) = lower(staged.email) AND users.deleted_at IS NULL) IS NULL
+              AND (SELECT id FROM users WHERE users.id = staged.id) IS NULL
             ORDER BY line
-            ON CONFLICT (lower(email)) DO NOTHING
+            ON CONFLICT DO NOTHING
             RETURNING line
         )
         SELECT (SELECT count(*) FROM unnest($1::bigint[]) AS planned (line) JOIN created USING (line)) AS messages,
@@ -160,7 +195,7 @@ async def rehearse_staged(connection: Connection, messages: Sequence[StagedMessa
 
 
 async def find_clashes(connection: Connection, skipped_lines: Sequence[int]) -> list[Clash]:
-    """Return those of the skipped lines that differ from the user who has their e-mail address; the others agree.
+    """Return those of the skipped lines that differ from the user who has their e-mail address or id; the others agree.
 
     Within the transaction that skipped them. A statement of its own, so that it sees a holder whom another
     transaction has committed since.
@@ -170,44 +205,93 @@ async def find_clashes(connection: Connection, skipped_lines: Sequence[int]) -> 
     rows = await connection.fetch(
         """
         WITH skipped AS MATERIALIZED (
-            SELECT line, first_name, last_name, email, date_of_birth, timezone
+            SELECT line, first_name, last_name, email, date_of_birth, timezone, id
             FROM import_stage JOIN unnest($1::bigint[]) AS given (line) USING (line)
         ), taken AS MATERIALIZED (
             SELECT lower(email) AS address, line
             FROM import_stage WHERE line NOT IN (SELECT line FROM skipped)
         )
-        SELECT skipped.line, skipped.email, taken.line AS first_line, array_remove(ARRAY[
+        SELECT skipped.line, skipped.email, taken.line AS first_line, holder.deleted_at IS NOT NULL AS deleted,
+               array_remove(ARRAY[
+                   CASE WHEN holder.id <> skipped.id THEN 'id' END,
+                   CASE WHEN lower(holder.email) <> lower(skipped.email) THEN 'email' END,
                    CASE WHEN holder.first_name <> skipped.first_name THEN 'firstName' END,
                    CASE WHEN holder.last_name <> skipped.last_name THEN 'lastName' END,
                    CASE WHEN holder.date_of_birth <> skipped.date_of_birth THEN 'dateOfBirth' END,
                    CASE WHEN holder.timezone <> skipped.timezone THEN 'timezone' END], NULL) AS differing
         FROM skipped
         LEFT JOIN LATERAL (
-            SELECT first_name, last_name, date_of_birth, timezone FROM users
+            SELECT id, email, first_name, last_name, date_of_birth, timezone, deleted_at FROM users
             WHERE lower(users.email) = lower(skipped.email) AND users.deleted_at IS NULL
             UNION ALL
-            SELECT first_name, last_name, date_of_birth, timezone FROM import_rehearsed
+            SELECT id, email, first_name, last_name, date_of_birth, timezone, NULL FROM import_rehearsed
             WHERE lower(import_rehearsed.email) = lower(skipped.email)
+            UNION ALL
+            SELECT id, email, first_name, last_name, date_of_birth, timezone, deleted_at FROM users
+            WHERE users.id = skipped.id
+            UNION ALL
+            SELECT id, email, first_name, last_name, date_of_birth, timezone, NULL FROM import_rehearsed
+            WHERE import_rehearsed.id = skipped.id
             LIMIT 1
         ) holder ON true
         LEFT JOIN taken ON taken.address = lower(skipped.email)
         WHERE (holder.first_name, holder.last_name, holder.date_of_birth, holder.timezone) IS DISTINCT FROM
               (skipped.first_name, skipped.last_name, skipped.date_of_birth, skipped.timezone)
+           OR holder.id <> skipped.id OR lower(holder.email) <> lower(skipped.email) OR holder.deleted_at IS NOT NULL
         ORDER BY skipped.line
         """,
         skipped_lines,
     )
-    return [Clash(row["line"], row["email"], row["first_line"], row["differing"]) for row in rows]
+    return [
+        Clash(row["line"], row["email"], row["first_line"], row["differing"], deleted=row["deleted"]) for row in rows
+    ]
 
 
 async def open_users(connection: Connection) -> Cursor:
     """Open a cursor over all live users in order of id, as they are now; within the caller's transaction."""
     return await connection.cursor(
         """
-        SELECT id, first_name, last_name, email, date_of_birth, timezone, created_at, updated_at
+        SELECT id, first_name, last_name, email, date_of_birth, timezone, created_at, updated_at, schedule_from,
+               greatest(greeted_year, (
+                   SELECT max(occasion_year) FROM message_logs
+                   WHERE user_id = users.id AND message_type = 'birthday' AND status = 'delivered')) AS greeted_year
         FROM users WHERE deleted_at IS NULL ORDER BY id
         """
     )
+
+
+async def open_deletions(connection: Connection) -> Cursor:
+    """Open a cursor over the deleted users whom retention has not removed yet; within the caller's transaction."""
+    return await connection.cursor(
+        "SELECT id, deleted_at FROM users WHERE deleted_at IS NOT NULL ORDER BY deleted_at, id"
+    )
+
+
+async def delete_again(connection: Connection, ids: Sequence[UUID], now: datetime) -> tuple[int, int]:
+    """Delete those of ``ids`` that are live users, cancel what is pending; return how many of each.
+
+    Runs within the caller's transaction.
+    """
+    # In the order of the ids, so that two of these at once wait for each other in one direction only.
+    row = await connection.fetchrow(
+        """
+        WITH held AS MATERIALIZED (
+            SELECT id FROM users WHERE id = ANY($1) AND deleted_at IS NULL ORDER BY id FOR UPDATE
+        ), deleted AS (
+            UPDATE users SET deleted_at = $2, updated_at = $2 FROM held WHERE users.id = held.id RETURNING users.id
+        ), cancelled AS (
+            UPDATE message_logs SET status = 'cancelled', updated_at = $2, next_attempt_at = NULL
+            FROM deleted
+            WHERE user_id = deleted.id AND status IN ('scheduled', 'queued', 'retrying')
+            RETURNING message_logs.id
+        )
+        SELECT (SELECT count(*) FROM deleted) AS users, (SELECT count(*) FROM cancelled) AS messages
+        """,
+        ids,
+        now,
+    )
+    assert row is not None  # noqa: S101 - it selects one row, whatever there is
+    return row["users"], row["messages"]
 
 
 def profile_of(row: Record) -> Profile:

@@ -68,6 +68,7 @@ ALONE = re.compile(r"VACUUM|REINDEX|.*\bCONCURRENTLY\b", re.IGNORECASE)
 QUIET = {
     r"(export |\w+=|\w+\(\) )|.* > [^|]+$": "it prints nothing by its nature",
     r"(createdb|pg_restore|sleep) ": "it says nothing when all is well",
+    r".*birthday import ": "it says what it did on standard error",
     r"promql '[^']* (== 0|> 0)'$": "it names what is wrong, and nothing is",
     r"promql 'max\(birthday_scheduler_forecast_": "nothing fell due, and nothing had been measured, when it started",
     r"promql .*\[(2h:1m|7d:5m)\]": "its steps are minutes, and this installation is younger",

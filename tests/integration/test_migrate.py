@@ -253,6 +253,29 @@ async def test_a_start_needs_every_migration(connection: asyncpg.Connection) -> 
     assert await check_schema(connection, [CREATE_A]) == []
 
 
+async def test_a_schema_that_belongs_to_another_role_is_told_from_one_that_is_missing(
+    connection: asyncpg.Connection,
+) -> None:
+    """After a restore by an operator the service is told whose the tables are, and what mends it."""
+    migrations = load_migrations(schema_directory())
+    await migrate(connection, migrations, NOW)
+    await connection.execute("CREATE ROLE oncall_migrate; CREATE ROLE service_migrate")
+    try:
+        for table in ("schema_migrations", "users", "message_logs"):
+            await connection.execute(f"ALTER TABLE {table} OWNER TO oncall_migrate")
+        await connection.execute("SET ROLE service_migrate")
+        with pytest.raises(MigrationError, match="may not read message_logs, schema_migrations, users: they belong to"):
+            await check_schema(connection, migrations)
+        await connection.execute(
+            "RESET ROLE; REASSIGN OWNED BY oncall_migrate TO service_migrate; SET ROLE service_migrate"
+        )
+        assert await check_schema(connection, migrations) == []
+        await connection.execute("RESET ROLE")
+    finally:
+        await connection.execute("RESET ROLE; DROP OWNED BY service_migrate, oncall_migrate")
+        await connection.execute("DROP ROLE service_migrate, oncall_migrate")
+
+
 async def test_a_start_on_a_newer_schema_is_possible(connection: asyncpg.Connection) -> None:
     """A program that was rolled back runs on the schema of its successor, and is told of the difference."""
     await migrate(connection, [CREATE_A, CREATE_B], NOW)

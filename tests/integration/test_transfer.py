@@ -562,7 +562,7 @@ def comparable(content: bytes, file_format: Format) -> list[tuple[Any, ...]]:
         rows = [orjson.loads(line) for line in content.splitlines()]
     assert all(tuple(row) == EXPORT_COLUMNS for row in rows)
     assert [row["id"] for row in rows] == sorted(row["id"] for row in rows)
-    own = {"id", "createdAt", "updatedAt"}
+    own = {"id", "createdAt", "updatedAt", "scheduleFrom"}
     return sorted(tuple(str(value) for name, value in row.items() if name not in own) for row in rows)
 
 
@@ -599,14 +599,21 @@ async def test_what_an_export_looks_like(pool: asyncpg.Pool) -> None:
     await delete_user(pool, ids[1], now)
     at = "2026-03-01T09:00:00Z"
     assert (await export(pool, Format.CSV)).decode().splitlines() == [
-        "id,firstName,lastName,email,dateOfBirth,timezone,timezoneOffset,createdAt,updatedAt",
-        f"{ids[0]},Ada,Lovelace,ada@example.com,1990-12-10,Europe/London,,{at},{at}",
-        f"{ids[2]},Bo,Lovelace,bo@example.com,1990-12-10,,420,{at},{at}",
+        "id,firstName,lastName,email,dateOfBirth,timezone,timezoneOffset,createdAt,updatedAt,scheduleFrom,greetedYear",
+        f"{ids[0]},Ada,Lovelace,ada@example.com,1990-12-10,Europe/London,,{at},{at},{at},0",
+        f"{ids[2]},Bo,Lovelace,bo@example.com,1990-12-10,,420,{at},{at},{at},0",
     ]
     lines = [orjson.loads(line) for line in (await export(pool, Format.NDJSON)).splitlines()]
     assert lines == [
-        {"id": str(ids[0]), **ADA.as_input(), "createdAt": at, "updatedAt": at},
-        {"id": str(ids[2]), **fixed.as_input(), "createdAt": at, "updatedAt": at},
+        {
+            "id": str(user_id),
+            **profile.as_input(),
+            "createdAt": at,
+            "updatedAt": at,
+            "scheduleFrom": at,
+            "greetedYear": 0,
+        }
+        for user_id, profile in ((ids[0], ADA), (ids[2], fixed))
     ]
 
 

@@ -34,7 +34,19 @@ class Kind(Enum):
 
 OURS: Final = frozenset(
     {
-        *("alerts", "birthday", "createdb", "curl", "logs", "pg_restore", "promql", "psql", "rabbitmqadmin", "watch"),
+        *(
+            "alerts",
+            "birthday",
+            "createdb",
+            "cat",
+            "curl",
+            "logs",
+            "pg_restore",
+            "promql",
+            "psql",
+            "rabbitmqadmin",
+            "watch",
+        ),
         "scripts/backup-database.sh",
         *("awk", "date", "echo", "export", "find", "for", "grep", "head", "jq", "sleep", "sort", "tail", "tr", "uniq"),
     }

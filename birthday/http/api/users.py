@@ -5,6 +5,7 @@ from contextlib import suppress
 from datetime import datetime
 from uuid import UUID
 
+import structlog
 from aiohttp import web
 
 from birthday.core.ident import uuid7
@@ -26,6 +27,8 @@ from birthday.store.users import (
     replace_profile,
     unknown_user,
 )
+
+log = structlog.get_logger()
 
 
 async def create(request: web.Request) -> web.Response:
@@ -114,7 +117,10 @@ async def patch(request: web.Request) -> web.Response:
 async def delete(request: web.Request) -> web.Response:
     """Delete a user; what is pending is cancelled."""
     context = request.app[CONTEXT]
-    cancelled = await delete_user(context.pool, read_id(request, "user"), context.clock.now())
+    user_id = read_id(request, "user")
+    cancelled = await delete_user(context.pool, user_id, context.clock.now())
+    # A list of deletions that outlives the database: "birthday import --deleted" reads it after a restore.
+    log.info("user.deleted", user_id=str(user_id), messages_cancelled=cancelled)
     context.metrics.messages_cancelled.inc(cancelled)
     return web.Response(status=204)
 

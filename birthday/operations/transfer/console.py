@@ -1,9 +1,11 @@
 """An import as a person sees it: a bar, the first rows that are wrong, and what came of it all."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import TextIO
 
 from birthday.clock import Clock
+from birthday.operations.transfer.deletions import DeletionSummary, import_deletions
 from birthday.operations.transfer.importing import ImportSummary, import_users
 from birthday.operations.transfer.progress import ImportProgress
 from birthday.operations.transfer.report import default_report_path, open_report
@@ -20,11 +22,13 @@ async def run_import(
     *,
     dry_run: bool = False,
     report_path: Path | None = None,
+    catch_up: timedelta | None = None,
 ) -> ImportSummary:
     """Import the file ``name``, or standard input for ``-``, and say on ``screen`` what happens.
 
-    Rows that are wrong are listed in ``report_path``, which is ``NAME.errors.ndjson`` unless it is given. An import
-    that ends early, by Ctrl-C or an error, still says how many users are in.
+    With ``catch_up`` users keep the ids of the file. Rows that are wrong are listed in ``report_path``, which is
+    ``NAME.errors.ndjson`` unless it is given. An import that ends early, by Ctrl-C or an error, still says how many
+    users are in.
 
     Raises:
         InvalidInputError: if the file as a whole cannot be read, or the report not be written.
@@ -35,7 +39,16 @@ async def run_import(
         finished = False
         try:
             with progress:
-                await import_users(source, connection, clock, planning, report.add, progress.update, dry_run=dry_run)
+                await import_users(
+                    source,
+                    connection,
+                    clock,
+                    planning,
+                    report.add,
+                    progress.update,
+                    dry_run=dry_run,
+                    catch_up=catch_up,
+                )
             finished = True
         finally:
             lines = report.excerpt()
@@ -44,6 +57,32 @@ async def run_import(
                 lines.append(_describe(progress.summary, dry_run=dry_run, finished=finished))
             screen.writelines(f"{line}\n" for line in lines)
     return progress.summary
+
+
+async def run_deletions(
+    name: str,
+    connection: Connection,
+    clock: Clock,
+    screen: TextIO,
+    *,
+    dry_run: bool = False,
+    report_path: Path | None = None,
+) -> DeletionSummary:
+    """Delete again whom the list in the file ``name`` names, and say on ``screen`` what came of it.
+
+    Raises:
+        InvalidInputError: if the file as a whole cannot be read, or the report not be written.
+    """
+    path = report_path or default_report_path(name)
+    with open_source(name) as source, open_report(path, source) as report:
+        summary = await import_deletions(source, connection, clock, report.add, dry_run=dry_run)
+        would = "would be " if dry_run else ""
+        result = (
+            f"{summary.named:,} deletions read: {summary.deleted:,} users {would}deleted, the others are not there; "
+            f"{summary.rejected:,} lines rejected; {summary.messages_cancelled:,} messages {would}cancelled"
+        )
+        screen.writelines(f"{line}\n" for line in [*report.excerpt(), result])
+    return summary
 
 
 def _describe(summary: ImportSummary, *, dry_run: bool, finished: bool) -> str:

@@ -3,19 +3,20 @@
 import csv
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import BinaryIO, Final
 
 import orjson
 from asyncpg import Record
+from asyncpg.cursor import Cursor
 
 from birthday.errors import UnavailableError
 from birthday.operations.transfer.records import COLUMNS, Format
 from birthday.store.transfer import open_users, profile_of
 from birthday.store.users import Connection
 
-EXPORT_COLUMNS: Final = ("id", *COLUMNS, "createdAt", "updatedAt")
+EXPORT_COLUMNS: Final = ("id", *COLUMNS, "createdAt", "updatedAt", "scheduleFrom", "greetedYear")
 _PIECE_ROWS: Final = 2000
 
 
@@ -27,18 +28,31 @@ async def export_users(connection: Connection, file_format: Format, out: BinaryI
     Raises:
         UnavailableError: ``out`` cannot be written to, because its disk is full for example.
     """
-    encode = {Format.CSV: _encode_csv, Format.NDJSON: _encode_ndjson}[file_format]
-    written = 0
     async with connection.transaction(isolation="read_committed", readonly=True):
-        cursor = await open_users(connection)
-        try:
+        return await write_rows(await open_users(connection), EXPORT_COLUMNS, _members, file_format, out)
+
+
+async def write_rows(
+    cursor: Cursor,
+    columns: Sequence[str],
+    members_of: Callable[[Record], dict[str, object]],
+    file_format: Format,
+    out: BinaryIO,
+) -> int:
+    """Write all rows of a cursor; return how many were written when the reader had seen enough."""
+    written = 0
+    try:
+        if file_format is Format.CSV:
+            _write(out, _csv_lines([columns]))
+        while rows := await cursor.fetch(_PIECE_ROWS):
+            members = [members_of(row) for row in rows]
             if file_format is Format.CSV:
-                _write(out, _csv_lines([EXPORT_COLUMNS]))
-            while rows := await cursor.fetch(_PIECE_ROWS):
-                _write(out, encode(rows))
-                written += len(rows)
-        except BrokenPipeError:
-            _discard_rest(out)
+                _write(out, _csv_lines([list(each.values()) for each in members]))
+            else:
+                _write(out, b"".join(orjson.dumps(each, option=orjson.OPT_APPEND_NEWLINE) for each in members))
+            written += len(rows)
+    except BrokenPipeError:
+        _discard_rest(out)
     return written
 
 
@@ -54,14 +68,6 @@ def _write(out: BinaryIO, data: bytes) -> None:
         raise UnavailableError("output", f"standard output cannot be written: {error.strerror}") from None
 
 
-def _encode_csv(rows: Sequence[Record]) -> bytes:
-    return _csv_lines([list(_members(row).values()) for row in rows])
-
-
-def _encode_ndjson(rows: Sequence[Record]) -> bytes:
-    return b"".join(orjson.dumps(_members(row), option=orjson.OPT_APPEND_NEWLINE) for row in rows)
-
-
 def _members(row: Record) -> dict[str, object]:
     """Return a user as JSON members, in the order of ``EXPORT_COLUMNS``."""
     return {
@@ -69,6 +75,8 @@ def _members(row: Record) -> dict[str, object]:
         **profile_of(row).as_input(),
         "createdAt": _instant(row["created_at"]),
         "updatedAt": _instant(row["updated_at"]),
+        "scheduleFrom": _instant(row["schedule_from"]),
+        "greetedYear": row["greeted_year"],
     }
 
 

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from io import FileIO
 from typing import Final
+from uuid import UUID
 
 from birthday.clock import Clock
 from birthday.core.occasion import month_days_on
-from birthday.core.plan import planned_messages
+from birthday.core.origin import Origin, parse_origin
+from birthday.core.plan import messages_since, planned_messages
 from birthday.core.user import parse_profile
 from birthday.errors import FieldError, InvalidInputError
 from birthday.operations.transfer.records import Rejected, Row, UserRecords, format_of
@@ -72,20 +74,23 @@ async def import_users(
     progress: Progress,
     *,
     dry_run: bool = False,
+    catch_up: timedelta | None = None,
 ) -> ImportSummary:
     """Create a user for each row of ``source``; hand each row that is wrong, in order of line, to ``reject``.
 
     ``connection`` is used for nothing else meanwhile. A row that agrees with the user who has its e-mail address is
     unchanged; one that differs is rejected: an import creates users and changes none. With ``dry_run`` the outcome is
-    the same and the database stays as it is. Cancelling lets the running batch end first, and tells ``progress`` of it.
+    the same and the database stays as it is. With ``catch_up``, rows bring ids along: users of before come back as they
+    were, with what was due to them within that window and may have been forgotten. Cancelling lets the running batch
+    end first, and tells ``progress`` of it.
 
     Raises:
         InvalidInputError: if the file as a whole cannot be read; nothing was imported then.
         UnavailableError: if the file cannot be read to its end. What was told to ``progress`` stays.
     """
-    target = _Target(connection, clock, planning, reject, progress, dry_run=dry_run)
+    target = _Target(connection, clock, planning, reject, progress, dry_run=dry_run, catch_up=catch_up)
     running: asyncio.Task[None] | None = None
-    async with staging(connection), aclosing(_read_batches(source, clock)) as batches:
+    async with staging(connection), aclosing(_read_batches(source, clock, with_ids=catch_up is not None)) as batches:
         try:
             async for batch in batches:
                 if running:
@@ -106,6 +111,7 @@ class _Batch:
     start: int
     accepted: list[StagedUser] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
+    lines_by_id: dict[UUID, int] = field(default_factory=dict)
     bytes_read: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -121,13 +127,23 @@ class _Batch:
                 self.rejected.append(row)
                 continue
             try:
-                self.accepted.append(StagedUser(row.line, parse_profile(row.data, now)))
+                origin = None if row.origin is None else self._take_id(row.line, parse_origin(row.origin, now))
+                self.accepted.append(StagedUser(row.line, parse_profile(row.data, now), origin))
             except InvalidInputError as error:
                 self.rejected.append(Rejected(row.line, error.fields))
 
+    def _take_id(self, line: int, origin: Origin) -> Origin:
+        """Keep an id to one line of the batch: the database tells the rows that it stores by their ids."""
+        first = self.lines_by_id.setdefault(origin.id, line)
+        if first != line:
+            raise InvalidInputError(
+                FieldError("/id", f"line {first} has {origin.id} too; one user for each id is accepted")
+            )
+        return origin
 
-async def _read_batches(source: FileIO, clock: Clock) -> AsyncGenerator[_Batch, None]:
-    lines, records = LineSplitter(), UserRecords(format_of(str(source.name)))
+
+async def _read_batches(source: FileIO, clock: Clock, *, with_ids: bool) -> AsyncGenerator[_Batch, None]:
+    lines, records = LineSplitter(), UserRecords(format_of(str(source.name)), with_ids=with_ids)
     batch = _Batch(start=0)
     async with aclosing(read_chunks(source)) as chunks:
         async for chunk in chunks:
@@ -152,6 +168,7 @@ class _Target:
         progress: Progress,
         *,
         dry_run: bool,
+        catch_up: timedelta | None,
     ) -> None:
         self.summary = ImportSummary()
         self._connection = connection
@@ -160,12 +177,16 @@ class _Target:
         self._reject = reject
         self._progress = progress
         self._dry_run = dry_run
+        self._catch_up = catch_up
 
     async def store(self, batch: _Batch) -> None:
         """Create the users of a batch in one transaction; after it, report and count."""
         # Of this moment, not of the start: a long import must not leave a gap to what the planner has looked at.
         now = self._clock.now()
-        messages = _plan(batch.accepted, now, self._planning)
+        if self._catch_up is None:
+            messages = _plan(batch.accepted, now, self._planning)
+        else:
+            messages = _plan_again(batch.accepted, now, self._planning, self._catch_up)
         # Read committed: finding clashes must see the user whom somebody else has just created.
         async with self._connection.transaction(isolation="read_committed", readonly=self._dry_run):
             await stage_users(self._connection, batch.accepted)
@@ -190,9 +211,23 @@ def _plan(users: Sequence[StagedUser], now: datetime, planning: Planning) -> lis
     near = month_days_near(now, planning)
     return [
         StagedMessage(line, message)
-        for line, profile in users
+        for line, profile, _ in users
         if profile.date_of_birth.month * 100 + profile.date_of_birth.day in near
         for message in planned_messages(profile, now, planning.horizon, planning.rules)
+    ]
+
+
+def _plan_again(
+    users: Sequence[StagedUser], now: datetime, planning: Planning, catch_up: timedelta
+) -> list[StagedMessage]:
+    return [
+        StagedMessage(line, message)
+        for line, profile, origin in users
+        if origin is not None
+        for message in messages_since(
+            profile, origin.schedule_from, now - catch_up, now, planning.horizon, planning.rules
+        )
+        if message.occasion.year > origin.greeted_year
     ]
 
 
@@ -209,6 +244,13 @@ def month_days_near(now: datetime, planning: Planning) -> frozenset[int]:
 
 
 def _explain(clash: Clash) -> FieldError:
+    if clash.deleted:
+        return FieldError("/id", "the user with this id was deleted; deleted users do not come back")
+    if "email" in clash.differing:
+        detail = (
+            f"the user with this id differs in {', '.join(clash.differing)}; an import creates users and changes none"
+        )
+        return FieldError("/id", detail)
     if not clash.differing:
         detail = f"the user who had {clash.email} was deleted while this was read; the same line is accepted now"
     elif clash.first_line is not None:

@@ -10,14 +10,18 @@ from typing import NamedTuple, Protocol
 from pydantic.alias_generators import to_camel
 
 from birthday.core.document import parse_json
+from birthday.core.origin import ORIGIN_FIELDS
 from birthday.core.user import ProfileInput
 from birthday.errors import FieldError, InvalidInputError
 from birthday.operations.transfer.cells import TOO_LONG, CsvCells
 from birthday.operations.transfer.source import Line
 
 COLUMNS = tuple(field.alias or name for name, field in ProfileInput.model_fields.items())
-READ_ONLY_COLUMNS = ("id", "createdAt", "updatedAt", "nextMessageAt")
-"""What an export adds to the columns of an import. Taken and ignored, so that an export can be imported."""
+READ_ONLY_COLUMNS = (*ORIGIN_FIELDS, "updatedAt", "nextMessageAt")
+"""What an export adds to the columns of an import. Taken and ignored, so that an export can be imported.
+
+Only an import that keeps ids reads what is in ``ORIGIN_FIELDS``.
+"""
 
 _ZONE_COLUMNS = {"timezone", "timezoneOffset"}
 _OPTIONAL_COLUMNS = _ZONE_COLUMNS | {"lastName"}
@@ -32,10 +36,14 @@ class Format(StrEnum):
 
 
 class Row(NamedTuple):
-    """One record as given: ``data`` is what ``core.user.parse_profile`` takes. ``line`` is where it starts."""
+    """One record as given: ``data`` is what ``core.user.parse_profile`` takes. ``line`` is where it starts.
+
+    ``origin`` is what ``core.origin.parse_origin`` takes, if ids are kept.
+    """
 
     line: int
     data: object
+    origin: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +75,10 @@ def format_of(name: str) -> Format | None:
 class UserRecords:
     """Reads either format; without a known one, the first character that is not blank decides."""
 
-    def __init__(self, file_format: Format | None) -> None:
+    def __init__(self, file_format: Format | None, *, with_ids: bool = False) -> None:
         """Start before the first line."""
         self._format = file_format
+        self._with_ids = with_ids
         self._records: Records | None = None
 
     def read(self, lines: Iterable[Line], *, last: bool) -> Iterator[Row | Rejected]:
@@ -83,7 +92,8 @@ class UserRecords:
             lines = [line for line in lines if line.content is None or line.content.strip()]
             if not lines:
                 return
-            self._records = NdjsonRecords() if self._sniff(lines[0]) is Format.NDJSON else CsvRecords()
+            reader = NdjsonRecords if self._sniff(lines[0]) is Format.NDJSON else CsvRecords
+            self._records = reader(with_ids=self._with_ids)
         yield from self._records.read(lines, last=last)
 
     def _sniff(self, first: Line) -> Format:
@@ -96,6 +106,10 @@ class UserRecords:
 
 class NdjsonRecords:
     """NDJSON: each line is what ``POST /users`` takes."""
+
+    def __init__(self, *, with_ids: bool = False) -> None:
+        """Start before the first line."""
+        self._with_ids = with_ids
 
     def read(self, lines: Iterable[Line], *, last: bool) -> Iterator[Row | Rejected]:  # noqa: ARG002  a line is complete
         """Yield one record for each line that is not blank."""
@@ -110,17 +124,18 @@ class NdjsonRecords:
             data = parse_json(content)
         except ValueError as error:
             return _unreadable(line, f"is not JSON: {error}")
+        origin = {}
         if isinstance(data, dict):
-            for name in READ_ONLY_COLUMNS:
-                data.pop(name, None)
-        return Row(line, data)
+            origin = {name: data.pop(name) for name in READ_ONLY_COLUMNS if name in data}
+        return Row(line, data, _origin(origin) if self._with_ids else None)
 
 
 class CsvRecords:
     """CSV (RFC 4180) with a header."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, with_ids: bool = False) -> None:
         """Start before the header."""
+        self._with_ids = with_ids
         self._cells = CsvCells()
         self._header: Sequence[str | None] | None = None
 
@@ -132,18 +147,27 @@ class CsvRecords:
         """
         for line, cells in self._cells.read(lines, last=last):
             if self._header is None:
-                self._header = _parse_header(cells)
+                self._header = _parse_header(cells, with_ids=self._with_ids)
             elif isinstance(cells, str):
                 yield _unreadable(line, cells)
             elif len(cells) == len(self._header):
                 data = _name_cells(self._header, cells)
                 if data or any(cells):
-                    yield Row(line, data)
+                    yield self._row(line, data)
             elif any(cell.strip() for cell in cells):
                 yield _unreadable(line, f"has {len(cells)} cells; {len(self._header)} are accepted, as in the header")
 
+    def _row(self, line: int, data: Mapping[str, object]) -> Row:
+        if not self._with_ids:
+            return Row(line, data)
+        return Row(line, {name: cell for name, cell in data.items() if name in COLUMNS}, _origin(data))
 
-def _parse_header(cells: list[str] | str) -> list[str | None]:
+
+def _origin(data: Mapping[str, object]) -> Mapping[str, object]:
+    return {name: data[name] for name in ORIGIN_FIELDS if name in data}
+
+
+def _parse_header(cells: list[str] | str, *, with_ids: bool) -> list[str | None]:
     """Return the field that each column is for, None for those that are ignored."""
     accepted = f"accepted, separated by commas, are {', '.join(COLUMNS + READ_ONLY_COLUMNS)}"
     if isinstance(cells, str):
@@ -157,9 +181,12 @@ def _parse_header(cells: list[str] | str) -> list[str | None]:
     missing = [name for name in COLUMNS if name not in names and name not in _OPTIONAL_COLUMNS]
     if _ZONE_COLUMNS.isdisjoint(names):
         missing.append("timezone or timezoneOffset")
+    if with_ids:
+        missing += [name for name in ("id", "createdAt") if name not in names]
     if missing:
         raise InvalidInputError(FieldError("", f"the file lacks the column {', '.join(missing)}; {accepted}"))
-    return [name if name in COLUMNS else None for name in names]
+    read = COLUMNS + ORIGIN_FIELDS if with_ids else COLUMNS
+    return [name if name in read else None for name in names]
 
 
 def _column_name(cell: str) -> str:

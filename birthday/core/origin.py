@@ -1,0 +1,55 @@
+"""What an export says of a user besides the profile, so that whoever is fed in again is the same user as before.
+
+The id of a message, which is its idempotency key, follows from the user's id and from ``schedule_from``: with both a
+restored database plans what it has forgotten under the keys that the receiver knows.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Final
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from birthday.errors import FieldError, InvalidInputError
+
+ORIGIN_FIELDS: Final = ("id", "createdAt", "scheduleFrom", "greetedYear")
+
+
+class Origin(BaseModel):
+    """Who a user was. ``greeted_year`` is the latest year whose greeting has arrived, or 0."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    id: UUID
+    created_at: AwareDatetime = Field(alias="createdAt")
+    schedule_from: AwareDatetime = Field(alias="scheduleFrom")
+    greeted_year: Annotated[int, Field(ge=0, le=9999)] = Field(default=0, alias="greetedYear")
+
+
+def parse_origin(data: Mapping[str, object], now: datetime) -> Origin:
+    """Return what the members ``ORIGIN_FIELDS`` say. Exports of before lack the last two.
+
+    Raises:
+        InvalidInputError: with every field that is wrong.
+    """
+    given = {name: value for name, value in data.items() if value is not None}
+    if "createdAt" in given:
+        given.setdefault("scheduleFrom", given["createdAt"])
+    try:
+        origin = Origin.model_validate(given)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_input=False)
+        raise InvalidInputError(
+            *(FieldError(f"/{problem['loc'][0]}", _detail(given, problem["loc"][0])) for problem in problems)
+        ) from None
+    for name, instant in (("createdAt", origin.created_at), ("scheduleFrom", origin.schedule_from)):
+        if instant > now:
+            raise InvalidInputError(FieldError(f"/{name}", f"{instant.astimezone(UTC)} is in the future"))
+    return origin
+
+
+def _detail(given: Mapping[str, object], name: object) -> str:
+    if name not in given:
+        return "is required with --with-ids, as an export has it"
+    return f"'{given[str(name)]!s:.100}' is not accepted; a value as an export writes it is"
