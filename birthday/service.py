@@ -19,7 +19,7 @@ import structlog
 from birthday.broker import Broker
 from birthday.build import find_commit, read_version
 from birthday.channels import Channel
-from birthday.channels.breaker import CircuitBreaker
+from birthday.channels.breaker import Cause, CircuitBreaker
 from birthday.clock import CheckedClock, Clock
 from birthday.clock_guard import ClockGuard
 from birthday.config import Role, Settings
@@ -28,7 +28,7 @@ from birthday.core.zone import data_version
 from birthday.errors import BirthdayError, UnavailableError, WrongClockError
 from birthday.http.app import build
 from birthday.http.context import ApiContext
-from birthday.http.probes.readiness import BACKGROUND, CLOCK, CONSUMER, QUEUE, SCHEDULER, Check, Readiness
+from birthday.http.probes.readiness import BACKGROUND, CLOCK, CONSUMER, QUEUE, SCHEDULER, SENDING, Check, Readiness
 from birthday.http.server import GRACE
 from birthday.http.server import serve as serve_http
 from birthday.operations.audit import Auditor
@@ -141,7 +141,7 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
         progress = Progress()
         supervisor = Supervisor(metrics, guard)
         own = own_checks(settings, guard, supervisor, progress, pipeline, watchdog, pauses)
-        readiness = make_readiness(settings, pool, broker, channel, own)
+        readiness = make_readiness(settings, pool, broker, channel, own, sending_checks(settings, pipeline))
         context = ApiContext(pool, broker, guard, metrics, settings, readiness, pauses, tracing)
         grace = min(GRACE, settings.shutdown_timeout)
         address = await stack.enter_async_context(serve_http(build(context), settings.host, settings.port, grace))
@@ -265,6 +265,21 @@ def needs_queue(settings: Settings) -> bool:
     return settings.role != {Role.API}
 
 
+def sending_checks(settings: Settings, pipeline: Pipeline) -> dict[str, Check]:
+    """Return what tells whether the role worker sends, by name."""
+    return {SENDING: partial(check_sending, pipeline)} if Role.WORKER in settings.role else {}
+
+
+async def check_sending(pipeline: Pipeline) -> None:
+    """Make sure that the worker sends what it takes. If not, messages wait, and the process is ready all the same.
+
+    Raises:
+        UnavailableError: if the circuit is not closed, or this host lacks something; the text says why.
+    """
+    if hindrance := pipeline.hindrance:
+        raise UnavailableError("sending", hindrance)
+
+
 async def check_scheduler(progress: Progress) -> None:
     """Make sure that the role scheduler dispatches.
 
@@ -294,13 +309,18 @@ def own_checks(
 
 
 def make_readiness(
-    settings: Settings, pool: asyncpg.Pool, broker: Broker, channel: Channel, own: Mapping[str, Check]
+    settings: Settings,
+    pool: asyncpg.Pool,
+    broker: Broker,
+    channel: Channel,
+    own: Mapping[str, Check],
+    can_wait: Mapping[str, Check] | None = None,
 ) -> Readiness:
-    """Say what the process depends on, how to ask each dependency, and what it knows of its roles: ``own``."""
+    """Say what the process depends on, how to ask each dependency, and what it knows of its roles: the last two."""
     queue: dict[str, Check] = {QUEUE: broker.check}
     if needs_queue(settings):
-        return Readiness(database_checks(pool) | queue, channel.check, own)
-    return Readiness(database_checks(pool), channel.check, own, queue)
+        return Readiness(database_checks(pool) | queue, channel.check, own, can_wait=can_wait)
+    return Readiness(database_checks(pool), channel.check, own, queue, can_wait)
 
 
 async def schedule(
@@ -325,6 +345,12 @@ async def schedule(
     await run_scheduler(planner, dispatcher, janitor, ticks, clock, metrics, progress)
 
 
+def show_cause(metrics: Metrics, cause: Cause | None) -> None:
+    """Show why the circuit is not closed, or that it is."""
+    for each in Cause:
+        metrics.circuit_breaker_open.labels(each.value).set(each is cause)
+
+
 def make_pipeline(
     settings: Settings,
     pool: asyncpg.Pool,
@@ -337,12 +363,14 @@ def make_pipeline(
 ) -> Pipeline:
     """Put the delivery pipeline of the role worker together."""
     random = Random()  # noqa: S311 - jitter, no secret
+    show_cause(metrics, None)
     limits = Limits(settings.worker_concurrency, settings.message_service_timeout)
     breaker = CircuitBreaker(
         settings.circuit_breaker_failure_threshold,
         settings.circuit_breaker_reset_timeout,
         clock,
         lambda state: metrics.circuit_breaker_state.set(state.value),
+        partial(show_cause, metrics),
     )
     intake = Intake(pool, broker, clock, metrics, settings.catch_up_window, limits.lease, random, tracing)
     settler = Settler(pool, broker, clock, metrics, settings.retry, random)

@@ -6,13 +6,15 @@ which something is raised would be an attempt burnt: consumption itself must sto
 
 import asyncio
 from collections.abc import Callable
-from datetime import timedelta
-from enum import Enum
-from typing import NewType, assert_never
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum, StrEnum
+from typing import Final, NewType, assert_never
+from uuid import UUID
 
 import structlog
 
-from birthday.channels.protocol import Delivered, Outcome, Permanent, Temporary
+from birthday.channels.protocol import Delivered, Outcome, Permanent, Temporary, Unable
 from birthday.clock import Clock
 
 Ticket = NewType("Ticket", int)
@@ -25,7 +27,8 @@ class CircuitState(Enum):
     CLOSED      everything is sent; left after ``threshold`` failures in a row. After an outage, ``allowance`` says how
                 many at a time: one more with each success, and as many failures in a row as it allows open it again
     HALF_OPEN   one probe at a time is sent; its success closes the circuit, its failure opens it, and so does an answer
-                that asks for patience: to probe on at once would be none
+                that asks for patience: to probe on at once would be none. An answer that may be about the letter alone
+                is followed by a probe with another letter, up to ``PROBES`` times
     OPEN        nothing is sent; left after ``reset_timeout``
     """
 
@@ -34,8 +37,37 @@ class CircuitState(Enum):
     OPEN = 1.0
 
 
-FULL = 128
+class Cause(StrEnum):
+    """Why a circuit is not closed; the value is the label of the metric ``circuit_breaker_open``.
+
+    OUTAGE      nobody gets an answer, or everybody gets a failure
+    REFUSED     the service, or a proxy, refuses everybody: a wrong key or URL
+    POISON      the service fails over some messages, and delivers others
+    """
+
+    OUTAGE = "outage"
+    REFUSED = "refused"
+    POISON = "poison"
+
+
+FULL: Final = 128
 """So many successes after an outage, the circuit allows any number of sends at a time again."""
+PROBES: Final = 200
+"""How many messages are probed at most, one after the other, while each answer may be about its message alone."""
+BLAMED: Final = 10
+"""So many times the threshold: if as many different messages fail that were at fault before, it is not their fault."""
+BLAMED_BY_ANSWER: Final = 100
+"""The same for answers that may be about the message alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """What is known of the message that is sent: when, when it last failed, and whether that was its own fault."""
+
+    message_id: UUID
+    sent_at: datetime
+    failed_at: datetime | None = None
+    blamed: bool = False
 
 
 class CircuitBreaker:
@@ -45,19 +77,34 @@ class CircuitBreaker:
     """
 
     def __init__(
-        self, threshold: int, reset_timeout: timedelta, clock: Clock, on_change: Callable[[CircuitState], None]
+        self,
+        threshold: int,
+        reset_timeout: timedelta,
+        clock: Clock,
+        on_change: Callable[[CircuitState], None],
+        on_cause: Callable[[Cause | None], None] = lambda _cause: None,
     ) -> None:
-        """Start closed. ``on_change`` is called with every new state."""
+        """Start closed. ``on_change`` is called with every new state, ``on_cause`` with every new cause."""
         self.state = CircuitState.CLOSED
+        self.cause: Cause | None = None
+        self.reason = ""
+        """The cause in words, and the last failure."""
         self._threshold = threshold
         self._reset_timeout = reset_timeout
         self._clock = clock
         self._on_change = on_change
+        self._on_cause = on_cause
         self._log = structlog.get_logger()
         self._ticket = Ticket(0)
         self._allowance: int | None = None
         self._failures = 0
+        self._blamed: set[UUID] = set()
+        self._refused: set[UUID] = set()
+        self._only_letters = True
+        self._refusal: int | None = None
+        self._delivered_at: datetime | None = None
         self._probes = 0
+        self._probed = 0
         self._opened_at = clock.now()
         self._admitting = asyncio.Event()
         self._admitting.set()
@@ -72,6 +119,13 @@ class CircuitBreaker:
         counts.
         """
         return 1 if self.state is not CircuitState.CLOSED else self._allowance
+
+    @property
+    def cause_text(self) -> str:
+        """The cause as logs and health show it, such as ``refused: 401``; empty while the circuit is closed."""
+        if self.cause is Cause.REFUSED and self._refusal is not None:
+            return f"{self.cause}: {self._refusal}"
+        return self.cause.value if self.cause else ""
 
     async def wait_admitting(self) -> None:
         """Return as soon as the next ``admit`` would give a ticket."""
@@ -95,21 +149,49 @@ class CircuitBreaker:
         self._admitting.clear()
         self._probe_is_back.clear()
         self._probes += 1
+        self._probed += 1
         return self._next_ticket()
 
-    def record(self, ticket: Ticket, outcome: Outcome) -> bool:
+    def worked_since(self, instant: datetime) -> bool:
+        """Say whether a message was delivered whose send began after ``instant``."""
+        return self._delivered_at is not None and self._delivered_at > instant
+
+    def is_own(self, sending: Sending, outcome: Outcome) -> bool:
+        """Say whether a failure is the fault of its message: since its last one, others have been delivered.
+
+        What was at fault once stays so while the circuit is closed, or open for such messages: there may be nobody else
+        left to be delivered. It is not if the letter has not left this host.
+        """
+        if isinstance(outcome, Temporary) and not outcome.handed_over:
+            return False
+        if sending.failed_at is not None and self.worked_since(sending.failed_at):
+            return True
+        return sending.blamed and (self.state is CircuitState.CLOSED or self.cause is Cause.POISON)
+
+    def refuses_only(self, message_id: UUID) -> bool:
+        """Say whether messages have been delivered here, and since the last one this one alone was refused."""
+        return self._delivered_at is not None and self._refused <= {message_id}
+
+    def record(self, ticket: Ticket, outcome: Outcome, sending: Sending | None = None) -> bool:
         """Learn from an outcome, and say whether it told anything.
 
         What was admitted before the last change of state tells nothing about now.
         """
+        if isinstance(outcome, Delivered) and sending is not None:
+            self._delivered_at = max(self._delivered_at or sending.sent_at, sending.sent_at)
+            self._refused.clear()
         if ticket != self._ticket:
+            if isinstance(outcome, Delivered):
+                self._suspect_letters()
             return False
         match outcome:
-            case Temporary(outage=True):
-                self._failed(outcome)
-            case Temporary():
+            case Unable():
+                self.give_back(ticket)
+            case Temporary(outage=False):
                 if self.state is CircuitState.HALF_OPEN:
-                    self._open(outcome)
+                    self._open(outcome, self.cause or Cause.OUTAGE)
+            case Temporary() | Permanent(refused=True):
+                self._failed(outcome, sending)
             case Delivered() | Permanent():
                 self._answered()
             case _:
@@ -119,26 +201,45 @@ class CircuitBreaker:
     def give_back(self, ticket: Ticket) -> None:
         """Return a ticket whose send has no outcome, because it was cancelled. Does nothing if it was recorded."""
         if ticket == self._ticket and self.state is CircuitState.HALF_OPEN:
-            self._next_ticket()
-            self._admitting.set()
-            self._probe_is_back.set()
+            self._probe_on()
 
-    def _failed(self, outcome: Temporary) -> None:
-        self._failures += 1
+    def _failed(self, outcome: Temporary | Permanent, sending: Sending | None) -> None:
+        if isinstance(outcome, Permanent) and sending is not None:
+            self._refused.add(sending.message_id)
         if self.state is CircuitState.CLOSED:
-            if self._failures < min(self._threshold, self._allowance or self._threshold):
-                return
-            self._probes = 0
-        self._open(outcome)
+            if sending is None or not self.is_own(sending, outcome):
+                self._failures += 1
+                self._only_letters &= outcome.answers_for_the_letter
+            else:
+                # It says of itself what was known already. Unless everybody seems to be at fault.
+                self._blamed.add(sending.message_id)
+            weight = BLAMED_BY_ANSWER if outcome.answers_for_the_letter else BLAMED
+            limit = self._allowance if self._allowance and not self._only_letters else self._threshold
+            if self._failures >= min(limit, self._threshold) or len(self._blamed) >= weight * self._threshold:
+                self._probes = 0
+                poisoned = self._only_letters and (self._allowance is not None or bool(self._blamed))
+                self._open(outcome, Cause.POISON if poisoned else Cause.OUTAGE)
+            return
+        self._failures += 1
+        self._only_letters &= outcome.answers_for_the_letter
+        is_fresh = sending is not None and sending.failed_at is None
+        if is_fresh and outcome.answers_for_the_letter and self._probed < PROBES:
+            self._probe_on()
+        else:
+            self._open(outcome, (not is_fresh and self.cause) or Cause.OUTAGE)
 
-    def _open(self, outcome: Temporary) -> None:
+    def _open(self, outcome: Temporary | Permanent, cause: Cause) -> None:
         self._opened_at = self._clock.now()
         self._admitting.clear()
         self._enter(CircuitState.OPEN)
+        self._refusal = outcome.status
+        self.reason = outcome.reason
+        self._set_cause(Cause.REFUSED if outcome.refused else cause)
         self._log.warning(
             "circuit.opened",
             failures=self._failures,
             probes=self._probes,
+            cause=self.cause_text,
             error_type=outcome.error_type.value,
             reason=outcome.reason,
             reset_seconds=self._reset_timeout.total_seconds(),
@@ -146,19 +247,31 @@ class CircuitBreaker:
 
     def _answered(self) -> None:
         failures, self._failures = self._failures, 0
+        self._blamed.clear()
         if self._allowance is not None:
             self._allowance = self._allowance + 1 if self._allowance < FULL else None
         if self.state is CircuitState.HALF_OPEN:
+            if self._probed > 1:
+                self._suspect_letters()
             self._allowance = 2
             self._admitting.set()
             self._enter(CircuitState.CLOSED)
-            self._log.info("circuit.closed", failures=failures, probes=self._probes)
+            self._log.info("circuit.closed", failures=failures, probes=self._probes, cause=self.cause_text)
+            self._set_cause(None)
+        self._only_letters = True
+
+    def _suspect_letters(self) -> None:
+        """Note that others are delivered while some fail: if their answers allow it, it is the messages that fail."""
+        if self.cause is Cause.OUTAGE and self._only_letters:
+            self._set_cause(Cause.POISON)
+            self._log.info("circuit.poisoned", failures=self._failures, cause=self.cause_text, reason=self.reason)
 
     def _half_open_when_due(self) -> None:
         if self.state is CircuitState.OPEN and self._open_for() <= timedelta():
+            self._probed = 0
             self._admitting.set()
             self._enter(CircuitState.HALF_OPEN)
-            self._log.info("circuit.half_open", failures=self._failures, probes=self._probes)
+            self._log.info("circuit.half_open", failures=self._failures, probes=self._probes, cause=self.cause_text)
 
     def _open_for(self) -> timedelta:
         """Return how much longer the circuit stays open. A clock that was set back does not prolong it."""
@@ -170,6 +283,15 @@ class CircuitBreaker:
         self._probe_is_back.set()
         self._next_ticket()
         self._on_change(state)
+
+    def _set_cause(self, cause: Cause | None) -> None:
+        self.cause = cause
+        self._on_cause(cause)
+
+    def _probe_on(self) -> None:
+        self._next_ticket()
+        self._admitting.set()
+        self._probe_is_back.set()
 
     def _next_ticket(self) -> Ticket:
         self._ticket = Ticket(self._ticket + 1)

@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Protocol
+from typing import Final, Protocol
 from uuid import UUID
 
 from birthday.core.message import ErrorType
+
+_OF_THE_SERVICE: Final = frozenset({502, 503, 504})
+_OF_THE_LETTER: Final = frozenset({403, 404, 410})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,23 +45,60 @@ class Temporary:
     outage: bool = True
     status: int | None = field(default=None, compare=False)
     answer_lost: bool = False
+    refused: bool = field(default=False, compare=False)
+    """Somebody on the way, such as a proxy, lets nothing through: no letter is at fault."""
+    handed_over: bool = field(default=True, compare=False)
+    """Whether the letter, or a part of it, left this host: if not, it cannot be at fault."""
 
     @property
     def may_have_arrived(self) -> bool:
         """Say whether the letter may have been accepted all the same."""
         return self.answer_lost or self.error_type is ErrorType.TIMEOUT
 
+    @property
+    def answers_for_the_letter(self) -> bool:
+        """Say whether the service works and may have failed over this letter.
+
+        502 to 504 and a request to wait tell of the service, and what may have arrived should not be repeated soon.
+        """
+        asks_to_wait = self.status in _OF_THE_SERVICE or self.retry_after is not None
+        return self.status is not None and self.handed_over and not (asks_to_wait or self.may_have_arrived)
+
 
 @dataclass(frozen=True, slots=True)
 class Permanent:
-    """The service will never take this letter as it is."""
+    """The service will never take this letter as it is.
+
+    ``refused`` says that the status is one by which a service refuses everybody, such as 401: it is about this letter
+    only if others are accepted.
+    """
 
     error_type: ErrorType
     reason: str
     status: int | None = field(default=None, compare=False)
+    refused: bool = field(default=False, compare=False)
+
+    @property
+    def answers_for_the_letter(self) -> bool:
+        """Say whether the refusal may be about this letter: nobody refuses one letter for the method or the key."""
+        return self.status in _OF_THE_LETTER
 
 
-Outcome = Delivered | Temporary | Permanent
+@dataclass(frozen=True, slots=True)
+class Unable:
+    """The attempt says nothing of letter or service: our own host was at fault, and it costs no attempt.
+
+    ``lacks`` names the resource if there was none left, such as ``files``; nothing has been sent then.
+    """
+
+    reason: str
+    lacks: str | None = None
+    answer_lost: bool = False
+    status: int | None = field(default=None, compare=False)
+    error_type: ErrorType = ErrorType.EXTERNAL_API_ERROR
+
+
+Outcome = Delivered | Temporary | Permanent | Unable
 
 
 class Channel(Protocol):

@@ -81,6 +81,7 @@ async def requeue_failed(
         UPDATE message_logs
         SET status = 'queued', attempts = 0, requeued_at = $2, queued_at = $2, updated_at = $2,
             error_type = NULL, error_detail = NULL, next_attempt_at = NULL, lease_until = NULL,
+            failures = 0, failed_at = NULL, blamed = false,
             traceparent = coalesce($3, traceparent)
         WHERE id = ANY($1::uuid[]) AND status = 'failed'
         RETURNING id, user_id, message_type, status, scheduled_at, occasion_on, attempts, next_attempt_at, queued_at,

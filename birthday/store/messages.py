@@ -250,7 +250,8 @@ class Claim:
     """A message in the hands of this worker until its lease runs out, by the database's clock.
 
     ``lease_until`` is the fencing token: no two claims of a message have the same. ``traceparent`` is the context that
-    the message was made in, if that was traced.
+    the message was made in, if that was traced. ``failures`` counts its failures, ``failed_at`` is the last one, and
+    ``blamed`` says that others were delivered between two of them.
     """
 
     id: UUID
@@ -261,6 +262,9 @@ class Claim:
     last_name: str
     email: str
     traceparent: str | None = None
+    failures: int = 0
+    failed_at: datetime | None = None
+    blamed: bool = False
 
 
 async def claim(
@@ -288,6 +292,9 @@ async def claim(
         SET status = 'sending', lease_until = clock_timestamp() + $5::interval, next_attempt_at = NULL, updated_at = $3,
             may_have_arrived = m.may_have_arrived OR m.status = 'sending', schedule_from = u.schedule_from,
             attempts = CASE WHEN m.status = 'failed' THEN 1 ELSE m.attempts + 1 END,
+            failures = CASE WHEN m.status = 'failed' THEN 0 ELSE m.failures END,
+            failed_at = CASE WHEN m.status = 'failed' THEN NULL ELSE m.failed_at END,
+            blamed = m.blamed AND m.status <> 'failed',
             requeued_at = CASE WHEN m.status = 'failed' THEN $3 ELSE m.requeued_at END
         FROM (SELECT id FROM message_logs WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE) held, users u
         WHERE m.id = held.id AND u.id = m.user_id AND u.deleted_at IS NULL AND u.greeted_year <> m.occasion_year
@@ -298,7 +305,7 @@ async def claim(
                        OR m.status = 'retrying' AND m.next_attempt_at <= $3
                        OR m.status = 'sending' AND m.lease_until < clock_timestamp()))
         RETURNING m.id, m.attempts, m.lease_until, m.scheduled_at, u.first_name, u.last_name, u.email,
-                  m.traceparent
+                  m.traceparent, m.failures, m.failed_at, m.blamed
         """,
         ids,
         by_hand,
@@ -307,6 +314,14 @@ async def claim(
         lease,
     )
     return [Claim(*row) for row in rows]
+
+
+async def read_last_failures(pool: asyncpg.Pool, ids: Sequence[UUID]) -> dict[UUID, tuple[bool, datetime]]:
+    """Return of those among ``ids`` that have failed before whether that was their own fault, and when it was."""
+    rows = await pool.fetch(
+        "SELECT id, blamed, failed_at FROM message_logs WHERE id = ANY($1::uuid[]) AND failed_at IS NOT NULL", ids
+    )
+    return {UUID(bytes=row["id"].bytes): (row["blamed"], row["failed_at"]) for row in rows}
 
 
 @dataclass(frozen=True, slots=True)
@@ -461,7 +476,8 @@ class Settlement:
 
     ``lease_until`` is that of the claim. ``sent_at`` is when it was handed to the message service; None says that it
     was given back unsent. ``counted`` says whether this was an attempt of those that a message has, and
-    ``may_have_arrived`` that it may have been accepted all the same.
+    ``may_have_arrived`` that it may have been accepted all the same. ``failed`` says that letter or service failed, and
+    ``blamed`` that it was the letter.
     """
 
     id: UUID
@@ -473,6 +489,8 @@ class Settlement:
     counted: bool
     failure: Failure | None = None
     may_have_arrived: bool = False
+    failed: bool = False
+    blamed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -499,14 +517,17 @@ async def settle(pool: asyncpg.Pool, settlements: Sequence[Settlement]) -> list[
             delivered_at = CASE WHEN done.status = 'delivered' THEN done.settled_at END,
             next_attempt_at = done.next_attempt_at,
             may_have_arrived = m.may_have_arrived OR done.may_have_arrived,
+            failures = m.failures + CASE WHEN done.failed AND m.status = 'sending' THEN 1 ELSE 0 END,
+            failed_at = CASE WHEN done.failed THEN done.settled_at ELSE m.failed_at END,
+            blamed = m.blamed OR done.blamed,
             error_type = CASE WHEN done.sent_at IS NULL AND done.status <> 'failed'
                               THEN m.error_type ELSE done.error_type END,
             error_detail = CASE WHEN done.sent_at IS NULL AND done.status <> 'failed'
                                 THEN m.error_detail ELSE done.error_detail END
         FROM unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[],
-                    $7::boolean[], $8::text[], $9::text[], $10::boolean[])
+                    $7::boolean[], $8::text[], $9::text[], $10::boolean[], $11::boolean[], $12::boolean[])
             AS done (id, lease_until, status, settled_at, sent_at, next_attempt_at, counted, error_type, error_detail,
-                     may_have_arrived)
+                     may_have_arrived, failed, blamed)
         WHERE m.id = done.id
           AND (m.status = 'sending' AND m.lease_until = done.lease_until
                OR m.status = done.status AND m.lease_until IS NULL AND m.updated_at = done.settled_at)
@@ -523,5 +544,7 @@ async def settle(pool: asyncpg.Pool, settlements: Sequence[Settlement]) -> list[
         [one.failure.error_type if one.failure else None for one in settlements],
         [one.failure.detail if one.failure else None for one in settlements],
         [one.may_have_arrived for one in settlements],
+        [one.failed for one in settlements],
+        [one.blamed for one in settlements],
     )
     return [Settled(*row) for row in rows]

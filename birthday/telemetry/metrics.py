@@ -167,6 +167,17 @@ class Metrics:
             "circuit_breaker_state",
             "The circuit to the message service in this process: 0 closed, 0.5 half-open, 1 open.",
         )
+        self.circuit_breaker_open = self._gauge(
+            "circuit_breaker_open",
+            "1 while the circuit is not closed, by the reason: outage, refused (a wrong key or URL), or poison (the "
+            "service fails over some messages and delivers others).",
+            "reason",
+        )
+        self.resource_shortages = self._counter(
+            "resource_shortages_total",
+            "Attempts that could not be made because this host lacked a resource; they cost no message an attempt.",
+            "resource",
+        )
 
     def _add_queue(self) -> None:
         self.queue_depth = self._figure("queue_depth", "Queue messages ready to be consumed.")

@@ -24,6 +24,7 @@ from birthday.store.refusals import Sifting, fail_refused
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.tracing import NO_TRACING, Tracing
 from birthday.worker.patience import outlast
+from birthday.worker.probes import Probes
 
 log = structlog.get_logger()
 
@@ -51,6 +52,10 @@ class Intake:
     lease: timedelta
     random: Random
     tracing: Tracing = NO_TRACING
+
+    def probes(self) -> Probes:
+        """Return what chooses probes for one consumer."""
+        return Probes(self.pool, self.broker, self.clock, self.random)
 
     async def claim_batch(self, consumer: Consumer, deliveries: Sequence[Delivery]) -> Batch:
         """Claim what may be sent. The rest of the batch must be handed to ``dispose_of`` afterwards.

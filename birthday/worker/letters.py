@@ -1,17 +1,20 @@
 """What one message is while a worker has it: claimed, then sent, then decided about. Values only."""
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from random import Random
-from typing import assert_never
+from typing import Final, assert_never
 
 from birthday.broker import Consumer, Delivery
-from birthday.channels import Delivered, Letter, Outcome, Permanent, Temporary
+from birthday.channels import Delivered, Letter, Outcome, Permanent, Temporary, Unable
 from birthday.core.message import ErrorType, Status, greeting
 from birthday.core.retry import RetryPolicy
 from birthday.store.messages import Claim, Failure, Settlement
 from birthday.store.refusals import refusal_text
 from birthday.telemetry.tracing import NO_SPAN, Span
+
+_LONGEST_HOLD: Final = timedelta(seconds=30)
+_UNABLE_PAUSE: Final = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +38,9 @@ class Job:
 class Done:
     """A job and what came of it; an ``outcome`` of None says that it was not sent. Instants are business time.
 
-    ``spared`` says that it was a probe, or that the circuit has opened meanwhile: what fails then fails for the outage.
-    ``span`` ends once the outcome is stored.
+    ``spared`` says that it was a probe, one of the first sends after an outage, or that the circuit has opened
+    meanwhile: what fails then fails for the outage. Unless ``own``: others have been delivered since the message last
+    failed. ``alone`` says that nobody else is refused. ``span`` ends once the outcome is stored.
     """
 
     job: Job
@@ -44,6 +48,8 @@ class Done:
     sent_at: datetime
     done_at: datetime
     spared: bool = False
+    own: bool = False
+    alone: bool = False
     span: Span = NO_SPAN
 
 
@@ -55,45 +61,74 @@ def letter_for(claim: Claim) -> Letter:
 def decide(done: Done, retry: RetryPolicy, random: Random) -> Settlement:
     """Turn an outcome into the settlement to store: the only place that knows when a message fails for good.
 
-    What is spared costs its message no attempt if a later one may do better, or a long outage would fail it.
+    What is spared costs its message no attempt if a later one may do better, or a long outage would fail it. A refusal
+    by which a service refuses everybody is final only if others are accepted, and costs nothing before that.
     """
-    claim, at = done.job.claim, done.done_at
+    claim, at, counted, next_at = done.job.claim, done.done_at, True, None
     may_have_arrived = isinstance(done.outcome, Temporary) and done.outcome.may_have_arrived
     match done.outcome:
         case None:
             return Settlement(claim.id, claim.lease_until, Status.RETRYING, at, None, at, counted=False)
         case Delivered():
             return Settlement(claim.id, claim.lease_until, Status.DELIVERED, at, done.sent_at, None, counted=True)
-        case Permanent(error_type, reason):
+        case Unable():
+            return _try_again(done, done.outcome)
+        case Permanent(error_type, reason, refused=is_refusal):
             failure = Failure(error_type, reason)
+            if is_refusal and not done.own and not (done.alone and retry.exhausted(claim.failures + 1)):
+                next_at, counted = _hold(done, retry, random), False
+        case Temporary(error_type, reason, refused=True):
+            next_at, counted, failure = _hold(done, retry, random), False, Failure(error_type, reason)
         case Temporary(error_type, reason, retry_after):
-            if done.spared or not retry.exhausted(claim.attempt):
+            counted, failure = done.own or not done.spared, Failure(error_type, reason)
+            if counted and retry.exhausted(claim.attempt):
+                failure = Failure(error_type, f"{reason}; given up after attempt {claim.attempt}")
+            else:
                 next_at = at + retry.delay(claim.attempt, retry_after, random)
-                failure, counted = Failure(error_type, reason), not done.spared
-                return Settlement(
-                    claim.id,
-                    claim.lease_until,
-                    Status.RETRYING,
-                    at,
-                    done.sent_at,
-                    next_at,
-                    counted,
-                    failure,
-                    may_have_arrived,
-                )
-            failure = Failure(error_type, f"{reason}; given up after attempt {claim.attempt}")
         case _:
             assert_never(done.outcome)
     return Settlement(
         claim.id,
         claim.lease_until,
-        Status.FAILED,
+        Status.RETRYING if next_at else Status.FAILED,
         at,
         done.sent_at,
-        None,
-        counted=True,
-        failure=failure,
-        may_have_arrived=may_have_arrived,
+        next_at,
+        counted,
+        failure,
+        may_have_arrived,
+        failed=is_failure(done.outcome),
+        blamed=done.own,
+    )
+
+
+def is_failure(outcome: Outcome) -> bool:
+    """Say whether the service failed, or refused: over this letter, or over every one."""
+    match outcome:
+        case Temporary(outage=failed) | Permanent(refused=failed):
+            return failed
+        case _:
+            return False
+
+
+def _hold(done: Done, retry: RetryPolicy, random: Random) -> datetime:
+    """Return when to look whether the service still refuses. Seldom more and more, but soon after it is mended."""
+    return done.done_at + min(retry.delay(done.job.claim.failures + 1, None, random), _LONGEST_HOLD)
+
+
+def _try_again(done: Done, outcome: Unable) -> Settlement:
+    """Return what to store for an attempt that our own host has spoilt."""
+    was_sent = outcome.answer_lost
+    return Settlement(
+        done.job.claim.id,
+        done.job.claim.lease_until,
+        Status.RETRYING,
+        done.done_at,
+        done.sent_at if was_sent else None,
+        done.done_at + _UNABLE_PAUSE,
+        counted=False,
+        failure=Failure(outcome.error_type, outcome.reason) if was_sent else None,
+        may_have_arrived=was_sent,
     )
 
 

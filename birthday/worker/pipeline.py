@@ -10,7 +10,7 @@ stored, and only the ack is lost, which the next claim makes up for.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 
 import structlog
 
-from birthday.broker import Broker, Consumer
+from birthday.broker import Broker, Consumer, Delivery
+from birthday.channels.breaker import CircuitState
 from birthday.clock import CheckedClock
 from birthday.core.message import BIRTHDAY
 from birthday.errors import UnavailableError
@@ -27,6 +28,7 @@ from birthday.operations.pauses import Pauses
 from birthday.worker.intake import Batch, Intake
 from birthday.worker.letters import Done, Job, Received
 from birthday.worker.patience import RECONNECT
+from birthday.worker.probes import Probes
 from birthday.worker.sender import Sender
 from birthday.worker.settler import Settler
 
@@ -40,6 +42,8 @@ STORING = timedelta(seconds=10)
 GATHER_SECONDS = 0.005
 STEADY_SECONDS = 10.0
 """A subscription that has held for so long is followed by the next one at once; a shorter one is waited for longer."""
+MORE_SECONDS = 0.1
+"""How long a probe waits for the queue to bring a message that has not failed yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +137,26 @@ class Pipeline:
         return 0.0 if self._waiting_since is None else asyncio.get_running_loop().time() - self._waiting_since
 
     @property
+    def hindrance(self) -> str | None:
+        """Why the worker does not send, or hardly: the circuit is not closed, or its host lacks something."""
+        shortage, breaker = self._sender.shortage, self._sender.breaker
+        if shortage.lacks is not None:
+            return f"this host lacks a resource ({shortage.lacks}): {shortage.reason}; messages wait"
+        if breaker.cause is not None:
+            return f"the circuit is open, {breaker.cause_text}: {breaker.reason}; messages wait"
+        return None
+
+    @property
     def stuck_seconds(self) -> float:
         """How long the oldest claim or outcome has been waiting for the database, or for the queue to be told."""
         return asyncio.get_running_loop().time() - min(self._steps) if self._steps else 0.0
 
     async def run(self) -> None:
         """Deliver until ``stop``, then drain. When it is cancelled instead, the queue and the leases bring all back."""
+        with self._sender.pulse.beating():
+            await self._run()
+
+    async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._send_jobs()) for _ in range(self._limits.concurrency)]
             tasks.append(group.create_task(self._settle_outcomes()))
@@ -229,25 +247,24 @@ class Pipeline:
 
         Once the pipeline is stopped, until nothing is left, or may be sent.
         """
-        breaker = self._sender.breaker
+        breaker, shortage = self._sender.breaker, self._sender.shortage
+        probes = self._intake.probes()
         while not self._interrupted.is_set():
             if self._stopping.is_set() and breaker.allowance is not None:
                 return
-            await self._unless_interrupted(breaker.wait_admitting())
-            if breaker.allowance is not None:
+            await self._unless_interrupted(self._wait_admitting())
+            if breaker.allowance is not None or shortage.lacks:
                 # A probe, or a few: no other message is claimed before their outcomes are known.
                 await self._unless_interrupted(self._idle.wait())
-                await self._unless_interrupted(breaker.wait_admitting())
-            most = min(self._limits.batch, breaker.allowance or self._limits.batch)
+                await self._unless_interrupted(self._wait_admitting())
+            most = 1 if shortage.lacks else min(self._limits.batch, breaker.allowance or self._limits.batch)
             await self._unless_interrupted(self._room.wait())
-            self._waiting_since = asyncio.get_running_loop().time()
-            try:
-                deliveries = await self._unless_interrupted(consumer.receive(most, self._gather_seconds))
-            finally:
-                self._waiting_since = None
+            if breaker.state is not CircuitState.CLOSED:
+                deliveries = await self._choose_probe(consumer, probes)
+            else:
+                deliveries = probes.take(most) or await self._receive(consumer, most)
             if deliveries == []:
                 return
-            self.received += len(deliveries or ())
             if self._clock.fault is not None:
                 # Noticed before the watch has said so. What has come goes back with the subscription.
                 self._interrupted.set()
@@ -256,6 +273,43 @@ class Pipeline:
                     batch = await self._intake.claim_batch(consumer, deliveries)
                     self._accept(consumer, batch)
                     await self._intake.dispose_of(consumer, batch.rest)
+
+    async def _wait_admitting(self) -> None:
+        await self._sender.shortage.wait()
+        await self._sender.breaker.wait_admitting()
+
+    async def _choose_probe(self, consumer: Consumer, probes: Probes) -> list[Delivery] | None:
+        """Return one delivery whose message has not failed yet, if the queue has one, or else any.
+
+        None at an interruption, and an empty list at the end of what came before ``cease``, as of ``_receive``.
+        """
+        if not len(probes):
+            deliveries = await self._receive(consumer, self._limits.batch)
+            if not deliveries:
+                return deliveries
+            await self._add(probes, deliveries)
+        while not probes.has_fresh and not self._interrupted.is_set():
+            await probes.put_away(consumer)
+            deliveries = await self._receive(consumer, self._limits.batch, MORE_SECONDS)
+            if not deliveries:
+                break
+            await self._add(probes, deliveries)
+        return probes.choose()
+
+    async def _add(self, probes: Probes, deliveries: Sequence[Delivery]) -> None:
+        with self._step():
+            await probes.add(deliveries)
+
+    async def _receive(self, consumer: Consumer, most: int, patience: float | None = None) -> list[Delivery] | None:
+        """Return what comes next, None if that takes longer than ``patience``, in seconds, or is interrupted."""
+        self._waiting_since = asyncio.get_running_loop().time()
+        try:
+            receiving = consumer.receive(most, self._gather_seconds)
+            deliveries = await _unless(self._interrupted, receiving, patience)
+        finally:
+            self._waiting_since = None
+        self.received += len(deliveries or ())
+        return deliveries
 
     def _gather_seconds(self) -> float:
         """How long to wait for more to come: a lone message never waits."""
@@ -323,12 +377,14 @@ class Pipeline:
         await _unless(self._stopping, waiting)
 
 
-async def _unless(event: asyncio.Event, waiting: Coroutine[Any, Any, _Result]) -> _Result | None:
-    """Await ``waiting``, or cancel it and return None as soon as ``event`` is set."""
+async def _unless(
+    event: asyncio.Event, waiting: Coroutine[Any, Any, _Result], patience: float | None = None
+) -> _Result | None:
+    """Await ``waiting``, or cancel it and return None as soon as ``event`` is set, or ``patience`` seconds are over."""
     task = asyncio.ensure_future(waiting)
     interruption = asyncio.ensure_future(event.wait())
     try:
-        await asyncio.wait({task, interruption}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, interruption}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         return await task if task.done() else None
     finally:
         for pending in (task, interruption):

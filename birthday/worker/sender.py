@@ -6,13 +6,15 @@ import time
 import structlog
 from prometheus_client import Counter
 
-from birthday.channels import Channel, Delivered, Outcome, Temporary
-from birthday.channels.breaker import CircuitBreaker, CircuitState
+from birthday.channels import Channel, Delivered, Outcome, Temporary, Unable
+from birthday.channels.breaker import CircuitBreaker, Sending
 from birthday.clock import Clock
 from birthday.core.message import ErrorType
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.tracing import NO_TRACING, Tracing
-from birthday.worker.letters import Done, Job, letter_for
+from birthday.worker.letters import Done, Job, is_failure, letter_for
+from birthday.worker.pulse import Pulse
+from birthday.worker.shortage import Shortage
 
 log = structlog.get_logger()
 
@@ -32,6 +34,8 @@ class Sender:
     ) -> None:
         """Keep what is passed in."""
         self.breaker = breaker
+        self.shortage = Shortage(clock, metrics)
+        self.pulse = Pulse()
         self._channel = channel
         self._clock = clock
         self._metrics = metrics
@@ -42,19 +46,22 @@ class Sender:
     async def send(self, job: Job) -> Done:
         """Send a claimed message, unless the circuit is open or the lease could run out before the answer."""
         lease_is_short = asyncio.get_running_loop().time() > job.send_by
-        ticket = None if lease_is_short else self.breaker.admit()
+        ticket = None if lease_is_short or self.shortage.pausing else self.breaker.admit()
         if ticket is None:
             return self.give_back(job)
-        spared = self.breaker.state is not CircuitState.CLOSED
-        sent_at = self._clock.now()
-        span = self._tracing.process(job.claim, job.claim.attempt)
+        claim, sent_at = job.claim, self._clock.now()
+        spared = self.breaker.allowance is not None
+        span = self._tracing.process(claim, claim.attempt)
         try:
             with span:
                 outcome = await self._try(job)
-            spared |= not self.breaker.record(ticket, outcome)
+            sending = Sending(claim.id, sent_at, claim.failed_at, claim.blamed)
+            own = is_failure(outcome) and self.breaker.is_own(sending, outcome)
+            spared |= not self.breaker.record(ticket, outcome, sending)
         finally:
             self.breaker.give_back(ticket)
-        return Done(job, outcome, sent_at, self._clock.now(), spared, span)
+        alone = self.breaker.refuses_only(claim.id)
+        return Done(job, outcome, sent_at, self._clock.now(), spared, own, alone, span)
 
     def give_back(self, job: Job) -> Done:
         """Decide not to send: no attempt has been made, and another claim may follow at once."""
@@ -62,9 +69,21 @@ class Sender:
         return Done(job, None, now, now)
 
     async def _try(self, job: Job) -> Outcome:
-        began = time.perf_counter()
+        outcome = await self._attempt(job)
+        if isinstance(outcome, Unable):
+            if outcome.lacks is not None:
+                self.shortage.meet(outcome.lacks, outcome.reason)
+        else:
+            self.shortage.end()
+            self._count(outcome)
+        return outcome
+
+    async def _attempt(self, job: Job) -> Outcome:
+        began, began_at = time.perf_counter(), asyncio.get_running_loop().time()
         try:
             outcome = await self._channel.send(letter_for(job.claim))
+        except MemoryError:
+            return Unable("out of memory", lacks="memory", answer_lost=True)
         except Exception as error:
             # One message that a channel cannot handle must not end the worker.
             log.exception("message.send_crashed", message_id=str(job.claim.id))
@@ -72,7 +91,8 @@ class Sender:
             outcome = Temporary(ErrorType.EXTERNAL_API_ERROR, reason, outage=False, answer_lost=True)
         finally:
             self._duration.observe(time.perf_counter() - began)
-        self._count(outcome)
+        if isinstance(outcome, Temporary) and outcome.status is None and self.pulse.stood_still_since(began_at):
+            return Unable(f"this process stood still meanwhile; {outcome.reason}", answer_lost=outcome.handed_over)
         return outcome
 
     def _count(self, outcome: Outcome) -> None:

@@ -2,12 +2,13 @@
 
 import asyncio
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from structlog.testing import capture_logs
 
-from birthday.channels import Delivered, Outcome, Permanent, Temporary
-from birthday.channels.breaker import FULL, CircuitBreaker, CircuitState, Ticket
+from birthday.channels import Delivered, Outcome, Permanent, Temporary, Unable
+from birthday.channels.breaker import FULL, PROBES, Cause, CircuitBreaker, CircuitState, Sending, Ticket
 from birthday.core.message import ErrorType
 from tests.support.clock import ManualClock
 
@@ -15,6 +16,11 @@ RESET = timedelta(seconds=30)
 DOWN = Temporary(ErrorType.TIMEOUT, "no answer")
 PATIENCE = Temporary(ErrorType.EXTERNAL_API_ERROR, "answered 429", outage=False)
 REFUSED = Permanent(ErrorType.VALIDATION_ERROR, "answered 422")
+WRONG_KEY = Permanent(ErrorType.PERMANENT_FAILURE, "answered 401", 401, refused=True)
+GONE = Permanent(ErrorType.PERMANENT_FAILURE, "answered 410", 410, refused=True)
+CRASHED = Temporary(ErrorType.EXTERNAL_API_ERROR, "answered 500", status=500)
+UNREACHABLE = Temporary(ErrorType.EXTERNAL_API_ERROR, "cannot connect", handed_over=False)
+TUNNEL_REFUSED = Temporary(ErrorType.EXTERNAL_API_ERROR, "407", status=407, refused=True, handed_over=False)
 
 
 class Circuit:
@@ -23,12 +29,19 @@ class Circuit:
     def __init__(self) -> None:
         self.clock = ManualClock()
         self.changes: list[CircuitState] = []
-        self.breaker = CircuitBreaker(3, RESET, self.clock, self.changes.append)
+        self.causes: list[Cause | None] = []
+        self.breaker = CircuitBreaker(3, RESET, self.clock, self.changes.append, self.causes.append)
 
     def send(self, *outcomes: Outcome) -> None:
         """Send once for each outcome, one after the other."""
         for outcome in outcomes:
             self.breaker.record(self.admit(), outcome)
+
+    def send_fresh(self, *outcomes: Outcome) -> None:
+        """Send a message that has not failed yet for each outcome, a second apart."""
+        for outcome in outcomes:
+            self.breaker.record(self.admit(), outcome, Sending(uuid4(), self.clock.now()))
+            self.clock.advance(timedelta(seconds=1))
 
     def allowance(self) -> int | None:
         """Return how many sends at a time are allowed now."""
@@ -383,6 +396,184 @@ class TestHalfOpen:
         assert circuit.state() is CircuitState.HALF_OPEN
 
 
+class TestCause:
+    """Why the circuit is open: an outage, a refusal of everybody, or messages that are poison."""
+
+    @pytest.mark.parametrize(
+        ("failure", "cause", "text"),
+        [
+            (DOWN, Cause.OUTAGE, "outage"),
+            (CRASHED, Cause.OUTAGE, "outage"),
+            (WRONG_KEY, Cause.REFUSED, "refused: 401"),
+            (TUNNEL_REFUSED, Cause.REFUSED, "refused: 407"),
+        ],
+        ids=str,
+    )
+    def test_of_a_row(self, circuit: Circuit, failure: Outcome, cause: Cause, text: str) -> None:
+        """A row of failures has the cause of the last one, until the circuit is closed."""
+        circuit.send_fresh(failure, failure, failure)
+        assert circuit.state() is CircuitState.OPEN
+        assert circuit.breaker.cause_text == text
+        circuit.clock.advance(RESET)
+
+        circuit.send_fresh(Delivered())
+
+        assert circuit.breaker.cause_text == ""
+        assert circuit.causes == [cause, None]
+
+    def test_refusal_between_successes(self, circuit: Circuit) -> None:
+        """Refusals that others are accepted between do not open it."""
+        outcomes: list[Outcome] = [Delivered(), WRONG_KEY, WRONG_KEY]
+
+        circuit.send_fresh(*outcomes * 5)
+
+        assert circuit.state() is CircuitState.CLOSED
+
+    def test_others_were_under_way(self, circuit: Circuit) -> None:
+        """Others that are accepted after it has opened tell that it was the messages; silence tells nothing."""
+        failures: list[tuple[Outcome, Cause]] = [(CRASHED, Cause.POISON), (DOWN, Cause.OUTAGE)]
+        for failure, cause in failures:
+            late = circuit.admit()
+            circuit.send_fresh(failure, failure, failure)
+
+            circuit.breaker.record(late, Delivered(), Sending(uuid4(), circuit.clock.now()))
+
+            assert circuit.state() is CircuitState.OPEN
+            assert circuit.breaker.cause is cause
+            circuit.clock.advance(RESET)
+            circuit.send_fresh(Delivered(), *[Delivered()] * FULL)
+
+    def test_probes_tell(self, circuit: Circuit) -> None:
+        """A probe that is accepted at once after others were not: the circuit was open for poison."""
+        circuit.send_fresh(CRASHED, CRASHED, CRASHED)
+        circuit.clock.advance(RESET)
+
+        circuit.send_fresh(CRASHED, Delivered())
+
+        assert circuit.causes == [Cause.OUTAGE, Cause.POISON, None]
+
+
+class TestPoison:
+    """Messages that the service fails over, while it takes others."""
+
+    def test_probes_on(self, circuit: Circuit) -> None:
+        """After an answer that may be about one message, another one is probed at once, up to a limit."""
+        circuit.send_fresh(CRASHED, CRASHED, CRASHED)
+        circuit.clock.advance(RESET)
+
+        circuit.send_fresh(*[CRASHED] * (PROBES - 1))
+        assert circuit.state() is CircuitState.HALF_OPEN
+        circuit.send_fresh(CRASHED)
+
+        assert circuit.state() is CircuitState.OPEN
+
+    @pytest.mark.parametrize("failure", [DOWN, UNREACHABLE, WRONG_KEY, TUNNEL_REFUSED], ids=str)
+    def test_does_not_probe_on(self, circuit: Circuit, failure: Outcome) -> None:
+        """What cannot be about one message alone is not asked again before the reset timeout is over."""
+        circuit.send_fresh(failure, failure, failure)
+        circuit.clock.advance(RESET)
+
+        circuit.send_fresh(failure)
+
+        assert circuit.state() is CircuitState.OPEN
+
+    def test_a_probe_that_has_failed_before(self, circuit: Circuit) -> None:
+        """It says nothing new: the next one comes after the reset timeout."""
+        circuit.half_open()
+
+        circuit.breaker.record(
+            circuit.admit(), CRASHED, Sending(uuid4(), circuit.clock.now(), failed_at=circuit.clock.now() - RESET)
+        )
+
+        assert circuit.state() is CircuitState.OPEN
+
+    def test_own_failures(self, circuit: Circuit) -> None:
+        """What fails again although others were delivered since does not open the circuit, however often."""
+        failed_at = circuit.clock.now()
+        circuit.clock.advance(timedelta(seconds=1))
+        circuit.send_fresh(Delivered())
+
+        for _ in range(10):
+            sending = Sending(uuid4(), circuit.clock.now(), failed_at)
+            assert circuit.breaker.is_own(sending, CRASHED)
+            circuit.breaker.record(circuit.admit(), CRASHED, sending)
+
+        assert circuit.state() is CircuitState.CLOSED
+
+    def test_what_was_sent_earlier_is_no_witness(self, circuit: Circuit) -> None:
+        """At the beginning of an outage, the last deliveries of sends that began before the failure prove nothing."""
+        sent_at = circuit.clock.now()
+        circuit.clock.advance(timedelta(seconds=1))
+        failed_at = circuit.clock.now()
+        circuit.breaker.record(circuit.admit(), Delivered(), Sending(uuid4(), sent_at))
+
+        assert not circuit.breaker.is_own(Sending(uuid4(), failed_at, failed_at), CRASHED)
+
+    def test_not_over_what_was_not_sent(self, circuit: Circuit) -> None:
+        """A letter that has not left this host is not at fault."""
+        failed_at = circuit.clock.now() - RESET
+        circuit.send_fresh(Delivered())
+
+        assert not circuit.breaker.is_own(Sending(uuid4(), circuit.clock.now(), failed_at, blamed=True), UNREACHABLE)
+
+    def test_everybody_at_fault(self, circuit: Circuit) -> None:
+        """If hundreds fail in a row that were at fault before, and none gets an answer, it is an outage."""
+        for _ in range(29):
+            circuit.breaker.record(circuit.admit(), DOWN, Sending(uuid4(), circuit.clock.now(), blamed=True))
+        assert circuit.state() is CircuitState.CLOSED
+
+        circuit.breaker.record(circuit.admit(), DOWN, Sending(uuid4(), circuit.clock.now(), blamed=True))
+
+        assert circuit.state() is CircuitState.OPEN
+
+    def test_recovery(self, circuit: Circuit) -> None:
+        """After it, two answers in a row that may be about their messages do not open it again; silence does."""
+        circuit.half_open()
+        circuit.send_fresh(Delivered(), CRASHED, CRASHED)
+        assert circuit.state() is CircuitState.CLOSED
+
+        circuit.send_fresh(CRASHED)
+
+        assert circuit.state() is CircuitState.OPEN
+        assert circuit.breaker.cause is Cause.POISON
+
+
+class TestUnable:
+    """What our own host spoils says nothing about the service."""
+
+    def test_closed(self, circuit: Circuit) -> None:
+        """It is neither a failure nor the end of a row of failures."""
+        circuit.send(DOWN, DOWN, *[Unable("too many open files", "files")] * 10)
+        assert circuit.state() is CircuitState.CLOSED
+
+        circuit.send(DOWN)
+
+        assert circuit.state() is CircuitState.OPEN
+
+    def test_half_open(self, circuit: Circuit) -> None:
+        """The probe can be made again."""
+        circuit.half_open()
+
+        circuit.send(Unable("too many open files", "files"))
+
+        assert circuit.state() is CircuitState.HALF_OPEN
+        assert circuit.breaker.admit() is not None
+
+
+def test_alone(circuit: Circuit) -> None:
+    """One message alone is refused only if others have been accepted, and no other has been refused since."""
+    first, second = uuid4(), uuid4()
+    circuit.breaker.record(circuit.admit(), GONE, Sending(first, circuit.clock.now()))
+    assert not circuit.breaker.refuses_only(first)
+    circuit.send_fresh(Delivered())
+    circuit.breaker.record(circuit.admit(), GONE, Sending(first, circuit.clock.now()))
+    assert circuit.breaker.refuses_only(first)
+
+    circuit.breaker.record(circuit.admit(), GONE, Sending(second, circuit.clock.now()))
+
+    assert not circuit.breaker.refuses_only(first)
+
+
 def test_log(circuit: Circuit) -> None:
     """Each change is one event with its counts, and an outage can be followed from end to end."""
     with capture_logs() as events:
@@ -392,10 +583,11 @@ def test_log(circuit: Circuit) -> None:
         circuit.send(Delivered())
 
     why = {"error_type": "timeout", "reason": "no answer", "reset_seconds": 30.0, "log_level": "warning"}
+    why["cause"] = "outage"
     assert events == [
         {"event": "circuit.opened", "failures": 3, "probes": 0, **why},
-        {"event": "circuit.half_open", "failures": 3, "probes": 0, "log_level": "info"},
+        {"event": "circuit.half_open", "failures": 3, "probes": 0, "cause": "outage", "log_level": "info"},
         {"event": "circuit.opened", "failures": 4, "probes": 1, **why},
-        {"event": "circuit.half_open", "failures": 4, "probes": 1, "log_level": "info"},
-        {"event": "circuit.closed", "failures": 4, "probes": 2, "log_level": "info"},
+        {"event": "circuit.half_open", "failures": 4, "probes": 1, "cause": "outage", "log_level": "info"},
+        {"event": "circuit.closed", "failures": 4, "probes": 2, "cause": "outage", "log_level": "info"},
     ]

@@ -12,13 +12,15 @@ from yarl import URL
 from birthday.channels.message_service.connection import Answer, BrokenConnectionError
 from birthday.channels.message_service.route import Network, Route, UnreachableError, basic_credentials
 from birthday.channels.message_service.session import Session
-from birthday.channels.protocol import Delivered, Letter, Outcome, Permanent, Temporary
+from birthday.channels.protocol import Delivered, Letter, Outcome, Permanent, Temporary, Unable
 from birthday.clock import Clock
 from birthday.core.message import ErrorType
 from birthday.errors import UnavailableError
 
 _ASKS_FOR_PATIENCE = frozenset({408, 425, 429})
 _REFUSES_CONTENT = frozenset({400, 422})
+_REFUSES_EVERYBODY = frozenset({401, 403, 404, 405, 407, 410, *range(300, 400)})
+"""Said for a wrong key, URL or proxy: about one letter only if others are accepted (design, section 3)."""
 _WITHOUT_ANSWER = frozenset({502, 504})
 """Said by a gateway that has passed the letter on and got no answer, or none that it understood."""
 _SECONDS = re.compile(r"-?[0-9]+(\.[0-9]+)?")
@@ -65,7 +67,15 @@ class HttpChannel:
             seconds = self._timeout.total_seconds()
             return Temporary(ErrorType.TIMEOUT, f"the message service did not answer within {seconds:g} s")
         except UnreachableError as error:
-            return Temporary(ErrorType.EXTERNAL_API_ERROR, f"cannot connect: {error}")
+            if error.lacks:
+                return Unable(f"cannot connect: {error}", error.lacks)
+            return Temporary(
+                ErrorType.EXTERNAL_API_ERROR,
+                f"cannot connect: {error}",
+                status=error.status,
+                refused=error.status in _REFUSES_EVERYBODY,
+                handed_over=False,
+            )
         except BrokenConnectionError as error:
             return Temporary(ErrorType.EXTERNAL_API_ERROR, f"the connection broke: {error}", answer_lost=True)
         return _outcome(answer, self._clock)
@@ -123,7 +133,7 @@ def _outcome(answer: Answer, clock: Clock) -> Outcome:
         return Permanent(ErrorType.VALIDATION_ERROR, reason, status)
     if 300 <= status <= 399:
         reason += "; redirects are not followed"
-    return Permanent(ErrorType.PERMANENT_FAILURE, reason, status)
+    return Permanent(ErrorType.PERMANENT_FAILURE, reason, status, status in _REFUSES_EVERYBODY)
 
 
 def parse_retry_after(text: str, now: datetime) -> timedelta | None:

@@ -1,6 +1,7 @@
 """The way to the message service: directly or through a proxy, in the clear or with TLS."""
 
 import asyncio
+import errno
 import ipaddress
 import os
 import socket
@@ -24,7 +25,16 @@ _MOST_TUNNEL_BYTES: Final = 16 * 1024
 
 
 class UnreachableError(Exception):
-    """There is no way to the server at the moment: nothing has been sent. The text says why, in the system's words."""
+    """There is no way to the server at the moment: nothing has been sent. The text says why, in the system's words.
+
+    ``status`` is what a proxy answered that opens no tunnel; ``lacks`` what this host has none left of.
+    """
+
+    def __init__(self, text: str, status: int | None = None, lacks: str | None = None) -> None:
+        """Keep what is passed in."""
+        super().__init__(text)
+        self.status = status
+        self.lacks = lacks
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +114,7 @@ class Route:
         loop = asyncio.get_running_loop()
         try:
             wire = await aiohappyeyeballs.start_connection(
-                await self._look_up(), happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS, interleave=1, loop=loop
+                await self.look_up(), happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS, interleave=1, loop=loop
             )
             try:
                 if self._proxy and self._tls:
@@ -120,16 +130,26 @@ class Route:
                 raise
         except OSError as error:
             self._addresses = []
-            raise UnreachableError(_explain(error)) from error
+            raise UnreachableError(_explain(error), lacks=_lacking(error)) from error
         return connection
 
-    async def _look_up(self) -> list[Any]:
-        """Return the addresses of the server or its proxy. The resolver has few threads, and a burst connects many."""
+    async def look_up(self) -> list[Any]:
+        """Return the addresses of the server or its proxy. The resolver has few threads, and a burst connects many.
+
+        Raises:
+            UnreachableError: if there are none to be had.
+        """
         loop = asyncio.get_running_loop()
         async with self._looking_up:
             if not self._addresses or loop.time() - self._found_at > _KNOWN_SECONDS:
                 url = self._proxy or self.origin
-                self._addresses = await loop.getaddrinfo(url.raw_host, url.port, type=socket.SOCK_STREAM)
+                try:
+                    self._addresses = await loop.getaddrinfo(url.raw_host, url.port, type=socket.SOCK_STREAM)
+                except OSError as error:
+                    raise UnreachableError(_explain(error), lacks=_lacking(error)) from error
+                except RuntimeError as error:
+                    # No thread to look it up in.
+                    raise UnreachableError(str(error), lacks="threads") from error
                 self._found_at = loop.time()
             return self._addresses
 
@@ -149,9 +169,33 @@ class Route:
         version, _, rest = answer.partition(b" ")
         if not version.startswith(b"HTTP/1.") or not rest.startswith(b"2"):
             status = rest[:3].decode("ascii", "replace")
+            answered = status if status.isdigit() else None
             raise UnreachableError(
-                f"the proxy opens no tunnel, it answered {status if status.isdigit() else 'nonsense'}"
+                f"the proxy opens no tunnel, it answered {answered or 'nonsense'}", int(answered) if answered else None
             )
+
+
+_RESOURCES: Final = {
+    errno.EMFILE: "files",
+    errno.ENFILE: "files",
+    errno.ENOMEM: "memory",
+    errno.ENOBUFS: "memory",
+    errno.ENOSPC: "disk",
+    errno.EDQUOT: "disk",
+    errno.EADDRNOTAVAIL: "ports",
+    errno.EAGAIN: "ports",
+}
+_NAME_SERVICE: Final = {
+    socket.EAI_AGAIN: "name service",
+    socket.EAI_SYSTEM: "name service",
+    socket.EAI_MEMORY: "memory",
+}
+
+
+def _lacking(error: OSError) -> str | None:
+    """Return which resource of this host an error tells of, if any: neither the way nor the server is to blame."""
+    known = _NAME_SERVICE if isinstance(error, socket.gaierror) else _RESOURCES
+    return known.get(error.errno or 0)
 
 
 def _credentials(proxy: URL) -> dict[str, str]:

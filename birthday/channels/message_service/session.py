@@ -69,6 +69,11 @@ class Session:
     async def _connect(self, deadline: float) -> Connection:
         try:
             async with asyncio.timeout_at(deadline):
+                await self.route.look_up()
+        except TimeoutError:
+            raise UnreachableError("the name was not looked up in time", lacks="name service") from None
+        try:
+            async with asyncio.timeout_at(deadline):
                 return await self.route.connect()
         except TimeoutError:
             # Not the same as no answer: nothing has been sent.

@@ -11,7 +11,7 @@ from birthday.errors import NotFoundError
 from birthday.http.api.responses import json_response
 from birthday.http.context import CONTEXT
 from birthday.http.middleware.guard import find_key
-from birthday.http.probes.readiness import DATABASE, QUEUE, CheckResult, Health, health_of
+from birthday.http.probes.readiness import DATABASE, QUEUE, SENDING, CheckResult, Health, health_of
 
 SCRAPED = "/metrics"
 PATHS = frozenset({"/health", "/health/detailed", "/health/db", "/health/queue", "/ready", "/alive", SCRAPED})
@@ -66,13 +66,15 @@ async def metrics(request: web.Request) -> web.Response:
 def _health(request: web.Request, results: Mapping[str, CheckResult], checks: Mapping[str, Any]) -> web.Response:
     context = request.app[CONTEXT]
     status = health_of(results)
-    document = {
+    document: dict[str, Any] = {
         "status": status,
         "version": version("birthday-scheduler"),
         "roles": [role for role in Role if role in context.settings.role],
         "paused": context.pauses.paused,
         "checks": checks,
     }
+    if (sending := results.get(SENDING)) and not sending.ok:
+        document["reason"] = sending.reason
     return json_response(document, 503 if status is Health.UNHEALTHY else 200)
 
 

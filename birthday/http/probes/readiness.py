@@ -19,6 +19,7 @@ SCHEDULER = "scheduler"
 CHANNEL = "channel"
 BACKGROUND = "background"
 CLOCK = "clock"
+SENDING = "sending"
 
 Check = Callable[[], Awaitable[None]]
 
@@ -58,17 +59,18 @@ class Readiness:
         channel: Check | None = None,
         own: Mapping[str, Check] | None = None,
         unneeded: Mapping[str, Check] | None = None,
+        can_wait: Mapping[str, Check] | None = None,
     ) -> None:
         """Take what the process cannot do without, by name, and the channel, whose messages can wait.
 
         ``own`` are needed as well, and ask nobody: what the process knows of itself. ``unneeded`` are only shown: what
-        other roles need.
+        other roles need. ``can_wait`` ask nobody either, and are only shown: without them messages wait.
 
         A check raises if the dependency cannot be used; the text of a ``BirthdayError`` is shown as the reason.
         """
         self.draining = False
-        self._own = own or {}
-        self._needed = frozenset(needed) | self._own.keys()
+        self._own = {**(own or {}), **(can_wait or {})}
+        self._needed = frozenset(needed) | (own or {}).keys()
         checks = {**needed, **(unneeded or {})}
         if channel is not None:
             checks[CHANNEL] = channel
