@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from birthday.config import mask_url
+from birthday.store.migrations import load_migrations, schema_directory
 from tests.support.program import run
 
 PREVIEW = ("preview", "--date-of-birth", "1992-02-29", "--from", "2026-01-01")
@@ -124,24 +125,17 @@ async def test_a_port_in_use_ends_the_start_with_advice_and_status_1(database_ur
 
 async def test_a_database_that_is_not_migrated_is_refused_with_the_command_that_helps(database_url: str) -> None:
     """Never migrated silently; undone and applied by hand; then the status tells."""
-    undone = await run("migrate", "--rollback", "7", "--yes", DATABASE_URL=database_url)
+    migrations = [migration.label for migration in load_migrations(schema_directory())]
+    assert len(migrations) >= 7
+    undone = await run("migrate", "--rollback", str(len(migrations)), "--yes", DATABASE_URL=database_url)
     assert undone.status == 0
     refused = await run(DATABASE_URL=database_url, CHANNEL="console")
     assert refused.status == 1
     assert "birthday migrate" in refused.err
     applied = await run("migrate", DATABASE_URL=database_url)
-    migrations = [
-        "0001_users_and_messages",
-        "0002_queue",
-        "0003_pauses",
-        "0004_may_have_arrived",
-        "0005_message_ids",
-        "0006_trace_context",
-        "0007_rules",
-    ]
     assert applied.out.splitlines() == [f"applied {migration}" for migration in migrations]
     status = await run("migrate", "--status", DATABASE_URL=database_url)
-    assert [line.split()[1] for line in status.out.splitlines()[1:]] == ["applied"] * 7
+    assert [line.split()[1] for line in status.out.splitlines()[1:]] == ["applied"] * len(migrations)
 
 
 async def test_check_shows_the_settings_masked_and_tries_every_dependency(database_url: str) -> None:

@@ -45,6 +45,8 @@ async def test_check_shows_the_settings_and_makes_no_database_either(tmp_path: P
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 async def test_a_command_says_on_standard_error_which_database_it_acts_on(database_url: str) -> None:
     """For every command that uses one; standard output stays what programs read."""
     for arguments in [*COMMANDS, ("dlq", "list", "--json")]:

@@ -140,7 +140,7 @@ async def run(*arguments: str, stdin: str = "", **environment: str) -> Finished:
     async with asyncio.timeout(60):
         out, err = await process.communicate(stdin.encode())
     assert process.returncode is not None
-    return Finished(process.returncode, out.decode(), err.decode())
+    return Finished(process.returncode, out.decode(errors="backslashreplace"), err.decode(errors="backslashreplace"))
 
 
 def _environment(settings: dict[str, str]) -> dict[str, str]:
