@@ -31,6 +31,7 @@ from birthday.config import (
     load_settings,
     misspelt_settings,
 )
+from birthday.core.audit import FAILABLE, Finding
 from birthday.core.occasion import LAST_YEAR, Occasion, birthdays_from
 from birthday.core.user import parse_date
 from birthday.core.zone import load_zone
@@ -318,20 +319,28 @@ async def _export(settings: Settings, form: Format, *, deleted: bool) -> None:
 @click.option("--from", "first", required=True, metavar="DATE", help="First day, UTC.")
 @click.option("--to", "last", required=True, metavar="DATE", help="Last day, UTC.")
 @click.option("--list", "listed", type=click.Choice(LISTABLE), help="Print these one by one as well.")
+@click.option(
+    "--fail-on",
+    metavar="FINDINGS",
+    default="",
+    help=f"Let these count as failures as well: any of {', '.join(FAILABLE)}, separated by commas.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
-def audit(first: str, last: str, listed: str | None, *, as_json: bool) -> None:
+def audit(first: str, last: str, listed: str | None, fail_on: str, *, as_json: bool) -> None:
     """Recompute who was due from DATE to DATE, and compare it with what the messages say.
 
-    Who was due follows from the users alone, with SEND_AT and LEAP_DAY as they are set here. Nothing is changed. The
-    exit status is 1 if a birthday is missing, or a message is a duplicate; 3 if the database could not be asked.
+    Who was due, and when, follows from the users alone, with SEND_AT and LEAP_DAY as they are set here. Nothing is
+    changed. The exit status is 1 if a birthday is missing, a message is a duplicate or was sent at the wrong time, or
+    there is a finding of --fail-on; 3 if the database could not be asked.
     """
     with errors(COULD_NOT_LOOK):
         settings = database_settings()
         first_on, last_on = _parse_day("--from", first), _parse_day("--to", last)
         if first_on > last_on:
             raise click.BadParameter(f"{last_on} is before --from {first_on}", param_hint="--to")
+        failures = _parse_failures(fail_on)
         result = run(_audit(settings, first_on, last_on, listed, as_json=as_json))
-    if result.broken:
+    if result.broken or result.has_any(failures):
         sys.exit(1)
 
 
@@ -363,6 +372,15 @@ def _parse_day(option: str, text: str) -> date:
         return parse_date(text)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint=option) from None
+
+
+def _parse_failures(text: str) -> list[Finding]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    accepted = [*map(str, FAILABLE)]
+    if strangers := [name for name in names if name not in accepted]:
+        detail = f"'{strangers[0]}' is not accepted; accepted are {', '.join(accepted)}, separated by commas"
+        raise click.BadParameter(detail, param_hint="--fail-on")
+    return [Finding(name) for name in names]
 
 
 def _open_logs(settings: Settings) -> LogFile:

@@ -30,6 +30,8 @@ class Finding(StrEnum):
     ARCHIVED    retention has removed the message; the user's greeted_year says that there was one
     MISSING     there is no message, or one that was cancelled for no reason, or one that does not answer it
     DUPLICATE   a message that repeats another one of the same user and year
+    MISTIMED    a message that was sent before its instant, or planned for another one than that of its user
+    LATE        a message that was delivered more than an hour after its instant, as its times say
     """
 
     DELIVERED = "delivered"
@@ -40,10 +42,24 @@ class Finding(StrEnum):
     ARCHIVED = "archived"
     MISSING = "missing"
     DUPLICATE = "duplicate"
+    MISTIMED = "mistimed"
+    LATE = "late"
 
 
-BROKEN = (Finding.MISSING, Finding.DUPLICATE)
-"""The findings that there must never be: a birthday was lost, or greeted twice."""
+BROKEN = (Finding.MISSING, Finding.DUPLICATE, Finding.MISTIMED)
+"""The findings that there must never be: a birthday was lost, greeted twice, or greeted at the wrong time."""
+
+OF_MESSAGES = (Finding.DUPLICATE, Finding.MISTIMED, Finding.LATE)
+"""The findings about messages, besides the one that there is about each birthday."""
+
+FAILABLE = (Finding.FAILED, Finding.EXPIRED, Finding.LATE)
+"""The findings that an operator may want to hear of as failures: somebody got no greeting, or not in time."""
+
+EXACT = timedelta(minutes=1)
+"""How far a message may be from its instant: hosts' clocks differ by seconds."""
+
+LATE_AFTER = timedelta(hours=1)
+"""What was delivered sooner than this after its instant is not late."""
 
 CLOSEST = timedelta(days=300)
 """Whose birth date and zone stay what they are has birthdays that are much further apart than this."""
@@ -60,7 +76,8 @@ _SAME_OCCASION = timedelta(days=2)
 class Answer:
     """A message. ``planned_from`` is its own ``schedule_from``, ``on`` the local date that it greets.
 
-    ``taken_over`` says that it may have arrived before its user moved: it is finished on its old date.
+    ``taken_over`` says that it may have arrived before its user moved: it is finished on its old date. ``sent_at`` is
+    when it was first handed to the message service; ``requeued`` says that an operator had it sent again.
     """
 
     status: Status
@@ -68,6 +85,9 @@ class Answer:
     planned_from: datetime
     delivered_at: datetime | None
     taken_over: bool
+    scheduled_at: datetime | None = None
+    sent_at: datetime | None = None
+    requeued: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +144,27 @@ def judge(birthday: Birthday, memory: Memory, now: datetime) -> Finding | None:
     ):
         return Finding.CANCELLED
     return Finding.PENDING if _was_dropped_since(birthday, now - REPLACED_WITHIN) else Finding.MISSING
+
+
+def judge_instant(birthday: Birthday, rules_since: datetime | None) -> Finding | None:
+    """Say whether the message of a birthday was sent at another instant than it should have been; None if not.
+
+    A message of a user who has moved is not looked at. ``rules_since`` is since when messages are planned by the rules
+    that the birthday's own instant follows from; None if they are not, or nobody knows. What was planned before is only
+    compared with the instant that it was planned for.
+    """
+    answer = birthday.answer
+    sent_at = (answer.sent_at or answer.delivered_at) if answer else None
+    if answer is None or sent_at is None or answer.scheduled_at is None:
+        return None
+    if answer.taken_over or answer.planned_from != birthday.schedule_from:
+        return None
+    is_comparable = rules_since is not None and answer.scheduled_at > rules_since
+    is_elsewhere = is_comparable and abs(answer.scheduled_at - birthday.due_at) > EXACT
+    if is_elsewhere or sent_at < answer.scheduled_at - EXACT:
+        return Finding.MISTIMED
+    delivered_at = None if answer.requeued else answer.delivered_at
+    return Finding.LATE if delivered_at and delivered_at - answer.scheduled_at > LATE_AFTER else None
 
 
 def _counts(birthday: Birthday, answer: Answer) -> bool:

@@ -2,18 +2,28 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
 import asyncpg
 
-from birthday.core.audit import BROKEN, Finding, Memory, every_zone, judge, occasions_under_way
+from birthday.core.audit import (
+    BROKEN,
+    OF_MESSAGES,
+    Finding,
+    Memory,
+    every_zone,
+    judge,
+    judge_instant,
+    occasions_under_way,
+)
 from birthday.core.message import Status
 from birthday.core.occasion import ZoneOccasion
-from birthday.core.plan import OVERLAP
-from birthday.store.audit import Population, read_birthdays, read_populations, read_repeats
+from birthday.core.plan import OVERLAP, Basis
+from birthday.core.zone import data_version
+from birthday.store.audit import Population, read_birthdays, read_noted_rules, read_populations, read_repeats
 from birthday.store.connection import borrow
 from birthday.store.users import Planning
 
@@ -24,7 +34,8 @@ _DAY = timedelta(days=1)
 class Item:
     """One thing that the audit found. ``message_id`` and ``status`` are those of the message, if there is one.
 
-    ``repeats`` is set for a duplicate: the message that came first, unless retention has removed it.
+    ``repeats`` is set for a duplicate: the message that came first, unless retention has removed it. ``sent_at`` is set
+    for a message that was sent at the wrong time, or late.
     """
 
     finding: Finding
@@ -34,6 +45,7 @@ class Item:
     message_id: UUID | None
     status: Status | None
     repeats: UUID | None = None
+    sent_at: datetime | None = None
 
 
 Report = Callable[[Item], None]
@@ -52,13 +64,17 @@ class Audit:
 
     @property
     def expected(self) -> int:
-        """How many birthdays were due: every finding but a duplicate is about one of them."""
-        return self.counts.total() - self.counts[Finding.DUPLICATE]
+        """How many birthdays were due: there is one finding about each, and others about messages besides."""
+        return self.counts.total() - sum(self.counts[finding] for finding in OF_MESSAGES)
 
     @property
     def broken(self) -> bool:
-        """Say whether a birthday was lost, or greeted twice."""
-        return any(self.counts[finding] for finding in BROKEN)
+        """Say whether a birthday was lost, greeted twice, or greeted at the wrong time."""
+        return self.has_any(BROKEN)
+
+    def has_any(self, findings: Collection[Finding]) -> bool:
+        """Say whether one of these findings was made."""
+        return any(self.counts[finding] for finding in findings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +105,27 @@ class Auditor:
         """
         async with borrow(self.pool, None) as connection:
             populations = await read_populations(connection)
+            noted, _ = await read_noted_rules(connection)
         # Nobody was due before the first of them was known.
         known_from = min((population.since for population in populations), default=to_at)
         audit = await self._audit(from_at, max(from_at, known_from), to_at, now, report)
         audit.notes.extend(_notes(populations, from_at, self._memory(now)))
+        if noted is not None and noted != self._rules:
+            audit.notes.append(
+                f"messages are planned by '{noted}' (SEND_AT, LEAP_DAY, time-zone data), and this audit goes by "
+                f"'{self._rules}': whether they were planned for the right instant is not looked at"
+            )
         return audit
+
+    @property
+    def _rules(self) -> str:
+        return str(Basis(self.planning.rules, data_version()))
+
+    async def _rules_since(self) -> datetime | None:
+        """Return since when messages are planned by the rules of this audit; None if they are not."""
+        async with borrow(self.pool) as connection:
+            noted, since = await read_noted_rules(connection)
+        return since if noted == self._rules else None
 
     def _memory(self, now: datetime) -> Memory:
         return Memory(now - self.retention, self.planning.horizon + OVERLAP)
@@ -103,6 +135,7 @@ class Auditor:
     ) -> Audit:
         audit = Audit()
         memory = self._memory(now)
+        rules_since = await self._rules_since()
 
         def add(item: Item) -> None:
             audit.counts[item.finding] += 1
@@ -111,14 +144,14 @@ class Auditor:
         day = first_at
         while day < min(to_at, now):
             next_day = min(day + _DAY, to_at, now)
-            await self._audit_day(day, next_day, memory, now, add)
+            await self._audit_day(day, next_day, _Bounds(memory, rules_since, now), add)
             day = next_day
         async with borrow(self.pool, None) as connection, connection.transaction(readonly=True):
             async for one in read_repeats(connection, from_at, to_at, memory.kept_from):
                 add(Item(Finding.DUPLICATE, one.user_id, one.year, one.scheduled_at, one.id, one.status, one.first_id))
         return audit
 
-    async def _audit_day(self, from_at: datetime, to_at: datetime, memory: Memory, now: datetime, add: Report) -> None:
+    async def _audit_day(self, from_at: datetime, to_at: datetime, bounds: "_Bounds", add: Report) -> None:
         occasions: list[ZoneOccasion] = []
         for some in occasions_under_way(from_at, to_at, self.planning.rules):
             occasions += some
@@ -126,11 +159,25 @@ class Auditor:
             await asyncio.sleep(0)
         async with borrow(self.pool, None) as connection, connection.transaction(readonly=True):
             async for one in read_birthdays(connection, occasions, from_at, to_at):
-                facts = one.facts
-                finding = judge(facts, memory, now)
-                if finding is not None:
-                    status = facts.answer.status if facts.answer else None
-                    add(Item(finding, one.user_id, facts.year, facts.due_at, one.message_id, status))
+                facts, answer = one.facts, one.facts.answer
+                finding = judge(facts, bounds.memory, bounds.now)
+                if finding is None:
+                    continue
+                status = answer.status if answer else None
+                add(Item(finding, one.user_id, facts.year, facts.due_at, one.message_id, status))
+                timing = judge_instant(facts, bounds.rules_since)
+                if timing is not None and answer is not None:
+                    sent_at = answer.sent_at or answer.delivered_at
+                    add(Item(timing, one.user_id, facts.year, facts.due_at, one.message_id, status, sent_at=sent_at))
+
+
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """What one audit goes by, all of its days alike."""
+
+    memory: Memory
+    rules_since: datetime | None
+    now: datetime
 
 
 def _notes(populations: Sequence[Population], from_at: datetime, memory: Memory) -> Iterator[str]:

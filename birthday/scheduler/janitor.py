@@ -14,7 +14,7 @@ import asyncpg
 import structlog
 
 from birthday.broker import Broker, QueueStats
-from birthday.core.audit import Finding
+from birthday.core.audit import BROKEN, Finding
 from birthday.core.forecast import drain_seconds
 from birthday.core.message import BIRTHDAY, ON_TIME
 from birthday.operations.audit import Auditor
@@ -82,7 +82,7 @@ class Janitor:
         for finding in Finding:
             self.metrics.audit_birthdays.labels(finding).set(audit.counts[finding])
         if audit.broken:
-            log.error("audit.broken", missing=audit.counts[Finding.MISSING], duplicate=audit.counts[Finding.DUPLICATE])
+            log.error("audit.broken", **{str(finding): audit.counts[finding] for finding in BROKEN})
 
     async def forecast_once(self, now: datetime) -> None:
         """Show as gauges what falls due within the next day, and how long its largest minute takes to deliver."""

@@ -10,6 +10,7 @@ from asyncpg import Record
 from birthday.core.audit import CLOSEST, Answer, Birthday
 from birthday.core.message import Status
 from birthday.core.occasion import ZoneOccasion
+from birthday.store.messages import PLANNED
 from birthday.store.users import Connection
 
 AUDIT_SECONDS = 600
@@ -65,7 +66,8 @@ async def read_birthdays(
         SELECT DISTINCT ON (due.due_at, due.user_id)
                due.user_id, due.year, due.day, due.due_at, due.created_at, due.schedule_from, due.deleted_at,
                due.greeted_year, answer.id AS message_id, answer.status, answer.occasion_on,
-               answer.schedule_from AS planned_from, answer.delivered_at,
+               answer.schedule_from AS planned_from, answer.delivered_at, answer.scheduled_at, answer.sent_at,
+               answer.requeued_at IS NOT NULL AS requeued,
                answer.may_have_arrived OR answer.schedule_from > answer.created_at AS taken_over,
                answer.id IS NULL AND EXISTS (
                    SELECT FROM message_logs m
@@ -173,6 +175,12 @@ async def read_repeats(
         )
 
 
+async def read_noted_rules(connection: Connection) -> tuple[str | None, datetime | None]:
+    """Return by which rules messages are planned, and since when, as the planner has noted it."""
+    row = await connection.fetchrow("SELECT rules, rules_since FROM watermarks WHERE name = $1", PLANNED)
+    return (None, None) if row is None else (row["rules"], row["rules_since"])
+
+
 @dataclass(frozen=True, slots=True)
 class Population:
     """The users of one zone: how many are live, and the earliest ``schedule_from`` of all, deleted ones included."""
@@ -211,7 +219,14 @@ def _facts(row: Record) -> Birthday:
 
 def _answer(row: Record) -> Answer:
     return Answer(
-        Status(row["status"]), row["occasion_on"], row["planned_from"], row["delivered_at"], row["taken_over"]
+        Status(row["status"]),
+        row["occasion_on"],
+        row["planned_from"],
+        row["delivered_at"],
+        row["taken_over"],
+        row["scheduled_at"],
+        row["sent_at"],
+        row["requeued"],
     )
 
 

@@ -107,6 +107,37 @@ async def test_the_audit_is_clean_after_a_real_run_and_finds_a_planted_loss_and_
     assert "duplicate             1" in duplicate.out
 
 
+async def test_the_audit_finds_a_greeting_at_the_wrong_time_and_fails_on_what_it_is_told_to(
+    database_url: str, message_service: MessageService
+) -> None:
+    """Sent hours before its instant: status 1. Late, as its own times say: status 1 if that is asked for."""
+    settings = {"DATABASE_URL": database_url, "MESSAGE_SERVICE_URL": message_service.url, "SEND_AT": "00:00"}
+    async with running(**settings) as program:
+        late, _ = await post_user(program), await post_user(program)
+        await message_service.wait_for(2, 20)
+        await program.stop()
+    await execute(
+        database_url,
+        "UPDATE message_logs SET delivered_at = delivered_at + interval '2 hours' WHERE user_id = $1",
+        late,
+    )
+    tolerant = await audit(settings, "--json", "--list", "late")
+    assert (tolerant.status, counts(tolerant)) == (0, {"expected": 2, "delivered": 2, "late": 1})
+    assert [item["userId"] for item in json.loads(tolerant.out)["items"]] == [late]
+    strict = await audit(settings, "--fail-on", "failed,expired,late")
+    assert strict.status == 1
+    assert "late                  1" in strict.out
+    assert (await audit(settings, "--fail-on", "failed, expired")).status == 0
+
+    await execute(
+        database_url, "UPDATE message_logs SET sent_at = scheduled_at - interval '3 hours' WHERE user_id = $1", late
+    )
+    early = await audit(settings, "--list", "mistimed")
+    assert early.status == 1
+    assert f"mistimed   {late}" in early.out
+    assert ", sent 20" in early.out
+
+
 async def test_an_audit_that_cannot_be_made_is_no_finding(database_url: str) -> None:
     """Status 3 with the reason, be the database away or without a schema: nobody is woken for a lost birthday."""
     away = await audit({"DATABASE_URL": "postgresql://127.0.0.1:1/nowhere"})
@@ -126,6 +157,10 @@ async def test_an_audit_that_cannot_be_made_is_no_finding(database_url: str) -> 
         (("audit", "--from", "2027-03-01", "--to", "yesterday"), ("--to", "yesterday", "YYYY-MM-DD")),
         (("audit", "--from", "2027-03-02", "--to", "2027-03-01"), ("--to", "2027-03-01", "2027-03-02")),
         (("audit", "--from", "2027-03-01", "--to", "2027-03-01", "--list", "lost"), ("lost", "missing")),
+        (
+            ("audit", "--from", "2027-03-01", "--to", "2027-03-01", "--fail-on", "failed,missing"),
+            ("--fail-on", "'missing'", "failed, expired, late"),
+        ),
         (("pause", "newsletter"), ("'newsletter'", "accepted: birthday")),
         (("resume", "newsletter"), ("'newsletter'", "accepted: birthday")),
     ],

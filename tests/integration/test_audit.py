@@ -5,7 +5,7 @@ import json
 import os
 from collections import Counter
 from dataclasses import replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -410,7 +410,7 @@ async def test_two_weeks_of_real_work_leave_nothing_to_complain_of(product: Prod
             await move(product, next(changing), now.date().replace(year=1985), "Asia/Tokyo")
             await delete_user(product.pool, next(changing), now)
     counts, items = await audited(product, "2027-02-20", "2027-03-06")
-    assert counts.keys() <= {"delivered", "cancelled"}
+    assert counts.keys() <= {"delivered", "cancelled", "late"}
     assert counts["delivered"] > 180
     by_day = [
         await audited(product, f"{day:%Y-%m-%d}", f"{day:%Y-%m-%d}")
@@ -427,6 +427,7 @@ async def test_the_janitor_shows_the_last_catch_up_window_as_gauges(product: Pro
         "expected": 4,
         "delivered": 4,
         **dict.fromkeys(("expired", "failed", "pending", "cancelled", "archived", "missing", "duplicate"), 0),
+        **dict.fromkeys(("late", "mistimed"), 0),
     }
     await product.pool.execute("DELETE FROM message_logs WHERE user_id = $1", lost)
     await product.janitor.audit_once(product.clock.now())
@@ -475,3 +476,44 @@ async def test_a_reader_of_a_long_list_may_stop_early(product: Product) -> None:
     with os.fdopen(write_end, "w") as out:
         audit = await run_audit(product.auditor, on, on, now, out, listed="expected", as_json=False)
     assert audit.counts == {Finding.DELIVERED: 5}
+
+
+async def test_a_message_planned_for_another_instant_than_its_users_is_found(product: Product) -> None:
+    """By old time-zone data, for example: its own times agree with each other.
+
+    An audit by other rules says that it does not look at that, instead of calling every greeting mistimed.
+    """
+    await product.planner.plan_once(product.clock.now())
+    wrong, *_others = await delivered_crowd(product, 3)
+    await product.pool.execute(
+        """
+        UPDATE message_logs SET scheduled_at = scheduled_at + interval '1 hour',
+                                delivered_at = delivered_at + interval '1 hour',
+                                sent_at = scheduled_at + interval '1 hour'
+        WHERE user_id = $1
+        """,
+        wrong,
+    )
+    counts, items = await audited(product, "2027-03-01", "2027-03-01")
+    assert counts == {"delivered": 3, "mistimed": 1}
+    [mistimed] = [item for item in items if item.finding is Finding.MISTIMED]
+    assert (mistimed.user_id, mistimed.sent_at) == (wrong, parse("2027-03-01T10:00:00Z"))
+    await product.janitor.audit_once(product.clock.now())
+    assert metric(product.metrics, "audit_birthdays", finding="mistimed") == 1
+
+    elsewhere = replace(product, planning=replace(product.planning, rules=Rules(send_at=time(8))))
+    audit = await elsewhere.auditor.audit_with_notes(
+        parse("2027-03-01T00:00:00Z"), parse("2027-03-02T00:00:00Z"), product.clock.now()
+    )
+    assert (audit.broken, audit.expected) == (False, 3)
+    assert any("08:00:00 feb28" in note for note in audit.notes)
+
+
+async def test_after_another_send_at_what_was_sent_by_the_old_one_is_not_mistimed(product: Product) -> None:
+    """When the rules changed is noted: yesterday's greetings were right."""
+    await product.planner.plan_once(product.clock.now())
+    await delivered_crowd(product, 3)
+    later = replace(product, planning=replace(product.planning, rules=Rules(send_at=time(11))))
+    await later.planner.plan_once(product.clock.now())
+    counts, _ = await audited(later, "2027-03-01", "2027-03-01")
+    assert counts == {"delivered": 3}

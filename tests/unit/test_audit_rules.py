@@ -13,6 +13,7 @@ from birthday.core.audit import (
     Memory,
     every_zone,
     judge,
+    judge_instant,
     occasions_under_way,
 )
 from birthday.core.message import Status
@@ -32,6 +33,50 @@ ANSWERED = Birthday(DUE, 2027, DUE.date(), CREATED, CREATED, None, 0, GREETING)
 UNANSWERED = replace(ANSWERED, answer=None)
 OLD = replace(UNANSWERED, due_at=DUE - timedelta(days=200))
 FRESH = replace(UNANSWERED, created_at=DUE - MINUTE, schedule_from=DUE - MINUTE)
+
+
+SENT = replace(GREETING, scheduled_at=DUE, sent_at=DUE)
+HOURS = timedelta(hours=3)
+RULES_SINCE = DUE - DAY
+
+
+@pytest.mark.parametrize(
+    ("answer", "finding"),
+    [
+        pytest.param(SENT, None, id="on time"),
+        pytest.param(replace(SENT, sent_at=DUE - MINUTE), None, id="by a clock that is seconds ahead"),
+        pytest.param(replace(SENT, sent_at=DUE - HOURS), Finding.MISTIMED, id="hours before its instant"),
+        pytest.param(replace(SENT, sent_at=None, delivered_at=DUE - HOURS), Finding.MISTIMED, id="delivered before it"),
+        pytest.param(
+            replace(SENT, status=Status.FAILED, delivered_at=None, sent_at=DUE - HOURS), Finding.MISTIMED, id="failed"
+        ),
+        pytest.param(
+            replace(SENT, scheduled_at=DUE - HOURS, sent_at=DUE - HOURS), Finding.MISTIMED, id="planned too early"
+        ),
+        pytest.param(
+            replace(SENT, scheduled_at=DUE + HOURS, sent_at=DUE + HOURS), Finding.MISTIMED, id="planned too late"
+        ),
+        pytest.param(replace(SENT, delivered_at=DUE + HOURS), Finding.LATE, id="late"),
+        pytest.param(replace(SENT, delivered_at=DUE + timedelta(minutes=59)), None, id="not so late"),
+        pytest.param(replace(SENT, delivered_at=DUE + HOURS, requeued=True), None, id="requeued"),
+        pytest.param(replace(SENT, sent_at=DUE - HOURS, planned_from=MOVED), None, id="the user has moved"),
+        pytest.param(replace(SENT, sent_at=DUE - HOURS, taken_over=True), None, id="taken over by a move"),
+        pytest.param(replace(SENT, status=Status.QUEUED, sent_at=None, delivered_at=None), None, id="not sent yet"),
+        pytest.param(None, None, id="no message"),
+    ],
+)
+def test_a_message_that_is_sent_at_another_instant_is_a_finding(answer: Answer | None, finding: Finding | None) -> None:
+    """Unless a reason is stored with it."""
+    assert judge_instant(replace(ANSWERED, answer=answer), RULES_SINCE) is finding
+
+
+@pytest.mark.parametrize("rules_since", [None, DUE + HOURS])
+def test_what_was_planned_by_other_rules_is_compared_with_its_own_instant_only(rules_since: datetime | None) -> None:
+    """SEND_AT was another one then, or the audit does not know the planner's."""
+    moved = replace(ANSWERED, answer=replace(SENT, scheduled_at=DUE + HOURS, sent_at=DUE + HOURS))
+    early = replace(ANSWERED, answer=replace(SENT, sent_at=DUE - HOURS))
+    assert judge_instant(moved, rules_since) is None
+    assert judge_instant(early, rules_since) is Finding.MISTIMED
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Final, Protocol, TextIO
 
 import orjson
 
-from birthday.core.audit import Finding
+from birthday.core.audit import OF_MESSAGES, Finding
 from birthday.operations.audit import Audit, Auditor, Item
 
 EXPECTED: Final = "expected"
@@ -34,7 +34,7 @@ async def run_audit(
     printer: _Printer = _Json(screen, listed) if as_json else _Text(screen)
 
     def report(item: Item) -> None:
-        if listed == item.finding or (listed == EXPECTED and item.finding is not Finding.DUPLICATE):
+        if listed == item.finding or (listed == EXPECTED and item.finding not in OF_MESSAGES):
             printer.item(item)
 
     audit = await auditor.audit_with_notes(from_at, to_at, now, report)
@@ -102,11 +102,12 @@ class _Text:
             self._out.write(self._LINE.format("due at", "finding", "user", "year", "message", "status"))
             self._listing = True
         status = item.status or "-"
-        repeats = f", repeats {item.repeats}" if item.repeats else ""
+        remark = f", repeats {item.repeats}" if item.repeats else ""
+        remark += f", sent {_instant(item.sent_at)}" if item.sent_at else ""
         message = str(item.message_id or "-")
         due_at = _instant(item.due_at)
         self._out.write(
-            self._LINE.format(due_at, item.finding, str(item.user_id), item.year, message, f"{status}{repeats}")
+            self._LINE.format(due_at, item.finding, str(item.user_id), item.year, message, f"{status}{remark}")
         )
 
     def end(self, audit: Audit, first: date, last: date, now: datetime) -> None:
@@ -143,6 +144,8 @@ class _Json:
         }
         if item.finding is Finding.DUPLICATE:
             members["repeats"] = item.repeats
+        if item.sent_at is not None:
+            members["sentAt"] = _instant(item.sent_at)
         self._out.write(f"{self._separator}{orjson.dumps(members).decode()}")
         self._separator = ","
 
