@@ -26,6 +26,7 @@ from birthday.config import Role, Settings
 from birthday.core.message import BIRTHDAY
 from birthday.core.zone import data_version
 from birthday.errors import BirthdayError, UnavailableError, WrongClockError
+from birthday.file_limit import raise_file_limit
 from birthday.http.app import build
 from birthday.http.context import ApiContext
 from birthday.http.probes.readiness import BACKGROUND, CLOCK, CONSUMER, QUEUE, SCHEDULER, SENDING, Check, Readiness
@@ -88,6 +89,7 @@ async def run(settings: Settings, clock: Clock, logs: LogFile) -> int:
     A resource that cannot be opened is logged, with where it was looked for and why: what follows a start in the log
     need not be read in two places.
     """
+    log.info("service.file_limit", files=str(raise_file_limit()))
     stop = asyncio.Event()
     serving = asyncio.create_task(serve(settings, clock, stop, sys.stdout))
     loop = asyncio.get_running_loop()

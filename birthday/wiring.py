@@ -277,22 +277,28 @@ def database_checks(pool: asyncpg.Pool) -> dict[str, Check]:
 class Dependency:
     """One thing that the product depends on, where it is, and why it cannot be used, if so.
 
-    ``next_step`` is what is left to do about it in the ordinary course of a deployment; it is no error.
+    ``next_step`` is what is left to do about it in the ordinary course of a deployment; it is no error. ``note`` is
+    what could be tried of it, and what could not.
     """
 
     name: str
     where: str
     error: str | None = None
     next_step: str | None = None
+    note: str | None = None
 
 
 async def try_dependencies(settings: Settings, clock: Clock, console: TextIO) -> list[Dependency]:
     """Ask every dependency what ``/ready`` asks it, and the channel; never raises for what is wrong with one."""
+    note: str | None = None
 
     async def try_channel() -> None:
+        nonlocal note
         check_channel(settings)
         async with open_channel(settings, clock, console) as channel:
             await channel.check()
+            if isinstance(channel, HttpChannel):
+                note = await channel.try_key()
 
     try:
         async with connect_database(settings) as pool:
@@ -305,7 +311,8 @@ async def try_dependencies(settings: Settings, clock: Clock, console: TextIO) ->
         # It needs no database, and must not be blamed for one that is away.
         broker = RabbitMQBroker(settings.rabbitmq_url.get_secret_value())
         found.append(Dependency(QUEUE, queue_name(settings), await _complaint(partial(_try_broker, broker))))
-    return [*found, Dependency(CHANNEL, channel_name(settings), await _complaint(try_channel))]
+    complaint = await _complaint(try_channel)
+    return [*found, Dependency(CHANNEL, channel_name(settings), complaint, note=note)]
 
 
 async def _try_database(settings: Settings, pool: asyncpg.Pool, clock: Clock) -> list[Dependency]:

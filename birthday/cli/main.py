@@ -36,6 +36,7 @@ from birthday.core.occasion import LAST_YEAR, Occasion, birthdays_from
 from birthday.core.user import parse_date
 from birthday.core.zone import load_zone
 from birthday.errors import ConfigurationError
+from birthday.file_limit import raise_file_limit
 from birthday.operations.audit import Audit, Auditor
 from birthday.operations.transfer.console import run_deletions, run_import
 from birthday.operations.transfer.deletions import DeletionSummary, export_deletions
@@ -238,7 +239,9 @@ def check() -> None:
     for dependency in dependencies:
         step = f"next step: {dependency.next_step}" if dependency.next_step else "ok"
         state = step if dependency.error is None else f"FAILED: {dependency.error}"
-        click.echo(f"{dependency.name:<10} {dependency.where}  {state}")
+        noted = f"; {dependency.note}" if dependency.note else ""
+        click.echo(f"{dependency.name:<10} {dependency.where}  {state}{noted}")
+    click.echo(f"{'files':<10} {raise_file_limit()}")
     if any(dependency.error is not None for dependency in dependencies):
         sys.exit(2 if lacks_database(settings) else 1)
 

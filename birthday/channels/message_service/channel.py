@@ -21,6 +21,9 @@ _ASKS_FOR_PATIENCE = frozenset({408, 425, 429})
 _REFUSES_CONTENT = frozenset({400, 422})
 _REFUSES_EVERYBODY = frozenset({401, 403, 404, 405, 407, 410, *range(300, 400)})
 """Said for a wrong key, URL or proxy: about one letter only if others are accepted (design, section 3)."""
+_REFUSES_KEYS = frozenset({401, 403, 407})
+_SAYS_NO_MORE = frozenset({401, 407})
+"""Of these, what is about the key even if no key gets the same answer."""
 _WITHOUT_ANSWER = frozenset({502, 504})
 """Said by a gateway that has passed the letter on and got no answer, or none that it understood."""
 _SECONDS = re.compile(r"-?[0-9]+(\.[0-9]+)?")
@@ -41,11 +44,12 @@ class HttpChannel:
         """
         self._base = URL(base_url)
         self._session = Session(Route(self._base, network), concurrency)
-        headers = {"Content-Type": "application/json"}
+        self._authorization: dict[str, str] = {}
         if api_key:
-            headers["Authorization"] = f"Bearer {api_key}"
+            self._authorization = {"Authorization": f"Bearer {api_key}"}
         elif self._base.user is not None:
-            headers["Authorization"] = basic_credentials(self._base)
+            self._authorization = {"Authorization": basic_credentials(self._base)}
+        headers = {"Content-Type": "application/json", **self._authorization}
         # What yarl joins loses the query, which the service may need: a tenant, or a version.
         self._target = (self._base / "send").with_query(self._base.query)
         self._head = self._request_head("POST", self._target, headers)
@@ -98,12 +102,37 @@ class HttpChannel:
         Raises:
             UnavailableError: if it does not; the text says where and why.
         """
+        await self._head_of(self._base, {})
+
+    async def try_key(self) -> str:
+        """Try the key as far as that goes without a message: HEAD of where letters go, with and without the key.
+
+        Returns:
+            What that came to, in words.
+
+        Raises:
+            UnavailableError: if the key is refused, or there is no answer.
+        """
+        if not self._authorization:
+            return "no key is set, and whether one is needed could not be tried"
+        given = await self._head_of(self._target, self._authorization)
+        bare = await self._head_of(self._target, {})
+        if given in _REFUSES_KEYS and (given != bare or given in _SAYS_NO_MORE):
+            raise UnavailableError("channel", f"{self._base.origin()}: the key is refused: HEAD is answered {given}")
+        if bare in _REFUSES_KEYS:
+            return f"the key is accepted: HEAD is answered {given}, and {bare} without it"
+        return (
+            f"the key could not be tried: HEAD is answered {given} with it and {bare} without it, so only a message "
+            "shows whether key and path are right"
+        )
+
+    async def _head_of(self, url: URL, headers: Mapping[str, str]) -> int:
         timeout = min(self._timeout, _LONGEST_CHECK)
         # The origin alone: user, path and query may be secrets.
         where = self._base.origin()
-        request = self._request_head("HEAD", self._base, {"Connection": "close"}) + b"\r\n"
+        request = self._request_head("HEAD", url, {"Connection": "close", **headers}) + b"\r\n"
         try:
-            await self._session.ask_alone(request, timeout)
+            return (await self._session.ask_alone(request, timeout)).status
         except TimeoutError:
             seconds = timeout.total_seconds()
             raise UnavailableError("channel", f"{where}: no answer within {seconds:g} s") from None
