@@ -642,6 +642,28 @@ def _show_entry(entry: object) -> str:
     return f"{entry.name}:***:{entry.scope}" if isinstance(entry, ApiKey) else str(entry)
 
 
+_SHARED = (
+    "send_at",
+    "leap_day",
+    "catch_up_window",
+    "plan_horizon",
+    "max_attempts",
+    "retry_base_delay",
+    "retry_max_delay",
+    "retention_days",
+)
+
+
+def shared_settings(settings: Settings) -> dict[str, str]:
+    """Return the settings that must be the same in all processes, as they are written. None of them is a secret.
+
+    Of RABBITMQ_URL that is whether it is set: processes may reach one cluster by several URLs, and two queues are two
+    worlds.
+    """
+    values = {name.upper(): _show(getattr(settings, name)) for name in _SHARED}
+    return values | {"RABBITMQ_URL": "-" if settings.rabbitmq_url is None else "set"}
+
+
 def _show(value: object) -> str:
     match value:
         case None:

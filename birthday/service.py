@@ -17,14 +17,13 @@ import asyncpg
 import structlog
 
 from birthday.broker import Broker
-from birthday.build import find_commit, read_version
+from birthday.build import read_version
 from birthday.channels import Channel
 from birthday.channels.breaker import Cause, CircuitBreaker
 from birthday.clock import CheckedClock, Clock
 from birthday.clock_guard import ClockGuard
 from birthday.config import Role, Settings
 from birthday.core.message import BIRTHDAY
-from birthday.core.zone import data_version
 from birthday.errors import BirthdayError, UnavailableError, WrongClockError
 from birthday.file_limit import raise_file_limit
 from birthday.http.app import build
@@ -34,6 +33,7 @@ from birthday.http.server import GRACE
 from birthday.http.server import serve as serve_http
 from birthday.operations.audit import Auditor
 from birthday.operations.forecast import Forecaster
+from birthday.operations.heartbeats import CircuitNow, Heartbeats
 from birthday.operations.pauses import Pauses
 from birthday.scheduler.dispatcher import Dispatcher
 from birthday.scheduler.janitor import Janitor
@@ -62,6 +62,7 @@ from birthday.wiring import (
     open_database,
     open_tracing,
     queue_name,
+    this_process,
 )
 from birthday.worker.intake import Intake
 from birthday.worker.pipeline import Limits, Pipeline
@@ -129,7 +130,6 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
         tracing = await stack.enter_async_context(open_tracing(settings, console))
         stack.callback(cutoff.cancel)
         metrics = Metrics()
-        metrics.build_info.labels(read_version(), find_commit(settings.birthday_commit), data_version()).set(1)
         pool = await stack.enter_async_context(open_database(settings, clock, metrics, create=True))
         guard = ClockGuard(clock, pool, metrics)
         await guard.compare()
@@ -207,10 +207,14 @@ class Cutoff:
 
 
 async def watch(context: ApiContext, pipeline: Pipeline, supervisor: Supervisor) -> None:
-    """Keep the figures fresh that nobody pushes, until cancelled."""
+    """Say that this process runs, and keep the figures fresh that nobody pushes, until cancelled."""
     pool, metrics, clock = context.pool, context.metrics, context.clock
+    process = this_process(context.settings, clock)
+    metrics.build_info.labels(process.version, process.commit, process.tzdata).set(1)
+    heartbeats = Heartbeats(pool, process, circuit_of(context.settings, pipeline), metrics, clock)
     read, count = partial(read_figures, pool), partial(count_greeted, pool)
     tasks: dict[str, Callable[[], Awaitable[None]]] = {
+        "heartbeats": heartbeats.run,
         "event_loop": lambda: watch_loop(metrics),
         "queue_figures": lambda: watch_queue(context.broker.stats, metrics, clock),
         "overdue": lambda: watch_overdue(partial(count_overdue, pool), metrics, clock),
@@ -232,6 +236,19 @@ def show_usage(settings: Settings, pipeline: Pipeline, metrics: Metrics) -> None
     metrics.active_workers.set_function(lambda: pipeline.receiving)
     if Role.WORKER in settings.role:
         metrics.prefetch_count.set(pipeline.prefetch)
+
+
+def circuit_of(settings: Settings, pipeline: Pipeline) -> CircuitNow | None:
+    """Return what says how the circuit of this process is; None if it has no worker."""
+    if Role.WORKER not in settings.role:
+        return None
+    circuit = pipeline.circuit
+
+    def now() -> tuple[str, str | None]:
+        reason = f"{circuit.cause_text}: {circuit.reason}" if circuit.cause else None
+        return circuit.state.name.lower().replace("_", "-"), reason
+
+    return now
 
 
 async def check_clock(clock: CheckedClock) -> None:

@@ -6,12 +6,13 @@ is, where it was looked for, and why it failed.
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from typing import TextIO
+from uuid import uuid4
 
 import asyncpg
 import structlog
@@ -19,6 +20,7 @@ import structlog
 from birthday.broker import Broker
 from birthday.broker.postgres import PostgresBroker
 from birthday.broker.rabbitmq import RabbitMQBroker
+from birthday.build import find_commit, read_version
 from birthday.channels import Channel
 from birthday.channels.message_service.channel import HttpChannel
 from birthday.channels.message_service.route import Network
@@ -26,7 +28,8 @@ from birthday.channels.message_service.traced import TracedChannel
 from birthday.channels.terminal import ConsoleChannel
 from birthday.clock import Clock
 from birthday.clock_guard import require_right_clock
-from birthday.config import Role, Settings, check_channel, mask_url
+from birthday.config import Role, Settings, check_channel, mask_url, shared_settings
+from birthday.core.zone import data_version
 from birthday.dsn import read_database_url
 from birthday.embedded import embedded_postgres, has_cluster
 from birthday.errors import BirthdayError, ConfigurationError, UnavailableError
@@ -35,6 +38,7 @@ from birthday.store.connection import DATABASE_ERRORS, borrow, keep_session, kno
 from birthday.store.migrations import PendingMigrationError, check_schema, load_migrations, migrate, schema_directory
 from birthday.store.pool import make_pool
 from birthday.store.probe import DatabaseCheck
+from birthday.store.processes import Process
 from birthday.store.sessions import NO_SESSIONS, SHARED_SESSION_ERRORS, check_sessions
 from birthday.telemetry.errors import error_text
 from birthday.telemetry.metrics import Metrics
@@ -212,7 +216,7 @@ async def open_tracing(settings: Settings, console: TextIO) -> AsyncIterator[Tra
     from birthday.telemetry import otel_export  # noqa: PLC0415
 
     queue = "postgresql" if settings.rabbitmq_url is None else "rabbitmq"
-    release = version("birthday-scheduler")
+    release = read_version()
     async with otel_export.open_tracing(settings.otel_traces_exporter, queue, release, console) as tracing:
         yield tracing
 
@@ -271,6 +275,21 @@ def database_checks(pool: asyncpg.Pool) -> dict[str, Check]:
             await check_schema(connection, migrations)
 
     return {DATABASE: DatabaseCheck(pool), MIGRATIONS: check_migrations}
+
+
+def this_process(settings: Settings, clock: Clock) -> Process:
+    """Say what this process is, with ``settings`` in force."""
+    return Process(
+        uuid4(),
+        socket.gethostname(),
+        os.getpid(),
+        settings.role_names,
+        read_version(),
+        find_commit(settings.birthday_commit),
+        data_version(),
+        shared_settings(settings),
+        clock.now(),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,13 +32,15 @@ COULD_NOT_LOOK = 3
 
 
 def command_settings() -> Settings:
-    """Read the settings for a command: it logs what an operator should know to standard error, readable.
+    """Read the settings for a command: it logs what is wrong to standard error, readable, and nothing if all is well.
 
     Raises:
         ConfigurationError: if one is wrong.
     """
     settings = load_settings()
-    configure_logs(settings.log_level, settings.log_format, LogFile(None), "command")
+    # Its result is what it prints. LOG_LEVEL=info is what the service runs with, often in the same environment.
+    level = "warning" if settings.log_level == "info" else settings.log_level
+    configure_logs(level, settings.log_format, LogFile(None), "command")
     return settings
 
 

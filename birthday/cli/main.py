@@ -1,6 +1,7 @@
 """The command ``birthday``: what an operator types. Its exit statuses are those of ``cli/command.py``."""
 
 import sys
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from importlib.metadata import version
 from itertools import islice
@@ -19,7 +20,9 @@ from birthday.cli.dlq import dlq
 from birthday.cli.forecast import forecast
 from birthday.cli.pauses import pause, resume
 from birthday.cli.render.audit import LISTABLE, run_audit
+from birthday.cli.render.status import describe_differences
 from birthday.cli.requeue import requeue
+from birthday.cli.status import status
 from birthday.clock import SystemClock
 from birthday.clock_guard import require_right_clock
 from birthday.config import (
@@ -37,7 +40,9 @@ from birthday.core.user import parse_date
 from birthday.core.zone import load_zone
 from birthday.errors import ConfigurationError
 from birthday.file_limit import raise_file_limit
+from birthday.http.probes.readiness import DATABASE, MIGRATIONS
 from birthday.operations.audit import Audit, Auditor
+from birthday.operations.heartbeats import RUNNING_SECONDS, differences
 from birthday.operations.transfer.console import run_deletions, run_import
 from birthday.operations.transfer.deletions import DeletionSummary, export_deletions
 from birthday.operations.transfer.exporting import export_users
@@ -46,9 +51,10 @@ from birthday.operations.transfer.records import Format
 from birthday.store import migrations
 from birthday.store.connection import borrow
 from birthday.store.migrations import Loss, Migration, Status
+from birthday.store.processes import Seen, read_processes
 from birthday.store.users import Planning
 from birthday.telemetry.logs import LogFile, configure_logs
-from birthday.wiring import connect_database, lacks_database, open_database, try_dependencies
+from birthday.wiring import connect_database, lacks_database, open_database, this_process, try_dependencies
 
 log = structlog.get_logger()
 
@@ -228,6 +234,9 @@ def check() -> None:
         settings = command_settings()
         check_listener(settings)
         dependencies = run(try_dependencies(settings, SystemClock(), sys.stdout))
+        asked = [one for one in dependencies if one.name in {DATABASE, MIGRATIONS}]
+        # What others are is asked only of a database that can tell.
+        others = [] if any(one.error or one.next_step for one in asked) else run(_running(settings))
     table = Table("variable", Column("value", overflow="fold"), "set by", box=None)
     for line in effective_settings(settings):
         table.add_row(line.variable, line.value, "environment" if line.is_set else "default")
@@ -242,8 +251,19 @@ def check() -> None:
         noted = f"; {dependency.note}" if dependency.note else ""
         click.echo(f"{dependency.name:<10} {dependency.where}  {state}{noted}")
     click.echo(f"{'files':<10} {raise_file_limit()}")
+    here = this_process(settings, SystemClock())
+    found = differences([here, *(one.process for one in others)])
+    if len(found.tzdata) == 1:
+        click.echo(f"{'tzdata':<10} {here.tzdata}")
+    for name, text in describe_differences(found):
+        click.echo(f"{name:<10} {text}")
     if any(dependency.error is not None for dependency in dependencies):
         sys.exit(2 if lacks_database(settings) else 1)
+
+
+async def _running(settings: Settings) -> Sequence[Seen]:
+    async with open_database(settings, SystemClock()) as pool, borrow(pool) as connection:
+        return await read_processes(connection, RUNNING_SECONDS)
 
 
 @main.command("import")
@@ -356,7 +376,7 @@ async def _audit(settings: Settings, first: date, last: date, listed: str | None
         return await run_audit(auditor, first, last, clock.now(), sys.stdout, listed=listed, as_json=as_json)
 
 
-for command in (dlq, forecast, pause, requeue, resume):
+for command in (dlq, forecast, pause, requeue, resume, status):
     main.add_command(command)
 _offer_env_file(main)
 

@@ -5,12 +5,15 @@ The truth about a dead letter is here; the dead-letter queue only has a copy of 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 from birthday.core.message import ErrorType
 from birthday.store.history import Message, message_of
 from birthday.store.users import Connection
+
+COUNT_SECONDS = 600
+"""How long counting may take: a whole day's messages may have failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,47 @@ async def find_failed(connection: Connection, wanted: FailedFilter) -> list[UUID
         wanted.message_id,
     )
     return [UUID(bytes=row["id"].bytes) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class FailedGroup:
+    """How many messages failed within the hour that begins at ``hour``, UTC, for one reason.
+
+    ``http_status`` is what the message service answered, None if it answered nothing.
+    """
+
+    error_type: str
+    http_status: int | None
+    hour: datetime
+    messages: int
+
+
+async def count_failed(connection: Connection, wanted: FailedFilter) -> list[FailedGroup]:
+    """Count the failed messages that are meant by reason and hour, the latest hour first, then the largest group."""
+    rows = await connection.fetch(
+        """
+        SELECT coalesce(error_type, 'unknown') AS error_type,
+               substring(error_detail FROM 'answered ([1-5][0-9][0-9])')::int AS http_status,
+               date_trunc('hour', updated_at, 'UTC') AS hour, count(*) AS messages
+        FROM message_logs
+        WHERE status = 'failed'
+          AND ($1::text IS NULL OR error_type = $1)
+          AND ($2::uuid IS NULL OR user_id = $2)
+          AND ($3::timestamptz IS NULL OR updated_at >= $3)
+          AND ($4::timestamptz IS NULL OR updated_at < $4)
+          AND ($5::uuid IS NULL OR id = $5)
+        GROUP BY 1, 2, 3 ORDER BY hour DESC, messages DESC, error_type, http_status
+        """,
+        wanted.error_type,
+        wanted.user_id,
+        wanted.failed_from,
+        wanted.failed_before,
+        wanted.message_id,
+        timeout=COUNT_SECONDS,
+    )
+    return [
+        FailedGroup(row["error_type"], row["http_status"], row["hour"].astimezone(UTC), row["messages"]) for row in rows
+    ]
 
 
 async def read_messages(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, Message]:

@@ -34,6 +34,14 @@ async def lock_watermark(connection: Connection, name: str) -> datetime | None:
     return reached_at
 
 
+async def read_watermark(connection: Connection, name: str) -> datetime | None:
+    """Return how far a job has come, None if it was never done."""
+    reached_at: datetime | None = await connection.fetchval(
+        "SELECT nullif(reached_at, '-infinity') FROM watermarks WHERE name = $1", name
+    )
+    return reached_at
+
+
 async def set_watermark(connection: Connection, name: str, reached_at: datetime) -> None:
     """Store how far a job has come; its row must be held by ``lock_watermark``."""
     await connection.execute("UPDATE watermarks SET reached_at = $2 WHERE name = $1", name, reached_at)

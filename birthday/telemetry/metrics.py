@@ -296,6 +296,13 @@ class Metrics:
         )
 
     def _add_process(self) -> None:
+        self.processes = self._gauge(
+            "processes", "Processes that have reported to the database within a minute, by role.", "role"
+        )
+        self.timezone_data_versions = self._figure(
+            "timezone_data_versions",
+            "How many releases of the time-zone data those processes compute instants with; more than 1 is a mistake.",
+        )
         self.build_info = self._gauge(
             "build_info",
             "1, and which build this process is: version, commit and release of the time-zone data.",
@@ -345,7 +352,7 @@ class Metrics:
             self.database_slow_queries.labels(query_type)
         for task in TASKS:
             self.scheduler_failures.labels(task)
-        for collector in ("clock", "database", "pauses", "queue"):
+        for collector in ("clock", "database", "pauses", "processes", "queue"):
             self.collector_errors.labels(collector)
         for background in BACKGROUND:
             self.background_failures.labels(background)

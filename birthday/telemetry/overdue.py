@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from birthday.clock import Clock
+from birthday.clock import CheckedClock
+from birthday.errors import UnavailableError
 from birthday.telemetry.freshness import keep_fresh
 from birthday.telemetry.metrics import Metrics
 
@@ -24,11 +25,13 @@ class Overdue:
         return 0.0 if self.oldest_due_at is None else (now - self.oldest_due_at).total_seconds()
 
 
-async def watch_overdue(count: Callable[[datetime], Awaitable[Overdue]], metrics: Metrics, clock: Clock) -> None:
-    """Refresh the figures until cancelled; while the database cannot be asked, there are none."""
+async def watch_overdue(count: Callable[[datetime], Awaitable[Overdue]], metrics: Metrics, clock: CheckedClock) -> None:
+    """Refresh the figures until cancelled; while the database cannot be asked or the clock is wrong, there are none."""
     figures = (metrics.messages_overdue, metrics.messages_overdue_oldest_age_seconds)
 
     async def refresh() -> None:
+        if clock.fault is not None:
+            raise UnavailableError("clock", clock.fault)
         now = clock.now()
         overdue = await count(now)
         metrics.messages_overdue.set(overdue.messages)

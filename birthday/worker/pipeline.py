@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import structlog
 
 from birthday.broker import Broker, Consumer, Delivery
-from birthday.channels.breaker import CircuitState
+from birthday.channels.breaker import CircuitBreaker, CircuitState
 from birthday.clock import CheckedClock
 from birthday.core.message import BIRTHDAY
 from birthday.errors import UnavailableError
@@ -125,6 +125,11 @@ class Pipeline:
     def _held(self) -> bool:
         """Whether nothing may be claimed or sent: an operator has paused it, or the clock is wrong."""
         return self._pauses.is_paused(BIRTHDAY) or self._clock.fault is not None
+
+    @property
+    def circuit(self) -> CircuitBreaker:
+        """The circuit to the message service."""
+        return self._sender.breaker
 
     @property
     def prefetch(self) -> int:

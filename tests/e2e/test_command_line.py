@@ -165,7 +165,7 @@ async def test_check_blames_only_what_is_away(rabbitmq_url: str) -> None:
     What a command logs meanwhile says that it was a command.
     """
     settings = {"DATABASE_URL": "postgresql://127.0.0.1:1/birthday_scheduler"}
-    for more, queue in (({"RABBITMQ_URL": rabbitmq_url}, "ok"), ({}, "FAILED:")):
+    for more, queue in (({"RABBITMQ_URL": rabbitmq_url, "LOG_LEVEL": "debug"}, "ok"), ({}, "FAILED:")):
         finished = await run("check", **settings, **more)
         assert finished.status == 1
         lines = {line.split()[0]: line for line in finished.out.splitlines() if line.strip()}
@@ -190,5 +190,5 @@ async def test_help_names_every_command(tmp_path: Path) -> None:
     """What a newcomer types first."""
     finished = await run("--help", BIRTHDAY_DATA_DIR=str(tmp_path))
     assert finished.status == 0
-    for command in ("migrate", "preview", "check", "import", "export"):
+    for command in ("migrate", "preview", "check", "import", "export", "status"):
         assert f"  {command} " in finished.out

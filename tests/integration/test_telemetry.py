@@ -240,6 +240,11 @@ async def test_what_is_due_and_not_delivered_is_overdue(pool: asyncpg.Pool) -> N
         await clock.wait_for_sleepers(1)
         clock.advance(timedelta(seconds=30))
         await eventually(partial(shows, 0, 0), "nothing is overdue")
+        await clock.judge("three days ahead")
+        await clock.wait_for_sleepers(1)
+        clock.advance(timedelta(seconds=30))
+        gone = partial(holds, lambda: shown(metrics, "messages_overdue") is None)
+        await eventually(gone, "a wrong clock does not say what is due")
 
 
 async def test_sessions_are_set_against_what_the_server_allows(

@@ -1,0 +1,34 @@
+"""The command ``birthday status``: what runs, what stands still, and what comes, on one screen."""
+
+import sys
+
+import click
+
+from birthday.cli.command import database_settings, errors, run
+from birthday.cli.render.status import print_status, write_json
+from birthday.clock import SystemClock
+from birthday.config import Settings
+from birthday.operations.status import Status, read_status
+from birthday.wiring import database_name, open_database
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+def status(*, as_json: bool) -> None:
+    """Show what runs, what stands still, and what comes, on one screen.
+
+    A line for each process that reported within a minute, with its build, its time-zone data and a hash of the settings
+    that must be the same everywhere; then what is paused, overdue and failed, and the next peak. Only the database is
+    asked, so it works while nothing else does. The exit status is 1 if the database cannot be used.
+    """
+    with errors():
+        settings = database_settings()
+        found = run(_status(settings))
+    write = write_json if as_json else print_status
+    write(found, database_name(settings), sys.stdout)
+
+
+async def _status(settings: Settings) -> Status:
+    clock = SystemClock()
+    async with open_database(settings, clock) as pool:
+        return await read_status(pool, settings.rules, clock.now())

@@ -1,0 +1,78 @@
+"""How the whole installation does, from the database alone: it can be asked although nothing else runs."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+import asyncpg
+
+from birthday.config import Role
+from birthday.core.forecast import Peak
+from birthday.core.occasion import Rules
+from birthday.operations.forecast import Forecaster
+from birthday.operations.heartbeats import RUNNING_SECONDS, Differences, differences
+from birthday.store.connection import borrow
+from birthday.store.failed import FailedFilter, count_failed
+from birthday.store.messages import PLANNED, read_watermark
+from birthday.store.pauses import Pause, read_pauses
+from birthday.store.processes import Seen, read_processes
+from birthday.store.statistics import count_overdue
+from birthday.telemetry.overdue import Overdue
+
+AHEAD: Final = timedelta(hours=24)
+"""How far the next peak is looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What is running, what stands still, and what comes.
+
+    ``running`` are the processes that reported within a minute, and ``differing`` what they are at odds about.
+    ``failed`` counts the messages that failed for good, by cause. ``planned_until`` is the planner's watermark, None
+    if nothing was ever planned. ``peak`` is the minute of the next day in which most messages fall due.
+    """
+
+    at: datetime
+    running: Sequence[Seen]
+    differing: Differences
+    paused: Sequence[Pause]
+    overdue: Overdue
+    failed: Mapping[str, int]
+    planned_until: datetime | None
+    peak: Peak | None
+
+    @property
+    def missing_roles(self) -> Sequence[str]:
+        """The roles that no process has."""
+        roles = {role for one in self.running for role in one.process.roles.split(",")}
+        return [role for role in Role if role not in roles]
+
+
+async def read_status(pool: asyncpg.Pool, rules: Rules, now: datetime) -> Status:
+    """Ask the database for everything. The peak follows from ``rules``.
+
+    Raises:
+        UnavailableError: if the database cannot be asked.
+    """
+    async with borrow(pool) as connection:
+        running = await read_processes(connection, RUNNING_SECONDS)
+        pauses = await read_pauses(connection)
+        watermark = await read_watermark(connection, PLANNED)
+    async with borrow(pool, None) as connection:
+        failed: Counter[str] = Counter()
+        for group in await count_failed(connection, FailedFilter()):
+            failed[group.error_type] += group.messages
+    overdue = await count_overdue(pool, now)
+    ahead = await Forecaster(pool, rules).forecast(now, now + AHEAD)
+    return Status(
+        now,
+        running,
+        differences(one.process for one in running),
+        [one for one in pauses if one.is_paused],
+        overdue,
+        failed,
+        watermark,
+        ahead.largest_minute(),
+    )

@@ -1,0 +1,110 @@
+"""The processes that run: each renews its row all the time, and everybody can read what the others are.
+
+``seen_at`` is the database's clock, which all compare; ``started_at`` is what the process itself took the time for.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+from birthday.store.users import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What one process says of itself. ``settings`` are those that must be the same in all, as they are written.
+
+    ``circuit`` is the state of its circuit breaker, None where there is no worker; ``circuit_reason`` is why it opened.
+    """
+
+    id: UUID
+    host: str
+    pid: int
+    roles: str
+    version: str
+    commit: str
+    tzdata: str
+    settings: Mapping[str, str]
+    started_at: datetime
+    circuit: str | None = None
+    circuit_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A process, and how many seconds ago it reported, by the database's clock."""
+
+    process: Process
+    seconds_ago: float
+
+
+async def report(connection: Connection, process: Process) -> None:
+    """Say that a process runs, and remove what has said nothing for an hour.
+
+    Safe at any concurrency: each process writes its own row only, and of those that are removed, rows that somebody
+    else removes just now are passed over.
+    """
+    await connection.execute(
+        """
+        WITH gone AS (
+            DELETE FROM processes WHERE id IN (
+                SELECT id FROM processes WHERE seen_at < clock_timestamp() - interval '1 hour' AND id <> $1
+                FOR UPDATE SKIP LOCKED)
+        )
+        INSERT INTO processes (id, host, pid, roles, version, commit, tzdata, settings, circuit, circuit_reason,
+                               started_at, seen_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8::jsonb, $9, $10, $11, clock_timestamp())
+        ON CONFLICT (id) DO UPDATE SET circuit = excluded.circuit, circuit_reason = excluded.circuit_reason,
+                                       seen_at = excluded.seen_at
+        """,
+        process.id,
+        process.host,
+        process.pid,
+        process.roles,
+        process.version,
+        process.commit,
+        process.tzdata,
+        json.dumps(dict(process.settings)),
+        process.circuit,
+        process.circuit_reason,
+        process.started_at,
+    )
+
+
+async def withdraw(connection: Connection, process_id: UUID) -> None:
+    """Say that a process runs no more."""
+    await connection.execute("DELETE FROM processes WHERE id = $1", process_id)
+
+
+async def read_processes(connection: Connection, within_seconds: float) -> Sequence[Seen]:
+    """Return the processes that have reported lately, in order of role, host and start."""
+    rows = await connection.fetch(
+        """
+        SELECT id, host, pid, roles, version, commit, tzdata, settings, circuit, circuit_reason, started_at,
+               greatest(extract(epoch FROM clock_timestamp() - seen_at), 0)::float8 AS seconds_ago
+        FROM processes WHERE seen_at > clock_timestamp() - make_interval(secs => $1)
+        ORDER BY roles, host, started_at, id
+        """,
+        within_seconds,
+    )
+    return [
+        Seen(
+            Process(
+                UUID(bytes=row["id"].bytes),
+                row["host"],
+                row["pid"],
+                row["roles"],
+                row["version"],
+                row["commit"],
+                row["tzdata"],
+                json.loads(row["settings"]),
+                row["started_at"].astimezone(UTC),
+                row["circuit"],
+                row["circuit_reason"],
+            ),
+            row["seconds_ago"],
+        )
+        for row in rows
+    ]
