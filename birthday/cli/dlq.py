@@ -20,6 +20,7 @@ from birthday.cli.render.dead_letters import (
     many,
     print_listing,
     print_one,
+    print_summary,
     progress,
 )
 from birthday.clock import Clock, SystemClock
@@ -29,11 +30,17 @@ from birthday.core.message import ErrorType
 from birthday.operations.dead_letters.archive import STDOUT, open_archive
 from birthday.operations.dead_letters.letters import Found, chooser
 from birthday.operations.dead_letters.listing import find_dead, list_dead
-from birthday.operations.dead_letters.records import encode, letter_record, listed_message, listed_stranger
+from birthday.operations.dead_letters.records import (
+    encode,
+    letter_record,
+    listed_message,
+    listed_stranger,
+    summary_record,
+)
 from birthday.operations.dead_letters.removal import Sifted, remove_dead
 from birthday.operations.dead_letters.requeue import requeue_many
 from birthday.store.connection import borrow
-from birthday.store.failed import FailedFilter, find_failed
+from birthday.store.failed import FailedFilter, FailedGroup, count_failed, find_failed
 from birthday.wiring import open_broker, open_database
 
 LISTED = 100
@@ -56,6 +63,13 @@ _CONDITIONS = (
     click.option(
         "--error-type", type=click.Choice([*map(str, ErrorType)]), help="Only messages that failed with this."
     ),
+    click.option(
+        "--status",
+        "http_status",
+        metavar="CODE",
+        type=click.IntRange(100, 599),
+        help="Only messages for which the message service last answered this, such as 401.",
+    ),
     click.option("--user", "user_id", metavar="ID", type=click.UUID, help="Only messages of this user."),
     click.option("--id", "message_id", metavar="ID", type=click.UUID, help="Only this message."),
     click.option("--older-than", metavar="AGE", type=_Age(), help="Only what failed longer ago, such as 30m or 7d."),
@@ -70,6 +84,7 @@ def _with_conditions(command: Callable[..., None]) -> Callable[..., None]:
     def with_conditions(
         *,
         error_type: str | None,
+        http_status: int | None,
         user_id: UUID | None,
         message_id: UUID | None,
         older_than: timedelta | None,
@@ -84,6 +99,7 @@ def _with_conditions(command: Callable[..., None]) -> Callable[..., None]:
                 failed_from=None if newer_than is None else now - newer_than,
                 failed_before=None if older_than is None else now - older_than,
                 message_id=message_id,
+                http_status=http_status,
             ),
             **others,
         )
@@ -132,6 +148,27 @@ async def _list(settings: Settings, wanted: FailedFilter, limit: int, *, as_json
 
 
 @dlq.command()
+@_with_conditions
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+def summary(wanted: FailedFilter, *, as_json: bool) -> None:
+    """Count failed messages by cause, by what the message service answered, and by the hour in which they failed, UTC.
+
+    Dead letters that are no message of ours do not count.
+    """
+    with errors():
+        groups = run(_summary(database_settings(), wanted))
+    if as_json:
+        click.echo(encode([summary_record(group) for group in groups]), nl=False)
+    else:
+        print_summary(groups, sys.stdout)
+
+
+async def _summary(settings: Settings, wanted: FailedFilter) -> list[FailedGroup]:
+    async with open_database(settings, SystemClock()) as pool, borrow(pool, None) as connection:
+        return await count_failed(connection, wanted)
+
+
+@dlq.command()
 @click.argument("message_id", metavar="ID", type=click.UUID)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def show(message_id: UUID, *, as_json: bool) -> None:
@@ -158,7 +195,8 @@ async def _show(settings: Settings, message_id: UUID, *, as_json: bool) -> None:
 def requeue(wanted: FailedFilter, limit: int | None) -> None:
     """Queue failed messages again, with all their attempts before them, and remove their dead letters.
 
-    Messages whose dead letters have been archived or purged are requeued as well.
+    Messages whose dead letters have been archived or purged are requeued as well. It says how many failed messages it
+    has left.
     """
     with errors():
         run(_requeue(database_settings(), wanted, limit))
@@ -184,6 +222,10 @@ async def _requeue(settings: Settings, wanted: FailedFilter, limit: int | None) 
         finally:
             for line in describe_requeued(requeued, len(ids), tally, finished=finished):
                 click.echo(line)
+        async with borrow(pool, None) as connection:
+            left = sum(group.messages for group in await count_failed(connection, FailedFilter()))
+        if left:
+            click.echo(f"{many(left, 'other failed message')} left: 'birthday dlq summary' shows why")
 
 
 @dlq.command()

@@ -28,6 +28,8 @@ class FailedFilter:
     failed_from: datetime | None = None
     failed_before: datetime | None = None
     message_id: UUID | None = None
+    http_status: int | None = None
+    """What the message service, or a proxy before it, answered."""
 
 
 async def find_failed(connection: Connection, wanted: FailedFilter) -> list[UUID]:
@@ -41,6 +43,7 @@ async def find_failed(connection: Connection, wanted: FailedFilter) -> list[UUID
           AND ($3::timestamptz IS NULL OR updated_at >= $3)
           AND ($4::timestamptz IS NULL OR updated_at < $4)
           AND ($5::uuid IS NULL OR id = $5)
+          AND ($6::int IS NULL OR substring(error_detail FROM 'answered ([1-5][0-9][0-9])')::int = $6)
         ORDER BY ends_at, id
         """,
         wanted.error_type,
@@ -48,6 +51,7 @@ async def find_failed(connection: Connection, wanted: FailedFilter) -> list[UUID
         wanted.failed_from,
         wanted.failed_before,
         wanted.message_id,
+        wanted.http_status,
     )
     return [UUID(bytes=row["id"].bytes) for row in rows]
 
@@ -79,6 +83,7 @@ async def count_failed(connection: Connection, wanted: FailedFilter) -> list[Fai
           AND ($3::timestamptz IS NULL OR updated_at >= $3)
           AND ($4::timestamptz IS NULL OR updated_at < $4)
           AND ($5::uuid IS NULL OR id = $5)
+          AND ($6::int IS NULL OR substring(error_detail FROM 'answered ([1-5][0-9][0-9])')::int = $6)
         GROUP BY 1, 2, 3 ORDER BY hour DESC, messages DESC, error_type, http_status
         """,
         wanted.error_type,
@@ -86,6 +91,7 @@ async def count_failed(connection: Connection, wanted: FailedFilter) -> list[Fai
         wanted.failed_from,
         wanted.failed_before,
         wanted.message_id,
+        wanted.http_status,
         timeout=COUNT_SECONDS,
     )
     return [

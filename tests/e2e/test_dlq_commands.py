@@ -83,6 +83,32 @@ async def test_what_failed_is_found_requeued_and_delivered(site: Site, message_s
     assert sorted(len(requests) for requests in message_service.by_key().values()) == [2, 2]
 
 
+async def test_failures_are_summed_up_and_requeued_by_status(site: Site, message_service: MessageService) -> None:
+    """Two were refused with 422, one with 400: by status, cause and hour; a requeue says what it leaves."""
+    settings = site.settings | {"MESSAGE_SERVICE_URL": message_service.url, "SEND_AT": "00:00"}
+    message_service.answer_with(Answer(422), Answer(422), Answer(400))
+    async with running(**settings) as program:
+        for name in ("ada", "grace", "joan"):
+            await post_user(program.url, name)
+        await eventually(lambda: has_dead(site, 3), "all have failed", 30)
+        groups = json.loads((await site.dlq("summary", "--json")).out)
+        assert sum(group["messages"] for group in groups) == 3
+        assert {group["httpStatus"] for group in groups} == {400, 422}
+        assert {group["errorType"] for group in groups} == {"validation_error"}
+        assert all(datetime.fromisoformat(group["hour"]).minute == 0 for group in groups)
+        assert len(json.loads((await site.dlq("list", "--json", "--status", "422")).out)) == 2
+        requeued = await site.dlq("requeue", "--status", "422")
+        assert requeued.status == 0
+        assert requeued.out.splitlines()[0] == "2 of 2 failed messages requeued"
+        assert requeued.out.splitlines()[-1] == "1 other failed message left: 'birthday dlq summary' shows why"
+        await eventually(lambda: has_statuses(site, {"delivered": 2, "failed": 1}), "two are delivered", 30)
+        screen = (await site.dlq("summary")).out.splitlines()
+        assert screen[1].split()[2:] == ["validation_error", "400", "1"]
+        assert screen[-1] == "1 failed message"
+        assert (await site.dlq("summary", "--status", "503")).out == "no failed messages\n"
+        assert (await site.dlq("summary", "--status", "99")).status == 2
+
+
 async def test_a_list_for_a_person_and_for_a_program(site: Site) -> None:
     """A line for each, with what it is; JSON with the same; conditions and a limit; nothing that a terminal obeys."""
     assert (await site.dlq("list")).out == "no dead letters\n"

@@ -17,6 +17,7 @@ from birthday.operations.dead_letters.letters import Kind
 from birthday.operations.dead_letters.listing import Listing
 from birthday.operations.dead_letters.records import encode, excerpt, letter_record
 from birthday.operations.dead_letters.removal import Sifted
+from birthday.store.failed import FailedGroup
 from birthday.store.history import Message
 
 # More than most terminals have: a line that the terminal folds can still be searched for and copied.
@@ -49,6 +50,21 @@ def print_listing(listing: Listing, out: TextIO) -> None:
         out.write("no dead letters\n")
     if listing.settled:
         out.write(f"and {many(listing.settled, 'dead letter')} of messages that are not failed any more\n")
+
+
+def print_summary(groups: Sequence[FailedGroup], out: TextIO) -> None:
+    """Write a line for each cause, status and hour, and how many messages there are in all."""
+    if not groups:
+        out.write("no failed messages\n")
+        return
+    table = Table("hour (UTC)", "error", "status", box=None)
+    table.add_column("messages", justify="right")
+    for group in groups:
+        table.add_row(
+            f"{group.hour:%Y-%m-%d %H:%M}", group.error_type, str(group.http_status or "-"), f"{group.messages:,}"
+        )
+    Console(file=out, width=_WIDTH).print(table, highlight=False)
+    out.write(f"{many(sum(group.messages for group in groups), 'failed message')}\n")
 
 
 def print_one(message: Message | None, copies: Sequence[DeadLetter], out: TextIO) -> None:

@@ -59,7 +59,8 @@ async def look_up(pool: asyncpg.Pool, letters: Sequence[DeadLetter]) -> list[Fou
 def chooser(wanted: FailedFilter, failed: Collection[UUID]) -> Callable[[Found], bool]:
     """Return whether a dead letter is meant by ``wanted``, which selects the messages ``failed``.
 
-    What is no message has neither an error nor a user. It is meant by its age, by its id, or if there is no condition.
+    What is no message has neither an error, a status nor a user. It is meant by its age, by its id, or if there is no
+    condition.
     """
 
     def is_chosen(found: Found) -> bool:
@@ -75,7 +76,7 @@ def chooser(wanted: FailedFilter, failed: Collection[UUID]) -> Callable[[Found],
 
 
 def _is_meant(letter: DeadLetter, wanted: FailedFilter) -> bool:
-    if wanted.error_type is not None or wanted.user_id is not None:
+    if wanted.error_type is not None or wanted.user_id is not None or wanted.http_status is not None:
         return False
     if wanted.message_id not in {None, letter.message_id}:
         return False

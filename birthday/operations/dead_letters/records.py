@@ -8,9 +8,20 @@ import orjson
 
 from birthday.broker import DeadLetter
 from birthday.operations.dead_letters.letters import Found, Kind
+from birthday.store.failed import FailedGroup
 from birthday.store.history import Message
 
 _SHOWN_BYTES: Final = 200
+
+
+def summary_record(group: FailedGroup) -> dict[str, Any]:
+    """Return one line of a summary as JSON has it."""
+    return {
+        "errorType": group.error_type,
+        "httpStatus": group.http_status,
+        "hour": group.hour,
+        "messages": group.messages,
+    }
 
 
 def encode(record: object) -> bytes:
