@@ -20,10 +20,11 @@ from birthday.wiring import open_database
 @click.option(
     "--rate",
     type=click.FloatRange(min=0, min_open=True),
-    help="Messages delivered per second.  [default: the best that was measured in the last 7 days]",
+    help="Messages delivered per second.  [default: the best that held for a minute in the last 7 days]",
 )
+@click.option("--by", type=click.Choice(["zone"]), help="Print how many fall due in each time zone as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
-def forecast(days: int, rate: float | None, *, as_json: bool) -> None:
+def forecast(days: int, rate: float | None, by: str | None, *, as_json: bool) -> None:
     """Show how many messages fall due in the next DAYS days, hour by hour, UTC, and when most of them do.
 
     Who falls due follows from the users and the messages, with SEND_AT and LEAP_DAY as they are set here. Nothing is
@@ -33,7 +34,7 @@ def forecast(days: int, rate: float | None, *, as_json: bool) -> None:
         settings = database_settings()
         ahead, measured = run(_forecast(settings, SystemClock().now(), timedelta(days=days)))
     write = write_json if as_json else print_forecast
-    write(ahead, DeliveryRate(rate, None) if rate else measured, sys.stdout)
+    write(ahead, DeliveryRate(rate, None) if rate else measured, sys.stdout, by_zone=by == "zone")
 
 
 async def _forecast(settings: Settings, now: datetime, length: timedelta) -> tuple[Forecast, DeliveryRate | None]:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
 
@@ -16,10 +16,15 @@ class Peak:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryRate:
-    """Messages per second, and those that fell due together of which it was measured; None if it is a supposition."""
+    """Messages per second, and those that fell due together of which it was measured; None if it is a supposition.
+
+    ``is_sustained`` says that it held for a minute on end. That of a shorter burst is only an upper limit: what a
+    message service takes for five seconds, it may not take for a minute.
+    """
 
     per_second: float
     measured_of: Peak | None
+    is_sustained: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,8 @@ class Forecast:
     to_at: datetime
     due: Mapping[datetime, int]
     unknown_zones: tuple[str, ...] = ()
+    zones: Mapping[str, Mapping[datetime, int]] = field(default_factory=dict)
+    """The same of the users of each time zone, by its name."""
 
     @property
     def messages(self) -> int:
@@ -52,9 +59,19 @@ class Forecast:
 
     def largest_minute(self, day: date | None = None) -> Peak | None:
         """Return the minute in which most fall due, of one day, UTC, or of all; None if nothing does."""
-        minutes = _sums(self.due, timedelta(minutes=1))
-        peaks = [Peak(at, messages) for at, messages in minutes.items() if day is None or at.date() == day]
-        return max(peaks, key=lambda peak: peak.messages, default=None)
+        return _largest({at: messages for at, messages in self.due.items() if day in {None, at.astimezone(UTC).date()}})
+
+    def by_zone(self) -> dict[str, Peak]:
+        """Return how many fall due in each zone, and when the most of them do; the largest zone first."""
+        sums = {zone: sum(due.values()) for zone, due in self.zones.items()}
+        peaks = {zone: _largest(self.zones[zone]) for zone in sorted(sums, key=lambda zone: (-sums[zone], zone))}
+        return {zone: Peak(peak.at, sums[zone]) for zone, peak in peaks.items() if peak is not None}
+
+
+def _largest(due: Mapping[datetime, int]) -> Peak | None:
+    """Return the minute in which most fall due."""
+    minutes = [Peak(at, messages) for at, messages in _sums(due, timedelta(minutes=1)).items()]
+    return max(minutes, key=lambda peak: peak.messages, default=None)
 
 
 def drain_seconds(peak: Peak | None, rate: DeliveryRate | None) -> float | None:

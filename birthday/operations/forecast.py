@@ -1,6 +1,7 @@
 """The forecast of a range: by zone, as the planner works, and a day at a time."""
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -10,7 +11,7 @@ from birthday.core.forecast import DeliveryRate, Forecast
 from birthday.core.occasion import Rules, ZoneOccasion, zone_occasions
 from birthday.errors import InvalidInputError
 from birthday.store.connection import borrow
-from birthday.store.forecast import count_due, read_delivery_rate
+from birthday.store.forecast import count_due, read_burst_rate, read_sustained_rate
 from birthday.store.messages import zones_in_use
 
 _DAY = timedelta(days=1)
@@ -34,7 +35,8 @@ class Forecaster:
         """
         async with borrow(self.pool, None) as connection:
             zones = await zones_in_use(connection)
-        due: dict[datetime, int] = {}
+        due: Counter[datetime] = Counter()
+        by_zone: dict[str, Counter[datetime]] = {}
         unknown: set[str] = set()
         after = from_at
         while after < to_at:
@@ -49,15 +51,20 @@ class Forecaster:
                 # Hundreds of zones take some milliseconds: others may run in between.
                 await asyncio.sleep(0)
             async with borrow(self.pool, None) as connection:
-                due |= await count_due(connection, occasions, after, until)
+                for zone, at, messages in await count_due(connection, occasions, after, until):
+                    due[at] += messages
+                    by_zone.setdefault(zone, Counter())[at] += messages
             after = until
-        return Forecast(from_at, to_at, due, tuple(sorted(unknown)))
+        return Forecast(from_at, to_at, due, tuple(sorted(unknown)), by_zone)
 
     async def measure_rate(self, now: datetime) -> DeliveryRate | None:
-        """Return how fast the best burst of the last days was delivered; None if there was none.
+        """Return how fast messages were delivered for a minute on end in the last days; None if nothing tells.
+
+        If none took a minute, it is the rate of the fastest burst, which says of itself that it is not sustained.
 
         Raises:
             UnavailableError: if the database cannot be read.
         """
         async with borrow(self.pool, None) as connection:
-            return await read_delivery_rate(connection, now - MEASURED_OVER, now)
+            since = now - MEASURED_OVER
+            return await read_sustained_rate(connection, since, now) or await read_burst_rate(connection, since, now)

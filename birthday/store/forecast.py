@@ -16,8 +16,8 @@ SMALLEST_BURST = 100
 
 async def count_due(
     connection: Connection, occasions: Sequence[ZoneOccasion], after: datetime, until: datetime
-) -> dict[datetime, int]:
-    """Return how many messages fall due in ``(after, until]``, by instant; ``occasions`` are all of that window.
+) -> list[tuple[str, datetime, int]]:
+    """Return how many messages fall due in ``(after, until]``, by zone and instant; ``occasions`` are all of it.
 
     Those that are planned already count at the instant that they are planned for, all other users at that of their
     zone, unless they have had the message of that year. One statement, so that a planner cannot move anybody from one
@@ -26,15 +26,15 @@ async def count_due(
     rows = [(spec, month_day) for spec in occasions for month_day in spec.month_days]
     counts = await connection.fetch(
         """
-        SELECT due_at, sum(messages)::bigint AS messages FROM (
-            SELECT m.scheduled_at AS due_at, count(*) AS messages
+        SELECT zone, due_at, sum(messages)::bigint AS messages FROM (
+            SELECT u.timezone AS zone, m.scheduled_at AS due_at, count(*) AS messages
             FROM message_logs m
             JOIN users u ON u.id = m.user_id AND u.deleted_at IS NULL AND u.schedule_from = m.schedule_from
                         AND u.greeted_year <> m.occasion_year
             WHERE m.status = 'scheduled' AND m.scheduled_at > $6 AND m.scheduled_at <= $7
-            GROUP BY m.scheduled_at
+            GROUP BY u.timezone, m.scheduled_at
             UNION ALL
-            SELECT spec.due_at, count(*)
+            SELECT spec.zone, spec.due_at, count(*)
             FROM unnest($1::text[], $2::smallint[], $3::smallint[], $4::timestamptz[], $5::timestamptz[])
                 AS spec (zone, month_day, year, due_at, ends_at)
             JOIN users u ON u.timezone = spec.zone AND u.birth_month_day = spec.month_day AND u.deleted_at IS NULL
@@ -43,8 +43,8 @@ async def count_due(
               AND NOT EXISTS (SELECT FROM message_logs m
                               WHERE m.user_id = u.id AND m.message_type = 'birthday' AND m.occasion_year = spec.year
                                 AND m.status <> 'cancelled')
-            GROUP BY spec.due_at
-        ) half GROUP BY due_at ORDER BY due_at
+            GROUP BY spec.zone, spec.due_at
+        ) half GROUP BY zone, due_at ORDER BY due_at, zone
         """,
         [spec.zone for spec, _ in rows],
         [month_day for _, month_day in rows],
@@ -55,10 +55,40 @@ async def count_due(
         until,
         timeout=FORECAST_SECONDS,
     )
-    return {row["due_at"].astimezone(UTC): row["messages"] for row in counts}
+    return [(row["zone"], row["due_at"].astimezone(UTC), row["messages"]) for row in counts]
 
 
-async def read_delivery_rate(connection: Connection, since: datetime, now: datetime) -> DeliveryRate | None:
+async def read_sustained_rate(connection: Connection, since: datetime, now: datetime) -> DeliveryRate | None:
+    """Return the best rate at which messages that fell due together after ``since`` were delivered for a minute on end.
+
+    A minute counts if each ten seconds of it saw deliveries: in an outage nothing shows what could be delivered. Only
+    first attempts do, because others waited for another reason. None if no burst took so long.
+    """
+    row = await connection.fetchrow(
+        """
+        SELECT scheduled_at, total, messages FROM (
+            SELECT scheduled_at, total, sum(messages) OVER minute AS messages, count(*) OVER minute AS parts FROM (
+                SELECT scheduled_at, date_bin('10 seconds', delivered_at, scheduled_at) AS part, count(*) AS messages,
+                       sum(count(*)) OVER (PARTITION BY scheduled_at) AS total
+                FROM message_logs
+                WHERE scheduled_at > $1 AND scheduled_at <= $2 AND status = 'delivered' AND requeued_at IS NULL
+                  AND attempts <= 1
+                GROUP BY 1, 2
+            ) AS parts WHERE total >= $3
+            WINDOW minute AS (PARTITION BY scheduled_at ORDER BY part RANGE '50 seconds' PRECEDING)
+        ) AS minutes WHERE parts = 6 ORDER BY messages DESC LIMIT 1
+        """,
+        since,
+        now,
+        SMALLEST_BURST,
+        timeout=FORECAST_SECONDS,
+    )
+    if row is None:
+        return None
+    return DeliveryRate(float(row["messages"]) / 60, Peak(row["scheduled_at"].astimezone(UTC), int(row["total"])))
+
+
+async def read_burst_rate(connection: Connection, since: datetime, now: datetime) -> DeliveryRate | None:
     """Return the best rate at which messages that fell due together after ``since`` were delivered.
 
     The rate of one such burst is that of its first 99 %, from the first send to the delivery of the last of them: the
@@ -83,4 +113,5 @@ async def read_delivery_rate(connection: Connection, since: datetime, now: datet
     )
     if row is None:
         return None
-    return DeliveryRate(row["per_second"], Peak(row["scheduled_at"].astimezone(UTC), row["messages"]))
+    burst = Peak(row["scheduled_at"].astimezone(UTC), row["messages"])
+    return DeliveryRate(row["per_second"], burst, is_sustained=False)

@@ -231,7 +231,9 @@ class Metrics:
             "forecast_largest_minute_time", "Unix time at which that minute begins.", unit="seconds"
         )
         self.forecast_delivery_rate = self._figure(
-            "forecast_delivery_rate", "Messages per second of the fastest burst delivered in the last 7 days."
+            "forecast_delivery_rate",
+            "Messages per second that were delivered for a minute on end in the last 7 days; of the fastest burst, if "
+            "none took that long.",
         )
         self.forecast_drain_seconds = self._figure(
             "forecast_drain_seconds", "How long the largest minute takes at that rate.", unit="seconds"

@@ -60,6 +60,19 @@ async def test_for_a_person_there_is_a_table_and_what_it_means(crowd: str) -> No
     assert "the delivery rate is unknown" in finished.out
 
 
+async def test_it_says_in_which_zones_the_messages_fall_due(crowd: str) -> None:
+    """The largest zone first, with the minute in which most of its messages do."""
+    day = f"{SOON:%Y-%m-%d}"
+    finished = await run("forecast", "--by", "zone", "--json", DATABASE_URL=crowd)
+    assert json.loads(finished.out)["zones"] == [
+        {"zone": "UTC", "messages": 5000, "largestMinuteAt": f"{day}T09:00:00Z"},
+        {"zone": "Asia/Kolkata", "messages": 10, "largestMinuteAt": f"{day}T03:30:00Z"},
+    ]
+    screen = (await run("forecast", "--by", "zone", DATABASE_URL=crowd)).out.splitlines()
+    rows = [line.split() for line in screen if line.strip().startswith(("UTC", "Asia"))]
+    assert [row[:2] for row in rows] == [["UTC", "5,000"], ["Asia/Kolkata", "10"]]
+
+
 @pytest.mark.parametrize("arguments", [("--days", "0"), ("--days", "367"), ("--rate", "0"), ("--rate", "fast")])
 async def test_a_wrong_argument_is_refused(arguments: tuple[str, str]) -> None:
     """Status 2, and a line that says what is accepted."""

@@ -174,15 +174,29 @@ async def burst(product: Product, at: str, count: int, seconds: float, status: s
     )
 
 
-async def test_the_rate_is_that_of_the_fastest_burst(product: Product) -> None:
-    """A slow one (the service was ill), a small one, one that failed and one that is too old do not count."""
-    await burst(product, "2027-02-25T09:00:00Z", 300, seconds=3)
+async def test_the_rate_is_the_one_that_held_for_a_minute(product: Product) -> None:
+    """Not that of a burst of seconds, however fast; nor that of one that an outage drew out."""
+    await burst(product, "2027-02-25T09:00:00Z", 3000, seconds=5)
     await burst(product, "2027-02-25T10:00:00Z", 900, seconds=90)
+    await burst(product, "2027-02-25T11:00:00Z", 600, seconds=120)
+    await burst(product, "2027-02-25T12:00:00Z", 100, seconds=10_000)
+    rate = await product.forecaster.measure_rate(product.clock.now())
+    assert rate is not None
+    assert rate.is_sustained
+    assert rate.measured_of == Peak(parse("2027-02-25T10:00:00Z"), 900)
+    assert rate.per_second == pytest.approx(10, rel=0.02)
+
+
+async def test_without_a_long_burst_the_rate_is_that_of_the_fastest_one(product: Product) -> None:
+    """A slow one, a small one, one that failed and one that is too old do not count; it is not said to be sustained."""
+    await burst(product, "2027-02-25T09:00:00Z", 300, seconds=3)
+    await burst(product, "2027-02-25T10:00:00Z", 400, seconds=40)
     await burst(product, "2027-02-25T11:00:00Z", 99, seconds=0.1)
     await burst(product, "2027-02-25T12:00:00Z", 900, seconds=1, status="failed")
     await burst(product, "2027-02-19T12:00:00Z", 900, seconds=1)
     rate = await product.forecaster.measure_rate(product.clock.now())
     assert rate is not None
+    assert not rate.is_sustained
     assert rate.measured_of == Peak(parse("2027-02-25T09:00:00Z"), 300)
     assert rate.per_second == pytest.approx(100, rel=0.001)
 
@@ -298,6 +312,16 @@ def test_an_unknown_rate_is_said_and_one_that_suffices_is_too() -> None:
     print_forecast(FORECAST, DeliveryRate(800, None), enough)
     assert "it takes 20.0 s to drain, so on time: all are delivered within 60 s" in enough.getvalue()
     assert "were delivered of" not in enough.getvalue()
+
+
+def test_a_rate_that_may_not_hold_promises_nothing() -> None:
+    """It is an upper limit: what is late at that rate is late, and what is on time may be."""
+    late, maybe = io.StringIO(), io.StringIO()
+    print_forecast(FORECAST, DeliveryRate(200, MEASURED.measured_of, is_sustained=False), late)
+    assert "so LATE: some are delivered more than 60 s after" in late.getvalue()
+    print_forecast(FORECAST, DeliveryRate(800, MEASURED.measured_of, is_sustained=False), maybe)
+    assert "whether the rate holds for longer is not known" in maybe.getvalue()
+    assert "so if that rate holds, on time: all are delivered within 60 s after" in maybe.getvalue()
 
 
 def test_json_has_the_hours_the_largest_minute_and_what_follows() -> None:

@@ -16,8 +16,8 @@ _WIDTH: Final = 110
 _RULER: Final = "0     6     12    18    "
 
 
-def print_forecast(forecast: Forecast, rate: DeliveryRate | None, out: TextIO) -> None:
-    """Write a line for each day, UTC, with a plot of its hours, and what the largest minute means."""
+def print_forecast(forecast: Forecast, rate: DeliveryRate | None, out: TextIO, *, by_zone: bool = False) -> None:
+    """Write a line for each day, UTC, with a plot of its hours, one for each zone if asked, and what that means."""
     hours = forecast.by_hour()
     table = Table(box=None)
     for heading in ("day, UTC", "messages", _RULER, "largest minute", "messages", "to drain"):
@@ -37,11 +37,14 @@ def print_forecast(forecast: Forecast, rate: DeliveryRate | None, out: TextIO) -
     console = Console(file=out, width=_WIDTH)
     console.print(table)
     console.print()
+    if by_zone:
+        console.print(_zones(forecast))
+        console.print()
     for line in _conclusion(forecast, rate):
         console.print(line, highlight=False, markup=False)
 
 
-def write_json(forecast: Forecast, rate: DeliveryRate | None, out: TextIO) -> None:
+def write_json(forecast: Forecast, rate: DeliveryRate | None, out: TextIO, *, by_zone: bool = False) -> None:
     """Write one JSON object: counts by hour, the largest minute, the rate and what follows from it."""
     measured_of = rate.measured_of if rate else None
     peak = forecast.largest_minute()
@@ -56,7 +59,24 @@ def write_json(forecast: Forecast, rate: DeliveryRate | None, out: TextIO) -> No
         "drainSeconds": drain_seconds(peak, rate),
         "unknownZones": forecast.unknown_zones,
     }
+    if rate and not rate.is_sustained:
+        members["rateIsSustained"] = False
+    if by_zone:
+        members["zones"] = [
+            {"zone": zone, "messages": of_zone.messages, "largestMinuteAt": _instant(of_zone.at)}
+            for zone, of_zone in forecast.by_zone().items()
+        ]
     out.write(f"{orjson.dumps(members).decode()}\n")
+
+
+def _zones(forecast: Forecast) -> Table:
+    """Return a line for each zone, the one with most messages first."""
+    table = Table("time zone", box=None)
+    table.add_column("messages", justify="right")
+    table.add_column("largest minute, UTC")
+    for zone, of_zone in forecast.by_zone().items():
+        table.add_row(zone, f"{of_zone.messages:,}", f"{of_zone.at:%a %Y-%m-%d %H:%M}")
+    return table
 
 
 def _conclusion(forecast: Forecast, rate: DeliveryRate | None) -> list[str]:
@@ -70,12 +90,16 @@ def _conclusion(forecast: Forecast, rate: DeliveryRate | None) -> list[str]:
             f"{rate.per_second:,.1f} messages/s were delivered of {burst.messages:,} that fell due at "
             f"{burst.at:%Y-%m-%d %H:%M} UTC"
         )
+        if not rate.is_sustained:
+            lines.append("that took less than a minute: whether the rate holds for longer is not known; see --rate")
     elif rate is None:
         lines.append("the delivery rate is unknown: no 100 messages fell due together in the last 7 days; see --rate")
     seconds = drain_seconds(peak, rate)
     if seconds is not None and peak:
         late = seconds > ON_TIME.total_seconds()
         verdict = "LATE: some are delivered more than" if late else "on time: all are delivered within"
+        if rate and not rate.is_sustained and not late:
+            verdict = f"if that rate holds, {verdict}"
         lines.append(f"it takes {_duration(seconds)} to drain, so {verdict} {ON_TIME.total_seconds():g} s after")
     lines += [f"note: '{zone}' is not a time zone: its users are not counted" for zone in forecast.unknown_zones]
     return lines
