@@ -59,8 +59,9 @@ def describe_fault(ahead_seconds: float) -> str | None:
         return None
     direction = "ahead of" if ahead_seconds > 0 else "behind"
     return (
-        f"this host's clock is {abs(ahead_seconds):,.1f} s {direction} the database's, and {TOLERANCE_SECONDS:g} s are "
-        "accepted: nothing is planned, sent, expired or removed until they agree"
+        # Without apostrophes: what stands between two of them is masked for who has no key.
+        f"the clock of this host is {abs(ahead_seconds):,.1f} s {direction} that of the database, and "
+        f"{TOLERANCE_SECONDS:g} s are accepted: nothing is planned, sent, expired or removed until they agree"
     )
 
 
@@ -99,7 +100,7 @@ class ClockGuard:
     def fault(self) -> str | None:
         """Why nothing that time decides may be done now; None if the clock is right."""
         if self._last is None:
-            return "this host's clock has not been compared with the database's yet"
+            return "the clock of this host has not been compared with that of the database yet"
         return describe_fault(self._ahead(self._last, self._clock.now()))
 
     def now(self) -> datetime:
