@@ -201,7 +201,7 @@ def test_each_operational_action_has_its_command_for_each_deployment() -> None:
 
 def test_who_reads_a_command_of_kubectl_is_shown_the_way_to_the_others() -> None:
     """Each section that types one has a link to the table."""
-    tables = ("## Before", "## Commands for Each Deployment", "### Shell")
+    tables = ("## Before", "## Commands for Each Deployment")
     for section in re.split(r"^(?=#{2,3} )", TEXT, flags=re.MULTILINE):
         if "kubectl" in section and section.startswith("##") and not section.startswith(tables):
             assert "](#commands-for-each-deployment)" in section, section.partition("\n")[0]
