@@ -17,21 +17,19 @@ import asyncpg
 import structlog
 
 from birthday.broker import Broker
-from birthday.build import read_version
 from birthday.channels import Channel
 from birthday.channels.breaker import Cause, CircuitBreaker
 from birthday.clock import CheckedClock, Clock
-from birthday.clock_guard import ClockGuard
 from birthday.config import Role, Settings
 from birthday.core.message import BIRTHDAY
 from birthday.errors import BirthdayError, UnavailableError, WrongClockError
-from birthday.file_limit import raise_file_limit
 from birthday.http.app import build
 from birthday.http.context import ApiContext
 from birthday.http.probes.readiness import BACKGROUND, CLOCK, CONSUMER, QUEUE, SCHEDULER, SENDING, Check, Readiness
 from birthday.http.server import GRACE
 from birthday.http.server import serve as serve_http
 from birthday.operations.audit import Auditor
+from birthday.operations.clock_guard import ClockGuard
 from birthday.operations.forecast import Forecaster
 from birthday.operations.heartbeats import CircuitNow, Heartbeats
 from birthday.operations.pauses import Pauses
@@ -42,6 +40,7 @@ from birthday.scheduler.planner import Planner
 from birthday.store.statistics import count_greeted, count_overdue, read_figures
 from birthday.store.users import Planning
 from birthday.telemetry.blocking import named_blocking
+from birthday.telemetry.build import read_version
 from birthday.telemetry.database import watch_database
 from birthday.telemetry.garbage import frozen_start, measured_collections
 from birthday.telemetry.logs import LogFile, tell_unhandled
@@ -64,6 +63,7 @@ from birthday.wiring import (
     queue_name,
     this_process,
 )
+from birthday.wiring.file_limit import raise_file_limit
 from birthday.worker.intake import Intake
 from birthday.worker.pipeline import Limits, Pipeline
 from birthday.worker.sender import Sender

@@ -24,9 +24,9 @@ from birthday.cli.render.dead_letters import (
     progress,
 )
 from birthday.clock import Clock, SystemClock
-from birthday.clock_guard import require_right_clock
 from birthday.config import Settings, parse_duration
 from birthday.core.message import ErrorType
+from birthday.operations.clock_guard import require_right_clock
 from birthday.operations.dead_letters.archive import STDOUT, open_archive
 from birthday.operations.dead_letters.letters import Found, chooser
 from birthday.operations.dead_letters.listing import find_dead, list_dead

@@ -8,9 +8,9 @@ import click
 from birthday.cli.command import database_settings, errors, run
 from birthday.cli.render.forecast import print_forecast, write_json
 from birthday.clock import SystemClock
-from birthday.clock_guard import require_right_clock
 from birthday.config import Settings
 from birthday.core.forecast import DeliveryRate, Forecast
+from birthday.operations.clock_guard import require_right_clock
 from birthday.operations.forecast import Forecaster
 from birthday.wiring import open_database
 

@@ -24,7 +24,6 @@ from birthday.cli.render.status import describe_differences
 from birthday.cli.requeue import requeue
 from birthday.cli.status import status
 from birthday.clock import SystemClock
-from birthday.clock_guard import require_right_clock
 from birthday.config import (
     Settings,
     apply_env_file,
@@ -39,9 +38,9 @@ from birthday.core.occasion import LAST_YEAR, Occasion, birthdays_from
 from birthday.core.user import parse_date
 from birthday.core.zone import load_zone
 from birthday.errors import ConfigurationError
-from birthday.file_limit import raise_file_limit
 from birthday.http.probes.readiness import DATABASE, MIGRATIONS
 from birthday.operations.audit import Audit, Auditor
+from birthday.operations.clock_guard import require_right_clock
 from birthday.operations.heartbeats import RUNNING_SECONDS, differences
 from birthday.operations.transfer.console import run_deletions, run_import
 from birthday.operations.transfer.deletions import DeletionSummary, export_deletions
@@ -55,6 +54,7 @@ from birthday.store.processes import Seen, read_processes
 from birthday.store.users import Planning
 from birthday.telemetry.logs import LogFile, configure_logs
 from birthday.wiring import connect_database, lacks_database, open_database, this_process, try_dependencies
+from birthday.wiring.file_limit import raise_file_limit
 
 log = structlog.get_logger()
 

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from birthday.clock_guard import EVERY_SECONDS, ClockGuard, require_right_clock
 from birthday.errors import WrongClockError
+from birthday.operations.clock_guard import EVERY_SECONDS, ClockGuard, require_right_clock
 from birthday.telemetry.metrics import Metrics
 from tests.support.clock import ManualClock
 from tests.support.product import metric

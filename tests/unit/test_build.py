@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from birthday.build import find_commit, read_head
+from birthday.telemetry.build import find_commit, read_head
 
 COMMIT = "d08d139790f58b63f0e83e6e603bd375380d1184"
 

@@ -22,7 +22,7 @@ import pytest
 import yaml
 
 from birthday.config import Role, Settings, check_channel, check_listener, is_loopback, load_settings, parse_duration
-from birthday.environment import parse_env_file
+from birthday.config.env_file import parse_env_file
 from birthday.errors import ConfigurationError
 from birthday.service import CLOSING
 from tests.support.runbook import RUNBOOK, read_blocks

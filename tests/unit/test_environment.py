@@ -3,7 +3,7 @@
 import pytest
 
 from birthday.config import Settings
-from birthday.environment import parse_env_file, unknown_variables
+from birthday.config.env_file import parse_env_file, unknown_variables
 from birthday.errors import ConfigurationError
 
 

@@ -7,7 +7,7 @@ import pytest
 
 PROGRAM = """
 import resource, sys
-from birthday.file_limit import raise_file_limit
+from birthday.wiring.file_limit import raise_file_limit
 resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[2])))
 print(raise_file_limit(int(sys.argv[3])), resource.getrlimit(resource.RLIMIT_NOFILE))
 """

@@ -14,8 +14,8 @@ from aiormq.abc import AbstractConnection
 from birthday.broker.rabbitmq.channel import AmqpChannel, DivertingTransport, answer, close_politely
 from birthday.broker.rabbitmq.topology import declare
 from birthday.config import mask_url
+from birthday.config.urls import amqp_parameters
 from birthday.errors import UnavailableError
-from birthday.urls import amqp_parameters
 
 log = structlog.get_logger()
 

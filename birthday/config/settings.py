@@ -30,12 +30,12 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from birthday.config.dsn import read_database_url
+from birthday.config.env_file import parse_env_file, unknown_variables
+from birthday.config.urls import ENCODING, amqp_parameters, check_amqp_files, check_escapes, misplaced_at
 from birthday.core.occasion import LeapDay, Rules
 from birthday.core.retry import RetryPolicy
-from birthday.dsn import read_database_url
-from birthday.environment import parse_env_file, unknown_variables
 from birthday.errors import ConfigurationError
-from birthday.urls import ENCODING, amqp_parameters, check_amqp_files, check_escapes, misplaced_at
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 _UNIT_SECONDS = {"ms": 0.001, "s": 1, None: 1, "m": 60, "h": 3600, "d": 86400}

@@ -20,26 +20,26 @@ import structlog
 from birthday.broker import Broker
 from birthday.broker.postgres import PostgresBroker
 from birthday.broker.rabbitmq import RabbitMQBroker
-from birthday.build import find_commit, read_version
 from birthday.channels import Channel
 from birthday.channels.message_service.channel import HttpChannel
 from birthday.channels.message_service.route import Network
 from birthday.channels.message_service.traced import TracedChannel
 from birthday.channels.terminal import ConsoleChannel
 from birthday.clock import Clock
-from birthday.clock_guard import require_right_clock
 from birthday.config import Role, Settings, check_channel, mask_url, shared_settings
+from birthday.config.dsn import read_database_url
 from birthday.core.zone import data_version
-from birthday.dsn import read_database_url
 from birthday.embedded import embedded_postgres, has_cluster
 from birthday.errors import BirthdayError, ConfigurationError, UnavailableError
 from birthday.http.probes.readiness import CHANNEL, CLOCK, DATABASE, MIGRATIONS, QUEUE, Check
+from birthday.operations.clock_guard import require_right_clock
 from birthday.store.connection import DATABASE_ERRORS, borrow, keep_session, knows_case
 from birthday.store.migrations import PendingMigrationError, check_schema, load_migrations, migrate, schema_directory
 from birthday.store.pool import make_pool
 from birthday.store.probe import DatabaseCheck
 from birthday.store.processes import Process
 from birthday.store.sessions import NO_SESSIONS, SHARED_SESSION_ERRORS, check_sessions
+from birthday.telemetry.build import find_commit, read_version
 from birthday.telemetry.errors import error_text
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.tracing import NO_TRACING, Tracing

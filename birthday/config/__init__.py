@@ -1,0 +1,41 @@
+"""Every setting, read from the environment here and nowhere else, and checked before anything starts."""
+
+from birthday.config.settings import (
+    ApiKey,
+    Network,
+    Role,
+    Scope,
+    Settings,
+    apply_env_file,
+    check_channel,
+    check_listener,
+    documented_settings,
+    effective_settings,
+    is_loopback,
+    load_settings,
+    mask_url,
+    misspelt_settings,
+    parse_duration,
+    shared_settings,
+    show_duration,
+)
+
+__all__ = [
+    "ApiKey",
+    "Network",
+    "Role",
+    "Scope",
+    "Settings",
+    "apply_env_file",
+    "check_channel",
+    "check_listener",
+    "documented_settings",
+    "effective_settings",
+    "is_loopback",
+    "load_settings",
+    "mask_url",
+    "misspelt_settings",
+    "parse_duration",
+    "shared_settings",
+    "show_duration",
+]
