@@ -21,6 +21,7 @@ from birthday.cli.forecast import forecast
 from birthday.cli.pauses import pause, resume
 from birthday.cli.render.audit import LISTABLE, run_audit
 from birthday.cli.render.status import describe_differences
+from birthday.cli.render.transfer import run_deletions, run_import
 from birthday.cli.requeue import requeue
 from birthday.cli.status import status
 from birthday.clock import SystemClock
@@ -42,7 +43,6 @@ from birthday.http.probes.readiness import DATABASE, MIGRATIONS
 from birthday.operations.audit import Audit, Auditor
 from birthday.operations.clock_guard import require_right_clock
 from birthday.operations.heartbeats import RUNNING_SECONDS, differences
-from birthday.operations.transfer.console import run_deletions, run_import
 from birthday.operations.transfer.deletions import DeletionSummary, export_deletions
 from birthday.operations.transfer.exporting import export_users
 from birthday.operations.transfer.importing import ImportSummary

@@ -20,11 +20,11 @@ import asyncpg
 import orjson
 import pytest
 
+from birthday.cli.render.transfer import run_import
 from birthday.core.occasion import LeapDay, Rules
 from birthday.core.plan import planned_messages
 from birthday.core.user import Profile
 from birthday.errors import InvalidInputError, UnavailableError
-from birthday.operations.transfer.console import run_import
 from birthday.operations.transfer.exporting import EXPORT_COLUMNS, export_users
 from birthday.operations.transfer.importing import BATCH_ROWS, ImportSummary, import_users
 from birthday.operations.transfer.records import Format, Rejected

@@ -11,9 +11,9 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from birthday.cli.render.transfer import run_deletions
 from birthday.core.user import Profile
 from birthday.errors import InvalidInputError
-from birthday.operations.transfer.console import run_deletions
 from birthday.operations.transfer.deletions import export_deletions
 from birthday.operations.transfer.exporting import export_users
 from birthday.operations.transfer.importing import ImportSummary, import_users

@@ -13,9 +13,9 @@ from datetime import timedelta
 import asyncpg
 import uvloop
 
+from birthday.cli.render.transfer import run_import
 from birthday.clock import SystemClock
 from birthday.core.occasion import Rules
-from birthday.operations.transfer.console import run_import
 from birthday.store.connection import borrow
 from birthday.store.users import Planning
 

@@ -4,10 +4,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TextIO
 
+from birthday.cli.render.import_progress import ImportProgress
 from birthday.clock import Clock
 from birthday.operations.transfer.deletions import DeletionSummary, import_deletions
 from birthday.operations.transfer.importing import ImportSummary, import_users
-from birthday.operations.transfer.progress import ImportProgress
 from birthday.operations.transfer.report import default_report_path, open_report
 from birthday.operations.transfer.source import open_source, source_size
 from birthday.store.users import Connection, Planning
