@@ -1,24 +1,11 @@
 """Every setting, read from the environment here and nowhere else, and checked before anything starts."""
 
-from birthday.config.settings import (
-    ApiKey,
-    Network,
-    Role,
-    Scope,
-    Settings,
-    apply_env_file,
-    check_channel,
-    check_listener,
-    documented_settings,
-    effective_settings,
-    is_loopback,
-    load_settings,
-    mask_url,
-    misspelt_settings,
-    parse_duration,
-    shared_settings,
-    show_duration,
-)
+from birthday.config.checks import check_channel, check_listener
+from birthday.config.loading import apply_env_file, load_settings, misspelt_settings
+from birthday.config.settings import Settings
+from birthday.config.shown import documented_settings, effective_settings, shared_settings
+from birthday.config.urls import mask_url
+from birthday.config.values import ApiKey, Network, Role, Scope, is_loopback, parse_duration, show_duration
 
 __all__ = [
     "ApiKey",

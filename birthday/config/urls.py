@@ -4,13 +4,17 @@ import re
 import ssl
 from collections.abc import Mapping
 from typing import Final
-from urllib.parse import SplitResult, parse_qsl
+from urllib.parse import SplitResult, parse_qs, parse_qsl, urlsplit, urlunsplit
 
-ENCODING: Final = (
+from birthday.config.dsn import read_database_url
+
+_ENCODING: Final = (
     "a special character in a user or password is accepted percent-encoded: / as %2F, ? as %3F, # as %23, @ as %40, "
     ": as %3A, [ as %5B, ] as %5D, % as %25"
 )
 _BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_HOST: Final = re.compile(r"(?:\[[^\[\]]+\]|[^:\[\]]*)(?::(\d*))?")
+_PORTS: Final = range(1, 65536)
 
 _TLS: Final = {
     "cacertfile": "cafile",
@@ -25,7 +29,86 @@ _VERIFY: Final = {("verify", "verify_peer"): "0", ("verify", "verify_none"): "1"
 _ACCEPTED: Final = "cacertfile, certfile, keyfile, verify (verify_peer or verify_none), heartbeat and name are accepted"
 
 
-def misplaced_at(parts: SplitResult, *, in_path: bool) -> bool:
+def mask_url(url: str) -> str:
+    """Return a URL without its password and query, fit for a log line."""
+    parts = urlsplit(url)
+    if "@" in parts.path + parts.query + parts.fragment:
+        # A password with one of / ? # in it, which ends what a URL says of users and hosts.
+        return f"{parts.scheme}://***"
+    host = parts.netloc.rpartition("@")[2]
+    user = f"{parts.username}:***@" if parts.password else f"{parts.username}@" if parts.username else ""
+    return urlunsplit((parts.scheme, f"{user}{host}", parts.path, "", ""))
+
+
+def check_database_url(url: str) -> None:
+    """Refuse a DATABASE_URL that is wrong. It may name several hosts, or none, and more in its query.
+
+    Raises:
+        ValueError: if it is; the text says what is accepted, as that of every function here does.
+    """
+    _check_url(url, ("postgresql", "postgres"), 5432, several=True)
+    read_database_url(url)
+
+
+def check_amqp_url(url: str) -> None:
+    """Refuse a RABBITMQ_URL that is wrong, or names files that connecting could not read."""
+    _check_amqp_files(amqp_parameters(_check_url(url, ("amqp", "amqps"), 5672)))
+
+
+def check_service_url(url: str) -> None:
+    """Refuse a MESSAGE_SERVICE_URL that is wrong. Its path may have an @ in it."""
+    _check_url(url, ("http", "https"), 8080, at_in_path=True)
+
+
+def check_proxy_url(url: str) -> str:
+    """Return the URL of an HTTP proxy, which may be given without its scheme."""
+    url = url if "://" in url else f"http://{url}"
+    parts = _split(url)
+    if parts is None or parts.scheme != "http" or not parts.hostname or not _has_valid_ports(parts):
+        raise ValueError("the URL of an HTTP proxy is accepted, such as http://proxy.example.com:3128")
+    return url
+
+
+def _check_url(
+    url: str, schemes: tuple[str, str], port: int, *, several: bool = False, at_in_path: bool = False
+) -> SplitResult:
+    parts = _split(url)
+    if parts is None or parts.scheme not in schemes:
+        hint = f"; {_ENCODING}" if parts is None and "@" in url else ""
+        raise ValueError(f"a URL that starts with {schemes[0]}:// is accepted{hint}")
+    valid_ports = _has_valid_ports(parts, several=several)
+    if _misplaced_at(parts, in_path=not (at_in_path and valid_ports)):
+        raise ValueError(f"a URL with user, password and host is accepted; {_ENCODING}")
+    if not valid_ports:
+        raise ValueError(f"a URL with a port from 1 to 65535 is accepted, such as {schemes[0]}://localhost:{port}")
+    if not several and not parts.hostname:
+        raise ValueError(f"a URL with a host is accepted, such as {schemes[0]}://localhost")
+    _check_escapes(parts)
+    if parts.fragment or url.endswith("#"):
+        raise ValueError("a URL without # is accepted: what follows would be ignored; %23 is a # in a name")
+    return parts
+
+
+def _split(url: str) -> SplitResult | None:
+    """Return the parts of a URL, None if it cannot be read."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return None
+
+
+def _has_valid_ports(parts: SplitResult, *, several: bool = False) -> bool:
+    """Say whether each port of a URL is valid; a DSN of PostgreSQL may have ``several``, in its query as well."""
+    authority = parts.netloc.rpartition("@")[2]
+    hosts = authority.split(",") if several else [authority]
+    matches = [_HOST.fullmatch(host) for host in hosts]
+    ports = [match[1] for match in matches if match and match[1]]
+    if several:
+        ports += [port for value in parse_qs(parts.query).get("port", []) for port in value.split(",")]
+    return None not in matches and all(port.isdecimal() and int(port) in _PORTS for port in ports)
+
+
+def _misplaced_at(parts: SplitResult, *, in_path: bool) -> bool:
     """Say whether an @ stands where no user can be: a raw / ? or # in a password has ended the authority before it.
 
     ``in_path`` says whether the path has none by right.
@@ -34,14 +117,10 @@ def misplaced_at(parts: SplitResult, *, in_path: bool) -> bool:
     return "@" not in parts.netloc and "@" in (parts.path + rest if in_path else rest)
 
 
-def check_escapes(parts: SplitResult) -> None:
-    """Refuse a % in the user or password that encodes nothing.
-
-    Raises:
-        ValueError: if there is one; the text says what is accepted.
-    """
+def _check_escapes(parts: SplitResult) -> None:
+    """Refuse a % in the user or password that encodes nothing."""
     if _BROKEN_ESCAPE.search(parts.netloc.rpartition("@")[0]):
-        raise ValueError(ENCODING)
+        raise ValueError(_ENCODING)
 
 
 def amqp_parameters(parts: SplitResult) -> dict[str, str]:
@@ -73,7 +152,7 @@ def amqp_parameters(parts: SplitResult) -> dict[str, str]:
     return found
 
 
-def check_amqp_files(parameters: Mapping[str, str]) -> None:
+def _check_amqp_files(parameters: Mapping[str, str]) -> None:
     """Read the files of TLS that an AMQP URL names, as connecting will.
 
     Raises:

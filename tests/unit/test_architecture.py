@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 PRODUCT = sorted((ROOT / "birthday").rglob("*.py"))
 TEST_MODULES = sorted((ROOT / "tests").rglob("test_*.py"))
 
-MAY_READ_ENVIRONMENT = ("birthday/config/settings.py",)
+MAY_READ_ENVIRONMENT = ("birthday/config/loading.py",)
 MAY_CONTAIN_SQL = (
     "birthday/store/",
     "birthday/broker/postgres.py",

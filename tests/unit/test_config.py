@@ -271,6 +271,13 @@ def test_contradiction(environment: pytest.MonkeyPatch, given_settings: dict[str
     assert "\n" not in str(raised.value)
 
 
+def test_the_defaults_contradict_nothing(environment: pytest.MonkeyPatch) -> None:
+    """The default horizon covers the longest pause of the default CRON_PLAN, which is looked at only if one is set."""
+    environment.setenv("CRON_PLAN", str(Settings.model_fields["cron_plan"].default))
+
+    load_settings()
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "birthday.example.com"])  # noqa: S104 - To be refused is the point.
 def test_open_api(environment: pytest.MonkeyPatch, host: str) -> None:
     """A service that anybody could use is refused; commands, which do not listen, work with the same settings."""

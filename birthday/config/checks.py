@@ -1,0 +1,35 @@
+"""What the service must not start with, and other commands may: they neither send nor listen."""
+
+from birthday.config.loading import misspelt_settings
+from birthday.config.settings import Settings
+from birthday.config.values import Role, is_loopback
+from birthday.errors import ConfigurationError
+
+
+def check_channel(settings: Settings) -> None:
+    """Make sure that a service with these settings does not print by mistake what it should send.
+
+    Raises:
+        ConfigurationError: if the role worker has a database or a queue of its own, and no channel was chosen.
+    """
+    chosen = settings.message_service_url or settings.channel
+    if chosen or Role.WORKER not in settings.role or not (settings.database_url or settings.rabbitmq_url):
+        return
+    hints = "".join(f"; {name} is not a setting, did you mean {one}?" for name, one in misspelt_settings().items())
+    raise ConfigurationError(
+        "MESSAGE_SERVICE_URL is not set, and the role worker would print the greetings of a real database or queue "
+        f"instead of sending them: set MESSAGE_SERVICE_URL, or CHANNEL=console to print them on purpose{hints}"
+    )
+
+
+def check_listener(settings: Settings) -> None:
+    """Make sure that a service with these settings lets nobody in who should not be. Other commands do not listen.
+
+    Raises:
+        ConfigurationError: anybody could use its API.
+    """
+    if Role.API in settings.role and not settings.api_keys and not is_loopback(settings.host):
+        raise ConfigurationError(
+            f"HOST={settings.host} without API_KEYS would let anybody use the API: set API_KEYS to "
+            "name:sha256hex:scope entries, or HOST to a loopback address such as 127.0.0.1"
+        )

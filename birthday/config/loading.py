@@ -1,0 +1,90 @@
+"""The environment of this process: read into the settings, and set from a file. Nothing else reads or changes it."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from birthday.config.env_file import parse_env_file, unknown_variables
+from birthday.config.settings import Settings
+from birthday.config.urls import mask_url
+from birthday.errors import ConfigurationError
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the environment; ``overrides`` (flags of the command line) win over it.
+
+    Raises:
+        ConfigurationError: one line for each bad value, with the variable, the value and what is accepted.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_explain(error, given))) from None
+
+
+def apply_env_file(path: Path) -> None:
+    """Set the variables of a file in the environment of this process, where they win over those that are there.
+
+    Libraries read the environment, too: the SDK of OpenTelemetry, for example.
+
+    Raises:
+        ConfigurationError: if it cannot be read, or a line of it means different things to those who read such files.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"--env-file {path}: {error.strerror}; a file that can be read is accepted") from None
+    except UnicodeDecodeError as error:
+        number = bytes(error.object).count(b"\n", 0, error.start) + 1
+        raise ConfigurationError(f"{path}, line {number}: text in UTF-8 is accepted") from None
+    os.environ.update(parse_env_file(text, str(path)))
+
+
+def misspelt_settings() -> dict[str, str]:
+    """Return the variables of the environment that resemble a setting without being one, each with that setting."""
+    return unknown_variables(os.environ, Settings.model_fields)
+
+
+def _explain(error: ValidationError, given: dict[str, object]) -> Iterator[str]:
+    for problem in error.errors(include_url=False, include_input=False):
+        reason = _reason(problem["type"], problem["msg"], problem.get("ctx", {}))
+        if not problem["loc"]:
+            yield reason
+            continue
+        name = str(problem["loc"][0])
+        yield f"{name.upper()}={_shown_value(name, given)}: {reason}"
+
+
+def _shown_value(name: str, given: dict[str, object]) -> str:
+    value = str(given.get(name) or os.environ.get(name.upper()) or os.environ.get(name) or "")
+    if name in {"message_service_api_key", "api_keys"}:
+        return "***"
+    if not name.endswith(("_url", "_proxy")) or name == "no_proxy":
+        return f"'{value}'"
+    try:
+        # What is no URL may be a password all the same: user:password@host.
+        return f"'{mask_url(value)}'" if "://" in value else "***"
+    except ValueError:
+        return "***"
+
+
+def _reason(kind: str, message: str, context: dict[str, Any]) -> str:
+    if kind == "value_error":
+        return message.removeprefix("Value error, ")
+    if kind in {"int_parsing", "int_from_float", "int_type"}:
+        return "a whole number is accepted"
+    if kind == "bool_parsing":
+        return "true or false is accepted"
+    if kind == "greater_than_equal":
+        return f"a number of at least {context['ge']} is accepted"
+    if kind == "less_than_equal":
+        return f"a number of at most {context['le']} is accepted"
+    if kind == "string_pattern_mismatch":
+        return "the id of a commit or the name of a release is accepted: letters, digits and . _ + / -, 64 at most"
+    if kind in {"literal_error", "enum"}:
+        return f"{context['expected']} is accepted"
+    return message
