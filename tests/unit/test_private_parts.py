@@ -1,0 +1,40 @@
+"""What we use of libraries besides their documented interface, and the releases that it was last read for."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
+
+READ_FOR = {
+    "aiormq": (
+        "7.3",
+        """
+        broker/rabbitmq/channel.py: TransportFactory.create returns the reader and writer that the connection uses;
+        Channel.closing and .number. broker/rabbitmq/publisher.py: Channel.write_queue takes ChannelFrame(frames,
+        should_close). broker/rabbitmq/consumer.py: on_consumer_cancel_callbacks. broker/rabbitmq/frames.py: each frame
+        of the server counts as a sign of life. Run tests/unit/test_frames.py, tests/integration/test_rabbitmq.py and
+        tests/integration/test_broker_contract.py.
+        """,
+    ),
+    "asyncpg": (
+        "0.33",
+        """
+        store/pool.py: the arguments of Pool.__init__ that create_pool fills in; all statements go through the four
+        methods of MeasuredConnection, and the pool's own methods through Pool.acquire. Run
+        tests/integration/test_telemetry.py, tests/integration/test_switchover.py and tests/integration/test_poolers.py.
+        """,
+    ),
+}
+
+
+@pytest.mark.parametrize("library", READ_FOR)
+def test_no_release_is_allowed_that_nobody_has_read(library: str) -> None:
+    """The upper bound is the one that our use of private parts was checked for."""
+    bound, look_at = READ_FOR[library]
+    dependencies = tomllib.loads(PYPROJECT.read_text())["project"]["dependencies"]
+
+    [given] = [each for each in dependencies if each.startswith(f"{library}>")]
+
+    assert given.rpartition(",")[2] == f"<{bound}", f"{given}: before {library} is raised, look at {look_at}"
