@@ -6,68 +6,43 @@ Read ``serve`` from top to bottom: it is the program. Everything that is opened 
 import asyncio
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
-from random import Random
 from typing import TextIO
 
 import asyncpg
 import structlog
 
-from birthday.broker import Broker
-from birthday.channels import Channel
-from birthday.channels.breaker import Cause, CircuitBreaker
-from birthday.clock import CheckedClock, Clock
+from birthday.clock import Clock
 from birthday.config import Role, Settings
-from birthday.core.message import BIRTHDAY
-from birthday.errors import BirthdayError, UnavailableError, WrongClockError
+from birthday.errors import BirthdayError
 from birthday.http.app import build
 from birthday.http.context import ApiContext
-from birthday.http.probes.readiness import BACKGROUND, CLOCK, CONSUMER, QUEUE, SCHEDULER, SENDING, Check, Readiness
 from birthday.http.server import GRACE
 from birthday.http.server import serve as serve_http
-from birthday.operations.audit import Auditor
 from birthday.operations.clock_guard import ClockGuard
-from birthday.operations.forecast import Forecaster
-from birthday.operations.heartbeats import CircuitNow, Heartbeats
 from birthday.operations.pauses import Pauses
-from birthday.scheduler.dispatcher import Dispatcher
-from birthday.scheduler.janitor import Janitor
-from birthday.scheduler.loop import Progress, Schedule, run_scheduler
-from birthday.scheduler.planner import Planner
-from birthday.store.statistics import count_greeted, count_overdue, read_figures
-from birthday.store.users import Planning
+from birthday.scheduler.loop import Progress
 from birthday.telemetry.blocking import named_blocking
 from birthday.telemetry.build import read_version
-from birthday.telemetry.database import watch_database
 from birthday.telemetry.garbage import frozen_start, measured_collections
 from birthday.telemetry.logs import LogFile, tell_unhandled
-from birthday.telemetry.loop_lag import watch_loop
 from birthday.telemetry.metrics import Metrics
-from birthday.telemetry.overdue import watch_overdue
-from birthday.telemetry.queue import watch_queue
-from birthday.telemetry.score import watch_score
 from birthday.telemetry.supervision import Supervisor
-from birthday.telemetry.tracing import Tracing
-from birthday.telemetry.utilization import watch_utilization
-from birthday.wiring import (
-    channel_name,
-    database_checks,
-    database_name,
-    open_broker,
-    open_channel,
-    open_database,
-    open_tracing,
-    queue_name,
-    this_process,
-)
+from birthday.wiring.channel import open_channel
+from birthday.wiring.collectors import make_collectors, show_usage
+from birthday.wiring.database import open_database
 from birthday.wiring.file_limit import raise_file_limit
-from birthday.worker.intake import Intake
-from birthday.worker.pipeline import Limits, Pipeline
-from birthday.worker.sender import Sender
-from birthday.worker.settler import Settler
+from birthday.wiring.names import channel_name, database_name, queue_name
+from birthday.wiring.process import open_tracing
+from birthday.wiring.queue import needs_queue, open_broker
+from birthday.wiring.readiness import make_readiness, own_checks, sending_checks
+from birthday.wiring.scheduler import schedule
+from birthday.wiring.shared import Shared
+from birthday.wiring.worker import make_pipeline
+from birthday.worker.pipeline import Pipeline
 from birthday.worker.watchdog import Watchdog
 
 log = structlog.get_logger()
@@ -77,8 +52,6 @@ CLOSING = timedelta(seconds=2)
 """How long closing everything may take beyond SHUTDOWN_TIMEOUT, which is for what is in flight."""
 SETTLING = timedelta(seconds=2)
 """What a stop keeps of SHUTDOWN_TIMEOUT for storing the last outcomes."""
-STUCK_SECONDS = 10.0
-"""How long a worker may wait for an outcome to be stored, and the dispatcher fail, before the process is not ready."""
 
 
 async def run(settings: Settings, clock: Clock, logs: LogFile) -> int:
@@ -137,14 +110,20 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
         channel = await stack.enter_async_context(open_channel(settings, guard, console, tracing))
         pauses = Pauses(pool, guard, metrics)
         await pauses.refresh()
-        pipeline = make_pipeline(settings, pool, broker, channel, pauses, guard, metrics, tracing)
-        show_usage(settings, pipeline, metrics)
+        shared = Shared(settings, pool, broker, pauses, guard, metrics, tracing)
+        pipeline = make_pipeline(shared, channel)
+        show_usage(shared, pipeline)
         watchdog = Watchdog(pipeline, broker.stats, guard, metrics)
         progress = Progress()
         supervisor = Supervisor(metrics, guard)
-        own = own_checks(settings, guard, supervisor, progress, pipeline, watchdog, pauses)
-        readiness = make_readiness(settings, pool, broker, channel, own, sending_checks(settings, pipeline))
+        own = own_checks(shared, supervisor, progress, pipeline, watchdog)
+        readiness = make_readiness(shared, channel, own, sending_checks(shared, pipeline))
         context = ApiContext(pool, broker, guard, metrics, settings, readiness, pauses, tracing)
+        tasks = make_collectors(shared, context.score, pipeline) | {"pauses": pauses.watch, "clock": guard.watch}
+        if Role.SCHEDULER in settings.role:
+            tasks["scheduler"] = partial(schedule, shared, progress)
+        if Role.WORKER in settings.role:
+            tasks["watchdog"] = watchdog.run
         grace = min(GRACE, settings.shutdown_timeout)
         address = await stack.enter_async_context(serve_http(build(context), settings.host, settings.port, grace))
         stack.enter_context(frozen_start())
@@ -152,16 +131,8 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
         if settings.event_loop_debug:
             stack.enter_context(named_blocking(asyncio.get_running_loop()))
         async with asyncio.TaskGroup() as roles:
-            background = [roles.create_task(watch(context, pipeline, supervisor), name="metrics")]
-            background.append(roles.create_task(supervisor.keep("pauses", pauses.watch), name="pauses"))
-            background.append(roles.create_task(supervisor.keep("clock", guard.watch), name="clock"))
-            if Role.SCHEDULER in settings.role:
-                scheduling = partial(schedule, settings, pool, broker, pauses, guard, metrics, progress, tracing)
-                background.append(roles.create_task(supervisor.keep("scheduler", scheduling), name="scheduler"))
-            delivering = None
-            if Role.WORKER in settings.role:
-                delivering = roles.create_task(pipeline.run(), name="worker")
-                background.append(roles.create_task(supervisor.keep("watchdog", watchdog.run), name="watchdog"))
+            background = [roles.create_task(supervisor.keep(name, task), name=name) for name, task in tasks.items()]
+            delivering = roles.create_task(pipeline.run(), name="worker") if Role.WORKER in settings.role else None
             announce(settings, address)
             await stop.wait()
             readiness.draining = True
@@ -204,197 +175,6 @@ class Cutoff:
             reason="the database did not answer; what was cut off comes again from queue and leases",
         )
         pool.terminate()
-
-
-async def watch(context: ApiContext, pipeline: Pipeline, supervisor: Supervisor) -> None:
-    """Say that this process runs, and keep the figures fresh that nobody pushes, until cancelled."""
-    pool, metrics, clock = context.pool, context.metrics, context.clock
-    process = this_process(context.settings, clock)
-    metrics.build_info.labels(process.version, process.commit, process.tzdata).set(1)
-    heartbeats = Heartbeats(pool, process, circuit_of(context.settings, pipeline), metrics, clock)
-    read, count = partial(read_figures, pool), partial(count_greeted, pool)
-    tasks: dict[str, Callable[[], Awaitable[None]]] = {
-        "heartbeats": heartbeats.run,
-        "event_loop": lambda: watch_loop(metrics),
-        "queue_figures": lambda: watch_queue(context.broker.stats, metrics, clock),
-        "overdue": lambda: watch_overdue(partial(count_overdue, pool), metrics, clock),
-        "database_figures": lambda: watch_database(read, count, metrics, clock),
-    }
-    if Role.API in context.settings.role:
-        tasks["api_score"] = lambda: watch_score(context.score, metrics, clock)
-    if Role.WORKER in context.settings.role:
-        tasks["worker_utilization"] = lambda: watch_utilization(lambda: pipeline.waiting_seconds > 0, metrics, clock)
-    async with asyncio.TaskGroup() as watching:
-        for name, task in tasks.items():
-            watching.create_task(supervisor.keep(name, task))
-
-
-def show_usage(settings: Settings, pipeline: Pipeline, metrics: Metrics) -> None:
-    """Show what this process has in use, asked for at each scrape."""
-    loop = asyncio.get_running_loop()
-    metrics.active_tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
-    metrics.active_workers.set_function(lambda: pipeline.receiving)
-    if Role.WORKER in settings.role:
-        metrics.prefetch_count.set(pipeline.prefetch)
-
-
-def circuit_of(settings: Settings, pipeline: Pipeline) -> CircuitNow | None:
-    """Return what says how the circuit of this process is; None if it has no worker."""
-    if Role.WORKER not in settings.role:
-        return None
-    circuit = pipeline.circuit
-
-    def now() -> tuple[str, str | None]:
-        reason = f"{circuit.cause_text}: {circuit.reason}" if circuit.cause else None
-        return circuit.state.name.lower().replace("_", "-"), reason
-
-    return now
-
-
-async def check_clock(clock: CheckedClock) -> None:
-    """Make sure that the clock is the database's.
-
-    Raises:
-        WrongClockError: if it is not; the text says how far it is off.
-    """
-    if clock.fault is not None:
-        raise WrongClockError(clock.fault)
-
-
-async def check_worker(pipeline: Pipeline, watchdog: Watchdog, pauses: Pauses, clock: CheckedClock) -> None:
-    """Make sure that the role worker takes messages and stores what came of them.
-
-    Raises:
-        UnavailableError: if it does not; the text says what it lacks.
-    """
-    if pipeline.stuck_seconds > STUCK_SECONDS:
-        raise UnavailableError(
-            "consumer", f"the worker has been trying for {pipeline.stuck_seconds:.0f} s to store what it does"
-        )
-    if pauses.is_paused(BIRTHDAY) or clock.fault is not None:
-        return
-    if not pipeline.receiving:
-        raise UnavailableError("consumer", "the worker has no subscription to the queue; it is trying to get one")
-    if watchdog.suspicious:
-        raise UnavailableError("consumer", "messages wait in the queue, and the worker's subscription brings none")
-
-
-def needs_queue(settings: Settings) -> bool:
-    """Say whether the roles cannot work without the queue: users are created without it."""
-    return settings.role != {Role.API}
-
-
-def sending_checks(settings: Settings, pipeline: Pipeline) -> dict[str, Check]:
-    """Return what tells whether the role worker sends, by name."""
-    return {SENDING: partial(check_sending, pipeline)} if Role.WORKER in settings.role else {}
-
-
-async def check_sending(pipeline: Pipeline) -> None:
-    """Make sure that the worker sends what it takes. If not, messages wait, and the process is ready all the same.
-
-    Raises:
-        UnavailableError: if the circuit is not closed, or this host lacks something; the text says why.
-    """
-    if hindrance := pipeline.hindrance:
-        raise UnavailableError("sending", hindrance)
-
-
-async def check_scheduler(progress: Progress) -> None:
-    """Make sure that the role scheduler dispatches.
-
-    Raises:
-        UnavailableError: if it has failed to for a while.
-    """
-    if progress.failing_seconds > STUCK_SECONDS:
-        raise UnavailableError("scheduler", f"the dispatcher has been failing for {progress.failing_seconds:.0f} s")
-
-
-def own_checks(
-    settings: Settings,
-    clock: CheckedClock,
-    supervisor: Supervisor,
-    progress: Progress,
-    pipeline: Pipeline,
-    watchdog: Watchdog,
-    pauses: Pauses,
-) -> dict[str, Check]:
-    """Return what the process knows of itself, by name."""
-    checks: dict[str, Check] = {BACKGROUND: supervisor.check, CLOCK: partial(check_clock, clock)}
-    if Role.SCHEDULER in settings.role:
-        checks[SCHEDULER] = partial(check_scheduler, progress)
-    if Role.WORKER in settings.role:
-        checks[CONSUMER] = partial(check_worker, pipeline, watchdog, pauses, clock)
-    return checks
-
-
-def make_readiness(
-    settings: Settings,
-    pool: asyncpg.Pool,
-    broker: Broker,
-    channel: Channel,
-    own: Mapping[str, Check],
-    can_wait: Mapping[str, Check] | None = None,
-) -> Readiness:
-    """Say what the process depends on, how to ask each dependency, and what it knows of its roles: the last two."""
-    queue: dict[str, Check] = {QUEUE: broker.check}
-    if needs_queue(settings):
-        return Readiness(database_checks(pool) | queue, channel.check, own, can_wait=can_wait)
-    return Readiness(database_checks(pool), channel.check, own, queue, can_wait)
-
-
-async def schedule(
-    settings: Settings,
-    pool: asyncpg.Pool,
-    broker: Broker,
-    pauses: Pauses,
-    clock: CheckedClock,
-    metrics: Metrics,
-    progress: Progress,
-    tracing: Tracing,
-) -> None:
-    """Run the role scheduler until cancelled."""
-    planning = Planning(settings.rules, settings.plan_horizon)
-    planner = Planner(pool, metrics, planning, settings.catch_up_window, tracing)
-    dispatcher = Dispatcher(pool, broker, metrics, settings.catch_up_window, pauses, tracing)
-    retention = timedelta(days=settings.retention_days)
-    auditor = Auditor(pool, planning, retention)
-    forecaster = Forecaster(pool, settings.rules)
-    janitor = Janitor(pool, broker, metrics, settings.catch_up_window, retention, pauses, auditor, forecaster)
-    ticks = Schedule(settings.cron_plan, settings.cron_recover, settings.cron_retention)
-    await run_scheduler(planner, dispatcher, janitor, ticks, clock, metrics, progress)
-
-
-def show_cause(metrics: Metrics, cause: Cause | None) -> None:
-    """Show why the circuit is not closed, or that it is."""
-    for each in Cause:
-        metrics.circuit_breaker_open.labels(each.value).set(each is cause)
-
-
-def make_pipeline(
-    settings: Settings,
-    pool: asyncpg.Pool,
-    broker: Broker,
-    channel: Channel,
-    pauses: Pauses,
-    clock: CheckedClock,
-    metrics: Metrics,
-    tracing: Tracing,
-) -> Pipeline:
-    """Put the delivery pipeline of the role worker together."""
-    random = Random()  # noqa: S311 - jitter, no secret
-    show_cause(metrics, None)
-    limits = Limits(settings.worker_concurrency, settings.message_service_timeout)
-    breaker = CircuitBreaker(
-        settings.circuit_breaker_failure_threshold,
-        settings.circuit_breaker_reset_timeout,
-        clock,
-        lambda state: metrics.circuit_breaker_state.set(state.value),
-        partial(show_cause, metrics),
-    )
-    intake = Intake(pool, broker, clock, metrics, settings.catch_up_window, limits.lease, random, tracing)
-    settler = Settler(pool, broker, clock, metrics, settings.retry, random)
-    sender = Sender(channel, breaker, clock, metrics, tracing)
-    return Pipeline(broker, intake, sender, settler, limits, pauses, clock, random)
 
 
 async def let_clients_leave(settings: Settings, clock: Clock) -> None:

@@ -22,7 +22,8 @@ from birthday.config import Settings, load_settings
 from birthday.errors import BirthdayError, ConfigurationError, InvalidInputError
 from birthday.telemetry.errors import error_text
 from birthday.telemetry.logs import LogFile, configure_logs
-from birthday.wiring import database_name, require_database
+from birthday.wiring.database import require_database
+from birthday.wiring.names import database_name
 
 log = structlog.get_logger()
 

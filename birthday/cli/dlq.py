@@ -41,7 +41,8 @@ from birthday.operations.dead_letters.removal import Sifted, remove_dead
 from birthday.operations.dead_letters.requeue import requeue_many
 from birthday.store.connection import borrow
 from birthday.store.failed import FailedFilter, FailedGroup, count_failed, find_failed
-from birthday.wiring import open_broker, open_database
+from birthday.wiring.database import open_database
+from birthday.wiring.queue import open_broker
 
 LISTED = 100
 

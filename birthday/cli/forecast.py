@@ -12,7 +12,7 @@ from birthday.config import Settings
 from birthday.core.forecast import DeliveryRate, Forecast
 from birthday.operations.clock_guard import require_right_clock
 from birthday.operations.forecast import Forecaster
-from birthday.wiring import open_database
+from birthday.wiring.database import open_database
 
 
 @click.command()

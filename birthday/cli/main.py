@@ -53,8 +53,10 @@ from birthday.store.migrations import Loss, Migration, Status
 from birthday.store.processes import Seen, read_processes
 from birthday.store.users import Planning
 from birthday.telemetry.logs import LogFile, configure_logs
-from birthday.wiring import connect_database, lacks_database, open_database, this_process, try_dependencies
+from birthday.wiring.database import connect_database, lacks_database, open_database
+from birthday.wiring.dependencies import try_dependencies
 from birthday.wiring.file_limit import raise_file_limit
+from birthday.wiring.process import this_process
 
 log = structlog.get_logger()
 

@@ -8,7 +8,7 @@ from birthday.config import Settings
 from birthday.operations.pauses import MESSAGE_TYPES
 from birthday.store.connection import borrow
 from birthday.store.pauses import Pause, read_pauses, set_paused
-from birthday.wiring import open_database
+from birthday.wiring.database import open_database
 
 
 @click.command()

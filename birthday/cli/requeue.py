@@ -16,7 +16,8 @@ from birthday.config import Settings
 from birthday.operations.dead_letters.requeue import requeue_many
 from birthday.store.connection import borrow
 from birthday.store.delivered import find_delivered, requeue_delivered
-from birthday.wiring import open_broker, open_database
+from birthday.wiring.database import open_database
+from birthday.wiring.queue import open_broker
 
 log = structlog.get_logger()
 

@@ -9,7 +9,8 @@ from birthday.cli.render.status import print_status, write_json
 from birthday.clock import SystemClock
 from birthday.config import Settings
 from birthday.operations.status import Status, read_status
-from birthday.wiring import database_name, open_database
+from birthday.wiring.database import open_database
+from birthday.wiring.names import database_name
 
 
 @click.command()

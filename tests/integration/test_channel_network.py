@@ -11,7 +11,7 @@ import pytest
 from birthday.channels import Channel, Delivered, Letter, Outcome, Temporary
 from birthday.config import load_settings
 from birthday.core.message import ErrorType
-from birthday.wiring import open_channel
+from birthday.wiring.channel import open_channel
 from tests.support.certificates import Certificates
 from tests.support.clock import ManualClock
 from tests.support.forward_proxy import ForwardProxy

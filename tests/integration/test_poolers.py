@@ -10,7 +10,7 @@ from birthday.clock import SystemClock
 from birthday.config import load_settings
 from birthday.errors import UnavailableError
 from birthday.telemetry.metrics import Metrics
-from birthday.wiring import connect_database, open_database
+from birthday.wiring.database import connect_database, open_database
 from tests.support.pgbouncer import pgbouncer
 from tests.support.postgres import PostgresServer
 from tests.support.program import run, running

@@ -11,12 +11,14 @@ import pytest
 from birthday.broker.postgres import PostgresBroker, PostgresConsumer
 from birthday.config import load_settings
 from birthday.errors import UnavailableError
-from birthday.service import make_readiness
+from birthday.operations.pauses import Pauses
 from birthday.store.connection import keep_session
 from birthday.store.pool import MeasuredPool
 from birthday.store.probe import DatabaseCheck
 from birthday.telemetry.metrics import Metrics
-from birthday.wiring import open_broker
+from birthday.wiring.queue import open_broker
+from birthday.wiring.readiness import make_readiness
+from birthday.wiring.shared import Shared
 from tests.support.api import RUNBOOK_USER, running_api
 from tests.support.channel import RecordingChannel
 from tests.support.clock import ManualClock
@@ -180,7 +182,9 @@ async def test_a_process_that_serves_only_the_api_is_ready_without_the_queue(
         MeasuredPool(database_url, Metrics(), min_size=1, max_size=SIZE) as pool,
         open_broker(settings, pool, must_answer=False) as broker,
     ):
-        readiness = make_readiness(settings, pool, broker, RecordingChannel(ManualClock()), {})
+        clock, metrics = ManualClock(), Metrics()
+        shared = Shared(settings, pool, broker, Pauses(pool, clock, metrics), clock, metrics)
+        readiness = make_readiness(shared, RecordingChannel(clock), {})
         needed = await readiness.check_needed()
         shown = await readiness.check_all()
     assert (200 if all(result.ok for result in needed.values()) else 503) == status

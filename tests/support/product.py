@@ -13,10 +13,9 @@ import asyncpg
 
 from birthday.broker import Broker
 from birthday.channels import Channel
-from birthday.channels.breaker import CircuitBreaker
+from birthday.config import Settings
 from birthday.core.ident import uuid7
 from birthday.core.occasion import Rules
-from birthday.core.retry import RetryPolicy
 from birthday.core.user import Profile
 from birthday.operations.audit import Auditor
 from birthday.operations.forecast import Forecaster
@@ -26,18 +25,16 @@ from birthday.scheduler.janitor import Janitor
 from birthday.scheduler.planner import Planner
 from birthday.store.users import Planning
 from birthday.telemetry.metrics import Metrics
-from birthday.worker.intake import Intake
-from birthday.worker.pipeline import Limits, Pipeline
-from birthday.worker.sender import Sender
-from birthday.worker.settler import Settler
+from birthday.wiring.scheduler import make_auditor, make_dispatcher, make_janitor, make_planner
+from birthday.wiring.shared import Shared
+from birthday.wiring.worker import make_pipeline
+from birthday.worker.pipeline import Pipeline
 from tests.support.clock import ManualClock
 from tests.support.users import create_user
 
 HORIZON = timedelta(hours=48)
 CATCH_UP = timedelta(hours=48)
-RETENTION = timedelta(days=90)
 PLANNING = Planning(Rules(), HORIZON)
-RETRY = RetryPolicy(3, timedelta(seconds=1), timedelta(seconds=4))
 
 
 @dataclass(frozen=True)
@@ -56,10 +53,30 @@ class Product:
         """What is paused. Nobody watches the database for it, unless a test does."""
         return Pauses(self.pool, self.clock, self.metrics)
 
+    def settings(self, concurrency: int = 20, threshold: int = 1000) -> Settings:
+        """Return the settings of this installation, whatever the environment says."""
+        return Settings.model_construct(
+            send_at=self.planning.rules.send_at,
+            leap_day=self.planning.rules.leap_day,
+            plan_horizon=self.planning.horizon,
+            catch_up_window=self.catch_up,
+            worker_concurrency=concurrency,
+            message_service_timeout=timedelta(seconds=5),
+            circuit_breaker_failure_threshold=threshold,
+            max_attempts=3,
+            retry_base_delay=timedelta(seconds=1),
+            retry_max_delay=timedelta(seconds=4),
+        )
+
+    def shared(self, concurrency: int = 20, threshold: int = 1000) -> Shared:
+        """Return what the parts of a process share."""
+        settings = self.settings(concurrency, threshold)
+        return Shared(settings, self.pool, self.broker, self.pauses, self.clock, self.metrics)
+
     @property
     def auditor(self) -> Auditor:
         """An audit of an installation that keeps messages for 90 days."""
-        return Auditor(self.pool, self.planning, RETENTION)
+        return make_auditor(self.settings(), self.pool)
 
     @property
     def forecaster(self) -> Forecaster:
@@ -69,36 +86,21 @@ class Product:
     @property
     def planner(self) -> Planner:
         """A planner."""
-        return Planner(self.pool, self.metrics, self.planning, self.catch_up)
+        return make_planner(self.shared())
 
     @property
     def dispatcher(self) -> Dispatcher:
         """A dispatcher."""
-        return Dispatcher(self.pool, self.broker, self.metrics, self.catch_up, self.pauses)
+        return make_dispatcher(self.shared())
 
     @property
     def janitor(self) -> Janitor:
         """A janitor that keeps messages for 90 days."""
-        return Janitor(
-            self.pool,
-            self.broker,
-            self.metrics,
-            self.catch_up,
-            RETENTION,
-            self.pauses,
-            self.auditor,
-            self.forecaster,
-        )
+        return make_janitor(self.shared())
 
     def pipeline(self, channel: Channel, concurrency: int = 20, threshold: int = 1000) -> Pipeline:
         """Return a worker whose circuit opens after ``threshold`` failures in a row."""
-        random = Random(0)  # noqa: S311 - jitter, no secret
-        limits = Limits(concurrency, timedelta(seconds=5))
-        breaker = CircuitBreaker(threshold, timedelta(seconds=30), self.clock, lambda _state: None)
-        intake = Intake(self.pool, self.broker, self.clock, self.metrics, self.catch_up, limits.lease, random)
-        settler = Settler(self.pool, self.broker, self.clock, self.metrics, RETRY, random)
-        sender = Sender(channel, breaker, self.clock, self.metrics)
-        return Pipeline(self.broker, intake, sender, settler, limits, self.pauses, self.clock, random)
+        return make_pipeline(self.shared(concurrency, threshold), channel, Random(0))  # noqa: S311 - jitter, no secret
 
     @asynccontextmanager
     async def working(self, channel: Channel, concurrency: int = 20, threshold: int = 1000) -> AsyncIterator[Pipeline]:

@@ -1,0 +1,40 @@
+"""The channel of the settings: the message service, or the console."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TextIO
+
+from birthday.channels import Channel
+from birthday.channels.message_service.channel import HttpChannel
+from birthday.channels.message_service.route import Network
+from birthday.channels.message_service.traced import TracedChannel
+from birthday.channels.terminal import ConsoleChannel
+from birthday.clock import Clock
+from birthday.config import Settings
+from birthday.telemetry.tracing import NO_TRACING, Tracing
+
+
+@asynccontextmanager
+async def open_channel(
+    settings: Settings, clock: Clock, console: TextIO, tracing: Tracing = NO_TRACING
+) -> AsyncIterator[Channel]:
+    """Yield the channel: the message service if MESSAGE_SERVICE_URL is set, otherwise the console.
+
+    A message service that is down now is no reason not to start: messages wait for it.
+    """
+    if settings.message_service_url is None:
+        yield ConsoleChannel(console, clock)
+        return
+    key = settings.message_service_api_key
+    channel = HttpChannel(
+        settings.message_service_url,
+        Network(settings.proxies, settings.no_proxy or "", settings.ssl_cert_file),
+        settings.worker_concurrency,
+        key.get_secret_value() if key else None,
+        settings.message_service_timeout,
+        clock,
+    )
+    try:
+        yield TracedChannel(channel, tracing) if tracing.enabled else channel
+    finally:
+        await channel.close()

@@ -1,0 +1,64 @@
+"""The figures of the process that nobody pushes: collected in the background, or asked for at each scrape."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from birthday.config import Role, Settings
+from birthday.operations.heartbeats import CircuitNow, Heartbeats
+from birthday.store.statistics import count_greeted, count_overdue, read_figures
+from birthday.telemetry.database import watch_database
+from birthday.telemetry.loop_lag import watch_loop
+from birthday.telemetry.overdue import watch_overdue
+from birthday.telemetry.queue import watch_queue
+from birthday.telemetry.score import HealthScore, watch_score
+from birthday.telemetry.utilization import watch_utilization
+from birthday.wiring.process import this_process
+from birthday.wiring.shared import Shared
+from birthday.worker.pipeline import Pipeline
+
+
+def make_collectors(shared: Shared, score: HealthScore, pipeline: Pipeline) -> dict[str, Callable[[], Awaitable[None]]]:
+    """Return what keeps the figures fresh and tells others that this process runs, by name: tasks without an end."""
+    settings, pool, metrics, clock = shared.settings, shared.pool, shared.metrics, shared.clock
+    process = this_process(settings, clock)
+    metrics.build_info.labels(process.version, process.commit, process.tzdata).set(1)
+    heartbeats = Heartbeats(pool, process, _circuit_of(settings, pipeline), metrics, clock)
+    read, count = partial(read_figures, pool), partial(count_greeted, pool)
+    collectors: dict[str, Callable[[], Awaitable[None]]] = {
+        "heartbeats": heartbeats.run,
+        "event_loop": lambda: watch_loop(metrics),
+        "queue_figures": lambda: watch_queue(shared.broker.stats, metrics, clock),
+        "overdue": lambda: watch_overdue(partial(count_overdue, pool), metrics, clock),
+        "database_figures": lambda: watch_database(read, count, metrics, clock),
+    }
+    if Role.API in settings.role:
+        collectors["api_score"] = lambda: watch_score(score, metrics, clock)
+    if Role.WORKER in settings.role:
+        collectors["worker_utilization"] = lambda: watch_utilization(
+            lambda: pipeline.waiting_seconds > 0, metrics, clock
+        )
+    return collectors
+
+
+def show_usage(shared: Shared, pipeline: Pipeline) -> None:
+    """Show what this process has in use, asked for at each scrape."""
+    metrics = shared.metrics
+    loop = asyncio.get_running_loop()
+    metrics.active_tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
+    metrics.active_workers.set_function(lambda: pipeline.receiving)
+    if Role.WORKER in shared.settings.role:
+        metrics.prefetch_count.set(pipeline.prefetch)
+
+
+def _circuit_of(settings: Settings, pipeline: Pipeline) -> CircuitNow | None:
+    """Return what says how the circuit of this process is; None if it has no worker."""
+    if Role.WORKER not in settings.role:
+        return None
+    circuit = pipeline.circuit
+
+    def now() -> tuple[str, str | None]:
+        reason = f"{circuit.cause_text}: {circuit.reason}" if circuit.cause else None
+        return circuit.state.name.lower().replace("_", "-"), reason
+
+    return now

@@ -1,0 +1,166 @@
+"""The database of the settings: opened, closed, and checked.
+
+``open_database`` and ``connect_database`` are contexts: whoever enters one owns the pool until it ends. A database that
+cannot be opened says where it was looked for, and why that failed.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import asyncpg
+import structlog
+
+from birthday.clock import Clock
+from birthday.config import Settings
+from birthday.config.dsn import read_database_url
+from birthday.embedded import embedded_postgres, has_cluster
+from birthday.errors import ConfigurationError, UnavailableError
+from birthday.http.probes.readiness import DATABASE, MIGRATIONS, Check
+from birthday.store.connection import DATABASE_ERRORS, borrow, keep_session, knows_case
+from birthday.store.migrations import check_schema, load_migrations, migrate, schema_directory
+from birthday.store.pool import make_pool
+from birthday.store.probe import DatabaseCheck
+from birthday.store.sessions import NO_SESSIONS, SHARED_SESSION_ERRORS, check_sessions
+from birthday.telemetry.metrics import Metrics
+from birthday.wiring.names import database_name
+
+log = structlog.get_logger()
+
+CONNECT_SECONDS = 10
+COMMAND_SECONDS = 60
+"""How long a command waits for a statement that has no time limit of its own."""
+SERVING_SECONDS = 15
+"""The same for the service. A dead connection is noticed within one or two of these intervals."""
+
+
+@asynccontextmanager
+async def open_database(
+    settings: Settings, clock: Clock, metrics: Metrics | None = None, *, create: bool = False
+) -> AsyncIterator[asyncpg.Pool]:
+    """Yield a pool on the database: the embedded one, migrated, or that of DATABASE_URL, which must be migrated.
+
+    ``metrics`` are those of the service, which must not wait as long as a command, nor let others wait for it. With
+    ``create`` the embedded database is made if there is none.
+
+    Raises:
+        UnavailableError: if it cannot be reached.
+        MigrationError: if the schema is not what the program needs.
+        ConfigurationError: if there is no embedded database, and DATABASE_URL names no other one.
+    """
+    async with connect_database(settings, metrics, create=create) as pool:
+        async with pool.acquire() as connection:
+            if settings.database_url is None:
+                await migrate(connection, load_migrations(schema_directory()), clock.now())
+        await warn_of_schema(pool)
+        yield pool
+
+
+@asynccontextmanager
+async def connect_database(
+    settings: Settings, metrics: Metrics | None = None, *, create: bool = False
+) -> AsyncIterator[asyncpg.Pool]:
+    """Yield a pool on the database of ``settings``, in whatever state it is; start the embedded one if none is set.
+
+    Raises:
+        UnavailableError: if it cannot be reached; the text says where and why.
+        ConfigurationError: if there is no embedded database, it must not be made, and DATABASE_URL names no other one.
+    """
+    if not create:
+        require_database(settings)
+    async with AsyncExitStack() as stack:
+        if settings.database_url is None:
+            count = metrics.background_failures.labels("embedded_database").inc if metrics else _nobody_counts
+            embedded = embedded_postgres(settings.birthday_data_dir, on_failure=count)
+            url = read_database_url(await stack.enter_async_context(embedded))
+        else:
+            url = read_database_url(settings.database_url.get_secret_value())
+        if url.ignored:
+            log.warning("database.url_parameters_ignored", parameters=", ".join(url.ignored))
+        where = f"cannot connect to the database, {database_name(settings)}"
+        try:
+            pool = await make_pool(
+                url.dsn,
+                metrics,
+                min_size=settings.database_pool_min,
+                max_size=settings.database_pool_max,
+                timeout=url.connect_seconds or CONNECT_SECONDS,
+                command_timeout=COMMAND_SECONDS if metrics is None else SERVING_SECONDS,
+                server_settings={"application_name": url.application_name or "birthday"},
+                reset=keep_session,
+            )
+        except KeyError:
+            # What asyncpg falls back on is the name of the process's user.
+            reason = f"it names no user, and the user id of this process, {os.getuid()}, has no name"
+            raise UnavailableError("database", f"{database_name(settings)}: {reason}; name one in the URL") from None
+        except SHARED_SESSION_ERRORS:
+            raise UnavailableError("database", f"{where}: {NO_SESSIONS}") from None
+        except (ValueError, *DATABASE_ERRORS) as error:
+            raise UnavailableError("database", f"{where}: {str(error) or type(error).__name__}") from None
+        stack.push_async_callback(_close_pool, pool)
+        try:
+            await check_sessions(pool)
+        except (UnavailableError, *DATABASE_ERRORS) as error:
+            raise UnavailableError("database", f"{where}: {str(error) or type(error).__name__}") from None
+        yield pool
+
+
+def _nobody_counts() -> None:
+    """Do nothing: commands have no metrics."""
+
+
+async def _close_pool(pool: asyncpg.Pool) -> None:
+    """Close all connections. By now everything is stored, so one that breaks instead of ending well changes nothing."""
+    try:
+        await asyncio.wait_for(pool.close(), CONNECT_SECONDS)
+    except (TimeoutError, *DATABASE_ERRORS) as error:
+        log.info("database.close_failed", error=error)
+        pool.terminate()
+
+
+async def warn_of_schema(pool: asyncpg.Pool) -> None:
+    """Log where the database differs from what the program expects, and works all the same.
+
+    Raises:
+        MigrationError: if migrations are pending.
+    """
+    async with pool.acquire() as connection:
+        for differing in await check_schema(connection, load_migrations(schema_directory())):
+            log.warning("schema.differs", migration=differing.label, state=differing.state)
+        if not await knows_case(connection):
+            reason = "addresses that differ in the case of a letter beyond ASCII count as two"
+            log.warning("database.case_of_ascii_only", reason=reason)
+
+
+def lacks_database(settings: Settings) -> bool:
+    """Say whether the database would have to be made: an embedded one that does not exist yet."""
+    return settings.database_url is None and not has_cluster(settings.birthday_data_dir)
+
+
+def require_database(settings: Settings) -> None:
+    """Make sure that there is a database, whatever state it is in.
+
+    Raises:
+        ConfigurationError: if it would have to be made.
+    """
+    if lacks_database(settings):
+        raise ConfigurationError(
+            f"DATABASE_URL is not set, and BIRTHDAY_DATA_DIR='{settings.birthday_data_dir.absolute()}' has no embedded "
+            "database, which only the service and 'birthday import' create: set DATABASE_URL or BIRTHDAY_DATA_DIR, "
+            "name the file that sets them with --env-file PATH, or run this where the service runs"
+        )
+
+
+def database_checks(pool: asyncpg.Pool) -> dict[str, Check]:
+    """Return how to ask whether the database can be used, and has the schema of this program, by name.
+
+    ``/ready`` and ``birthday check`` ask the same.
+    """
+    migrations = load_migrations(schema_directory())
+
+    async def check_migrations() -> None:
+        async with borrow(pool) as connection:
+            await check_schema(connection, migrations)
+
+    return {DATABASE: DatabaseCheck(pool), MIGRATIONS: check_migrations}

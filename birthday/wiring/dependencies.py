@@ -1,0 +1,104 @@
+"""Every dependency of the settings, tried once: what ``birthday check`` does."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TextIO
+
+import asyncpg
+
+from birthday.broker import Broker
+from birthday.broker.postgres import PostgresBroker
+from birthday.broker.rabbitmq import RabbitMQBroker
+from birthday.channels.message_service.channel import HttpChannel
+from birthday.clock import Clock
+from birthday.config import Settings, check_channel
+from birthday.errors import BirthdayError
+from birthday.http.probes.readiness import CHANNEL, CLOCK, DATABASE, MIGRATIONS, QUEUE, Check
+from birthday.operations.clock_guard import require_right_clock
+from birthday.store.migrations import PendingMigrationError
+from birthday.telemetry.errors import error_text
+from birthday.wiring.channel import open_channel
+from birthday.wiring.database import connect_database, database_checks, warn_of_schema
+from birthday.wiring.names import channel_name, database_name, queue_name
+from birthday.wiring.queue import checked_broker
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """One thing that the product depends on, where it is, and why it cannot be used, if so.
+
+    ``next_step`` is what is left to do about it in the ordinary course of a deployment; it is no error. ``note`` is
+    what could be tried of it, and what could not.
+    """
+
+    name: str
+    where: str
+    error: str | None = None
+    next_step: str | None = None
+    note: str | None = None
+
+
+async def try_dependencies(settings: Settings, clock: Clock, console: TextIO) -> list[Dependency]:
+    """Ask every dependency what ``/ready`` asks it, and the channel; never raises for what is wrong with one."""
+    note: str | None = None
+
+    async def try_channel() -> None:
+        nonlocal note
+        check_channel(settings)
+        async with open_channel(settings, clock, console) as channel:
+            await channel.check()
+            if isinstance(channel, HttpChannel):
+                note = await channel.try_key()
+
+    try:
+        async with connect_database(settings) as pool:
+            found = await _try_database(settings, pool, clock)
+    except BirthdayError as error:
+        found = [Dependency(DATABASE, database_name(settings), str(error))]
+        if settings.rabbitmq_url is None:
+            found.append(Dependency(QUEUE, queue_name(settings), str(error)))
+    if settings.rabbitmq_url is not None:
+        # It needs no database, and must not be blamed for one that is away.
+        broker = RabbitMQBroker(settings.rabbitmq_url.get_secret_value())
+        found.append(Dependency(QUEUE, queue_name(settings), await _complaint(partial(_try_broker, broker))))
+    complaint = await _complaint(try_channel)
+    return [*found, Dependency(CHANNEL, channel_name(settings), complaint, note=note)]
+
+
+async def _try_database(settings: Settings, pool: asyncpg.Pool, clock: Clock) -> list[Dependency]:
+    """Ask the database, its clock, and the queue if that is in it."""
+    checks = database_checks(pool)
+    found = [Dependency(DATABASE, database_name(settings), await _complaint(checks[DATABASE]))]
+    wrong = await _complaint(partial(require_right_clock, pool, clock))
+    found.append(Dependency(CLOCK, "of this host, beside the database's", wrong))
+    step = None
+    try:
+        error = await _complaint(checks[MIGRATIONS])
+    except PendingMigrationError as pending:
+        apply = "`birthday migrate`" if settings.database_url else "start the service, which applies them"
+        error, step = None, f"{apply}: {', '.join(pending.labels)}"
+    found.append(Dependency(MIGRATIONS, "of the database", error, step))
+    if error is None and step is None:
+        await warn_of_schema(pool)
+    if settings.rabbitmq_url is None:
+        complaint = await _complaint(partial(_try_broker, PostgresBroker(pool, where="the queue in the database")))
+        # Its table may be among what is pending.
+        found.append(Dependency(QUEUE, queue_name(settings), None if step else complaint, step and "the migrations"))
+    return found
+
+
+async def _try_broker(broker: Broker) -> None:
+    async with checked_broker(broker):
+        pass
+
+
+async def _complaint(attempt: Check) -> str | None:
+    try:
+        await attempt()
+    except PendingMigrationError:
+        raise
+    except BirthdayError as error:
+        return str(error)
+    except asyncpg.PostgresError as error:
+        return f"the database refuses: {error_text(error)}"
+    return None

@@ -1,0 +1,45 @@
+"""This process: what it tells others about itself, and where its traces go."""
+
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TextIO
+from uuid import uuid4
+
+from birthday.clock import Clock
+from birthday.config import Settings, shared_settings
+from birthday.core.zone import data_version
+from birthday.store.processes import Process
+from birthday.telemetry.build import find_commit, read_version
+from birthday.telemetry.tracing import NO_TRACING, Tracing
+
+
+def this_process(settings: Settings, clock: Clock) -> Process:
+    """Say what this process is, with ``settings`` in force."""
+    return Process(
+        uuid4(),
+        socket.gethostname(),
+        os.getpid(),
+        settings.role_names,
+        read_version(),
+        find_commit(settings.birthday_commit),
+        data_version(),
+        shared_settings(settings),
+        clock.now(),
+    )
+
+
+@asynccontextmanager
+async def open_tracing(settings: Settings, console: TextIO) -> AsyncIterator[Tracing]:
+    """Yield what traces, or what does nothing if OTEL_TRACES_EXPORTER is none."""
+    if settings.otel_traces_exporter == "none":
+        yield NO_TRACING
+        return
+    # Only now: it is an extra, which need not be there, and takes its time to be imported.
+    from birthday.telemetry import otel_export  # noqa: PLC0415
+
+    queue = "postgresql" if settings.rabbitmq_url is None else "rabbitmq"
+    release = read_version()
+    async with otel_export.open_tracing(settings.otel_traces_exporter, queue, release, console) as tracing:
+        yield tracing

@@ -1,0 +1,51 @@
+"""The queue of the settings: RabbitMQ, or a table of the database."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import structlog
+
+from birthday.broker import Broker
+from birthday.broker.postgres import PostgresBroker
+from birthday.broker.rabbitmq import RabbitMQBroker
+from birthday.config import Role, Settings
+from birthday.errors import UnavailableError
+from birthday.wiring.names import database_name
+
+log = structlog.get_logger()
+
+
+@asynccontextmanager
+async def open_broker(settings: Settings, pool: asyncpg.Pool, *, must_answer: bool = True) -> AsyncIterator[Broker]:
+    """Yield the queue: RabbitMQ if RABBITMQ_URL is set, otherwise PostgreSQL; one that is away if it need not answer.
+
+    Raises:
+        UnavailableError: if it cannot be reached or its topology is not ours.
+    """
+    if settings.rabbitmq_url is None:
+        opened = checked_broker(PostgresBroker(pool, where=f"the queue in {database_name(settings)}"))
+    else:
+        opened = checked_broker(RabbitMQBroker(settings.rabbitmq_url.get_secret_value()), must_answer=must_answer)
+    async with opened as broker:
+        yield broker
+
+
+@asynccontextmanager
+async def checked_broker(broker: Broker, *, must_answer: bool = True) -> AsyncIterator[Broker]:
+    """Yield ``broker`` once it has been asked, and close it; one that is away is a warning if it need not answer."""
+    try:
+        try:
+            await broker.check()
+        except UnavailableError as error:
+            if must_answer:
+                raise
+            log.warning("broker.away", error=str(error))
+        yield broker
+    finally:
+        await broker.close()
+
+
+def needs_queue(settings: Settings) -> bool:
+    """Say whether the roles cannot work without the queue: users are created without it."""
+    return settings.role != {Role.API}

@@ -1,0 +1,97 @@
+"""What the process depends on, and what it knows of itself: the checks behind ``/ready`` and ``/health``."""
+
+from collections.abc import Mapping
+from functools import partial
+
+from birthday.channels import Channel
+from birthday.clock import CheckedClock
+from birthday.config import Role
+from birthday.core.message import BIRTHDAY
+from birthday.errors import UnavailableError, WrongClockError
+from birthday.http.probes.readiness import BACKGROUND, CLOCK, CONSUMER, QUEUE, SCHEDULER, SENDING, Check, Readiness
+from birthday.operations.pauses import Pauses
+from birthday.scheduler.loop import Progress
+from birthday.telemetry.supervision import Supervisor
+from birthday.wiring.database import database_checks
+from birthday.wiring.queue import needs_queue
+from birthday.wiring.shared import Shared
+from birthday.worker.pipeline import Pipeline
+from birthday.worker.watchdog import Watchdog
+
+STUCK_SECONDS = 10.0
+"""How long a worker may wait for an outcome to be stored, and the dispatcher fail, before the process is not ready."""
+
+
+def make_readiness(
+    shared: Shared, channel: Channel, own: Mapping[str, Check], can_wait: Mapping[str, Check] | None = None
+) -> Readiness:
+    """Say what the process depends on, how to ask each dependency, and what it knows of its roles: the last two."""
+    queue: dict[str, Check] = {QUEUE: shared.broker.check}
+    if needs_queue(shared.settings):
+        return Readiness(database_checks(shared.pool) | queue, channel.check, own, can_wait=can_wait)
+    return Readiness(database_checks(shared.pool), channel.check, own, queue, can_wait)
+
+
+def own_checks(
+    shared: Shared, supervisor: Supervisor, progress: Progress, pipeline: Pipeline, watchdog: Watchdog
+) -> dict[str, Check]:
+    """Return what the process knows of itself, by name."""
+    checks: dict[str, Check] = {BACKGROUND: supervisor.check, CLOCK: partial(_check_clock, shared.clock)}
+    if Role.SCHEDULER in shared.settings.role:
+        checks[SCHEDULER] = partial(_check_scheduler, progress)
+    if Role.WORKER in shared.settings.role:
+        checks[CONSUMER] = partial(_check_worker, pipeline, watchdog, shared.pauses, shared.clock)
+    return checks
+
+
+def sending_checks(shared: Shared, pipeline: Pipeline) -> dict[str, Check]:
+    """Return what tells whether the role worker sends, by name."""
+    return {SENDING: partial(_check_sending, pipeline)} if Role.WORKER in shared.settings.role else {}
+
+
+async def _check_clock(clock: CheckedClock) -> None:
+    """Make sure that the clock is the database's.
+
+    Raises:
+        WrongClockError: if it is not; the text says how far it is off.
+    """
+    if clock.fault is not None:
+        raise WrongClockError(clock.fault)
+
+
+async def _check_worker(pipeline: Pipeline, watchdog: Watchdog, pauses: Pauses, clock: CheckedClock) -> None:
+    """Make sure that the role worker takes messages and stores what came of them.
+
+    Raises:
+        UnavailableError: if it does not; the text says what it lacks.
+    """
+    if pipeline.stuck_seconds > STUCK_SECONDS:
+        raise UnavailableError(
+            "consumer", f"the worker has been trying for {pipeline.stuck_seconds:.0f} s to store what it does"
+        )
+    if pauses.is_paused(BIRTHDAY) or clock.fault is not None:
+        return
+    if not pipeline.receiving:
+        raise UnavailableError("consumer", "the worker has no subscription to the queue; it is trying to get one")
+    if watchdog.suspicious:
+        raise UnavailableError("consumer", "messages wait in the queue, and the worker's subscription brings none")
+
+
+async def _check_sending(pipeline: Pipeline) -> None:
+    """Make sure that the worker sends what it takes. If not, messages wait, and the process is ready all the same.
+
+    Raises:
+        UnavailableError: if the circuit is not closed, or this host lacks something; the text says why.
+    """
+    if hindrance := pipeline.hindrance:
+        raise UnavailableError("sending", hindrance)
+
+
+async def _check_scheduler(progress: Progress) -> None:
+    """Make sure that the role scheduler dispatches.
+
+    Raises:
+        UnavailableError: if it has failed to for a while.
+    """
+    if progress.failing_seconds > STUCK_SECONDS:
+        raise UnavailableError("scheduler", f"the dispatcher has been failing for {progress.failing_seconds:.0f} s")

@@ -1,0 +1,62 @@
+"""The parts of the role scheduler, and what they have in common with commands."""
+
+from datetime import timedelta
+
+import asyncpg
+
+from birthday.config import Settings
+from birthday.operations.audit import Auditor
+from birthday.operations.forecast import Forecaster
+from birthday.scheduler.dispatcher import Dispatcher
+from birthday.scheduler.janitor import Janitor
+from birthday.scheduler.loop import Progress, Schedule, run_scheduler
+from birthday.scheduler.planner import Planner
+from birthday.store.users import Planning
+from birthday.wiring.shared import Shared
+
+
+def make_planning(settings: Settings) -> Planning:
+    """Return when messages are due, and how far ahead they are planned."""
+    return Planning(settings.rules, settings.plan_horizon)
+
+
+def make_auditor(settings: Settings, pool: asyncpg.Pool) -> Auditor:
+    """Return an auditor that knows how long messages are kept."""
+    return Auditor(pool, make_planning(settings), timedelta(days=settings.retention_days))
+
+
+def make_planner(shared: Shared) -> Planner:
+    """Return a planner."""
+    settings = shared.settings
+    return Planner(shared.pool, shared.metrics, make_planning(settings), settings.catch_up_window, shared.tracing)
+
+
+def make_dispatcher(shared: Shared) -> Dispatcher:
+    """Return a dispatcher."""
+    catch_up = shared.settings.catch_up_window
+    return Dispatcher(shared.pool, shared.broker, shared.metrics, catch_up, shared.pauses, shared.tracing)
+
+
+def make_janitor(shared: Shared) -> Janitor:
+    """Return a janitor."""
+    settings, pool = shared.settings, shared.pool
+    retention = timedelta(days=settings.retention_days)
+    auditor, forecaster = make_auditor(settings, pool), Forecaster(pool, settings.rules)
+    return Janitor(
+        pool,
+        shared.broker,
+        shared.metrics,
+        settings.catch_up_window,
+        retention,
+        shared.pauses,
+        auditor,
+        forecaster,
+    )
+
+
+async def schedule(shared: Shared, progress: Progress) -> None:
+    """Run the role scheduler until cancelled."""
+    settings = shared.settings
+    ticks = Schedule(settings.cron_plan, settings.cron_recover, settings.cron_retention)
+    planner, dispatcher, janitor = make_planner(shared), make_dispatcher(shared), make_janitor(shared)
+    await run_scheduler(planner, dispatcher, janitor, ticks, shared.clock, shared.metrics, progress)
