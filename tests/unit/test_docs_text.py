@@ -1,0 +1,39 @@
+"""README, CONTRIBUTING and docs/ as texts: what they point to exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.runbook import read_anchors, read_links, read_spans
+
+ROOT = Path(__file__).parents[2]
+TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda path: path.name)
+def test_every_link_leads_to_a_file_and_a_heading_that_exist(text: Path) -> None:
+    """Links out of the repository are not followed."""
+    for link in read_links(text.read_text()):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = text.parent / path if path else text
+        assert target.exists(), link
+        assert not anchor or anchor in read_anchors(target.read_text()), link
+
+
+@pytest.mark.parametrize(
+    ("text", "root"),
+    [("docs/architecture.md", "birthday"), ("docs/decisions.md", "birthday"), ("CONTRIBUTING.md", ".")],
+)
+def test_every_module_and_package_that_is_named_exists(text: str, root: str) -> None:
+    """A name is a path in backticks that ends with .py or a slash."""
+    named = [span for span in read_spans((ROOT / text).read_text()) if re.fullmatch(r"[\w./]*(?:\.py|\w/)", span)]
+    assert len(named) > 3
+    assert [name for name in named if not (ROOT / root / name).exists() and not (ROOT / name).exists()] == []
+
+
+def test_the_readme_stays_short() -> None:
+    """At most 200 lines: more belongs into docs/."""
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 200
