@@ -17,7 +17,7 @@ import structlog
 
 from birthday.clock import Clock
 from birthday.config import Role, Settings
-from birthday.errors import BirthdayError
+from birthday.errors import BirthdayError, ConfigurationError
 from birthday.http.app import build
 from birthday.http.context import ApiContext
 from birthday.http.server import GRACE
@@ -63,7 +63,6 @@ async def run(settings: Settings, clock: Clock, logs: LogFile) -> int:
     A resource that cannot be opened is logged, with where it was looked for and why: what follows a start in the log
     need not be read in two places.
     """
-    log.info("service.file_limit", files=str(raise_file_limit()))
     stop = asyncio.Event()
     serving = asyncio.create_task(serve(settings, clock, stop, sys.stdout))
     loop = asyncio.get_running_loop()
@@ -80,6 +79,9 @@ async def run(settings: Settings, clock: Clock, logs: LogFile) -> int:
     loop.add_signal_handler(signal.SIGUSR1, logs.reopen)
     try:
         return 0 if await serving else 1
+    except ConfigurationError:
+        # A wrong setting is a plain line and status 2, as in every command.
+        raise
     except (BirthdayError, asyncpg.PostgresError) as error:
         log.error("service.failed", error=error)
         return 1
@@ -102,6 +104,7 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
     async with AsyncExitStack() as stack:
         tracing = await stack.enter_async_context(open_tracing(settings, console))
         stack.callback(cutoff.cancel)
+        log.info("service.file_limit", files=str(raise_file_limit()))
         metrics = Metrics()
         pool = await stack.enter_async_context(open_database(settings, clock, metrics, create=True))
         guard = ClockGuard(clock, pool, metrics)

@@ -43,7 +43,7 @@ class Statements:
 
     def _note(self, query: Any) -> None:  # noqa: ANN401 - asyncpg's type is private
         statement: str = query.query
-        counts = COUNTS in statement or statement.startswith("LISTEN")
+        counts = COUNTS in statement or statement.startswith(("LISTEN", "UNLISTEN"))
         if not counts and any(table in statement for table in LARGE):
             self.seen[statement] = tuple(query.args or ())
 
