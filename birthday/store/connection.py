@@ -103,7 +103,7 @@ async def keep_session(_connection: asyncpg.Connection) -> None:
 
     By default asyncpg sends a query that resets the session, which takes as long as a small statement. Nothing of ours
     needs it: whoever changes the session of a connection (SET, LISTEN, an advisory lock, a temporary table) undoes that
-    before giving it back, as ``broker/postgres.py``, ``store/migrations.py`` and ``store/transfer.py`` do. What is set
+    before giving it back, as ``broker/postgres/``, ``store/migrations.py`` and ``store/transfer.py`` do. What is set
     for the length of a transaction is undone with it.
     """
 

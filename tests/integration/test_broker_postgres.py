@@ -9,7 +9,8 @@ import asyncpg
 import pytest
 
 from birthday.broker import Delivery
-from birthday.broker.postgres import CLAIM, PostgresBroker, PostgresConsumer
+from birthday.broker.postgres import PostgresBroker
+from birthday.broker.postgres.consumer import CLAIM, PostgresConsumer
 from birthday.errors import UnavailableError
 from tests.support.postgres import PostgresServer
 

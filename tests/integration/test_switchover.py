@@ -8,7 +8,8 @@ from datetime import date, timedelta
 import asyncpg
 import pytest
 
-from birthday.broker.postgres import PostgresBroker, PostgresConsumer
+from birthday.broker.postgres import PostgresBroker
+from birthday.broker.postgres.consumer import PostgresConsumer
 from birthday.config import load_settings
 from birthday.errors import UnavailableError
 from birthday.operations.pauses import Pauses

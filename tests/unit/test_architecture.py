@@ -14,7 +14,7 @@ TEST_MODULES = sorted((ROOT / "tests").rglob("test_*.py"))
 MAY_READ_ENVIRONMENT = ("birthday/config/loading.py",)
 MAY_CONTAIN_SQL = (
     "birthday/store/",
-    "birthday/broker/postgres.py",
+    "birthday/broker/postgres/",
     "birthday/store/migrations.py",
     "birthday/embedded/",
 )

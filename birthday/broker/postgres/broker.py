@@ -1,0 +1,168 @@
+"""Publish, subscribe, and look at the queue in PostgreSQL."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+import structlog
+
+from birthday.broker.postgres.consumer import CONSUMER_LOCK, PostgresConsumer
+from birthday.broker.postgres.dead_letters import PostgresDeadLetters
+from birthday.broker.postgres.errors import reported
+from birthday.broker.protocol import QueueStats, encode_payload
+from birthday.errors import UnavailableError
+
+log = structlog.get_logger()
+
+_RELEASE: Final = """
+    WITH released AS (
+        UPDATE queue_messages SET consumer_id = NULL, lease_until = NULL
+        WHERE id = ANY($1::bigint[]) AND consumer_id = $2
+    )
+    SELECT pg_notify('queue_messages', '')
+"""
+
+
+class PostgresBroker:
+    """A ``Broker`` on a pool that somebody else owns. A consumer keeps one connection of it for as long as it lives."""
+
+    def __init__(
+        self,
+        pool: asyncpg.Pool,
+        *,
+        lease: timedelta = timedelta(seconds=30),
+        timeout: timedelta = timedelta(seconds=10),
+        where: str = "the queue in PostgreSQL",
+    ) -> None:
+        """Keep the pool.
+
+        ``lease`` is how long a consumer that died keeps what it held, ``timeout`` bounds every wait for the database,
+        and ``where`` begins the text of every error.
+        """
+        self._pool = pool
+        self._lease = lease
+        self._seconds = timeout.total_seconds()
+        self._where = where
+
+    async def publish(self, message_ids: Sequence[UUID], delay: timedelta = timedelta()) -> None:
+        """Insert all of them in one statement, and wake the consumers if they can have them now; see ``Broker``.
+
+        Raises:
+            UnavailableError: if the database cannot be used. None is taken then, unless only its answer was lost.
+        """
+        if message_ids:
+            await self._execute(
+                """
+                WITH published AS (
+                    INSERT INTO queue_messages (body, by_hand, available_at)
+                    SELECT body, false, clock_timestamp() + $2::interval FROM unnest($1::text[]) AS body
+                )
+                SELECT pg_notify('queue_messages', '') WHERE $2::interval <= interval '0'
+                """,
+                [encode_payload(message_id).decode() for message_id in message_ids],
+                max(delay, timedelta()),
+            )
+
+    @asynccontextmanager
+    async def consume(self, prefetch: int) -> AsyncIterator[PostgresConsumer]:
+        """Subscribe; see ``Broker``. What was held is put back on leaving, at once if the database can be reached.
+
+        Raises:
+            UnavailableError: on entering, if the database cannot be used.
+        """
+        with reported(self._where):
+            connection = await self._pool.acquire(timeout=self._seconds)
+        consumer = PostgresConsumer(connection, prefetch, self._lease, self._seconds, self._where)
+        running: asyncio.Task[None] | None = None
+        try:
+            await consumer.subscribe()
+            running = asyncio.create_task(consumer.run())
+            yield consumer
+        finally:
+            consumer.stop()
+            try:
+                if running is not None:
+                    # Not cancelled: what a claim has taken must be known, so that it can be put back.
+                    await asyncio.wait({running}, timeout=self._seconds)
+            finally:
+                await self._end(consumer, connection)
+
+    @asynccontextmanager
+    async def dead_letters(self) -> AsyncIterator[PostgresDeadLetters]:
+        """Browse the dead rows; see ``Broker``. It holds nothing, and no connection between two steps.
+
+        Raises:
+            UnavailableError: on entering, if the database cannot be used.
+        """
+        await self.check()
+        yield PostgresDeadLetters(self._fetch)
+
+    async def stats(self) -> QueueStats:
+        """Count rows, and consumers by the lock that they share; see ``Broker``.
+
+        Raises:
+            UnavailableError: if the database cannot be used.
+        """
+        with reported(self._where):
+            async with self._pool.acquire(timeout=self._seconds) as connection:
+                [row] = await connection.fetch(
+                    """
+                    SELECT count(*) FILTER (WHERE available_at <= instant
+                                              AND (lease_until IS NULL OR lease_until <= instant)) AS ready,
+                           count(*) FILTER (WHERE lease_until > instant) AS unacked,
+                           count(*) FILTER (WHERE available_at > instant) AS delayed,
+                           (SELECT count(*) FROM queue_messages WHERE dead_at IS NOT NULL) AS dead,
+                           (SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
+                            WHERE locktype = 'advisory' AND classid = 0 AND objid::bigint = $1 AND objsubid = 1
+                              AND datname = current_database()) AS consumers
+                    FROM queue_messages, (SELECT clock_timestamp() AS instant) AS clock
+                    WHERE dead_at IS NULL
+                    """,
+                    CONSUMER_LOCK,
+                    timeout=self._seconds,
+                )
+        return QueueStats(**dict(row))
+
+    async def check(self) -> None:
+        """Make sure that the table can be read; see ``Broker``.
+
+        Raises:
+            UnavailableError: if it cannot; the text says why.
+        """
+        await self._execute("SELECT EXISTS (SELECT FROM queue_messages)")
+
+    async def close(self) -> None:
+        """Do nothing: the pool belongs to whoever made it."""
+
+    async def _execute(self, statement: str, *values: object) -> None:
+        await self._fetch(statement, *values)
+
+    async def _fetch(self, statement: str, *values: object) -> list[asyncpg.Record]:
+        with reported(self._where):
+            async with self._pool.acquire(timeout=self._seconds) as connection:
+                rows: list[asyncpg.Record] = await connection.fetch(statement, *values, timeout=self._seconds)
+                return rows
+
+    async def _end(self, consumer: PostgresConsumer, connection: asyncpg.pool.PoolConnectionProxy) -> None:
+        """Give a consumer's connection back as it was, and its rows to the others."""
+        with suppress(UnavailableError), reported(self._where):
+            clean = False
+            try:
+                await consumer.unsubscribe()
+                clean = True
+            finally:
+                if not clean:
+                    # It must not be lent to others with what the consumer has set, listens to and holds.
+                    connection.terminate()
+                await self._pool.release(connection, timeout=self._seconds)
+        if consumer.held:
+            try:
+                await self._execute(_RELEASE, list(consumer.held), consumer.id)
+            except UnavailableError as error:
+                log.warning(
+                    "broker.release_failed", error=str(error), until="their leases run out", held=len(consumer.held)
+                )

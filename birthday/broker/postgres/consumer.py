@@ -1,0 +1,222 @@
+"""A subscription to the queue in PostgreSQL: it claims rows ahead, and settles them."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import timedelta
+from typing import Final
+from uuid import uuid4
+
+import asyncpg
+
+from birthday.broker.postgres.errors import reported
+from birthday.broker.protocol import Delivery, Inbox, Wait, decode_payload
+from birthday.errors import UnavailableError
+
+_CHANNEL: Final = "queue_messages"
+"""Where publishers NOTIFY that there is something new."""
+CONSUMER_LOCK: Final = 760_325_001
+"""Key of an advisory lock that consumers share, so that pg_locks knows how many there are. It dies with its holder."""
+_POLL_SECONDS: Final = 0.5
+"""How often to look for what nobody is notified of: delays that end, leases that run out, rows inserted by hand."""
+_CLAIM_MOST: Final = 500
+_BODY_CHARACTERS: Final = 1024
+"""A longer body is no message of ours, so no consumer needs all of it: hundreds of a megabyte would fill its memory."""
+
+# clock_timestamp() changes while a statement runs, so an index cannot be asked about it; a subselect is evaluated once.
+# Safe under concurrency: a row that another consumer is taking is skipped, and one that it has just taken is looked at
+# again once locked, and then its lease rules it out.
+CLAIM: Final = """
+    WITH next AS (
+        SELECT id FROM queue_messages
+        WHERE dead_at IS NULL AND available_at <= (SELECT clock_timestamp())
+          AND (lease_until IS NULL OR lease_until <= (SELECT clock_timestamp()))
+        ORDER BY available_at LIMIT $1
+        FOR UPDATE SKIP LOCKED
+    )
+    UPDATE queue_messages held
+    SET consumer_id = $2, lease_until = clock_timestamp() + $3::interval, deliveries = deliveries + 1
+    FROM next WHERE held.id = next.id
+    RETURNING held.id, left(held.body, $4) AS body, octet_length(held.body) AS size, held.by_hand, held.deliveries
+"""
+# The consumer's id fences all of these: what somebody else has taken after the lease ran out is left alone.
+_EXTEND: Final = """
+    UPDATE queue_messages SET lease_until = clock_timestamp() + $3::interval
+    WHERE id = ANY($1::bigint[]) AND consumer_id = $2
+"""
+_ACK: Final = "DELETE FROM queue_messages WHERE id = ANY($1::bigint[]) AND consumer_id = $2"
+_REJECT: Final = """
+    UPDATE queue_messages SET dead_at = clock_timestamp(), consumer_id = NULL, lease_until = NULL
+    WHERE id = ANY($1::bigint[]) AND consumer_id = $2
+"""
+
+
+class PostgresConsumer:
+    """A ``Consumer`` that does everything on one connection. Once that breaks, every method raises.
+
+    ``run`` claims ahead, up to the prefetch, and moves the leases of all that is held.
+    """
+
+    def __init__(
+        self,
+        connection: asyncpg.pool.PoolConnectionProxy,
+        prefetch: int,
+        lease: timedelta,
+        seconds: float,
+        where: str,
+    ) -> None:
+        """Keep what is passed in; ``PostgresBroker.consume`` calls ``subscribe`` and then ``run``."""
+        self.id = uuid4()
+        self.held: set[int] = set()
+        self._connection = connection
+        self._prefetch = prefetch
+        self._lease = lease
+        self._seconds = seconds
+        self._where = where
+        self._inbox: Inbox[Delivery] = Inbox()
+        self._turn = asyncio.Lock()
+        self._claiming = asyncio.Lock()
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+        self._ceasing = False
+        self._stopping = False
+
+    async def receive(self, most: int, wait: Wait) -> list[Delivery]:
+        """Take what has been claimed; see ``Consumer``.
+
+        Raises:
+            UnavailableError: once the subscription is over.
+        """
+        handed_out = len(self.held) - len(self._inbox)
+        return await self._inbox.take(max(1, min(most, self._prefetch - handed_out)), wait)
+
+    async def cease(self) -> None:
+        """Claim nothing more, and keep what is held; see ``Consumer``.
+
+        Raises:
+            UnavailableError: once the subscription is over.
+        """
+        self._inbox.check()
+        self._ceasing = True
+        async with self._claiming:
+            self._inbox.cease()
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Delete these, in one statement; see ``Consumer``.
+
+        Raises:
+            UnavailableError: once the subscription is over.
+        """
+        await self._settle(_ACK, deliveries)
+
+    async def reject(self, deliveries: Sequence[Delivery]) -> None:
+        """Mark these as dead, in one statement; see ``Consumer``.
+
+        Raises:
+            UnavailableError: once the subscription is over.
+        """
+        await self._settle(_REJECT, deliveries)
+
+    async def subscribe(self) -> None:
+        """Prepare the connection, and listen on it.
+
+        Raises:
+            UnavailableError: if it breaks.
+        """
+        self._connection.add_termination_listener(self._on_terminated)
+        with reported(self._where):
+            # A plan made while the queue is empty would read all of it later, when it is full.
+            await self._connection.execute("SET plan_cache_mode = force_custom_plan", timeout=self._seconds)
+            await self._connection.execute("SELECT pg_advisory_lock_shared($1)", CONSUMER_LOCK, timeout=self._seconds)
+            async with asyncio.timeout(self._seconds):
+                await self._connection.add_listener(_CHANNEL, self._on_notified)
+
+    async def unsubscribe(self) -> None:
+        """Undo what ``subscribe`` did to the connection."""
+        self._connection.remove_termination_listener(self._on_terminated)
+        if not self._connection.is_closed():
+            # Not all of the session: what the pool has set must stay.
+            async with asyncio.timeout(self._seconds):
+                await self._connection.remove_listener(_CHANNEL, self._on_notified)
+                await self._connection.execute("RESET plan_cache_mode")
+                await self._connection.execute("SELECT pg_advisory_unlock_all()")
+
+    async def run(self) -> None:
+        """Claim whenever there is room and something to claim, until ``stop`` or until the connection breaks."""
+        pause = min(_POLL_SECONDS, self._lease.total_seconds() / 3)
+        try:
+            extend_at = 0.0
+            while not self._stopping:
+                extend_at = await self._extend(extend_at)
+                self._room.clear()
+                self._news.clear()
+                wanted = 0 if self._ceasing else min(_CLAIM_MOST, self._prefetch - len(self.held))
+                if wanted == 0:
+                    await _wait(self._room, pause)
+                elif await self._claim(wanted) < wanted:
+                    await _wait(self._news, pause)
+        except UnavailableError as error:
+            self._inbox.fail(str(error))
+        finally:
+            # Nobody may wait for what nobody claims any more, whatever the reason is.
+            self._inbox.fail("this subscription has ended")
+
+    def stop(self) -> None:
+        """End the subscription; what ``run`` is doing with the database is still finished."""
+        self._stopping = True
+        self._news.set()
+        self._room.set()
+        self._inbox.fail("this subscription has ended")
+
+    async def _claim(self, wanted: int) -> int:
+        async with self._claiming:
+            rows = await self._fetch(CLAIM, wanted, self.id, self._lease, _BODY_CHARACTERS)
+            for row in rows:
+                self.held.add(row["id"])
+                self._inbox.put(_delivery(row))
+        return len(rows)
+
+    async def _extend(self, due_at: float) -> float:
+        """Move the leases if that is due, and return when it is due next, in the loop's time."""
+        now = asyncio.get_running_loop().time()
+        if now < due_at:
+            return due_at
+        if self.held:
+            await self._fetch(_EXTEND, list(self.held), self.id, self._lease)
+        return now + self._lease.total_seconds() / 3
+
+    async def _settle(self, statement: str, deliveries: Sequence[Delivery]) -> None:
+        self._inbox.check()
+        ids = [delivery.tag for delivery in deliveries]
+        if ids:
+            await self._fetch(statement, ids, self.id)
+            self.held.difference_update(ids)
+            self._room.set()
+
+    async def _fetch(self, statement: str, *values: object) -> list[asyncpg.Record]:
+        with reported(self._where):
+            async with self._turn:
+                rows: list[asyncpg.Record] = await self._connection.fetch(statement, *values, timeout=self._seconds)
+                return rows
+
+    def _on_notified(self, *_: object) -> None:
+        self._news.set()
+
+    def _on_terminated(self, _: object) -> None:
+        self._inbox.fail(f"{self._where}: the connection of the consumer was closed")
+        self._news.set()
+        self._room.set()
+
+
+def _delivery(row: asyncpg.Record) -> Delivery:
+    body = row["body"].encode()
+    cut = row["size"] > len(body)
+    message_id = None if cut else decode_payload(body)
+    size_bytes = row["size"] if cut else None
+    return Delivery(row["id"], message_id, row["deliveries"] > 1, body, row["by_hand"], size_bytes)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
