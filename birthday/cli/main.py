@@ -39,10 +39,10 @@ from birthday.core.occasion import LAST_YEAR, Occasion, birthdays_from
 from birthday.core.user import parse_date
 from birthday.core.zone import load_zone
 from birthday.errors import ConfigurationError
-from birthday.http.probes.readiness import DATABASE, MIGRATIONS
 from birthday.operations.audit import Audit, Auditor
 from birthday.operations.clock_guard import require_right_clock
 from birthday.operations.heartbeats import RUNNING_SECONDS, differences
+from birthday.operations.readiness import DATABASE, MIGRATIONS
 from birthday.operations.transfer.deletions import DeletionSummary, export_deletions
 from birthday.operations.transfer.exporting import export_users
 from birthday.operations.transfer.importing import ImportSummary

@@ -7,9 +7,9 @@ from aiohttp import web
 
 from birthday.config import Role, Scope
 from birthday.http.api import docs, messages, users
-from birthday.http.api.coalescer import Coalescer
 from birthday.http.api.openapi import document
 from birthday.http.api.requests import MAX_BODY_BYTES
+from birthday.http.coalescer import Coalescer
 from birthday.http.context import CONTEXT, CREATION, IS_TRUSTED, READING, REFUSALS, ApiContext
 from birthday.http.middleware.client import trust_in
 from birthday.http.middleware.guard import Guard

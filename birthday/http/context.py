@@ -12,11 +12,11 @@ from aiohttp import web
 from birthday.broker import Broker
 from birthday.clock import CheckedClock
 from birthday.config import Settings
-from birthday.http.api.coalescer import Coalescer
-from birthday.http.api.doubts import Doubts
-from birthday.http.probes.names import hiding
-from birthday.http.probes.readiness import Readiness
+from birthday.http.coalescer import Coalescer
+from birthday.http.doubts import Doubts
+from birthday.http.hiding import hiding
 from birthday.operations.pauses import Pauses
+from birthday.operations.readiness import Readiness
 from birthday.store.creation import NewUser
 from birthday.store.users import Planning, User
 from birthday.telemetry.exposition import Page

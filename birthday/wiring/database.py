@@ -17,7 +17,7 @@ from birthday.config import Settings
 from birthday.config.dsn import read_database_url
 from birthday.embedded import embedded_postgres, has_cluster
 from birthday.errors import ConfigurationError, UnavailableError
-from birthday.http.probes.readiness import DATABASE, MIGRATIONS, Check
+from birthday.operations.readiness import DATABASE, MIGRATIONS, Check
 from birthday.store.connection import DATABASE_ERRORS, borrow, keep_session, knows_case
 from birthday.store.migrations import check_schema, load_migrations, migrate, schema_directory
 from birthday.store.pool import make_pool

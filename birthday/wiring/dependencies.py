@@ -13,8 +13,8 @@ from birthday.channels.message_service.channel import HttpChannel
 from birthday.clock import Clock
 from birthday.config import Settings, check_channel
 from birthday.errors import BirthdayError
-from birthday.http.probes.readiness import CHANNEL, CLOCK, DATABASE, MIGRATIONS, QUEUE, Check
 from birthday.operations.clock_guard import require_right_clock
+from birthday.operations.readiness import CHANNEL, CLOCK, DATABASE, MIGRATIONS, QUEUE, Check
 from birthday.store.migrations import PendingMigrationError
 from birthday.telemetry.errors import error_text
 from birthday.wiring.channel import open_channel

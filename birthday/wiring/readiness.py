@@ -8,8 +8,8 @@ from birthday.clock import CheckedClock
 from birthday.config import Role
 from birthday.core.message import BIRTHDAY
 from birthday.errors import UnavailableError, WrongClockError
-from birthday.http.probes.readiness import BACKGROUND, CLOCK, CONSUMER, QUEUE, SCHEDULER, SENDING, Check, Readiness
 from birthday.operations.pauses import Pauses
+from birthday.operations.readiness import BACKGROUND, CLOCK, CONSUMER, QUEUE, SCHEDULER, SENDING, Check, Readiness
 from birthday.scheduler.loop import Progress
 from birthday.telemetry.supervision import Supervisor
 from birthday.wiring.database import database_checks

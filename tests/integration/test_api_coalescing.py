@@ -12,7 +12,7 @@ import aiohttp
 import asyncpg
 import pytest
 
-from birthday.http.api.coalescer import LANES
+from birthday.http.coalescer import LANES
 from birthday.store.connection import DATABASE_ERRORS, LOAN_SECONDS, keep_session
 from tests.support.api import RUNBOOK_USER, Answer, Api, running_api
 from tests.support.postgres import PostgresServer

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from birthday.errors import UnavailableError
-from birthday.http.probes.readiness import Check
+from birthday.operations.readiness import Check
 from tests.support.api import RUNBOOK_USER, Api, api_keys, hang, running_api
 
 

@@ -19,9 +19,9 @@ from birthday.config import load_settings
 from birthday.http.app import build
 from birthday.http.connections import Limits
 from birthday.http.context import ApiContext
-from birthday.http.probes.readiness import DATABASE, QUEUE, Check, Readiness
 from birthday.http.server import serve
 from birthday.operations.pauses import Pauses
+from birthday.operations.readiness import DATABASE, QUEUE, Check, Readiness
 from birthday.store.connection import check_database
 from birthday.telemetry.metrics import Metrics
 from tests.support.clock import ManualClock

@@ -7,7 +7,7 @@ from itertools import chain
 import pytest
 
 from birthday.errors import NotFoundError, UnavailableError
-from birthday.http.api.coalescer import LANES, MANY, MOST, Coalescer
+from birthday.http.coalescer import LANES, MANY, MOST, Coalescer
 from birthday.store.connection import LOAN_SECONDS
 
 SECONDS = 5

@@ -11,7 +11,7 @@ from birthday.errors import NotFoundError
 from birthday.http.api.responses import json_response
 from birthday.http.context import CONTEXT
 from birthday.http.middleware.guard import find_key
-from birthday.http.probes.readiness import DATABASE, QUEUE, SENDING, CheckResult, Health, health_of
+from birthday.operations.readiness import DATABASE, QUEUE, SENDING, CheckResult, Health, health_of
 
 SCRAPED = "/metrics"
 PATHS = frozenset({"/health", "/health/detailed", "/health/db", "/health/queue", "/ready", "/alive", SCRAPED})
