@@ -12,9 +12,10 @@ from aiohttp import web
 from birthday.errors import UnavailableError
 from birthday.http.api.cursors import message_cursor, read_message_cursor
 from birthday.http.api.requests import read_id, read_json, read_limit, read_period, read_query, read_status
-from birthday.http.api.responses import json_response, message_json
+from birthday.http.api.responses import message_json
 from birthday.http.api.retries import parse_retry
 from birthday.http.context import CONTEXT, ApiContext
+from birthday.http.json_response import json_response
 from birthday.operations.dead_letters.removal import remove_dead
 from birthday.operations.dead_letters.requeue import drop_copy, requeue_many, requeue_one
 from birthday.store.connection import borrow

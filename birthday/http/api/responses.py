@@ -1,21 +1,11 @@
-"""Answers: users and messages as JSON of the contract."""
+"""Users and messages as JSON of the contract."""
 
-from collections.abc import Mapping
 from typing import Any
-
-import orjson
-from aiohttp import web
 
 from birthday.core.message import ON_TIME
 from birthday.core.zone import fixed_offset
 from birthday.store.history import Message
 from birthday.store.users import User
-
-
-def json_response(data: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    """Return ``data`` as JSON; aware UTC instants are written ``2026-03-01T09:00:00Z``."""
-    body = orjson.dumps(data, option=orjson.OPT_UTC_Z)
-    return web.Response(body=body, status=status, headers=headers, content_type="application/json")
 
 
 def user_json(user: User) -> dict[str, Any]:

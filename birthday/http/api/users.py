@@ -13,8 +13,9 @@ from birthday.core.user import Profile, parse_profile, patch_profile
 from birthday.errors import ConflictError, NotFoundError, UnavailableError
 from birthday.http.api.cursors import read_user_cursor, user_cursor
 from birthday.http.api.requests import read_id, read_json, read_limit, read_query
-from birthday.http.api.responses import json_response, user_json
+from birthday.http.api.responses import user_json
 from birthday.http.context import CONTEXT, CREATION, READING, SUBJECT, ApiContext
+from birthday.http.json_response import json_response
 from birthday.store.connection import borrow
 from birthday.store.creation import NewUser, create_users, plan_user
 from birthday.store.users import (

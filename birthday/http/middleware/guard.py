@@ -1,10 +1,7 @@
 """Who may use a resource: the name it was asked for by, the key, and the rate are looked at before the handler runs."""
 
-import hashlib
-import hmac
 import math
 import time
-from collections.abc import Sequence
 from functools import lru_cache
 from http import HTTPStatus
 from urllib.parse import urlsplit
@@ -18,6 +15,7 @@ from limits.aio.strategies import FixedWindowRateLimiter
 from birthday.config import ApiKey, Scope, Settings, is_loopback
 from birthday.errors import WrongClockError
 from birthday.http.context import CLIENT, CONTEXT, PEER
+from birthday.http.keys import find_key, given_key
 from birthday.http.middleware.client import UNKNOWN
 from birthday.http.middleware.problems import Handler, problem
 
@@ -97,28 +95,10 @@ class RateLimit:
         return problem(HTTPStatus.TOO_MANY_REQUESTS, detail, headers=headers)
 
 
-def find_key(keys: Sequence[ApiKey], request: web.Request) -> ApiKey | None:
-    """Return the key that the request carries, if it is one of ``keys``. The time it takes does not tell which."""
-    given = _given_key(request)
-    if given is None:
-        return None
-    digest = hashlib.sha256(given.encode(errors="surrogateescape")).hexdigest()
-    found = None
-    for key in keys:
-        if hmac.compare_digest(key.digest, digest):
-            found = key
-    return found
-
-
-def _given_key(request: web.Request) -> str | None:
-    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
-    return credentials.strip() if scheme.lower() == "bearer" else request.headers.get("X-API-Key")
-
-
 def _key_refusal(request: web.Request, peer: str, key: ApiKey | None, needed: Scope) -> web.Response | None:
     metrics = request.app[CONTEXT].metrics
     if key is None:
-        given = _given_key(request) is not None
+        given = given_key(request) is not None
         metrics.auth_failures.labels("unknown_key" if given else "no_key").inc()
         log.warning("auth.failed", reason="unknown key" if given else "no key", peer=peer)
         challenge = 'Bearer realm="birthday", error="invalid_token"' if given else 'Bearer realm="birthday"'

@@ -8,9 +8,9 @@ from aiohttp import web
 
 from birthday.config import Role
 from birthday.errors import NotFoundError
-from birthday.http.api.responses import json_response
 from birthday.http.context import CONTEXT
-from birthday.http.middleware.guard import find_key
+from birthday.http.json_response import json_response
+from birthday.http.keys import find_key
 from birthday.operations.readiness import DATABASE, QUEUE, SENDING, CheckResult, Health, health_of
 
 SCRAPED = "/metrics"
