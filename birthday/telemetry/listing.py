@@ -6,14 +6,15 @@ from birthday.telemetry.metrics import PREFIX, Entry, Metrics
 
 _HEAD = f"""# Metrics
 
-Every process serves these at `/metrics`, whatever its roles; what a role alone can tell says so, or stays 0 elsewhere.
-All begin with `{PREFIX}_`, which is left out here, except `python_info`. A histogram has `_bucket`, `_sum` and
-`_count`. Figures of the queue and the database as a whole are the same from every process: take `max`, not `sum`, over
-instances. While their source cannot be asked they are absent, which `collector_errors_total` counts, so that no old
-value passes for a new one.
+Every process serves these at `/metrics`, whatever its roles.
+What only one role knows says so, or stays 0 elsewhere.
+All names but `python_info` begin with `{PREFIX}_`, which is left out here.
+A histogram has `_bucket`, `_sum` and `_count`.
+Figures of the queue and the database are the same from every process: take `max` over instances, not `sum`.
+They are absent while their source does not answer, and `collector_errors_total` counts that.
 
-`config/prometheus` gives what the runbook calls `nodejs_*` those names too. This file is written by
-`python -m birthday.telemetry.listing > docs/metrics.md`.
+`config/prometheus` gives what the runbook calls `nodejs_*` those names too.
+This file is written by `python -m birthday.telemetry.listing > docs/metrics.md`.
 
 | name | type | labels | unit | meaning |
 | --- | --- | --- | --- | --- |

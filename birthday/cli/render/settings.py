@@ -13,10 +13,10 @@ What it sets wins over the environment.
 A line that systemd and Compose would read differently is refused with its number.
 Put a value with `$`, `\\` or ` #` in single quotes.
 White space around a value does not count.
-A variable that looks like a setting and is none is a warning.
+A variable that looks like a misspelt setting is a warning.
 
 Durations are seconds or `500ms`, `30s`, `10m`, `48h`.
-A bad value ends the start with status 2 and a line that names the variable, the value and what is accepted.
+Startup fails with status 2 if a value is invalid; a line names the variable, the value and what is accepted.
 `birthday check` prints what is in force.
 
 This file is written by `python -m birthday.cli.render.settings > docs/settings.md`.
