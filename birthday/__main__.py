@@ -21,7 +21,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal that lacks a character shows an escape, as standard error does: a name must not end a command.
         sys.stdout.reconfigure(errors="backslashreplace")
-    # Only now: it imports everything, which takes most of a second.
+    # Only now: a signal may come while it is imported.
     from birthday.cli.main import main as command  # noqa: PLC0415
 
     try:

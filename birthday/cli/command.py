@@ -1,75 +1,34 @@
-"""What all commands do alike: read the settings, run to an end, and turn errors into exit statuses, here only.
+"""What all commands do alike: ask, and turn errors into exit statuses, here only.
 
 0 is success, 1 a failure, 2 a wrong setting or a wrong argument, 130 an end by Ctrl-C. Where 1 says what a command has
 found, as that of ``birthday audit`` does, 3 says that it could not look.
+
+What takes long to import is imported where it is used: a command must not wait for what only others need.
 """
 
-import os
-import pwd
-import socket
+import pkgutil
 import sys
 import traceback
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any
 
-import asyncpg
 import click
-import structlog
-import uvloop
 
-from birthday.config import Settings, load_settings
 from birthday.errors import BirthdayError, ConfigurationError, InvalidInputError
-from birthday.telemetry.errors import error_text
-from birthday.telemetry.logs import LogFile, configure_logs
-from birthday.wiring.database import require_database
-from birthday.wiring.names import database_name
-
-log = structlog.get_logger()
-
-_Result = TypeVar("_Result")
 
 COULD_NOT_LOOK = 3
 
 
-def command_settings() -> Settings:
-    """Read the settings for a command: it logs what is wrong to standard error, readable, and nothing if all is well.
+def require_terminal(why: str) -> None:
+    """Refuse a command that must ask and cannot; ``why`` says both.
 
     Raises:
-        ConfigurationError: if one is wrong.
+        UsageError: if standard input is no terminal.
     """
-    settings = load_settings()
-    # Its result is what it prints. LOG_LEVEL=info is what the service runs with, often in the same environment.
-    level = "warning" if settings.log_level == "info" else settings.log_level
-    configure_logs(level, settings.log_format, LogFile(None), "command")
-    return settings
-
-
-def database_settings(*, create: bool = False) -> Settings:
-    """Read the settings for a command that uses the database, and say on standard error which database that is.
-
-    Raises:
-        ConfigurationError: if a setting is wrong, or there is no database and the command must not ``create`` one.
-    """
-    settings = command_settings()
-    if not create:
-        require_database(settings)
-    click.echo(f"birthday: the database is {database_name(settings)}", err=True)
-    return settings
-
-
-def run(main_task: Coroutine[Any, Any, _Result]) -> _Result:
-    """Run a command to its end on an event loop of its own. Ctrl-C cancels it, and is raised once it has tidied up."""
-    return uvloop.run(main_task)
-
-
-def operator() -> str:
-    """Name who runs this command, as user@host."""
-    try:
-        user = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{why}: use --yes")
 
 
 @contextmanager
@@ -86,9 +45,6 @@ def errors(failure: int = 1) -> Iterator[None]:
     except BirthdayError as error:
         _complain(str(error))
         sys.exit(failure)
-    except asyncpg.PostgresError as error:
-        _complain(f"the database refuses: {error_text(error)}")
-        sys.exit(failure)
     except BrokenPipeError:
         # Whoever read the output has seen enough.
         sys.exit(failure)
@@ -99,20 +55,85 @@ def errors(failure: int = 1) -> Iterator[None]:
         sys.exit(130)
     except (click.ClickException, click.exceptions.Exit, click.Abort):
         raise
-    except Exception as error:
-        log.debug("command.crashed", exc_info=True)
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        _complain(f"an error that is ours, please report it: {error_text(error)}, {place.filename}:{place.lineno}")
+    except Exception as error:  # noqa: BLE001 - the last resort; it is logged where it is described
+        _complain(_describe(error))
         sys.exit(failure)
 
 
+def _describe(error: Exception) -> str:
+    """Say what the database refuses, or where in the program an error came from that nobody expected."""
+    import asyncpg  # noqa: PLC0415 - see above
+    import structlog  # noqa: PLC0415 - see above
+
+    from birthday.telemetry.errors import error_text  # noqa: PLC0415 - see above
+
+    if isinstance(error, asyncpg.PostgresError):
+        return f"the database refuses: {error_text(error)}"
+    if structlog.is_configured():
+        structlog.get_logger().debug("command.crashed", exc_info=error)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"an error that is ours, please report it: {error_text(error)}, {place.filename}:{place.lineno}"
+
+
 class Commands(click.Group):
-    """Commands of which none ends in a traceback, wherever it fails: at printing what it has found, for example."""
+    """Commands of which none ends in a traceback, wherever it fails: at printing what it has found, for example.
+
+    The module of a command is imported when the command is chosen. Until then a placeholder stands for it.
+    """
+
+    def add_later(self, name: str, place: str, summary: str) -> None:
+        """Add the command at ``place``, as ``module:attribute`` here; ``summary`` is what its help begins with."""
+        self.add_command(_Placeholder(name, place, summary))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Import the command that was chosen, and return it."""
+        chosen = self.commands.get(args[0])
+        if isinstance(chosen, _Placeholder):
+            command = pkgutil.resolve_name(f"birthday.cli.{chosen.place}")
+            offer_env_file(command)
+            self.add_command(command, args[0])
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's
         """Run the command that was chosen."""
         with errors():
             return super().invoke(ctx)
+
+
+class _Placeholder(click.Command):
+    """What ``--help`` lists for a command that is not imported yet."""
+
+    def __init__(self, name: str, place: str, summary: str) -> None:
+        super().__init__(name, help=summary)
+        self.place = place
+
+
+def offer_env_file(command: click.Command) -> None:
+    """Give a command, and all commands in it, the option --env-file; it is obeyed before anything reads a setting."""
+    command.params.append(
+        click.Option(
+            ["--env-file"],
+            metavar="PATH",
+            type=click.Path(path_type=Path),
+            is_eager=True,
+            expose_value=False,
+            callback=_apply_env_file,
+            help="Read settings from this file first, as systemd and Compose do; they win over the environment.",
+        )
+    )
+    for inner in command.commands.values() if isinstance(command, click.Group) else ():
+        if not isinstance(inner, _Placeholder):
+            offer_env_file(inner)
+
+
+def _apply_env_file(_context: click.Context, _option: click.Parameter, path: Path | None) -> None:
+    if path is not None:
+        from birthday.config import apply_env_file  # noqa: PLC0415 - see above
+
+        with errors():
+            apply_env_file(path)
 
 
 def _complain(text: str) -> None:

@@ -2,18 +2,16 @@
 
 import functools
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
-import asyncpg
 import click
 
-from birthday.broker import Broker
-from birthday.cli.command import database_settings, errors, run
+from birthday.cli.command import errors, require_terminal
+from birthday.cli.database import connection_for_long, database_settings, pool_and_broker, run
 from birthday.cli.render.dead_letters import (
+    Bar,
     Tally,
     describe_removed,
     describe_requeued,
@@ -21,10 +19,10 @@ from birthday.cli.render.dead_letters import (
     print_listing,
     print_one,
     print_summary,
-    progress,
 )
-from birthday.clock import Clock, SystemClock
-from birthday.config import Settings, parse_duration
+from birthday.cli.values import Age
+from birthday.clock import SystemClock
+from birthday.config import Settings
 from birthday.core.message import ErrorType
 from birthday.operations.clock_guard import require_right_clock
 from birthday.operations.dead_letters.archive import STDOUT, open_archive
@@ -41,23 +39,8 @@ from birthday.operations.dead_letters.removal import Sifted, remove_dead
 from birthday.operations.dead_letters.requeue import requeue_many
 from birthday.store.connection import borrow
 from birthday.store.failed import FailedFilter, FailedGroup, count_failed, find_failed
-from birthday.wiring.database import open_database
-from birthday.wiring.queue import open_broker
 
 LISTED = 100
-
-
-class _Age(click.ParamType[timedelta]):
-    """A duration as the settings take it."""
-
-    name = "age"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:  # noqa: ANN401
-        """Return the duration, or fail with what is accepted."""
-        try:
-            return parse_duration(value)
-        except ValueError as error:
-            self.fail(f"'{value}': {error}", param, ctx)
 
 
 _CONDITIONS = (
@@ -73,8 +56,8 @@ _CONDITIONS = (
     ),
     click.option("--user", "user_id", metavar="ID", type=click.UUID, help="Only messages of this user."),
     click.option("--id", "message_id", metavar="ID", type=click.UUID, help="Only this message."),
-    click.option("--older-than", metavar="AGE", type=_Age(), help="Only what failed longer ago, such as 30m or 7d."),
-    click.option("--newer-than", metavar="AGE", type=_Age(), help="Only what failed since, such as 30m or 7d."),
+    click.option("--older-than", metavar="AGE", type=Age(), help="Only what failed longer ago, such as 30m or 7d."),
+    click.option("--newer-than", metavar="AGE", type=Age(), help="Only what failed since, such as 30m or 7d."),
 )
 
 
@@ -136,7 +119,7 @@ def list_(wanted: FailedFilter, limit: int, *, as_json: bool) -> None:
 
 
 async def _list(settings: Settings, wanted: FailedFilter, limit: int, *, as_json: bool) -> None:
-    async with _opened(settings) as (pool, broker, _):
+    async with pool_and_broker(settings) as (pool, broker, _):
         listing = await list_dead(pool, broker, wanted, limit)
     if as_json:
         records = [listed_message(message, listing.copies[message.id]) for message in listing.messages]
@@ -165,7 +148,7 @@ def summary(wanted: FailedFilter, *, as_json: bool) -> None:
 
 
 async def _summary(settings: Settings, wanted: FailedFilter) -> list[FailedGroup]:
-    async with open_database(settings, SystemClock()) as pool, borrow(pool, None) as connection:
+    async with connection_for_long(settings) as connection:
         return await count_failed(connection, wanted)
 
 
@@ -182,7 +165,7 @@ def show(message_id: UUID, *, as_json: bool) -> None:
 
 
 async def _show(settings: Settings, message_id: UUID, *, as_json: bool) -> None:
-    async with _opened(settings) as (pool, broker, _):
+    async with pool_and_broker(settings) as (pool, broker, _):
         message, copies = await find_dead(pool, broker, message_id)
     if as_json:
         click.echo(encode({"row": message, "deadLetters": [letter_record(copy) for copy in copies]}), nl=False)
@@ -204,24 +187,18 @@ def requeue(wanted: FailedFilter, limit: int | None) -> None:
 
 
 async def _requeue(settings: Settings, wanted: FailedFilter, limit: int | None) -> None:
-    async with _opened(settings) as (pool, broker, clock):
+    async with pool_and_broker(settings) as (pool, broker, clock):
         await require_right_clock(pool, clock)
         async with borrow(pool) as connection:
             ids = (await find_failed(connection, wanted))[:limit]
-        tally, requeued, finished = Tally(), 0, False
+        bar, tally, finished = Bar("requeued", len(ids), sys.stderr), Tally(), False
         try:
-            with progress("requeued", len(ids), sys.stderr) as advance:
-
-                def on_batch(batch: Sequence[UUID]) -> None:
-                    nonlocal requeued
-                    requeued += len(batch)
-                    advance(len(batch))
-
-                await requeue_many(pool, broker, ids, clock, on_batch)
+            with bar:
+                await requeue_many(pool, broker, ids, clock, bar.count)
             await remove_dead(pool, broker, lambda _found: False, tally.add)
             finished = True
         finally:
-            for line in describe_requeued(requeued, len(ids), tally, finished=finished):
+            for line in describe_requeued(bar.done, len(ids), tally, finished=finished):
                 click.echo(line)
         async with borrow(pool, None) as connection:
             left = sum(group.messages for group in await count_failed(connection, FailedFilter()))
@@ -254,8 +231,8 @@ def purge(wanted: FailedFilter, limit: int | None, *, yes: bool) -> None:
 
     It asks first, on a terminal; anywhere else it needs --yes.
     """
-    if not yes and not sys.stdin.isatty():
-        raise click.UsageError("purge asks before it removes anything, and there is no terminal to ask on: use --yes")
+    if not yes:
+        require_terminal("purge asks before it removes anything, and there is no terminal to ask on")
     with errors():
         settings = database_settings()
         if not yes:
@@ -266,7 +243,7 @@ def purge(wanted: FailedFilter, limit: int | None, *, yes: bool) -> None:
 
 
 async def _depth(settings: Settings) -> int:
-    async with _opened(settings) as (_, broker, _):
+    async with pool_and_broker(settings) as (_, broker, _):
         return (await broker.stats()).dead
 
 
@@ -279,28 +256,21 @@ async def _remove(
     *,
     to_stderr: bool = False,
 ) -> None:
-    async with _opened(settings) as (pool, broker, clock):
+    async with pool_and_broker(settings) as (pool, broker, clock):
         # What is older than an age, or younger, follows from what time it is.
         await require_right_clock(pool, clock)
         async with borrow(pool) as connection:
             choose = chooser(wanted, frozenset(await find_failed(connection, wanted)))
         tally, finished = Tally(), False
         try:
-            with progress(verb, (await broker.stats()).dead, sys.stderr) as advance:
+            with Bar(verb, (await broker.stats()).dead, sys.stderr) as bar:
 
                 def on_batch(sifted: Sifted) -> None:
                     tally.add(sifted)
-                    advance(len(sifted.chosen) + len(sifted.settled) + len(sifted.left))
+                    bar.advance(len(sifted.chosen) + len(sifted.settled) + len(sifted.left))
 
                 await remove_dead(pool, broker, choose, on_batch, save=save, limit=limit)
             finished = True
         finally:
             for line in describe_removed(verb, tally, finished=finished):
                 click.echo(line, err=to_stderr)
-
-
-@asynccontextmanager
-async def _opened(settings: Settings) -> AsyncIterator[tuple[asyncpg.Pool, Broker, Clock]]:
-    clock = SystemClock()
-    async with open_database(settings, clock) as pool, open_broker(settings, pool) as broker:
-        yield pool, broker, clock

@@ -5,14 +5,13 @@ from datetime import datetime, timedelta
 
 import click
 
-from birthday.cli.command import database_settings, errors, run
+from birthday.cli.command import errors
+from birthday.cli.database import checked_pool, database_settings, run
 from birthday.cli.render.forecast import print_forecast, write_json
 from birthday.clock import SystemClock
 from birthday.config import Settings
 from birthday.core.forecast import DeliveryRate, Forecast
-from birthday.operations.clock_guard import require_right_clock
 from birthday.operations.forecast import Forecaster
-from birthday.wiring.database import open_database
 
 
 @click.command()
@@ -38,7 +37,6 @@ def forecast(days: int, rate: float | None, by: str | None, *, as_json: bool) ->
 
 
 async def _forecast(settings: Settings, now: datetime, length: timedelta) -> tuple[Forecast, DeliveryRate | None]:
-    async with open_database(settings, SystemClock()) as pool:
-        await require_right_clock(pool, SystemClock())
+    async with checked_pool(settings, SystemClock()) as pool:
         forecaster = Forecaster(pool, settings.rules)
         return await forecaster.forecast(now, now + length), await forecaster.measure_rate(now)

@@ -2,7 +2,8 @@
 
 import click
 
-from birthday.cli.command import database_settings, errors, operator, run
+from birthday.cli.command import errors
+from birthday.cli.database import database_settings, operator, run
 from birthday.clock import SystemClock
 from birthday.config import Settings
 from birthday.operations.pauses import MESSAGE_TYPES

@@ -2,46 +2,29 @@
 
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
 from uuid import UUID
 
 import click
 import structlog
 
-from birthday.cli.command import database_settings, errors, operator, run
-from birthday.cli.render.dead_letters import many, progress
-from birthday.clock import SystemClock
+from birthday.cli.command import errors, require_terminal
+from birthday.cli.database import connection_for_long, database_settings, operator, pool_and_broker, run
+from birthday.cli.render.dead_letters import Bar, many
+from birthday.cli.values import Instant
 from birthday.config import Settings
 from birthday.operations.dead_letters.requeue import requeue_many
-from birthday.store.connection import borrow
 from birthday.store.delivered import find_delivered, requeue_delivered
-from birthday.wiring.database import open_database
-from birthday.wiring.queue import open_broker
 
 log = structlog.get_logger()
 
 
-class _Instant(click.ParamType[datetime]):
-    """An instant in ISO 8601; UTC, unless it has an offset."""
-
-    name = "instant"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:  # noqa: ANN401
-        """Return the instant, or fail with what is accepted."""
-        try:
-            at = datetime.fromisoformat(value)
-            return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
-        except (ValueError, OverflowError):
-            self.fail(f"'{value}': an instant such as 2026-11-28T09:00:00Z is accepted", param, ctx)
-
-
 @click.command()
 @click.option(
-    "--delivered-from", required=True, metavar="INSTANT", type=_Instant(), help="First instant; UTC, or with an offset."
+    "--delivered-from", required=True, metavar="INSTANT", type=Instant(), help="First instant; UTC, or with an offset."
 )
 @click.option(
-    "--delivered-to", required=True, metavar="INSTANT", type=_Instant(), help="The instant before which it ends."
+    "--delivered-to", required=True, metavar="INSTANT", type=Instant(), help="The instant before which it ends."
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def requeue(delivered_from: datetime, delivered_to: datetime, *, yes: bool) -> None:
@@ -62,10 +45,7 @@ def requeue(delivered_from: datetime, delivered_to: datetime, *, yes: bool) -> N
             return
         click.echo(f"{many(len(ids), 'message')} delivered {span}", err=True)
         if not yes:
-            if not sys.stdin.isatty():
-                raise click.UsageError(
-                    "requeue asks before it greets anybody again, and there is no terminal: use --yes"
-                )
+            require_terminal("requeue asks before it greets anybody again, and there is no terminal")
             click.confirm(
                 f"{many(len(ids), 'user')} will be greeted again, unless the message service remembers the "
                 "Idempotency-Key. Requeue?",
@@ -84,19 +64,12 @@ def requeue(delivered_from: datetime, delivered_to: datetime, *, yes: bool) -> N
 
 
 async def _find(settings: Settings, delivered_from: datetime, delivered_to: datetime) -> list[UUID]:
-    async with open_database(settings, SystemClock()) as pool, borrow(pool, None) as connection:
+    async with connection_for_long(settings) as connection:
         return await find_delivered(connection, delivered_from, delivered_to)
 
 
 async def _requeue(settings: Settings, ids: Sequence[UUID]) -> int:
-    clock, requeued = SystemClock(), 0
-    async with open_database(settings, clock) as pool, open_broker(settings, pool) as broker:
-        with progress("requeued", len(ids), sys.stderr) as advance:
-
-            def on_batch(batch: Sequence[UUID]) -> None:
-                nonlocal requeued
-                requeued += len(batch)
-                advance(len(batch))
-
-            await requeue_many(pool, broker, ids, clock, on_batch, restart=requeue_delivered)
-    return requeued
+    async with pool_and_broker(settings) as (pool, broker, clock):
+        with Bar("requeued", len(ids), sys.stderr) as bar:
+            await requeue_many(pool, broker, ids, clock, bar.count, restart=requeue_delivered)
+    return bar.done

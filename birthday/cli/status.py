@@ -4,7 +4,8 @@ import sys
 
 import click
 
-from birthday.cli.command import database_settings, errors, run
+from birthday.cli.command import errors
+from birthday.cli.database import database_settings, run
 from birthday.cli.render.status import print_status, write_json
 from birthday.clock import SystemClock
 from birthday.config import Settings

@@ -114,7 +114,8 @@ async def test_a_role_without_privileges_is_told_what_it_lacks(database_url: str
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may take another user id")
 async def test_a_user_id_without_a_name_is_told_to_name_a_user() -> None:
     """As a container may have: PostgreSQL's client falls back on the name of the process's user."""
-    script = "import os; import birthday.cli.main; from birthday.__main__ import main; os.setuid(54321); main()"
+    imports = "import os; import birthday.cli.main, birthday.cli.pauses; from birthday.__main__ import main"
+    script = f"{imports}; os.setuid(54321); main()"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", script, "pause"),
         env={"PATH": os.environ["PATH"], "DATABASE_URL": "postgresql://127.0.0.1:1/x"},

@@ -1,11 +1,10 @@
 """Dead letters as a person sees them: a table, one in full, a bar, and what came of it all."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Final, TextIO
+from typing import Final, Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -126,22 +125,39 @@ def describe_removed(verb: str, tally: Tally, *, finished: bool) -> list[str]:
     return lines
 
 
-@contextmanager
-def progress(text: str, total: int, stream: TextIO) -> Iterator[Callable[[int], None]]:
-    """Draw a bar while the context is open, on a terminal and nowhere else; yield what moves it on."""
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        console=Console(file=stream),
-        redirect_stdout=False,
-        redirect_stderr=False,
-        disable=not stream.isatty(),
-        transient=True,
-    )
-    task = bar.add_task(text, total=total)
-    with bar:
-        yield lambda count: bar.advance(task, count)
+class Bar:
+    """A bar while its context is open, on a terminal and nowhere else; ``done`` is how far it has come."""
+
+    def __init__(self, text: str, total: int, stream: TextIO) -> None:
+        """Start at nothing of ``total``."""
+        self.done = 0
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            console=Console(file=stream),
+            redirect_stdout=False,
+            redirect_stderr=False,
+            disable=not stream.isatty(),
+            transient=True,
+        )
+        self._task = self._bar.add_task(text, total=total)
+
+    def advance(self, more: int) -> None:
+        """Move on by so many."""
+        self.done += more
+        self._bar.advance(self._task, more)
+
+    def count(self, batch: Sequence[object]) -> None:
+        """Move on by the length of a batch."""
+        self.advance(len(batch))
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._bar.stop()
 
 
 def many(count: int, what: str) -> str:

@@ -1,0 +1,48 @@
+"""The command ``birthday check``: the settings in force, and whether everything that they name can be used."""
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from birthday.cli.command import errors
+from birthday.cli.database import command_settings, run
+from birthday.cli.render.check import print_dependencies, print_differences, print_settings
+from birthday.clock import SystemClock
+from birthday.config import Settings, check_listener, effective_settings, misspelt_settings
+from birthday.operations.heartbeats import RUNNING_SECONDS, differences
+from birthday.operations.readiness import DATABASE, MIGRATIONS
+from birthday.store.connection import borrow
+from birthday.store.processes import Seen, read_processes
+from birthday.wiring.database import lacks_database, open_database
+from birthday.wiring.dependencies import try_dependencies
+from birthday.wiring.file_limit import raise_file_limit
+from birthday.wiring.process import this_process
+
+
+@click.command()
+def check() -> None:
+    """Print the configuration in force, secrets masked, and try every dependency, as /ready does.
+
+    The exit status is 1 if one cannot be used. Migrations that are still to be applied are the next step, and no
+    failure.
+    """
+    with errors():
+        settings = command_settings()
+        check_listener(settings)
+        dependencies = run(try_dependencies(settings, SystemClock(), sys.stdout))
+        asked = [one for one in dependencies if one.name in {DATABASE, MIGRATIONS}]
+        # What others are is asked only of a database that can tell.
+        others = [] if any(one.error or one.next_step for one in asked) else run(_running(settings))
+    print_settings(effective_settings(settings))
+    print_dependencies(misspelt_settings(), dependencies)
+    click.echo(f"{'files':<10} {raise_file_limit()}")
+    here = this_process(settings, SystemClock())
+    print_differences(here, differences([here, *(one.process for one in others)]))
+    if any(dependency.error is not None for dependency in dependencies):
+        sys.exit(2 if lacks_database(settings) else 1)
+
+
+async def _running(settings: Settings) -> Sequence[Seen]:
+    async with open_database(settings, SystemClock()) as pool, borrow(pool) as connection:
+        return await read_processes(connection, RUNNING_SECONDS)

@@ -1,0 +1,45 @@
+"""What ``birthday check`` prints: the settings, a line for each dependency, and what processes are at odds about."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import click
+from rich.console import Console
+from rich.table import Column, Table
+
+from birthday.cli.render.status import describe_differences
+from birthday.config.shown import EffectiveSetting
+from birthday.operations.heartbeats import Differences
+from birthday.store.processes import Process
+from birthday.wiring.dependencies import Dependency
+
+_WIDTH: Final = 200
+"""Wider than most terminals: a name or a value that is cut can be neither searched for nor copied."""
+
+
+def print_settings(settings: Iterable[EffectiveSetting]) -> None:
+    """Print a line for each setting."""
+    table = Table("variable", Column("value", overflow="fold"), "set by", box=None)
+    for line in settings:
+        table.add_row(line.variable, line.value, "environment" if line.is_set else "default")
+    Console(width=_WIDTH).print(table)
+    click.echo()
+
+
+def print_dependencies(misspelt: Mapping[str, str], dependencies: Sequence[Dependency]) -> None:
+    """Print which variables are no settings, and how each dependency does."""
+    for name, setting in misspelt.items():
+        click.echo(f"warning    {name} is not a setting: did you mean {setting}?")
+    for dependency in dependencies:
+        step = f"next step: {dependency.next_step}" if dependency.next_step else "ok"
+        state = step if dependency.error is None else f"FAILED: {dependency.error}"
+        noted = f"; {dependency.note}" if dependency.note else ""
+        click.echo(f"{dependency.name:<10} {dependency.where}  {state}{noted}")
+
+
+def print_differences(here: Process, found: Differences) -> None:
+    """Print the time-zone data if all processes have the same, and what they differ in."""
+    if len(found.tzdata) == 1:
+        click.echo(f"{'tzdata':<10} {here.tzdata}")
+    for name, text in describe_differences(found):
+        click.echo(f"{name:<10} {text}")

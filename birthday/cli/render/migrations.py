@@ -1,0 +1,33 @@
+"""Migrations as a person sees them: which are applied, what a rollback loses, and what was done."""
+
+from collections.abc import Sequence
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from birthday.store.migrations import Loss, Migration, Status
+
+
+def print_status(statuses: Sequence[Status]) -> None:
+    """Print a line for each migration."""
+    table = Table("migration", "state", "applied at (UTC)", box=None)
+    for one in statuses:
+        applied_at = f"{one.applied_at:%Y-%m-%d %H:%M:%S}" if one.applied_at else "-"
+        table.add_row(one.label, one.state, applied_at)
+    Console().print(table)
+
+
+def print_losses(labels: Sequence[str], losses: Sequence[Loss]) -> None:
+    """Print on standard error what is lost with each migration that is to be undone."""
+    for label in labels:
+        lost = [f"{loss.count:,} {loss.what}" for loss in losses if loss.label == label]
+        click.echo(f"undoing {label} loses {'; '.join(lost) or 'no data'}", err=True)
+
+
+def print_changed(verb: str, changed: Sequence[Migration]) -> None:
+    """Print which migrations were applied or undone."""
+    for migration in changed:
+        click.echo(f"{verb} {migration.label}")
+    if not changed:
+        click.echo(f"nothing to be {verb}")

@@ -1,0 +1,86 @@
+"""The commands ``birthday import`` and ``birthday export``: users from a file, and users to standard output."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from birthday.cli.command import errors
+from birthday.cli.database import checked_pool, connection_for_long, database_settings, run
+from birthday.cli.render.transfer import run_deletions, run_import
+from birthday.clock import SystemClock
+from birthday.config import Settings
+from birthday.operations.transfer.deletions import DeletionSummary, export_deletions
+from birthday.operations.transfer.exporting import export_users
+from birthday.operations.transfer.importing import ImportSummary
+from birthday.operations.transfer.records import Format
+from birthday.store.connection import borrow
+from birthday.store.users import Planning
+
+
+@click.command("import")
+@click.argument("file")
+@click.option("--dry-run", is_flag=True, help="Check everything and change nothing.")
+@click.option(
+    "--report",
+    metavar="PATH",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where rejected rows are listed.  [default: FILE.errors.ndjson]",
+)
+@click.option("--with-ids", is_flag=True, help="Keep the ids of an export: after a restore, the same users come back.")
+@click.option("--deleted", is_flag=True, help="FILE is a list of deletions: after a restore, delete these users again.")
+def import_(file: str, report: Path | None, *, dry_run: bool, with_ids: bool, deleted: bool) -> None:
+    """Create a user for each row of FILE, which is CSV or NDJSON; '-' is standard input.
+
+    CSV has a header of firstName, lastName, email, dateOfBirth, and timezone or timezoneOffset; NDJSON has the objects
+    that POST /users takes. Rows that are wrong are reported by line, the others go in. Importing a file again creates
+    nobody twice. The exit status is 1 if a row was rejected.
+
+    After the restore of a backup, --with-ids brings back who is in a later export, with the ids of then: what they are
+    sent has the Idempotency-Key of then. --deleted takes a list of 'birthday export --deleted', or the API's log.
+    """
+    if with_ids and deleted:
+        raise click.UsageError("--with-ids and --deleted exclude each other")
+    with errors():
+        settings = database_settings(create=not deleted)
+        if deleted:
+            summary: ImportSummary | DeletionSummary = run(_delete_again(settings, file, report, dry_run=dry_run))
+        else:
+            summary = run(_import(settings, file, report, dry_run=dry_run, with_ids=with_ids))
+    if summary.rejected:
+        sys.exit(1)
+
+
+async def _import(
+    settings: Settings, file: str, report: Path | None, *, dry_run: bool, with_ids: bool
+) -> ImportSummary:
+    clock = SystemClock()
+    catch_up = settings.catch_up_window if with_ids else None
+    planning = Planning(settings.rules, settings.plan_horizon)
+    async with checked_pool(settings, clock, create=True) as pool, borrow(pool, None) as connection:
+        return await run_import(
+            file, connection, clock, planning, sys.stderr, dry_run=dry_run, report_path=report, catch_up=catch_up
+        )
+
+
+async def _delete_again(settings: Settings, file: str, report: Path | None, *, dry_run: bool) -> DeletionSummary:
+    clock = SystemClock()
+    async with checked_pool(settings, clock) as pool, borrow(pool, None) as connection:
+        return await run_deletions(file, connection, clock, sys.stderr, dry_run=dry_run, report_path=report)
+
+
+@click.command()
+@click.option("--format", "form", type=click.Choice(["csv", "ndjson"]), default="csv", show_default=True)
+@click.option("--deleted", is_flag=True, help="Write who was deleted instead: ids and instants, and nothing else.")
+def export(form: str, *, deleted: bool) -> None:
+    """Write all users to standard output, in a form that 'birthday import' takes.
+
+    Values stand as they are: a spreadsheet may take one that begins with = + - or @ for a formula.
+    """
+    with errors():
+        run(_export(database_settings(), Format(form), deleted=deleted))
+
+
+async def _export(settings: Settings, form: Format, *, deleted: bool) -> None:
+    async with connection_for_long(settings) as connection:
+        await (export_deletions if deleted else export_users)(connection, form, sys.stdout.buffer)

@@ -1,0 +1,48 @@
+"""What the options of several commands take: a day, an age, an instant."""
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import click
+
+from birthday.config import parse_duration
+from birthday.core.user import parse_date
+
+
+class Age(click.ParamType[timedelta]):
+    """A duration as the settings take it."""
+
+    name = "age"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:  # noqa: ANN401
+        """Return the duration, or fail with what is accepted."""
+        try:
+            return parse_duration(value)
+        except ValueError as error:
+            self.fail(f"'{value}': {error}", param, ctx)
+
+
+class Instant(click.ParamType[datetime]):
+    """An instant in ISO 8601; UTC, unless it has an offset."""
+
+    name = "instant"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:  # noqa: ANN401
+        """Return the instant, or fail with what is accepted."""
+        try:
+            at = datetime.fromisoformat(value)
+            return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
+        except (ValueError, OverflowError):
+            self.fail(f"'{value}': an instant such as 2026-11-28T09:00:00Z is accepted", param, ctx)
+
+
+def parse_day(option: str, text: str) -> date:
+    """Return the day that an option gives.
+
+    Raises:
+        BadParameter: if it is no calendar date.
+    """
+    try:
+        return parse_date(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint=option) from None
