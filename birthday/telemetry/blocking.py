@@ -108,7 +108,7 @@ class _Watch:
         if seconds >= self._seconds:
             cpu_seconds = turn.until_cpu - turn.since_cpu
             log.warning(
-                "event_loop.blocked", seconds=round(seconds, 4), cpu_seconds=round(cpu_seconds, 4), stack=turn.stack
+                "event_loop.blocked", seconds=round(seconds, 4), cpu_seconds=round(cpu_seconds, 4), frames=turn.stack
             )
 
 

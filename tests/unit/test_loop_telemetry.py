@@ -48,7 +48,7 @@ def blocked_events() -> Iterator[list[Any]]:
 
 def named(events: list[Any], function: str) -> list[Any]:
     """Return the reports in whose stack a function stands."""
-    return [event for event in events if any(f".{function}:" in place for place in event["stack"])]
+    return [event for event in events if any(f".{function}:" in place for place in event["frames"])]
 
 
 @pytest.mark.parametrize("culprit", [block, compute, parse_much])
@@ -82,7 +82,7 @@ async def test_a_step_of_a_task_is_named_with_its_callers() -> None:
         await asyncio.create_task(outer())
         await eventually(lambda: _is_there(named(events, "block")), "a report")
     [event] = named(events, "block")
-    assert [place.rpartition(":")[0].rpartition(".")[2] for place in event["stack"]][-3:] == ["block", "inner", "outer"]
+    assert [place.rpartition(":")[0].rpartition(".")[2] for place in event["frames"]][-3:] == ["block", "inner", "outer"]
 
 
 async def test_many_short_steps_are_no_block() -> None:
