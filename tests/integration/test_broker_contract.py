@@ -16,6 +16,7 @@ import pytest
 from birthday.broker import Broker, Consumer, DeadLetter, Delivery, QueueStats
 from birthday.broker.postgres import PostgresBroker
 from birthday.broker.rabbitmq import RabbitMQBroker
+from birthday.broker.rabbitmq.paths import FramePath, OwnPath, PlainPath
 from birthday.broker.rabbitmq.topology import EXCHANGE, QUEUE
 from birthday.config import mask_url
 from birthday.errors import UnavailableError
@@ -50,15 +51,16 @@ class Queue(Protocol):
 class RabbitMQQueue:
     """A queue in RabbitMQ."""
 
-    def __init__(self, server: RabbitMQServer, url: str) -> None:
+    def __init__(self, server: RabbitMQServer, url: str, path: FramePath) -> None:
         """Take the URL of an empty virtual host."""
         self._server = server
         self._url = url
+        self._path = path
         self._brokers: list[RabbitMQBroker] = []
 
     async def connect(self) -> Broker:
         """Return the broker of one more process."""
-        self._brokers.append(RabbitMQBroker(self._url))
+        self._brokers.append(RabbitMQBroker(self._url, path=self._path))
         return self._brokers[-1]
 
     async def crash(self, broker: Broker) -> None:
@@ -108,12 +110,13 @@ class PostgresQueue:
             await pool.close()
 
 
-@pytest.fixture(params=["rabbitmq", "postgres"])
+@pytest.fixture(params=["rabbitmq", "rabbitmq-plain", "postgres"])
 def empty_queue(request: pytest.FixtureRequest) -> Queue:
-    """Return a queue of either kind."""
+    """Return a queue of each kind: RabbitMQ by our frame path and by aiormq's own, and PostgreSQL."""
     if request.param == "postgres":
         return PostgresQueue(request.getfixturevalue("database_url"))
-    return RabbitMQQueue(request.getfixturevalue("rabbitmq_server"), request.getfixturevalue("rabbitmq_url"))
+    path = PlainPath() if request.param == "rabbitmq-plain" else OwnPath()
+    return RabbitMQQueue(request.getfixturevalue("rabbitmq_server"), request.getfixturevalue("rabbitmq_url"), path)
 
 
 @pytest.fixture

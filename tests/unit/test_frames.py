@@ -215,3 +215,101 @@ def test_publishes() -> None:
         marshal([method, header.ContentHeader(body_size=len(one), properties=properties), body.ContentBody(one)])
         for one in bodies
     )
+
+
+def decode(octets: bytes) -> tuple[list[Taken], list[tuple[str, int | None]]]:
+    """Return the deliveries on the channel ``OURS`` and the other frames as pamqp, the codec of aiormq, has them."""
+    taken: list[Taken] = []
+    left: list[tuple[str, int | None]] = []
+    begun: commands.Basic.Deliver | None = None
+    head, content = header.ContentHeader(), b""
+    while octets:
+        size, channel, one = frame.unmarshal(octets)
+        octets = octets[size:]
+        if channel == OURS and isinstance(one, commands.Basic.Deliver):
+            begun, head, content = one, header.ContentHeader(), b""
+            continue
+        if channel == OURS and begun is not None:
+            if isinstance(one, header.ContentHeader):
+                head = one
+            elif isinstance(one, body.ContentBody):
+                content += one.value
+            if len(content) == head.body_size:
+                taken.append((begun.delivery_tag or 0, bool(begun.redelivered), head.properties.marshal(), content))
+                begun = None
+        elif not isinstance(one, heartbeat.Heartbeat):
+            left.append((one.name, getattr(one, "delivery_tag", None)))
+    return taken, left
+
+
+DELIVERIES = st.builds(
+    lambda tag, parts, channel, redelivered: delivery(tag, parts, channel, redelivered=redelivered),
+    st.integers(1, 2**63 - 1),
+    st.lists(st.binary(min_size=1, max_size=300), max_size=4),
+    st.sampled_from([OURS, OTHER]),
+    st.booleans(),
+)
+OTHERS = st.sampled_from(
+    [
+        marshal([commands.Basic.CancelOk("consumer")]),
+        marshal([commands.Channel.CloseOk()], OTHER),
+        marshal([commands.Basic.Ack(3)], OTHER),
+        marshal([heartbeat.Heartbeat()], 0),
+    ]
+)
+
+
+def cut(octets: bytes, sizes: list[int]) -> list[bytes]:
+    """Return the octets in pieces of these sizes, and the rest."""
+    pieces = []
+    for size in sizes:
+        pieces.append(octets[:size])
+        octets = octets[size:]
+    return [*pieces, octets]
+
+
+@given(st.lists(DELIVERIES | OTHERS, max_size=12), st.lists(st.integers(1, 200), max_size=30))
+def test_deliveries_are_what_the_plain_codec_decodes(items: list[bytes], sizes: list[int]) -> None:
+    """Whatever the stream and wherever it is cut: our path and pamqp agree on deliveries and on what is left."""
+    octets = b"".join(items)
+
+    async def ours() -> tuple[list[Taken], list[tuple[str, int | None]]]:
+        stream = Deliveries()
+        for piece in cut(octets, sizes):
+            stream.reader.feed_data(piece)
+        stream.reader.feed_eof()
+        left = await read_all(stream.reader)
+        return stream.taken, [(one.name, getattr(one, "delivery_tag", None)) for one in left]
+
+    assert asyncio.run(ours()) == decode(octets)
+
+
+@given(
+    st.lists(st.integers(1, 5), min_size=1, max_size=5),
+    st.lists(st.tuples(st.integers(1, 25), st.booleans()), max_size=12),
+    st.lists(st.integers(1, 40), max_size=20),
+)
+def test_confirms_are_what_the_plain_codec_decodes(
+    windows: list[int], acks: list[tuple[int, bool]], sizes: list[int]
+) -> None:
+    """Wherever the stream is cut, a window is confirmed once pamqp has read an ack for each of its publishes."""
+    octets = marshal([commands.Basic.Ack(tag, multiple) for tag, multiple in acks])
+
+    async def ours() -> list[bool]:
+        sink = ConfirmSink()
+        reader = FrameReader({OURS: sink}, asyncio.get_running_loop())
+        waiting = [sink.expect(count) for count in windows]
+        for piece in cut(octets, sizes):
+            reader.feed_data(piece)
+        return [future.done() for future in waiting]
+
+    confirmed: set[int] = set()
+    rest = octets
+    while rest:
+        size, _, one = frame.unmarshal(rest)
+        rest = rest[size:]
+        assert isinstance(one, commands.Basic.Ack)
+        confirmed |= set(range(1, one.delivery_tag + 1)) if one.multiple else {one.delivery_tag}
+    ends = [sum(windows[: number + 1]) for number in range(len(windows))]
+    expected = [set(range(end - count + 1, end + 1)) <= confirmed for end, count in zip(ends, windows, strict=True)]
+    assert asyncio.run(ours()) == expected

@@ -17,8 +17,7 @@ from birthday.broker.rabbitmq.connection import AmqpConnection
 from birthday.broker.rabbitmq.consumer import RabbitMQConsumer
 from birthday.broker.rabbitmq.dead_letters import RabbitMQDeadLetters
 from birthday.broker.rabbitmq.errors import MissingError
-from birthday.broker.rabbitmq.frames import DeliverySink
-from birthday.broker.rabbitmq.publisher import Publisher
+from birthday.broker.rabbitmq.paths import FramePath, OwnPath, Publishing
 from birthday.broker.rabbitmq.topology import DEAD_LETTER_QUEUE, QUEUE, RETRY_QUEUES, route
 from birthday.errors import UnavailableError
 
@@ -31,15 +30,21 @@ class RabbitMQBroker:
     """A ``Broker`` on one AMQP connection. Nothing connects before the first use."""
 
     def __init__(
-        self, url: str, *, timeout: timedelta = timedelta(seconds=10), heartbeat: timedelta = timedelta(seconds=15)
+        self,
+        url: str,
+        *,
+        timeout: timedelta = timedelta(seconds=10),
+        heartbeat: timedelta = timedelta(seconds=15),
+        path: FramePath | None = None,
     ) -> None:
-        """Keep where the server is.
+        """Keep where the server is; ``path`` is our own frame path unless another one is given.
 
         ``timeout`` bounds every single exchange with it. A peer that vanished without a word is noticed after about
         three times ``heartbeat`` (whole seconds); a ``heartbeat`` in the query of ``url`` wins.
         """
         self._connection = AmqpConnection(url, timeout, heartbeat, self._on_drop)
-        self._publisher: Publisher | None = None
+        self._path: FramePath = path or OwnPath()
+        self._publisher: Publishing | None = None
         self._consumers: set[RabbitMQConsumer] = set()
 
     async def publish(self, message_ids: Sequence[UUID], delay: timedelta = timedelta()) -> None:
@@ -74,12 +79,12 @@ class RabbitMQBroker:
         """
         async with self._connection.channel() as channel:
             consumer = RabbitMQConsumer(channel, prefetch, self._connection.forget_topology)
-            channel.divert(DeliverySink(consumer.on_delivery))
+            callback = self._path.deliver(channel, consumer.on_delivery)
             self._consumers.add(consumer)
             try:
                 # Before consuming: a limit that is set later does not hold for what is on its way by then.
                 await channel.ask(channel.raw.basic_qos(prefetch_count=prefetch))
-                await consumer.subscribe()
+                await consumer.subscribe(callback)
                 yield consumer
             except MissingError:
                 self._connection.forget_topology()
@@ -146,12 +151,12 @@ class RabbitMQBroker:
             while (await channel.measure(DEAD_LETTER_QUEUE))[0] < count:  # noqa: ASYNC110 - the server tells nobody
                 await asyncio.sleep(_RETURN_SECONDS / 100)
 
-    async def _open_publisher(self) -> Publisher:
+    async def _open_publisher(self) -> Publishing:
         if self._publisher is not None and self._publisher.channel.is_open:
             return self._publisher
         async with self._connection.turn():
             if self._publisher is None or not self._publisher.channel.is_open:
-                self._publisher = Publisher(await self._connection.open_channel())
+                self._publisher = self._path.publisher(await self._connection.open_channel())
             return self._publisher
 
     def _on_drop(self, connection: AbstractConnection, reason: str) -> None:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import lru_cache
 
 import aiormq
-from aiormq.abc import AbstractConnection, DeliveredMessage
+from aiormq.abc import AbstractConnection, ConsumerCallback
 
 from birthday.broker.protocol import Delivery, Inbox, Wait, decode_payload
 from birthday.broker.rabbitmq.channel import AmqpChannel
@@ -37,13 +37,13 @@ class RabbitMQConsumer:
         """How many deliveries the server waits for."""
         return len(self._window)
 
-    async def subscribe(self) -> None:
-        """Begin to consume.
+    async def subscribe(self, callback: ConsumerCallback) -> None:
+        """Begin to consume; aiormq calls ``callback`` for deliveries that it sees.
 
         Raises:
             UnavailableError: if the server does not let it.
         """
-        consuming = self._channel.raw.basic_consume(QUEUE, _ignore, no_ack=False)
+        consuming = self._channel.raw.basic_consume(QUEUE, callback, no_ack=False)
         self._tag = (await self._channel.ask(consuming)).consumer_tag or ""
 
     async def cease(self) -> None:
@@ -126,10 +126,6 @@ class RabbitMQConsumer:
 
     def _on_closed(self, _: object) -> None:
         self._inbox.fail(f"{self._channel.where}: {self._channel.loss}")
-
-
-async def _ignore(_: DeliveredMessage) -> None:
-    """Do nothing: a sink has taken what aiormq would call back for."""
 
 
 @lru_cache(maxsize=64)

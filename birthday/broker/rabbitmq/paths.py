@@ -1,0 +1,111 @@
+"""How messages get through a channel: our own frame path, or aiormq alone, which costs a multiple of the processor.
+
+The contract suite runs both. The plain path is there to compare with, and to change to if ours turns out to be wrong.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
+from uuid import UUID
+
+import aiormq
+from aiormq.abc import ConsumerCallback, DeliveredMessage
+
+from birthday.broker.protocol import encode_payload
+from birthday.broker.rabbitmq.channel import AmqpChannel
+from birthday.broker.rabbitmq.errors import MissingError
+from birthday.broker.rabbitmq.frames import DeliverySink
+from birthday.broker.rabbitmq.publisher import APP_ID, Publisher
+from birthday.errors import UnavailableError
+
+OnDelivery: TypeAlias = Callable[[int, bool, bytes, bytes], None]
+"""Takes the tag of a delivery, whether it is a redelivery, its encoded properties, and its body."""
+
+
+class Publishing(Protocol):
+    """Publishes on one channel."""
+
+    channel: AmqpChannel
+
+    async def publish(self, message_ids: Sequence[UUID], exchange: str, routing_key: str) -> None:
+        """Publish all, and wait for all confirms.
+
+        Raises:
+            UnavailableError: if any is refused or sent back, or the channel is closed.
+        """
+        ...
+
+
+class FramePath(Protocol):
+    """What a broker needs of a channel that thousands of messages go through."""
+
+    def publisher(self, channel: AmqpChannel) -> Publishing:
+        """Return what publishes on ``channel``, which nothing has been published on."""
+        ...
+
+    def deliver(self, channel: AmqpChannel, on_delivery: OnDelivery) -> ConsumerCallback:
+        """Call ``on_delivery`` for each delivery on ``channel``; return what aiormq is to call for what it sees."""
+        ...
+
+
+class OwnPath:
+    """Frames are encoded and decoded here, see ``frames.py``."""
+
+    def publisher(self, channel: AmqpChannel) -> Publisher:
+        """Return what writes many messages as one piece."""
+        return Publisher(channel)
+
+    def deliver(self, channel: AmqpChannel, on_delivery: OnDelivery) -> ConsumerCallback:
+        """Take deliveries before aiormq sees them."""
+        channel.divert(DeliverySink(on_delivery))
+        return _ignore
+
+
+class PlainPath:
+    """Frames are left to aiormq."""
+
+    def publisher(self, channel: AmqpChannel) -> "PlainPublisher":
+        """Return what publishes message by message."""
+        return PlainPublisher(channel)
+
+    def deliver(self, _channel: AmqpChannel, on_delivery: OnDelivery) -> ConsumerCallback:
+        """Hand on what aiormq delivers."""
+
+        async def hand_on(message: DeliveredMessage) -> None:
+            properties = message.header.properties.marshal()
+            on_delivery(message.delivery_tag or 0, bool(message.redelivered), properties, message.body)
+
+        return hand_on
+
+
+class PlainPublisher:
+    """A channel for publishing, with aiormq's own confirms."""
+
+    def __init__(self, channel: AmqpChannel) -> None:
+        """Publish on ``channel``."""
+        self.channel = channel
+
+    async def publish(self, message_ids: Sequence[UUID], exchange: str, routing_key: str) -> None:
+        """Publish all at once, and wait for all confirms; see ``Publishing``."""
+        if not self.channel.is_open:
+            raise UnavailableError("queue", "the channel has been closed")
+        await asyncio.gather(*(self._publish(each, exchange, routing_key) for each in message_ids))
+
+    async def _publish(self, message_id: UUID, exchange: str, routing_key: str) -> None:
+        properties = aiormq.spec.Basic.Properties(delivery_mode=2, app_id=APP_ID)
+        try:
+            await self.channel.raw.basic_publish(
+                encode_payload(message_id),
+                exchange=exchange,
+                routing_key=routing_key,
+                properties=properties,
+                mandatory=True,
+            )
+        except aiormq.exceptions.PublishError as error:
+            raise MissingError(f"what was published was sent back: {error}") from error
+        except aiormq.exceptions.DeliveryError as error:
+            raise UnavailableError("queue", "what was published was refused: Basic.Nack") from error
+
+
+async def _ignore(_: DeliveredMessage) -> None:
+    """Do nothing: a sink has taken what aiormq would call back for."""
