@@ -82,7 +82,8 @@ async def test_a_step_of_a_task_is_named_with_its_callers() -> None:
         await asyncio.create_task(outer())
         await eventually(lambda: _is_there(named(events, "block")), "a report")
     [event] = named(events, "block")
-    assert [place.rpartition(":")[0].rpartition(".")[2] for place in event["frames"]][-3:] == ["block", "inner", "outer"]
+    names = [place.rpartition(":")[0].rpartition(".")[2] for place in event["frames"]]
+    assert names[-3:] == ["block", "inner", "outer"]
 
 
 async def test_many_short_steps_are_no_block() -> None:
