@@ -55,7 +55,7 @@ async def connect(talk: Talk, network: Network | None = None, url: str | None = 
         try:
             yield session
         finally:
-            session.close()
+            await session.close()
 
 
 class TestAnswers:

@@ -13,7 +13,9 @@ import pytest
 
 from birthday.channels import Delivered, Letter, Outcome, Permanent, Temporary
 from birthday.channels.message_service.channel import HttpChannel, parse_retry_after
+from birthday.channels.message_service.plain import PlainSession
 from birthday.channels.message_service.route import Network
+from birthday.channels.message_service.session import Session
 from birthday.core.message import ErrorType
 from birthday.errors import UnavailableError
 from tests.support.clock import NINE_O_CLOCK, ManualClock
@@ -34,15 +36,15 @@ class Connect(Protocol):
         ...
 
 
-@pytest.fixture
-async def channel_to() -> AsyncIterator[Connect]:
+@pytest.fixture(params=[Session, PlainSession], ids=["own", "plain"])
+async def channel_to(request: pytest.FixtureRequest) -> AsyncIterator[Connect]:
     """Channels such as the program opens, for ten sends at a time. They are closed after the test."""
     channels = []
 
     def connect(
         url: str, api_key: str | None = None, timeout: timedelta = timedelta(seconds=10), lanes: int = 10
     ) -> HttpChannel:
-        channels.append(HttpChannel(url, Network(), lanes, api_key, timeout, ManualClock()))
+        channels.append(HttpChannel(url, Network(), lanes, api_key, timeout, ManualClock(), request.param))
         return channels[-1]
 
     yield connect

@@ -1,7 +1,7 @@
 """The message service over HTTP: one POST for each attempt, judged by its status (design, section 3)."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http.client import responses
@@ -11,7 +11,7 @@ from yarl import URL
 
 from birthday.channels.message_service.connection import Answer, BrokenConnectionError
 from birthday.channels.message_service.route import Network, Route, UnreachableError, basic_credentials
-from birthday.channels.message_service.session import Session
+from birthday.channels.message_service.session import Client, Session
 from birthday.channels.protocol import Delivered, Letter, Outcome, Permanent, Temporary, Unable
 from birthday.clock import Clock
 from birthday.core.message import ErrorType
@@ -35,7 +35,14 @@ class HttpChannel:
     """Sends letters to ``{base_url}/send``. Nothing is ever sent again here: every attempt is the caller's."""
 
     def __init__(
-        self, base_url: str, network: Network, concurrency: int, api_key: str | None, timeout: timedelta, clock: Clock
+        self,
+        base_url: str,
+        network: Network,
+        concurrency: int,
+        api_key: str | None,
+        timeout: timedelta,
+        clock: Clock,
+        client: Callable[[Route, int], Client] = Session,
     ) -> None:
         """Keep up to ``concurrency`` connections; ``timeout`` bounds one attempt, connecting included.
 
@@ -43,7 +50,7 @@ class HttpChannel:
             OSError: the file of certificate authorities cannot be read, or holds none.
         """
         self._base = URL(base_url)
-        self._session = Session(Route(self._base, network), concurrency)
+        self._session = client(Route(self._base, network), concurrency)
         self._authorization: dict[str, str] = {}
         if api_key:
             self._authorization = {"Authorization": f"Bearer {api_key}"}
@@ -143,7 +150,7 @@ class HttpChannel:
 
     async def close(self) -> None:
         """Close the connections."""
-        self._session.close()
+        await self._session.close()
 
 
 def _outcome(answer: Answer, clock: Clock) -> Outcome:

@@ -88,22 +88,22 @@ class Route:
         self._looking_up = asyncio.Lock()
         self._addresses: list[Any] = []
         self._found_at = 0.0
-        self._proxy = network.proxy_to(url)
-        self._tls = None
+        self.proxy = network.proxy_to(url)
+        self.tls = None
         if url.scheme == "https":
-            self._tls = ssl.create_default_context(cafile=network.authorities)
-            self._tls.set_alpn_protocols(["http/1.1"])
+            self.tls = ssl.create_default_context(cafile=network.authorities)
+            self.tls.set_alpn_protocols(["http/1.1"])
 
     @property
     def prefix(self) -> str:
         """What stands before the path in a request line: a proxy that passes requests on has to be told where."""
-        return "" if self._proxy is None or self._tls else str(self.origin)
+        return "" if self.proxy is None or self.tls else str(self.origin)
 
     @property
     def headers(self) -> dict[str, str]:
         """What a request has to say on this way besides its own headers."""
         headers = {"Host": self.origin.host_port_subcomponent or ""}
-        return headers | (_credentials(self._proxy) if self._proxy and not self._tls else {})
+        return headers | (_credentials(self.proxy) if self.proxy and not self.tls else {})
 
     async def connect(self) -> Connection:
         """Return a new connection to the origin. Its name is looked up anew, once for all who connect at that time.
@@ -117,20 +117,20 @@ class Route:
                 await self.look_up(), happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS, interleave=1, loop=loop
             )
             try:
-                if self._proxy and self._tls:
+                if self.proxy and self.tls:
                     await self._open_tunnel(wire)
                 _, connection = await loop.create_connection(
                     lambda: Connection(loop),
                     sock=wire,
-                    ssl=self._tls,
-                    server_hostname=self.origin.raw_host if self._tls else None,
+                    ssl=self.tls,
+                    server_hostname=self.origin.raw_host if self.tls else None,
                 )
             except BaseException:
                 wire.close()
                 raise
         except OSError as error:
             self._addresses = []
-            raise UnreachableError(_explain(error), lacks=_lacking(error)) from error
+            raise UnreachableError(explain(error), lacks=lacking(error)) from error
         return connection
 
     async def look_up(self) -> list[Any]:
@@ -142,11 +142,11 @@ class Route:
         loop = asyncio.get_running_loop()
         async with self._looking_up:
             if not self._addresses or loop.time() - self._found_at > _KNOWN_SECONDS:
-                url = self._proxy or self.origin
+                url = self.proxy or self.origin
                 try:
                     self._addresses = await loop.getaddrinfo(url.raw_host, url.port, type=socket.SOCK_STREAM)
                 except OSError as error:
-                    raise UnreachableError(_explain(error), lacks=_lacking(error)) from error
+                    raise UnreachableError(explain(error), lacks=lacking(error)) from error
                 except RuntimeError as error:
                     # No thread to look it up in.
                     raise UnreachableError(str(error), lacks="threads") from error
@@ -157,7 +157,7 @@ class Route:
         """Have the proxy connect to the origin (RFC 9110, section 9.3.6)."""
         loop = asyncio.get_running_loop()
         where = f"{self.origin.host_subcomponent}:{self.origin.port}"
-        headers = {"Host": where} | (_credentials(self._proxy) if self._proxy else {})
+        headers = {"Host": where} | (_credentials(self.proxy) if self.proxy else {})
         lines = [f"CONNECT {where} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
         await loop.sock_sendall(wire, "\r\n".join([*lines, "", ""]).encode())
         answer = b""
@@ -192,7 +192,7 @@ _NAME_SERVICE: Final = {
 }
 
 
-def _lacking(error: OSError) -> str | None:
+def lacking(error: OSError) -> str | None:
     """Return which resource of this host an error tells of, if any: neither the way nor the server is to blame."""
     known = _NAME_SERVICE if isinstance(error, socket.gaierror) else _RESOURCES
     return known.get(error.errno or 0)
@@ -209,7 +209,7 @@ def basic_credentials(url: URL) -> str:
     return "Basic " + b64encode(f"{url.user or ''}:{url.password or ''}".encode()).decode()
 
 
-def _explain(error: OSError) -> str:
+def explain(error: OSError) -> str:
     """Return the system's words: what others add, such as addresses and names, says no more."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate refused: {error.verify_message}"

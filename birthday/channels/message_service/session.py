@@ -7,7 +7,7 @@ nothing is sent again unasked.
 import asyncio
 from collections import deque
 from datetime import timedelta
-from typing import Final
+from typing import Final, Protocol
 
 from birthday.channels.message_service.connection import Answer, Connection
 from birthday.channels.message_service.route import Route, UnreachableError
@@ -16,6 +16,30 @@ _IDLE_SECONDS: Final = 15.0
 """How long an unused connection is kept: shorter than most servers keep theirs."""
 _LONGEST_USE_SECONDS: Final = 60.0
 """How long a connection is used at most. The next one looks the name up again, so a service that moves is found."""
+
+
+class Client(Protocol):
+    """What a channel needs of an HTTP client: ``Session`` here, or aiohttp's in ``plain.py``."""
+
+    route: Route
+
+    async def ask(self, request: bytes, patience: timedelta) -> Answer:
+        """Send ``request`` once, over a connection that is free or new; connecting counts against ``patience``.
+
+        Raises:
+            TimeoutError: no answer in time.
+            UnreachableError: there is no connection to be had. Nothing has been sent.
+            BrokenConnectionError: the connection ended without an answer. The request may have arrived.
+        """
+        ...
+
+    async def ask_alone(self, request: bytes, patience: timedelta) -> Answer:
+        """Send ``request`` over a connection of its own, which is closed after it. Raises as ``ask`` does."""
+        ...
+
+    async def close(self) -> None:
+        """Close what is idle now, and what is in use when its answer has come."""
+        ...
 
 
 class Session:
@@ -30,13 +54,7 @@ class Session:
         self._closed = False
 
     async def ask(self, request: bytes, patience: timedelta) -> Answer:
-        """Send ``request`` once, over a connection that is free or new; connecting counts against ``patience``.
-
-        Raises:
-            TimeoutError: no answer in time.
-            UnreachableError: there is no connection to be had. Nothing has been sent.
-            BrokenConnectionError: the connection ended without an answer. The request may have arrived.
-        """
+        """Send ``request`` once; see ``Client``."""
         deadline = asyncio.get_running_loop().time() + patience.total_seconds()
         connection = self._take()
         if connection is None:
@@ -50,7 +68,7 @@ class Session:
         return answer
 
     async def ask_alone(self, request: bytes, patience: timedelta) -> Answer:
-        """Send ``request`` over a connection of its own, which is closed after it. Raises as ``ask`` does."""
+        """Send ``request`` over a connection of its own; see ``Client``."""
         deadline = asyncio.get_running_loop().time() + patience.total_seconds()
         connection = await self._connect(deadline)
         try:
@@ -58,8 +76,8 @@ class Session:
         finally:
             connection.abort()
 
-    def close(self) -> None:
-        """Close what is idle now, and what is in use when its answer has come."""
+    async def close(self) -> None:
+        """Close the connections; see ``Client``."""
         self._closed = True
         if self._sweep is not None:
             self._sweep.cancel()
