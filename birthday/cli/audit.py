@@ -1,7 +1,7 @@
 """The command ``birthday audit``: whether everybody who was due was greeted once, and at the right time."""
 
 import sys
-from datetime import date, timedelta
+from datetime import date
 
 import click
 
@@ -12,8 +12,8 @@ from birthday.cli.values import parse_day
 from birthday.clock import SystemClock
 from birthday.config import Settings
 from birthday.core.audit import FAILABLE, Finding
-from birthday.operations.audit import Audit, Auditor
-from birthday.store.users import Planning
+from birthday.operations.audit import Audit
+from birthday.wiring.scheduler import make_auditor
 
 
 @click.command()
@@ -47,9 +47,8 @@ def audit(first: str, last: str, listed: str | None, fail_on: str, *, as_json: b
 
 async def _audit(settings: Settings, first: date, last: date, listed: str | None, *, as_json: bool) -> Audit:
     clock = SystemClock()
-    planning = Planning(settings.rules, settings.plan_horizon)
     async with checked_pool(settings, clock) as pool:
-        auditor = Auditor(pool, planning, timedelta(days=settings.retention_days))
+        auditor = make_auditor(settings, pool)
         return await run_audit(auditor, first, last, clock.now(), sys.stdout, listed=listed, as_json=as_json)
 
 

@@ -15,7 +15,7 @@ from birthday.operations.transfer.exporting import export_users
 from birthday.operations.transfer.importing import ImportSummary
 from birthday.operations.transfer.records import Format
 from birthday.store.connection import borrow
-from birthday.store.users import Planning
+from birthday.wiring.scheduler import make_planning
 
 
 @click.command("import")
@@ -56,7 +56,7 @@ async def _import(
 ) -> ImportSummary:
     clock = SystemClock()
     catch_up = settings.catch_up_window if with_ids else None
-    planning = Planning(settings.rules, settings.plan_horizon)
+    planning = make_planning(settings)
     async with checked_pool(settings, clock, create=True) as pool, borrow(pool, None) as connection:
         return await run_import(
             file, connection, clock, planning, sys.stderr, dry_run=dry_run, report_path=report, catch_up=catch_up
