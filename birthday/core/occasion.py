@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from enum import StrEnum
 from functools import lru_cache
 
+from birthday.core.message import BIRTHDAY
 from birthday.core.zone import load_zone
 
 _DAY = timedelta(days=1)
@@ -47,6 +48,7 @@ class Occasion:
     on: date
     due_at: datetime
     ends_at: datetime
+    message_type: str = BIRTHDAY
 
     def due_for(self, schedule_from: datetime) -> datetime | None:
         """Return when to greet somebody whose birth date and zone are known since ``schedule_from``.

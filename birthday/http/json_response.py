@@ -8,5 +8,5 @@ from aiohttp import web
 
 def json_response(data: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """Return ``data`` as JSON; aware UTC instants are written ``2026-03-01T09:00:00Z``."""
-    body = orjson.dumps(data, option=orjson.OPT_UTC_Z)
+    body = orjson.dumps(data, default=str, option=orjson.OPT_UTC_Z)
     return web.Response(body=body, status=status, headers=headers, content_type="application/json")

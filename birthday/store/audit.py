@@ -41,22 +41,22 @@ async def read_birthdays(
     cursor = connection.cursor(
         """
         WITH spec AS (
-            SELECT zone, month_day, year, due_at, ends_at, day
-            FROM unnest($1::text[], $2::smallint[], $3::smallint[], $4::timestamptz[], $5::timestamptz[], $8::date[])
-                AS spec (zone, month_day, year, due_at, ends_at, day)
+            SELECT zone, month_day, year, due_at, ends_at, day, message_type
+            FROM unnest($1::text[], $2::smallint[], $3::smallint[], $4::timestamptz[], $5::timestamptz[], $8::date[],
+                        $9::text[]) AS spec (zone, month_day, year, due_at, ends_at, day, message_type)
         ), celebrating AS (
             -- In two halves, because each has an index.
             SELECT u.id, u.date_of_birth, u.created_at, u.schedule_from, u.deleted_at, u.greeted_year,
-                   spec.year, spec.due_at, spec.ends_at, spec.day
+                   spec.year, spec.due_at, spec.ends_at, spec.day, spec.message_type
             FROM spec JOIN users u
                 ON u.timezone = spec.zone AND u.birth_month_day = spec.month_day AND u.deleted_at IS NULL
             UNION ALL
             SELECT u.id, u.date_of_birth, u.created_at, u.schedule_from, u.deleted_at, u.greeted_year,
-                   spec.year, spec.due_at, spec.ends_at, spec.day
+                   spec.year, spec.due_at, spec.ends_at, spec.day, spec.message_type
             FROM spec JOIN users u
                 ON u.timezone = spec.zone AND u.birth_month_day = spec.month_day AND u.deleted_at > $6
         ), due AS (
-            SELECT id AS user_id, year, day, greatest(due_at, schedule_from) AS due_at,
+            SELECT id AS user_id, message_type, year, day, greatest(due_at, schedule_from) AS due_at,
                    created_at, schedule_from, deleted_at, greeted_year
             FROM celebrating
             WHERE schedule_from < ends_at AND extract(year FROM date_of_birth) < year
@@ -71,17 +71,17 @@ async def read_birthdays(
                answer.may_have_arrived OR answer.schedule_from > answer.created_at AS taken_over,
                answer.id IS NULL AND EXISTS (
                    SELECT FROM message_logs m
-                   WHERE m.user_id = due.user_id AND m.status = 'cancelled' AND m.message_type = 'birthday'
+                   WHERE m.user_id = due.user_id AND m.status = 'cancelled' AND m.message_type = due.message_type
                      AND m.occasion_year = due.year AND m.schedule_from = due.schedule_from) AS was_cancelled,
                -- What the move itself cancelled was replaced at once.
                CASE WHEN answer.id IS NULL THEN (
                    SELECT max(m.updated_at) FROM message_logs m
-                   WHERE m.user_id = due.user_id AND m.status = 'cancelled' AND m.message_type = 'birthday'
+                   WHERE m.user_id = due.user_id AND m.status = 'cancelled' AND m.message_type = due.message_type
                      AND m.occasion_year = due.year AND m.schedule_from <> due.schedule_from
                      AND m.updated_at <> due.schedule_from) END AS dropped_at
         FROM due LEFT JOIN message_logs answer
-            ON answer.user_id = due.user_id AND answer.message_type = 'birthday' AND answer.occasion_year = due.year
-           AND answer.status <> 'cancelled'
+            ON answer.user_id = due.user_id AND answer.message_type = due.message_type
+           AND answer.occasion_year = due.year AND answer.status <> 'cancelled'
         ORDER BY due.due_at, due.user_id, answer.delivered_at
         """,
         [spec.zone for spec, _ in rows],
@@ -92,11 +92,12 @@ async def read_birthdays(
         from_at,
         to_at,
         [spec.occasion.on for spec, _ in rows],
+        [spec.occasion.message_type for spec, _ in rows],
         prefetch=_PIECE_ROWS,
         timeout=AUDIT_SECONDS,
     )
     async for row in cursor:
-        yield AuditedBirthday(_uuid(row["user_id"]), row["message_id"] and _uuid(row["message_id"]), _facts(row))
+        yield AuditedBirthday(row["user_id"], row["message_id"], _facts(row))
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,12 +167,12 @@ async def read_repeats(
     )
     async for row in cursor:
         yield RepeatedMessage(
-            _uuid(row["id"]),
-            _uuid(row["user_id"]),
+            row["id"],
+            row["user_id"],
             row["occasion_year"],
             row["scheduled_at"],
             Status(row["status"]),
-            row["first_id"] and _uuid(row["first_id"]),
+            row["first_id"],
         )
 
 
@@ -228,8 +229,3 @@ def _answer(row: Record) -> Answer:
         row["sent_at"],
         row["requeued"],
     )
-
-
-def _uuid(value: UUID) -> UUID:
-    """Return the standard library's UUID, which JSON is made of, in place of asyncpg's own."""
-    return UUID(bytes=value.bytes)

@@ -73,14 +73,14 @@ async def _insert_users(connection: Connection, users: Sequence[NewUser], lock_s
             ON CONFLICT (lower(email)) WHERE deleted_at IS NULL DO NOTHING
             RETURNING id, created_at
         ), planned AS (
-            INSERT INTO message_logs (id, user_id, occasion_year, occasion_on, scheduled_at, ends_at,
-                                      schedule_from, created_at, updated_at, traceparent)
-            SELECT message_id(created.id, 'birthday', planned.day, created.created_at), created.id, planned.year,
-                   planned.day, planned.due_at, planned.ends_at, created.created_at, created.created_at,
-                   created.created_at, planned.traceparent
-            FROM json_to_recordset($2::json) AS planned (
-                user_id uuid, year smallint, day date, due_at timestamptz, ends_at timestamptz, traceparent text)
-            JOIN created ON created.id = planned.user_id
+            INSERT INTO message_plans SELECT planned.*
+            FROM json_to_recordset($2::json) AS new (
+                user_id uuid, type text, year smallint, day date, due_at timestamptz, ends_at timestamptz,
+                traceparent text)
+            JOIN created ON created.id = new.user_id
+            CROSS JOIN LATERAL plan_message(
+                created.id, new.type, created.created_at, new.year, new.day, new.due_at, new.ends_at,
+                created.created_at, new.traceparent) planned
         )
         SELECT id FROM created
         """,
@@ -108,6 +108,7 @@ def _message_row(new: NewUser, message: PlannedMessage) -> dict[str, Any]:
     occasion = message.occasion
     return {
         "user_id": new.user.id,
+        "type": occasion.message_type,
         "year": occasion.year,
         "day": occasion.on,
         "due_at": message.due_at,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from birthday.store.history import Message, message_of
+from birthday.store.history import Message, read_messages
 from birthday.store.users import Connection
 
 
@@ -22,7 +22,7 @@ async def find_delivered(connection: Connection, from_at: datetime, before: date
         from_at,
         before,
     )
-    return [UUID(bytes=row["id"].bytes) for row in rows]
+    return [row["id"] for row in rows]
 
 
 async def requeue_delivered(
@@ -43,11 +43,10 @@ async def requeue_delivered(
             may_have_arrived = true, error_type = NULL, error_detail = NULL, next_attempt_at = NULL,
             lease_until = NULL, traceparent = coalesce($3, traceparent)
         WHERE id = ANY($1::uuid[]) AND status = 'delivered'
-        RETURNING id, user_id, message_type, status, scheduled_at, occasion_on, attempts, next_attempt_at, queued_at,
-                  sent_at, delivered_at, error_type, error_detail, created_at, updated_at
+        RETURNING id
         """,
         ids,
         now,
         traceparent,
     )
-    return [message_of(row) for row in rows]
+    return list((await read_messages(connection, [row["id"] for row in rows])).values())

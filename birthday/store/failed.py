@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from birthday.core.message import ErrorType
-from birthday.store.history import Message, message_of
+from birthday.store.history import Message, read_messages
 from birthday.store.users import Connection
 
 COUNT_SECONDS = 600
@@ -53,7 +53,7 @@ async def find_failed(connection: Connection, wanted: FailedFilter) -> list[UUID
         wanted.message_id,
         wanted.http_status,
     )
-    return [UUID(bytes=row["id"].bytes) for row in rows]
+    return [row["id"] for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,20 +99,6 @@ async def count_failed(connection: Connection, wanted: FailedFilter) -> list[Fai
     ]
 
 
-async def read_messages(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, Message]:
-    """Return those of ``ids`` that are messages, in any state."""
-    rows = await connection.fetch(
-        """
-        SELECT id, user_id, message_type, status, scheduled_at, occasion_on, attempts, next_attempt_at, queued_at,
-               sent_at, delivered_at, error_type, error_detail, created_at, updated_at
-        FROM message_logs WHERE id = ANY($1::uuid[])
-        """,
-        ids,
-    )
-    messages = [message_of(row) for row in rows]
-    return {message.id: message for message in messages}
-
-
 async def requeue_failed(
     connection: Connection, ids: Sequence[UUID], now: datetime, traceparent: str | None = None
 ) -> list[Message]:
@@ -134,11 +120,10 @@ async def requeue_failed(
             failures = 0, failed_at = NULL, blamed = false,
             traceparent = coalesce($3, traceparent)
         WHERE id = ANY($1::uuid[]) AND status = 'failed'
-        RETURNING id, user_id, message_type, status, scheduled_at, occasion_on, attempts, next_attempt_at, queued_at,
-                  sent_at, delivered_at, error_type, error_detail, created_at, updated_at
+        RETURNING id
         """,
         ids,
         now,
         traceparent,
     )
-    return [message_of(row) for row in rows]
+    return list((await read_messages(connection, [row["id"] for row in rows])).values())

@@ -29,19 +29,18 @@ async def count_due(
         SELECT zone, due_at, sum(messages)::bigint AS messages FROM (
             SELECT u.timezone AS zone, m.scheduled_at AS due_at, count(*) AS messages
             FROM message_logs m
-            JOIN users u ON u.id = m.user_id AND u.deleted_at IS NULL AND u.schedule_from = m.schedule_from
-                        AND u.greeted_year <> m.occasion_year
+            JOIN users u ON u.id = m.user_id AND is_current(m, u)
             WHERE m.status = 'scheduled' AND m.scheduled_at > $6 AND m.scheduled_at <= $7
             GROUP BY u.timezone, m.scheduled_at
             UNION ALL
             SELECT spec.zone, spec.due_at, count(*)
-            FROM unnest($1::text[], $2::smallint[], $3::smallint[], $4::timestamptz[], $5::timestamptz[])
-                AS spec (zone, month_day, year, due_at, ends_at)
+            FROM unnest($1::text[], $2::smallint[], $3::smallint[], $4::timestamptz[], $5::timestamptz[], $8::text[])
+                AS spec (zone, month_day, year, due_at, ends_at, message_type)
             JOIN users u ON u.timezone = spec.zone AND u.birth_month_day = spec.month_day AND u.deleted_at IS NULL
-            WHERE u.schedule_from < spec.ends_at AND u.greeted_year < spec.year
-              AND u.date_of_birth < make_date(spec.year, 1, 1)
+            WHERE is_concerned(u, spec.year, spec.ends_at)
               AND NOT EXISTS (SELECT FROM message_logs m
-                              WHERE m.user_id = u.id AND m.message_type = 'birthday' AND m.occasion_year = spec.year
+                              WHERE m.user_id = u.id AND m.message_type = spec.message_type
+                                AND m.occasion_year = spec.year
                                 AND m.status <> 'cancelled')
             GROUP BY spec.zone, spec.due_at
         ) half GROUP BY zone, due_at ORDER BY due_at, zone
@@ -53,6 +52,7 @@ async def count_due(
         [spec.occasion.ends_at for spec, _ in rows],
         after,
         until,
+        [spec.occasion.message_type for spec, _ in rows],
         timeout=FORECAST_SECONDS,
     )
     return [(row["zone"], row["due_at"].astimezone(UTC), row["messages"]) for row in counts]

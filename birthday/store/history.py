@@ -4,10 +4,10 @@ Lists are cut by position (``scheduled_at``, then id), never by counting, so tha
 whatever is written in between.
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -19,7 +19,10 @@ from birthday.store.users import Connection
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message as stored. Instants are aware UTC; ``occasion_on`` is the local date that is greeted."""
+    """A message as stored: the columns of the view ``message_details``.
+
+    Instants are aware UTC; ``occasion_on`` is the local date that is greeted.
+    """
 
     id: UUID
     user_id: UUID
@@ -64,9 +67,7 @@ async def list_messages(connection: Connection, selection: Selection, after: Pos
         after = min(after, Position(selection.to_at, UUID(int=0)))
     rows = await connection.fetch(
         """
-        SELECT id, user_id, message_type, status, scheduled_at, occasion_on, attempts, next_attempt_at, queued_at,
-               sent_at, delivered_at, error_type, error_detail, created_at, updated_at
-        FROM message_logs
+        SELECT * FROM message_details
         WHERE status = ANY($1::text[]) AND scheduled_at >= $2 AND (scheduled_at, id) < ($3, $4)
         ORDER BY scheduled_at DESC, id DESC LIMIT $5
         """,
@@ -75,7 +76,7 @@ async def list_messages(connection: Connection, selection: Selection, after: Pos
         *after,
         limit,
     )
-    return [message_of(row) for row in rows]
+    return [_message(row) for row in rows]
 
 
 async def list_user_messages(connection: Connection, user_id: UUID, after: Position, limit: int) -> list[Message]:
@@ -90,9 +91,7 @@ async def list_user_messages(connection: Connection, user_id: UUID, after: Posit
         raise NotFoundError(f"there is no user {user_id}")
     rows = await connection.fetch(
         """
-        SELECT id, user_id, message_type, status, scheduled_at, occasion_on, attempts, next_attempt_at, queued_at,
-               sent_at, delivered_at, error_type, error_detail, created_at, updated_at
-        FROM message_logs
+        SELECT * FROM message_details
         -- In two halves, because each of the two indexes by user holds one.
         WHERE (user_id = $1 AND status <> 'cancelled' OR user_id = $1 AND status = 'cancelled')
           AND (scheduled_at, id) < ($2, $3)
@@ -102,7 +101,7 @@ async def list_user_messages(connection: Connection, user_id: UUID, after: Posit
         *after,
         limit,
     )
-    return [message_of(row) for row in rows]
+    return [_message(row) for row in rows]
 
 
 async def read_message(connection: Connection, message_id: UUID) -> Message:
@@ -111,35 +110,21 @@ async def read_message(connection: Connection, message_id: UUID) -> Message:
     Raises:
         NotFoundError: if there is none.
     """
-    row = await connection.fetchrow(
-        """
-        SELECT id, user_id, message_type, status, scheduled_at, occasion_on, attempts, next_attempt_at, queued_at,
-               sent_at, delivered_at, error_type, error_detail, created_at, updated_at
-        FROM message_logs WHERE id = $1
-        """,
-        message_id,
-    )
-    if row is None:
-        raise NotFoundError(f"there is no message {message_id}")
-    return message_of(row)
+    for message in (await read_messages(connection, [message_id])).values():
+        return message
+    raise NotFoundError(f"there is no message {message_id}")
 
 
-def message_of(row: asyncpg.Record) -> Message:
-    """Return the message in a row that has all the columns above."""
-    return Message(
-        id=UUID(bytes=row["id"].bytes),
-        user_id=UUID(bytes=row["user_id"].bytes),
-        message_type=row["message_type"],
-        status=Status(row["status"]),
-        scheduled_at=row["scheduled_at"],
-        occasion_on=row["occasion_on"],
-        attempts=row["attempts"],
-        next_attempt_at=row["next_attempt_at"],
-        queued_at=row["queued_at"],
-        sent_at=row["sent_at"],
-        delivered_at=row["delivered_at"],
-        error_type=row["error_type"],
-        error_detail=row["error_detail"],
-        created_at=row["created_at"],
-        updated_at=row["updated_at"],
-    )
+async def read_messages(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, Message]:
+    """Return those of ``ids`` that are messages, in any state."""
+    rows = await connection.fetch("SELECT * FROM message_details WHERE id = ANY($1::uuid[])", ids)
+    return {row["id"]: _message(row) for row in rows}
+
+
+_COLUMNS: Final = tuple(field.name for field in fields(Message))
+
+
+def _message(row: asyncpg.Record) -> Message:
+    """Return the message in a row of the view; a newer schema may have more columns."""
+    members = {name: row[name] for name in _COLUMNS} | {"status": Status(row["status"])}
+    return Message(**members)

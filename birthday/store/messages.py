@@ -117,15 +117,14 @@ async def plan(
     """
     status = await connection.execute(
         """
-        INSERT INTO message_logs (id, user_id, occasion_year, occasion_on, scheduled_at, ends_at,
-                                  schedule_from, created_at, updated_at, traceparent)
-        SELECT message_id(u.id, 'birthday', spec.day, u.schedule_from), u.id, spec.year, spec.day,
-               greatest(spec.due_at, u.schedule_from), spec.ends_at, u.schedule_from, $1, $1, $8
-        FROM unnest($2::text[], $3::smallint[], $4::smallint[], $5::date[], $6::timestamptz[], $7::timestamptz[])
-            AS spec (zone, month_day, year, day, due_at, ends_at)
+        INSERT INTO message_plans SELECT planned.*
+        FROM unnest($2::text[], $3::smallint[], $4::text[], $5::smallint[], $6::date[], $7::timestamptz[],
+                    $8::timestamptz[]) AS spec (zone, month_day, message_type, year, day, due_at, ends_at)
         JOIN users u ON u.timezone = spec.zone AND u.birth_month_day = spec.month_day AND u.deleted_at IS NULL
-        WHERE u.schedule_from < spec.ends_at AND u.greeted_year < spec.year
-          AND u.date_of_birth < make_date(spec.year, 1, 1) AND ($9::uuid[] IS NULL OR u.id = ANY($9))
+        CROSS JOIN LATERAL plan_message(
+            u.id, spec.message_type, u.schedule_from, spec.year, spec.day, greatest(spec.due_at, u.schedule_from),
+            spec.ends_at, $1, $9) planned
+        WHERE is_concerned(u, spec.year, spec.ends_at) AND ($10::uuid[] IS NULL OR u.id = ANY($10))
         ON CONFLICT DO NOTHING
         """,
         now,
@@ -161,10 +160,10 @@ async def move(connection: Connection, occasions: Sequence[ZoneOccasion], now: d
         UPDATE message_logs m
         SET scheduled_at = greatest(spec.due_at, u.schedule_from, $1), ends_at = spec.ends_at, occasion_on = spec.day,
             updated_at = $1
-        FROM unnest($2::text[], $3::smallint[], $4::smallint[], $5::date[], $6::timestamptz[], $7::timestamptz[])
-                 AS spec (zone, month_day, year, day, due_at, ends_at)
+        FROM unnest($2::text[], $3::smallint[], $4::text[], $5::smallint[], $6::date[], $7::timestamptz[],
+                    $8::timestamptz[]) AS spec (zone, month_day, message_type, year, day, due_at, ends_at)
         JOIN users u ON u.timezone = spec.zone AND u.birth_month_day = spec.month_day AND u.deleted_at IS NULL
-        WHERE m.user_id = u.id AND m.message_type = 'birthday' AND m.occasion_year = spec.year
+        WHERE m.user_id = u.id AND m.message_type = spec.message_type AND m.occasion_year = spec.year
           AND m.status = 'scheduled' AND m.scheduled_at > $1 AND m.schedule_from = u.schedule_from
           AND m.scheduled_at <> greatest(spec.due_at, u.schedule_from) AND spec.ends_at > $1
         """,
@@ -176,11 +175,12 @@ async def move(connection: Connection, occasions: Sequence[ZoneOccasion], now: d
 
 
 def _columns(occasions: Sequence[ZoneOccasion]) -> tuple[Sequence[object], ...]:
-    """Return zones, days of birth, years, dates, instants and ends, one entry for each day of birth."""
+    """Return zones, days of birth, message types, years, dates, instants and ends, one entry for each day of birth."""
     rows = [(spec.zone, month_day, spec.occasion) for spec in occasions for month_day in spec.month_days]
     return (
         [zone for zone, _, _ in rows],
         [month_day for _, month_day, _ in rows],
+        [occasion.message_type for _, _, occasion in rows],
         [occasion.year for _, _, occasion in rows],
         [occasion.on for _, _, occasion in rows],
         [occasion.due_at for _, _, occasion in rows],
@@ -305,8 +305,7 @@ async def claim(
             blamed = m.blamed AND m.status <> 'failed',
             requeued_at = CASE WHEN m.status = 'failed' THEN $3 ELSE m.requeued_at END
         FROM (SELECT id FROM message_logs WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE) held, users u
-        WHERE m.id = held.id AND u.id = m.user_id AND u.deleted_at IS NULL AND u.greeted_year <> m.occasion_year
-          AND (u.schedule_from = m.schedule_from OR m.may_have_arrived OR m.status = 'sending')
+        WHERE m.id = held.id AND u.id = m.user_id AND is_current(m, u)
           AND (m.status = 'failed' AND m.id = ANY($2::uuid[])
                OR greatest(m.scheduled_at, m.requeued_at) > $4
                   AND (m.status IN ('scheduled', 'queued') AND m.scheduled_at <= $3
@@ -329,7 +328,7 @@ async def read_last_failures(pool: asyncpg.Pool, ids: Sequence[UUID]) -> dict[UU
     rows = await pool.fetch(
         "SELECT id, blamed, failed_at FROM message_logs WHERE id = ANY($1::uuid[]) AND failed_at IS NOT NULL", ids
     )
-    return {UUID(bytes=row["id"].bytes): (row["blamed"], row["failed_at"]) for row in rows}
+    return {row["id"]: (row["blamed"], row["failed_at"]) for row in rows}
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,8 +349,7 @@ async def read_unclaimed(pool: asyncpg.Pool, ids: Sequence[UUID]) -> list[Unclai
     A dispatcher that is about to commit is waited for: by a clock that is a little behind its own, what it has just
     published is not due yet, and must not pass for something that nobody has published.
 
-    ``current`` says that the user is live, still has the birthday and zone that the message was planned for unless it
-    may have arrived, and has not had a message of that year that retention removed.
+    ``current`` is what the SQL function ``is_current`` says of message and user.
     """
     rows = await pool.fetch(
         """
@@ -359,8 +357,7 @@ async def read_unclaimed(pool: asyncpg.Pool, ids: Sequence[UUID]) -> list[Unclai
                greatest(m.scheduled_at, m.requeued_at) AS due_since,
                greatest(m.lease_until - clock_timestamp(), interval '0') AS lease, u.id IS NOT NULL AS current
         FROM message_logs m
-        LEFT JOIN users u ON u.id = m.user_id AND u.deleted_at IS NULL AND u.greeted_year <> m.occasion_year
-                         AND (u.schedule_from = m.schedule_from OR m.may_have_arrived)
+        LEFT JOIN users u ON u.id = m.user_id AND is_current(m, u)
         WHERE m.id = ANY($1::uuid[])
         ORDER BY m.id FOR SHARE OF m
         """,
@@ -368,7 +365,7 @@ async def read_unclaimed(pool: asyncpg.Pool, ids: Sequence[UUID]) -> list[Unclai
     )
     return [
         Unclaimed(
-            UUID(bytes=row["id"].bytes),
+            row["id"],
             Status(row["status"]),
             row["ready_at"],
             row["due_since"],
@@ -390,15 +387,13 @@ async def cancel(pool: asyncpg.Pool, ids: Sequence[UUID], now: datetime) -> list
             """
             UPDATE message_logs m SET status = 'cancelled', updated_at = $2, next_attempt_at = NULL
             WHERE m.id = ANY($1::uuid[]) AND m.status IN ('scheduled', 'queued', 'retrying')
-              AND NOT EXISTS (SELECT FROM users u WHERE u.id = m.user_id AND u.deleted_at IS NULL
-                                                    AND u.greeted_year <> m.occasion_year
-                                                    AND (u.schedule_from = m.schedule_from OR m.may_have_arrived))
+              AND NOT EXISTS (SELECT FROM users u WHERE u.id = m.user_id AND is_current(m, u))
             RETURNING m.id
             """,
             ids,
             now,
         )
-    return [UUID(bytes=row["id"].bytes) for row in rows]
+    return [row["id"] for row in rows]
 
 
 async def give_up(pool: asyncpg.Pool, ids: Sequence[UUID], now: datetime, late: datetime) -> list[UUID]:
@@ -417,15 +412,14 @@ async def give_up(pool: asyncpg.Pool, ids: Sequence[UUID], now: datetime, late: 
                 error_detail = 'a worker died while sending it: it may have arrived, and may not be sent again'
             WHERE m.id = ANY($1::uuid[]) AND m.status = 'sending' AND m.lease_until < clock_timestamp()
               AND (greatest(m.scheduled_at, m.requeued_at) <= $3
-                   OR NOT EXISTS (SELECT FROM users u WHERE u.id = m.user_id AND u.deleted_at IS NULL
-                                                        AND u.greeted_year <> m.occasion_year))
+                   OR NOT EXISTS (SELECT FROM users u WHERE u.id = m.user_id AND is_current(m, u)))
             RETURNING m.id
             """,
             ids,
             now,
             late,
         )
-    return [UUID(bytes=row["id"].bytes) for row in rows]
+    return [row["id"] for row in rows]
 
 
 async def _hold(connection: Connection, ids: Sequence[UUID]) -> None:

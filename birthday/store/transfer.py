@@ -10,6 +10,7 @@ from uuid import UUID
 from asyncpg import InterfaceError, Record
 from asyncpg.cursor import Cursor
 
+from birthday.core.message import BIRTHDAY
 from birthday.core.origin import Origin
 from birthday.core.plan import PlannedMessage
 from birthday.core.user import Profile
@@ -141,13 +142,13 @@ async def create_staged(connection: Connection, messages: Sequence[StagedMessage
             ON CONFLICT DO NOTHING
             RETURNING id, schedule_from
         ), planned AS (
-            INSERT INTO message_logs (id, user_id, occasion_year, occasion_on, scheduled_at, ends_at,
-                                      schedule_from, created_at, updated_at)
-            SELECT message_id(created.id, 'birthday', planned.day, created.schedule_from), created.id, planned.year,
-                   planned.day, planned.due_at, planned.ends_at, created.schedule_from, $1, $1
-            FROM unnest($2::bigint[], $3::smallint[], $4::date[], $5::timestamptz[], $6::timestamptz[])
-                AS planned (line, year, day, due_at, ends_at)
+            INSERT INTO message_plans SELECT planned.*
+            FROM unnest($2::bigint[], $3::text[], $4::smallint[], $5::date[], $6::timestamptz[], $7::timestamptz[])
+                AS new (line, message_type, year, day, due_at, ends_at)
             JOIN numbered USING (line) JOIN created ON created.id = numbered.id
+            CROSS JOIN LATERAL plan_message(
+                created.id, new.message_type, created.schedule_from, new.year, new.day, new.due_at, new.ends_at,
+                $1, NULL) planned
             -- Messages outlive users: one of a user who comes back may be there.
             ON CONFLICT DO NOTHING
             RETURNING id
@@ -158,6 +159,7 @@ async def create_staged(connection: Connection, messages: Sequence[StagedMessage
         """,
         now,
         [staged.line for staged in messages],
+        [staged.message.occasion.message_type for staged in messages],
         [staged.message.occasion.year for staged in messages],
         [staged.message.occasion.on for staged in messages],
         [staged.message.due_at for staged in messages],
@@ -254,9 +256,10 @@ async def open_users(connection: Connection) -> Cursor:
         SELECT id, first_name, last_name, email, date_of_birth, timezone, created_at, updated_at, schedule_from,
                greatest(greeted_year, (
                    SELECT max(occasion_year) FROM message_logs
-                   WHERE user_id = users.id AND message_type = 'birthday' AND status = 'delivered')) AS greeted_year
+                   WHERE user_id = users.id AND message_type = $1 AND status = 'delivered')) AS greeted_year
         FROM users WHERE deleted_at IS NULL ORDER BY id
-        """
+        """,
+        BIRTHDAY,
     )
 
 

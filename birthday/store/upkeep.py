@@ -61,7 +61,7 @@ async def read_late(pool: asyncpg.Pool, late: datetime, limit: int) -> list[UUID
         late,
         limit,
     )
-    return [UUID(bytes=row["id"].bytes) for row in rows]
+    return [row["id"] for row in rows]
 
 
 async def expire(
@@ -95,7 +95,7 @@ async def expire(
         limit,
         only,
     )
-    return [Expired(UUID(bytes=row["id"].bytes), row["scheduled_at"]) for row in rows]
+    return [Expired(row["id"], row["scheduled_at"]) for row in rows]
 
 
 async def remove_old(pool: asyncpg.Pool, created_before: datetime, limit: int) -> int:

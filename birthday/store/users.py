@@ -12,6 +12,7 @@ from uuid import UUID
 
 import asyncpg
 
+from birthday.core.message import BIRTHDAY
 from birthday.core.occasion import Rules
 from birthday.core.plan import PlannedMessage, next_message_at, planned_messages
 from birthday.core.user import Profile
@@ -62,12 +63,13 @@ async def read_users(connection: Connection, ids: Sequence[UUID], now: datetime,
                    array_agg(m.occasion_year) FILTER (WHERE m.status NOT IN ('scheduled', 'queued', 'retrying'))
                        AS taken_years
             FROM message_logs m
-            WHERE m.user_id = u.id AND m.message_type = 'birthday' AND m.status <> 'cancelled'
+            WHERE m.user_id = u.id AND m.message_type = $2 AND m.status <> 'cancelled'
         ) message
         WHERE u.id = ANY(ARRAY(SELECT unnest($1::uuid[]))) AND u.deleted_at IS NULL
         ORDER BY u.id
         """,
         ids,
+        BIRTHDAY,
     )
     return [_user(row, now, rules) for row in rows]
 
@@ -77,7 +79,7 @@ async def list_ids(connection: Connection, after: UUID | None, limit: int) -> li
     rows = await connection.fetch(
         "SELECT id FROM users WHERE deleted_at IS NULL AND id > $1 ORDER BY id LIMIT $2", after or UUID(int=0), limit
     )
-    return [UUID(bytes=row["id"].bytes) for row in rows]
+    return [row["id"] for row in rows]
 
 
 async def lock_profile(connection: Connection, user_id: UUID) -> Profile:
@@ -144,9 +146,9 @@ async def replace_profile(
     # A planner may have inserted a message for the old birthday just now: the insert then waits for its commit and
     # finds the year taken. Cancelling once more, with that message visible, makes room.
     await _keep_what_may_have_arrived(connection, user_id)
-    cancelled = await _cancel_pending(connection, user_id, now, stale_only=True)
+    cancelled = await _cancel_stale(connection, user_id, now)
     planned = await _insert_planned(connection, user_id, messages, now, traceparent)
-    if planned < len(messages) and (stale := await _cancel_pending(connection, user_id, now, stale_only=True)):
+    if planned < len(messages) and (stale := await _cancel_stale(connection, user_id, now)):
         cancelled += stale
         planned += await _insert_planned(connection, user_id, messages, now, traceparent)
     return Replanned(planned, cancelled)
@@ -169,7 +171,7 @@ async def delete_user(pool: asyncpg.Pool, user_id: UUID, now: datetime) -> int:
         )
         if deleted is None:
             raise unknown_user(user_id)
-        return await _cancel_pending(connection, user_id, now)
+        return await _cancel_stale(connection, user_id, now)
 
 
 async def purge_deleted_users(pool: asyncpg.Pool, deleted_before: datetime, limit: int) -> int:
@@ -201,18 +203,18 @@ async def _keep_what_may_have_arrived(connection: Connection, user_id: UUID) -> 
     )
 
 
-async def _cancel_pending(connection: Connection, user_id: UUID, now: datetime, *, stale_only: bool = False) -> int:
+async def _cancel_stale(connection: Connection, user_id: UUID, now: datetime) -> int:
+    """Cancel what is pending and not current any more: all of it once the user is deleted."""
     rows = await connection.fetch(
         """
         UPDATE message_logs m SET status = 'cancelled', updated_at = $2, next_attempt_at = NULL
         FROM users u
         WHERE m.user_id = $1 AND u.id = $1 AND m.status IN ('scheduled', 'queued', 'retrying')
-          AND NOT ($3 AND (m.schedule_from = u.schedule_from OR m.may_have_arrived))
+          AND NOT is_current(m, u)
         RETURNING m.id
         """,
         user_id,
         now,
-        stale_only,
     )
     return len(rows)
 
@@ -222,13 +224,12 @@ async def _insert_planned(
 ) -> int:
     rows = await connection.fetch(
         """
-        INSERT INTO message_logs (id, user_id, occasion_year, occasion_on, scheduled_at, ends_at,
-                                  schedule_from, created_at, updated_at, traceparent)
-        SELECT message_id($1, 'birthday', planned.day, u.schedule_from), $1, planned.year, planned.day, planned.due_at,
-               planned.ends_at, u.schedule_from, $2, $2, $3
-        FROM unnest($4::smallint[], $5::date[], $6::timestamptz[], $7::timestamptz[])
-            AS planned (year, day, due_at, ends_at)
-        JOIN users u ON u.id = $1 AND u.greeted_year < planned.year
+        INSERT INTO message_plans SELECT planned.*
+        FROM unnest($4::text[], $5::smallint[], $6::date[], $7::timestamptz[], $8::timestamptz[])
+            AS new (message_type, year, day, due_at, ends_at)
+        JOIN users u ON u.id = $1 AND is_concerned(u, new.year, new.ends_at)
+        CROSS JOIN LATERAL plan_message(
+            u.id, new.message_type, u.schedule_from, new.year, new.day, new.due_at, new.ends_at, $2, $3) planned
         ON CONFLICT DO NOTHING
         RETURNING id
         """,
@@ -240,8 +241,9 @@ async def _insert_planned(
     return len(rows)
 
 
-def _columns(messages: list[PlannedMessage]) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
+def _columns(messages: list[PlannedMessage]) -> tuple[list[Any], ...]:
     return (
+        [message.occasion.message_type for message in messages],
         [message.occasion.year for message in messages],
         [message.occasion.on for message in messages],
         [message.due_at for message in messages],
@@ -257,7 +259,7 @@ def _user(row: asyncpg.Record, now: datetime, rules: Rules) -> User:
         # A zone that does not exist was written by other means than ours: nobody knows when that is.
         with suppress(InvalidInputError):
             due_at = next_message_at(profile, row["schedule_from"], now, taken, rules)
-    return User(UUID(bytes=row["id"].bytes), profile, due_at, row["created_at"], row["updated_at"])
+    return User(row["id"], profile, due_at, row["created_at"], row["updated_at"])
 
 
 def _profile(row: asyncpg.Record) -> Profile:

@@ -146,7 +146,7 @@ class _Json:
             members["repeats"] = item.repeats
         if item.sent_at is not None:
             members["sentAt"] = _instant(item.sent_at)
-        self._out.write(f"{self._separator}{orjson.dumps(members).decode()}")
+        self._out.write(f"{self._separator}{orjson.dumps(members, default=str).decode()}")
         self._separator = ","
 
     def end(self, audit: Audit, first: date, last: date, now: datetime) -> None:

@@ -10,8 +10,8 @@ import asyncpg
 from birthday.broker import DeadLetter
 from birthday.core.message import Status
 from birthday.store.connection import borrow
-from birthday.store.failed import FailedFilter, read_messages
-from birthday.store.history import Message
+from birthday.store.failed import FailedFilter
+from birthday.store.history import Message, read_messages
 
 
 class Kind(StrEnum):

@@ -11,8 +11,8 @@ from birthday.broker import Broker, DeadLetter
 from birthday.errors import NotFoundError
 from birthday.operations.dead_letters.letters import Found, Kind, chooser, look_up
 from birthday.store.connection import borrow
-from birthday.store.failed import FailedFilter, find_failed, read_messages
-from birthday.store.history import Message
+from birthday.store.failed import FailedFilter, find_failed
+from birthday.store.history import Message, read_messages
 
 
 @dataclass(frozen=True, slots=True)
