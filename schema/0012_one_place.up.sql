@@ -27,6 +27,25 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
            schedule_from, at, at, traceparent
 $$;
 
+-- What the message service, or a proxy before it, answered to a message that failed. Null: nothing.
+CREATE FUNCTION http_status(m message_logs) RETURNS integer LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT substring(m.error_detail FROM 'answered ([1-5][0-9][0-9])')::integer
+$$;
+
+-- Whether an operator who selects failed messages by these means this one. Null is no condition.
+CREATE FUNCTION is_selected(
+    m message_logs, error_type text, user_id uuid, failed_from timestamptz, failed_before timestamptz,
+    message_id uuid, http_status integer) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT m.status = 'failed'
+       AND (error_type IS NULL OR m.error_type = error_type)
+       AND (user_id IS NULL OR m.user_id = user_id)
+       AND (failed_from IS NULL OR m.updated_at >= failed_from)
+       AND (failed_before IS NULL OR m.updated_at < failed_before)
+       AND (message_id IS NULL OR m.id = message_id)
+       AND (http_status IS NULL OR http_status(m) = http_status)
+$$;
+
 -- A message as it is shown.
 CREATE VIEW message_details AS
     SELECT id, user_id, message_type, status, scheduled_at, occasion_on, attempts, next_attempt_at, queued_at,

@@ -26,7 +26,7 @@ from birthday.config import Settings
 from birthday.core.message import ErrorType
 from birthday.operations.clock_guard import require_right_clock
 from birthday.operations.dead_letters.archive import STDOUT, open_archive
-from birthday.operations.dead_letters.letters import Found, chooser
+from birthday.operations.dead_letters.letters import Found
 from birthday.operations.dead_letters.listing import find_dead, list_dead
 from birthday.operations.dead_letters.records import (
     encode,
@@ -36,9 +36,9 @@ from birthday.operations.dead_letters.records import (
     summary_record,
 )
 from birthday.operations.dead_letters.removal import Sifted, remove_dead
-from birthday.operations.dead_letters.requeue import requeue_many
+from birthday.operations.dead_letters.requeue import requeue_selected
 from birthday.store.connection import borrow
-from birthday.store.failed import FailedFilter, FailedGroup, count_failed, find_failed
+from birthday.store.failed import FailedFilter, FailedGroup, count_failed
 
 LISTED = 100
 
@@ -190,15 +190,16 @@ async def _requeue(settings: Settings, wanted: FailedFilter, limit: int | None) 
     async with pool_and_broker(settings) as (pool, broker, clock):
         await require_right_clock(pool, clock)
         async with borrow(pool) as connection:
-            ids = (await find_failed(connection, wanted))[:limit]
-        bar, tally, finished = Bar("requeued", len(ids), sys.stderr), Tally(), False
+            selected = sum(group.messages for group in await count_failed(connection, wanted))
+        total = selected if limit is None else min(limit, selected)
+        bar, tally, finished = Bar("requeued", total, sys.stderr), Tally(), False
         try:
             with bar:
-                await requeue_many(pool, broker, ids, clock, bar.count)
-            await remove_dead(pool, broker, lambda _found: False, tally.add)
+                await requeue_selected(pool, broker, wanted, total, clock, bar.count)
+            await remove_dead(pool, broker, None, tally.add)
             finished = True
         finally:
-            for line in describe_requeued(bar.done, len(ids), tally, finished=finished):
+            for line in describe_requeued(bar.done, total, tally, finished=finished):
                 click.echo(line)
         async with borrow(pool, None) as connection:
             left = sum(group.messages for group in await count_failed(connection, FailedFilter()))
@@ -259,8 +260,6 @@ async def _remove(
     async with pool_and_broker(settings) as (pool, broker, clock):
         # What is older than an age, or younger, follows from what time it is.
         await require_right_clock(pool, clock)
-        async with borrow(pool) as connection:
-            choose = chooser(wanted, frozenset(await find_failed(connection, wanted)))
         tally, finished = Tally(), False
         try:
             with Bar(verb, (await broker.stats()).dead, sys.stderr) as bar:
@@ -269,7 +268,7 @@ async def _remove(
                     tally.add(sifted)
                     bar.advance(len(sifted.chosen) + len(sifted.settled) + len(sifted.left))
 
-                await remove_dead(pool, broker, choose, on_batch, save=save, limit=limit)
+                await remove_dead(pool, broker, wanted, on_batch, save=save, limit=limit)
             finished = True
         finally:
             for line in describe_removed(verb, tally, finished=finished):

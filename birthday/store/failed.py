@@ -3,15 +3,20 @@
 The truth about a dead letter is here; the dead-letter queue only has a copy of its id.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
+import asyncpg
+
 from birthday.core.message import ErrorType
+from birthday.store.connection import borrow
 from birthday.store.history import Message, read_messages
 from birthday.store.users import Connection
 
+PAGE = 10_000
+"""How many ids are read at a time: each page sorts all that has failed."""
 COUNT_SECONDS = 600
 """How long counting may take: a whole day's messages may have failed."""
 
@@ -32,28 +37,41 @@ class FailedFilter:
     """What the message service, or a proxy before it, answered."""
 
 
-async def find_failed(connection: Connection, wanted: FailedFilter) -> list[UUID]:
-    """Return the ids of all failed messages that are meant, those whose local birthday ends soonest first."""
+async def find_failed(pool: asyncpg.Pool, wanted: FailedFilter, limit: int | None = None) -> AsyncIterator[list[UUID]]:
+    """Yield the ids of up to ``limit`` failed messages that are meant, those whose local birthday ends soonest first.
+
+    That is a page at a time, each in a statement of its own, and none is yielded twice.
+    """
+    left, after = limit, (datetime.min.replace(tzinfo=UTC), UUID(int=0))
+    while left is None or left > 0:
+        wide = PAGE if left is None else min(PAGE, left)
+        async with borrow(pool) as connection:
+            rows = await connection.fetch(
+                """
+                SELECT id, ends_at FROM message_logs m
+                WHERE is_selected(m, $1, $2, $3, $4, $5, $6) AND (ends_at, id) > ($7, $8)
+                ORDER BY ends_at, id LIMIT $9
+                """,
+                *astuple(wanted),
+                *after,
+                wide,
+            )
+        if rows:
+            yield [row["id"] for row in rows]
+            after = rows[-1]["ends_at"], rows[-1]["id"]
+        if len(rows) < wide:
+            return
+        left = None if left is None else left - len(rows)
+
+
+async def select_failed(connection: Connection, wanted: FailedFilter, ids: Sequence[UUID]) -> set[UUID]:
+    """Return those of ``ids`` that are failed messages that are meant."""
     rows = await connection.fetch(
-        """
-        SELECT id FROM message_logs
-        WHERE status = 'failed'
-          AND ($1::text IS NULL OR error_type = $1)
-          AND ($2::uuid IS NULL OR user_id = $2)
-          AND ($3::timestamptz IS NULL OR updated_at >= $3)
-          AND ($4::timestamptz IS NULL OR updated_at < $4)
-          AND ($5::uuid IS NULL OR id = $5)
-          AND ($6::int IS NULL OR substring(error_detail FROM 'answered ([1-5][0-9][0-9])')::int = $6)
-        ORDER BY ends_at, id
-        """,
-        wanted.error_type,
-        wanted.user_id,
-        wanted.failed_from,
-        wanted.failed_before,
-        wanted.message_id,
-        wanted.http_status,
+        "SELECT id FROM message_logs m WHERE id = ANY($7::uuid[]) AND is_selected(m, $1, $2, $3, $4, $5, $6)",
+        *astuple(wanted),
+        ids,
     )
-    return [row["id"] for row in rows]
+    return {row["id"] for row in rows}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,25 +91,12 @@ async def count_failed(connection: Connection, wanted: FailedFilter) -> list[Fai
     """Count the failed messages that are meant by reason and hour, the latest hour first, then the largest group."""
     rows = await connection.fetch(
         """
-        SELECT coalesce(error_type, 'unknown') AS error_type,
-               substring(error_detail FROM 'answered ([1-5][0-9][0-9])')::int AS http_status,
+        SELECT coalesce(error_type, 'unknown') AS error_type, http_status(m) AS http_status,
                date_trunc('hour', updated_at, 'UTC') AS hour, count(*) AS messages
-        FROM message_logs
-        WHERE status = 'failed'
-          AND ($1::text IS NULL OR error_type = $1)
-          AND ($2::uuid IS NULL OR user_id = $2)
-          AND ($3::timestamptz IS NULL OR updated_at >= $3)
-          AND ($4::timestamptz IS NULL OR updated_at < $4)
-          AND ($5::uuid IS NULL OR id = $5)
-          AND ($6::int IS NULL OR substring(error_detail FROM 'answered ([1-5][0-9][0-9])')::int = $6)
+        FROM message_logs m WHERE is_selected(m, $1, $2, $3, $4, $5, $6)
         GROUP BY 1, 2, 3 ORDER BY hour DESC, messages DESC, error_type, http_status
         """,
-        wanted.error_type,
-        wanted.user_id,
-        wanted.failed_from,
-        wanted.failed_before,
-        wanted.message_id,
-        wanted.http_status,
+        *astuple(wanted),
         timeout=COUNT_SECONDS,
     )
     return [

@@ -92,7 +92,7 @@ async def read_processes(connection: Connection, within_seconds: float) -> Seque
     return [
         Seen(
             Process(
-                UUID(bytes=row["id"].bytes),
+                row["id"],
                 row["host"],
                 row["pid"],
                 row["roles"],

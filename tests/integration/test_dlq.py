@@ -23,7 +23,7 @@ from birthday.cli.render.dead_letters import Tally
 from birthday.core.message import ErrorType
 from birthday.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
 from birthday.operations.dead_letters.archive import Archive, open_archive
-from birthday.operations.dead_letters.letters import Found, Kind, chooser
+from birthday.operations.dead_letters.letters import Found, Kind
 from birthday.operations.dead_letters.listing import Listing, find_dead, list_dead
 from birthday.operations.dead_letters.removal import remove_dead
 from birthday.operations.dead_letters.requeue import drop_copy, requeue_many, requeue_one
@@ -76,8 +76,7 @@ async def has_dead(broker: Broker, count: int) -> bool:
 
 async def find(product: Product, wanted: FailedFilter = ALL) -> list[UUID]:
     """Return the failed messages that are meant, in order."""
-    async with product.pool.acquire() as connection:
-        return await find_failed(connection, wanted)
+    return [message_id async for page in find_failed(product.pool, wanted) for message_id in page]
 
 
 async def requeue(product: Product, wanted: FailedFilter = ALL) -> list[UUID]:
@@ -92,7 +91,7 @@ async def requeue(product: Product, wanted: FailedFilter = ALL) -> list[UUID]:
 async def sweep(product: Product) -> Tally:
     """Remove dead letters of messages that are not failed any more, and nothing else."""
     tally = Tally()
-    await remove_dead(product.pool, product.broker, lambda _found: False, tally.add)
+    await remove_dead(product.pool, product.broker, None, tally.add)
     return tally
 
 
@@ -106,8 +105,7 @@ async def archive(
 ) -> Tally:
     """Save what is meant, and remove it from the dead-letter queue."""
     tally = Tally()
-    choose = chooser(wanted, frozenset(await find(product, wanted)))
-    await remove_dead(product.pool, product.broker, choose, tally.add, save=save, limit=limit)
+    await remove_dead(product.pool, product.broker, wanted, tally.add, save=save, limit=limit)
     return tally
 
 

@@ -101,8 +101,7 @@ async def has_dead(product: Product, count: int) -> bool:
 async def requeue_all(product: Product) -> int:
     """Requeue every failed message, and return how many."""
     requeued: list[UUID] = []
-    async with product.pool.acquire() as connection:
-        ids = await find_failed(connection, FailedFilter())
+    ids = [message_id async for page in find_failed(product.pool, FailedFilter()) for message_id in page]
     await requeue_many(product.pool, product.broker, ids, product.clock, requeued.extend)
     return len(requeued)
 

@@ -17,9 +17,9 @@ from birthday.http.api.retries import parse_retry
 from birthday.http.context import CONTEXT, ApiContext
 from birthday.http.json_response import json_response
 from birthday.operations.dead_letters.removal import remove_dead
-from birthday.operations.dead_letters.requeue import drop_copy, requeue_many, requeue_one
+from birthday.operations.dead_letters.requeue import drop_copy, requeue_one, requeue_selected
 from birthday.store.connection import borrow
-from birthday.store.failed import find_failed
+from birthday.store.failed import count_failed
 from birthday.store.history import (
     FIRST,
     Message,
@@ -80,7 +80,7 @@ async def retry_many(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     asked = parse_retry(await read_json(request), context.clock.now())
     async with borrow(context.pool) as connection:
-        found = await find_failed(connection, asked.wanted)
+        selected = sum(group.messages for group in await count_failed(connection, asked.wanted))
     requeued = 0
 
     def on_batch(ids: Sequence[UUID]) -> None:
@@ -90,13 +90,14 @@ async def retry_many(request: web.Request) -> web.Response:
 
     try:
         async with _turn(context):
-            chosen = found[: asked.limit]
-            await requeue_many(context.pool, context.broker, chosen, context.clock, on_batch, context.tracing)
+            await requeue_selected(
+                context.pool, context.broker, asked.wanted, asked.limit, context.clock, on_batch, context.tracing
+            )
     finally:
-        log.info("dlq.requeued", messages=requeued, selected=len(found))
+        log.info("dlq.requeued", messages=requeued, selected=selected)
     async with _sweep(context):
-        await remove_dead(context.pool, context.broker, lambda _found: False, lambda _sifted: None)
-    return json_response({"requeued": requeued, "remaining": len(found[asked.limit :])}, 202)
+        await remove_dead(context.pool, context.broker, None, lambda _sifted: None)
+    return json_response({"requeued": requeued, "remaining": max(0, selected - asked.limit)}, 202)
 
 
 @asynccontextmanager

@@ -1,16 +1,15 @@
 """A dead letter and the message that it is a copy of, if it is one."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from uuid import UUID
 
 import asyncpg
 
 from birthday.broker import DeadLetter
 from birthday.core.message import Status
 from birthday.store.connection import borrow
-from birthday.store.failed import FailedFilter
+from birthday.store.failed import FailedFilter, select_failed
 from birthday.store.history import Message, read_messages
 
 
@@ -56,26 +55,23 @@ async def look_up(pool: asyncpg.Pool, letters: Sequence[DeadLetter]) -> list[Fou
     return [Found(letter, messages.get(letter.message_id) if letter.message_id else None) for letter in letters]
 
 
-def chooser(wanted: FailedFilter, failed: Collection[UUID]) -> Callable[[Found], bool]:
-    """Return whether a dead letter is meant by ``wanted``, which selects the messages ``failed``.
+async def choose(pool: asyncpg.Pool, wanted: FailedFilter, found: Sequence[Found]) -> list[Found]:
+    """Return those of some dead letters that are meant by ``wanted``.
 
-    What is no message has neither an error, a status nor a user. It is meant by its age, by its id, or if there is no
-    condition.
+    Raises:
+        UnavailableError: if the database cannot be used.
     """
-
-    def is_chosen(found: Found) -> bool:
-        match found.kind:
-            case Kind.FAILED:
-                return found.letter.message_id in failed
-            case Kind.UNKNOWN | Kind.MALFORMED:
-                return _is_meant(found.letter, wanted)
-            case Kind.SETTLED:
-                return False
-
-    return is_chosen
+    ids = [one.message.id for one in found if one.message is not None]
+    async with borrow(pool) as connection:
+        failed = await select_failed(connection, wanted, ids)
+    return [one for one in found if (one.message.id in failed if one.message else is_meant(one.letter, wanted))]
 
 
-def _is_meant(letter: DeadLetter, wanted: FailedFilter) -> bool:
+def is_meant(letter: DeadLetter, wanted: FailedFilter) -> bool:
+    """Say whether a dead letter that is no message is meant: by its age, by its id, or if there is no condition.
+
+    It has neither an error, a status nor a user.
+    """
     if wanted.error_type is not None or wanted.user_id is not None or wanted.http_status is not None:
         return False
     if wanted.message_id not in {None, letter.message_id}:

@@ -9,9 +9,9 @@ import asyncpg
 
 from birthday.broker import Broker, DeadLetter
 from birthday.errors import NotFoundError
-from birthday.operations.dead_letters.letters import Found, Kind, chooser, look_up
+from birthday.operations.dead_letters.letters import Found, Kind, is_meant, look_up
 from birthday.store.connection import borrow
-from birthday.store.failed import FailedFilter, find_failed
+from birthday.store.failed import FailedFilter, count_failed, find_failed
 from birthday.store.history import Message, read_messages
 
 
@@ -42,9 +42,12 @@ async def list_dead(pool: asyncpg.Pool, broker: Broker, wanted: FailedFilter, li
         UnavailableError: if the database or the queue cannot be used.
     """
     async with borrow(pool) as connection:
-        failed = await find_failed(connection, wanted)
-        by_id = await read_messages(connection, failed[:limit])
-    is_chosen = chooser(wanted, frozenset(failed))
+        total = sum(group.messages for group in await count_failed(connection, wanted))
+    by_id: dict[UUID, Message] = {}
+    async for ids in find_failed(pool, wanted, limit):
+        async with borrow(pool) as connection:
+            read = await read_messages(connection, ids)
+        by_id |= {message_id: read[message_id] for message_id in ids if message_id in read}
     copies: Counter[UUID] = Counter()
     strangers: list[Found] = []
     others = settled = 0
@@ -54,12 +57,11 @@ async def list_dead(pool: asyncpg.Pool, broker: Broker, wanted: FailedFilter, li
                 settled += found.kind is Kind.SETTLED
                 if found.message is not None:
                     copies[found.message.id] += 1
-                elif is_chosen(found):
+                elif is_meant(found.letter, wanted):
                     others += 1
                     if len(by_id) + len(strangers) < limit:
                         strangers.append(found)
-    messages = [by_id[message_id] for message_id in failed if message_id in by_id]
-    return Listing(messages, strangers, len(failed) + others, copies, settled)
+    return Listing(list(by_id.values()), strangers, max(total, len(by_id)) + others, copies, settled)
 
 
 async def find_dead(pool: asyncpg.Pool, broker: Broker, message_id: UUID) -> tuple[Message | None, list[DeadLetter]]:

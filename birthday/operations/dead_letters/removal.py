@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import asyncpg
 
 from birthday.broker import Broker
-from birthday.operations.dead_letters.letters import Found, Kind, look_up
+from birthday.operations.dead_letters.letters import Found, Kind, choose, look_up
+from birthday.store.failed import FailedFilter
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +25,13 @@ class Sifted:
 async def remove_dead(
     pool: asyncpg.Pool,
     broker: Broker,
-    choose: Callable[[Found], bool],
+    wanted: FailedFilter | None,
     on_batch: Callable[[Sifted], None],
     *,
     save: Callable[[Sequence[Found]], None] = lambda _chosen: None,
     limit: int | None = None,
 ) -> None:
-    """Remove up to ``limit`` chosen dead letters from the queue, and all that are settled.
+    """Remove up to ``limit`` dead letters that ``wanted`` selects from the queue, and all that are settled.
 
     ``save`` is given the chosen ones before they are removed; what it raises ends the removal before they are.
     ``on_batch`` is told what became of some, as soon as it did.
@@ -42,7 +43,7 @@ async def remove_dead(
     async with broker.dead_letters() as walk:
         while letters := await walk.take():
             found = await look_up(pool, letters)
-            chosen = [one for one in found if choose(one)][:room]
+            chosen = (await choose(pool, wanted, found))[:room] if wanted else []
             settled = [one for one in found if one.kind is Kind.SETTLED]
             room = None if room is None else room - len(chosen)
             save(chosen)

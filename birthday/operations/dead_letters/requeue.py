@@ -18,7 +18,7 @@ from birthday.clock import Clock
 from birthday.errors import ConflictError, UnavailableError
 from birthday.operations.dead_letters.letters import Kind, look_up
 from birthday.store.connection import borrow
-from birthday.store.failed import requeue_failed
+from birthday.store.failed import FailedFilter, find_failed, requeue_failed
 from birthday.store.history import Message, read_message
 from birthday.store.messages import read_trace_contexts
 from birthday.store.refusals import Sifting
@@ -83,23 +83,35 @@ async def requeue_many(
             log.error("message.refused", message_id=str(message_id), error=error)
 
 
+async def requeue_selected(
+    pool: asyncpg.Pool,
+    broker: Broker,
+    wanted: FailedFilter,
+    limit: int,
+    clock: Clock,
+    on_batch: Callable[[Sequence[UUID]], None],
+    tracing: Tracing = NO_TRACING,
+) -> None:
+    """Queue up to ``limit`` of the failed messages again that are meant; see ``requeue_many``."""
+    async for ids in find_failed(pool, wanted, limit):
+        await requeue_many(pool, broker, ids, clock, on_batch, tracing)
+
+
 async def drop_copy(pool: asyncpg.Pool, broker: Broker, message_id: UUID) -> bool:
     """Remove the dead letter of a message that is not failed any more, and say whether there was one.
+
+    Only the first hundreds of the dead letters are looked through: the next requeue or purge removes what is behind.
 
     Raises:
         UnavailableError: if the database or the queue cannot be used.
     """
     async with broker.dead_letters() as walk:
-        while letters := await walk.take():
-            copies = [letter for letter in letters if letter.message_id == message_id]
-            if not copies:
-                continue
-            # Only now: it may have failed again since it was queued, and this may be the letter that says so.
-            settled = [found.letter for found in await look_up(pool, copies) if found.kind is Kind.SETTLED]
-            if settled:
-                await walk.drop(settled)
-                return True
-    return False
+        copies = [letter for letter in await walk.take() if letter.message_id == message_id]
+        # Only now: it may have failed again since it was queued, and this may be the letter that says so.
+        settled = [found.letter for found in await look_up(pool, copies) if found.kind is Kind.SETTLED]
+        if settled:
+            await walk.drop(settled)
+    return bool(settled)
 
 
 async def _requeue_batch(
