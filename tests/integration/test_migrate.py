@@ -272,7 +272,7 @@ async def test_a_schema_that_belongs_to_another_role_is_told_from_one_that_is_mi
         assert await check_schema(connection, migrations) == []
         await connection.execute("RESET ROLE")
     finally:
-        await connection.execute("RESET ROLE; DROP OWNED BY service_migrate, oncall_migrate")
+        await connection.execute("RESET ROLE; DROP OWNED BY service_migrate, oncall_migrate CASCADE")
         await connection.execute("DROP ROLE service_migrate, oncall_migrate")
 
 
