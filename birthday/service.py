@@ -110,7 +110,7 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
         guard = ClockGuard(clock, pool, metrics)
         await guard.compare()
         broker = await stack.enter_async_context(open_broker(settings, pool, must_answer=needs_queue(settings)))
-        channel = await stack.enter_async_context(open_channel(settings, guard, console, tracing))
+        channel = await stack.enter_async_context(open_channel(settings, guard, console, tracing, metrics))
         pauses = Pauses(pool, guard, metrics)
         await pauses.refresh()
         shared = Shared(settings, pool, broker, pauses, guard, metrics, tracing)

@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 from uuid import UUID
 
 from birthday.core.message import ErrorType
+
+if TYPE_CHECKING:
+    from birthday.channels.breaker import CircuitBreaker
 
 _OF_THE_SERVICE: Final = frozenset({502, 503, 504})
 _OF_THE_LETTER: Final = frozenset({403, 404, 410})
@@ -103,6 +106,9 @@ Outcome = Delivered | Temporary | Permanent | Unable
 
 class Channel(Protocol):
     """A way to send letters. Safe for concurrent use within one event loop."""
+
+    breaker: "CircuitBreaker | None"
+    """What stops sending while the other side seems down; None if the channel needs none."""
 
     async def send(self, letter: Letter) -> Outcome:
         """Try once, within the channel's own time limit. Never raises for what the other side does."""

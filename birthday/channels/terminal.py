@@ -2,6 +2,7 @@
 
 from typing import TextIO
 
+from birthday.channels.breaker import CircuitBreaker
 from birthday.channels.protocol import Delivered, Letter, Outcome, Temporary
 from birthday.clock import Clock
 from birthday.core.message import ErrorType
@@ -10,8 +11,9 @@ from birthday.core.message import ErrorType
 class ConsoleChannel:
     """Writes one line for each letter: instant, address, text, with two spaces in between."""
 
-    def __init__(self, stream: TextIO, clock: Clock) -> None:
+    def __init__(self, stream: TextIO, clock: Clock, breaker: CircuitBreaker | None = None) -> None:
         """Write to ``stream``, which stays the caller's."""
+        self.breaker = breaker
         self._stream = stream
         self._clock = clock
 

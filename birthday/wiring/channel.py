@@ -5,25 +5,33 @@ from contextlib import asynccontextmanager
 from typing import TextIO
 
 from birthday.channels import Channel
+from birthday.channels.breaker import Cause, CircuitBreaker
 from birthday.channels.message_service.channel import HttpChannel
 from birthday.channels.message_service.route import Network
 from birthday.channels.message_service.traced import TracedChannel
 from birthday.channels.terminal import ConsoleChannel
 from birthday.clock import Clock
 from birthday.config import Settings
+from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.tracing import NO_TRACING, Tracing
 
 
 @asynccontextmanager
 async def open_channel(
-    settings: Settings, clock: Clock, console: TextIO, tracing: Tracing = NO_TRACING
+    settings: Settings,
+    clock: Clock,
+    console: TextIO,
+    tracing: Tracing = NO_TRACING,
+    metrics: Metrics | None = None,
 ) -> AsyncIterator[Channel]:
     """Yield the channel: the message service if MESSAGE_SERVICE_URL is set, otherwise the console.
 
-    A message service that is down now is no reason not to start: messages wait for it.
+    A message service that is down now is no reason not to start: messages wait for it. With ``metrics`` the channel
+    has a circuit breaker.
     """
+    breaker = None if metrics is None else make_breaker(settings, clock, metrics)
     if settings.message_service_url is None:
-        yield ConsoleChannel(console, clock)
+        yield ConsoleChannel(console, clock, breaker)
         return
     key = settings.message_service_api_key
     channel = HttpChannel(
@@ -33,8 +41,26 @@ async def open_channel(
         key.get_secret_value() if key else None,
         settings.message_service_timeout,
         clock,
+        breaker,
     )
     try:
         yield TracedChannel(channel, tracing) if tracing.enabled else channel
     finally:
         await channel.close()
+
+
+def make_breaker(settings: Settings, clock: Clock, metrics: Metrics) -> CircuitBreaker:
+    """Return a closed circuit that shows its state and the cause of it in the metrics."""
+
+    def show_cause(cause: Cause | None) -> None:
+        for each in Cause:
+            metrics.circuit_breaker_open.labels(each.value).set(each is cause)
+
+    show_cause(None)
+    return CircuitBreaker(
+        settings.circuit_breaker_failure_threshold,
+        settings.circuit_breaker_reset_timeout,
+        clock,
+        lambda state: metrics.circuit_breaker_state.set(state.value),
+        show_cause,
+    )

@@ -7,7 +7,7 @@ import structlog
 from prometheus_client import Counter
 
 from birthday.channels import Channel, Delivered, Outcome, Temporary, Unable
-from birthday.channels.breaker import CircuitBreaker, Sending
+from birthday.channels.breaker import Sending, never_open
 from birthday.clock import Clock
 from birthday.core.message import ErrorType
 from birthday.telemetry.metrics import Metrics
@@ -27,13 +27,12 @@ class Sender:
     def __init__(
         self,
         channel: Channel,
-        breaker: CircuitBreaker,
         clock: Clock,
         metrics: Metrics,
         tracing: Tracing = NO_TRACING,
     ) -> None:
-        """Keep what is passed in."""
-        self.breaker = breaker
+        """Keep what is passed in. The circuit breaker is that of the channel."""
+        self.breaker = channel.breaker or never_open(clock)
         self.shortage = Shortage(clock, metrics)
         self.pulse = Pulse()
         self._channel = channel

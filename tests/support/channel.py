@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from birthday.channels import Delivered, Letter, Outcome
+from birthday.channels.breaker import CircuitBreaker
 from birthday.clock import Clock
 
 
@@ -22,6 +23,7 @@ class RecordingChannel:
 
     def __init__(self, clock: Clock, answer: Callable[[Letter], Outcome] = lambda _letter: Delivered()) -> None:
         """Answer each letter with ``answer``."""
+        self.breaker: CircuitBreaker | None = None
         self.sent: list[Sent] = []
         self.answer = answer
         self._clock = clock

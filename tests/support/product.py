@@ -25,6 +25,7 @@ from birthday.scheduler.janitor import Janitor
 from birthday.scheduler.planner import Planner
 from birthday.store.users import Planning
 from birthday.telemetry.metrics import Metrics
+from birthday.wiring.channel import make_breaker
 from birthday.wiring.scheduler import make_auditor, make_dispatcher, make_janitor, make_planner
 from birthday.wiring.shared import Shared
 from birthday.wiring.worker import make_pipeline
@@ -100,7 +101,9 @@ class Product:
 
     def pipeline(self, channel: Channel, concurrency: int = 20, threshold: int = 1000) -> Pipeline:
         """Return a worker whose circuit opens after ``threshold`` failures in a row."""
-        return make_pipeline(self.shared(concurrency, threshold), channel, Random(0))  # noqa: S311 - jitter, no secret
+        shared = self.shared(concurrency, threshold)
+        channel.breaker = make_breaker(shared.settings, self.clock, self.metrics)
+        return make_pipeline(shared, channel, Random(0))  # noqa: S311 - jitter, no secret
 
     @asynccontextmanager
     async def working(self, channel: Channel, concurrency: int = 20, threshold: int = 1000) -> AsyncIterator[Pipeline]:

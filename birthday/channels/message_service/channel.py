@@ -9,6 +9,7 @@ from http.client import responses
 import orjson
 from yarl import URL
 
+from birthday.channels.breaker import CircuitBreaker
 from birthday.channels.message_service.connection import Answer, BrokenConnectionError
 from birthday.channels.message_service.route import Network, Route, UnreachableError, basic_credentials
 from birthday.channels.message_service.session import Client, Session
@@ -43,12 +44,14 @@ class HttpChannel:
         timeout: timedelta,
         clock: Clock,
         client: Callable[[Route, int], Client] = Session,
+        breaker: CircuitBreaker | None = None,
     ) -> None:
         """Keep up to ``concurrency`` connections; ``timeout`` bounds one attempt, connecting included.
 
         Raises:
             OSError: the file of certificate authorities cannot be read, or holds none.
         """
+        self.breaker = breaker
         self._base = URL(base_url)
         self._session = client(Route(self._base, network), concurrency)
         self._authorization: dict[str, str] = {}

@@ -14,6 +14,7 @@ class TracedChannel:
         """Send by ``channel``, which stays the caller's."""
         self._channel = channel
         self._tracing = tracing
+        self.breaker = channel.breaker
         self.check = channel.check
         self.close = channel.close
 
