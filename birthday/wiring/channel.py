@@ -41,7 +41,7 @@ async def open_channel(
         key.get_secret_value() if key else None,
         settings.message_service_timeout,
         clock,
-        breaker,
+        breaker=breaker,
     )
     try:
         yield TracedChannel(channel, tracing) if tracing.enabled else channel

@@ -11,12 +11,14 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
 
 from benchmarks.population import populate
 from birthday.broker.postgres import PostgresBroker
+from birthday.store.failed import FailedFilter, select_failed
 from birthday.store.statistics import count_overdue
 from birthday.telemetry.metrics import Metrics
 from tests.support.api import running_api
@@ -29,7 +31,7 @@ USERS = 60_000
 LARGE = {"users", "message_logs", "queue_messages"}
 NAMES = LARGE | {"message_plans", "message_details"}
 """The tables, and the views of them."""
-INLINED = ("is_current(", "is_concerned(", "plan_message")
+INLINED = ("is_current(", "is_concerned(", "is_selected(", "http_status(", "plan_message")
 """Functions of the schema that cost nothing, because no plan has them."""
 COUNTS = "AS consumers"
 """In the one statement that may read all of the queue: it counts it."""
@@ -110,6 +112,9 @@ async def run_everything(pool: asyncpg.Pool) -> None:
             assert answer.status == 200, (path, answer.body)
         await api.patch(f"/users/{user['id']}", json={"dateOfBirth": "1991-03-11"})
         await api.delete(f"/users/{user['id']}")
+        assert (await api.post("/messages/retry", {"errorType": "timeout"})).status == 202
+        async with pool.acquire() as connection:
+            await select_failed(connection, FailedFilter(), [UUID(user["id"])])
         await asyncio.gather(*(api.create(email=f"{number}@example.net") for number in range(20)))
 
 
