@@ -133,7 +133,7 @@ class PostgresBroker:
         Raises:
             UnavailableError: if it cannot; the text says why.
         """
-        await self._execute("SELECT EXISTS (SELECT FROM queue_messages)")
+        await self._execute("SELECT EXISTS (SELECT FROM queue_messages WHERE id = 0)")
 
     async def close(self) -> None:
         """Do nothing: the pool belongs to whoever made it."""
