@@ -161,12 +161,16 @@ class CircuitBreaker:
         """Say whether a failure is the fault of its message: since its last one, others have been delivered.
 
         What was at fault once stays so while the circuit is closed, or open for such messages: there may be nobody else
-        left to be delivered. It is not if the letter has not left this host.
+        left to be delivered. For the same reason, a probe of a circuit that is open for such messages is at fault if it
+        has failed before and its answer may be about it alone: otherwise it would be probed for ever. It is not if the
+        letter has not left this host.
         """
         if isinstance(outcome, Temporary) and not outcome.handed_over:
             return False
         if sending.failed_at is not None and self.worked_since(sending.failed_at):
             return True
+        if self.state is CircuitState.HALF_OPEN and self.cause is Cause.POISON and sending.failed_at is not None:
+            return sending.blamed or _is_about_the_letter(outcome)
         return sending.blamed and (self.state is CircuitState.CLOSED or self.cause is Cause.POISON)
 
     def refuses_only(self, message_id: UUID) -> bool:
@@ -302,3 +306,7 @@ class CircuitBreaker:
 def never_open(clock: Clock) -> CircuitBreaker:
     """Return the circuit of a channel that needs none: nothing opens it."""
     return CircuitBreaker(sys.maxsize, timedelta(), clock, lambda _state: None)
+
+
+def _is_about_the_letter(outcome: Outcome) -> bool:
+    return isinstance(outcome, (Temporary, Permanent)) and outcome.answers_for_the_letter

@@ -77,7 +77,8 @@ def _check_url(
         hint = f"; {_ENCODING}" if parts is None and "@" in url else ""
         raise ValueError(f"a URL that starts with {schemes[0]}:// is accepted{hint}")
     valid_ports = _has_valid_ports(parts, several=several)
-    if _misplaced_at(parts, in_path=not (at_in_path and valid_ports)):
+    # The driver of PostgreSQL ends the password at the first @, others at the last.
+    if (several and parts.netloc.count("@") > 1) or _misplaced_at(parts, in_path=not (at_in_path and valid_ports)):
         raise ValueError(f"a URL with user, password and host is accepted; {_ENCODING}")
     if not valid_ports:
         raise ValueError(f"a URL with a port from 1 to 65535 is accepted, such as {schemes[0]}://localhost:{port}")

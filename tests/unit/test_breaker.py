@@ -500,6 +500,25 @@ class TestPoison:
 
         assert circuit.state() is CircuitState.CLOSED
 
+    def test_nobody_else_is_left(self, circuit: Circuit) -> None:
+        """What failed for the first time after the last delivery is at fault as a probe, or it would never end."""
+        circuit.send_fresh(CRASHED, CRASHED, CRASHED)
+        circuit.clock.advance(RESET)
+        circuit.send_fresh(CRASHED, Delivered())
+        circuit.send_fresh(CRASHED, CRASHED, CRASHED)
+        assert circuit.breaker.cause is Cause.POISON
+        failed_at = circuit.clock.now()
+        circuit.clock.advance(RESET)
+
+        ticket = circuit.admit()
+        sending = Sending(uuid4(), circuit.clock.now(), failed_at)
+
+        assert circuit.breaker.is_own(sending, CRASHED)
+        assert not circuit.breaker.is_own(sending, DOWN)
+        assert not circuit.breaker.is_own(Sending(uuid4(), circuit.clock.now()), CRASHED)
+        circuit.breaker.record(ticket, CRASHED, sending)
+        assert circuit.breaker.cause is Cause.POISON
+
     def test_what_was_sent_earlier_is_no_witness(self, circuit: Circuit) -> None:
         """At the beginning of an outage, the last deliveries of sends that began before the failure prove nothing."""
         sent_at = circuit.clock.now()

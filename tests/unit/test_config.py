@@ -453,6 +453,16 @@ def test_a_raw_special_character_in_a_password_is_explained(
         assert "s3cret" not in str(raised.value)
 
 
+def test_a_raw_at_sign_in_a_database_password_is_explained(environment: pytest.MonkeyPatch) -> None:
+    """The driver would look for a host that begins with the rest of the password."""
+    environment.setenv("DATABASE_URL", "postgresql://ada:1@s3cret@localhost/x")
+
+    with pytest.raises(ConfigurationError, match="@ as %40") as raised:
+        load_settings()
+
+    assert "s3cret" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
