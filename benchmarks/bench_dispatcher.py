@@ -63,15 +63,15 @@ async def publish_bare(queue: str, messages: int) -> float:
         await channel.queue_declare(QUEUE, durable=True, arguments={"x-queue-type": "quorum"})
         left = iter(range(messages))
 
-        async def lane() -> None:
+        async def slot() -> None:
             for _ in left:
                 confirmed = await channel.basic_publish(body, routing_key=QUEUE, properties=properties, mandatory=True)
                 assert isinstance(confirmed, commands.Basic.Ack)
 
         started = time.perf_counter()
-        async with asyncio.TaskGroup() as lanes:
+        async with asyncio.TaskGroup() as slots:
             for _ in range(IN_FLIGHT):
-                lanes.create_task(lane())
+                slots.create_task(slot())
         seconds = time.perf_counter() - started
         await channel.queue_delete(QUEUE)
     finally:

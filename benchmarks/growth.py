@@ -5,7 +5,7 @@ from statistics import median
 Sample = dict[str, float]
 """What was seen at one time, by name: ``memory of worker``, for example."""
 
-MOST_GROWTH = {"memory": 1.1, "files": 1.1, "connections": 1.1, "lag": 3.0, "slowness": 2.0}
+GROWTH_LIMIT = {"memory": 1.1, "files": 1.1, "connections": 1.1, "lag": 3.0, "slowness": 2.0}
 """How many times as much of each there may be at the end. Lag and speed of a shared machine are a lottery."""
 HARMLESS = {"files": 5.0, "connections": 5.0, "lag": 50.0}
 """Less than this more is nothing: a pool that had not been full before, and milliseconds of lag."""
@@ -17,10 +17,10 @@ def grown(samples: list[Sample]) -> list[str]:
     complaints = []
     for name in samples[0]:
         kind = name.partition(" of ")[0]
-        if kind not in MOST_GROWTH:
+        if kind not in GROWTH_LIMIT:
             continue
         then = median(sample[name] for sample in samples[third : 2 * third])
         now = median(sample[name] for sample in samples[2 * third :])
-        if now > MOST_GROWTH[kind] * then and now - then > HARMLESS.get(kind, 0):
+        if now > GROWTH_LIMIT[kind] * then and now - then > HARMLESS.get(kind, 0):
             complaints.append(f"{name}: from {then:.4g} to {now:.4g}")
     return complaints

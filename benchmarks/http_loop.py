@@ -18,15 +18,15 @@ async def post_all(url: str, count: int, connections: int) -> None:
     left = iter(range(count))
     async with ClientSession(connector=TCPConnector(limit=connections)) as session:
 
-        async def lane() -> None:
+        async def slot() -> None:
             for _ in left:
                 async with session.post(url, data=_BODY, headers=_HEADERS) as response:
                     await response.read()
                     assert response.status == 200
 
-        async with asyncio.TaskGroup() as lanes:
+        async with asyncio.TaskGroup() as slots:
             for _ in range(connections):
-                lanes.create_task(lane())
+                slots.create_task(slot())
 
 
 if __name__ == "__main__":

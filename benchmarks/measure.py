@@ -16,7 +16,7 @@ from benchmarks.targets import Target
 
 NOISE = 0.25
 """A median that misses its floor by no more than this share of it is measured again before it fails."""
-MOST_ROUNDS = 3
+ROUNDS_LIMIT = 3
 """How often the rounds may be repeated for that, in all."""
 
 
@@ -100,7 +100,7 @@ def judge(benchmark: BenchmarkFixture, comparison: Comparison, one_round: Callab
         AssertionError: if it is on the wrong side of the floor by more than its spread.
     """
     target = comparison.target
-    while not target.holds(median(comparison.ratios)) and len(comparison.ratios) < MOST_ROUNDS * rounds:
+    while not target.holds(median(comparison.ratios)) and len(comparison.ratios) < ROUNDS_LIMIT * rounds:
         if not target.is_near(median(comparison.ratios), NOISE):
             break
         tell(f"  {target.name}: {median(comparison.ratios):.2f} is within noise of {target.floor}; once more")

@@ -24,7 +24,7 @@ from birthday.http.server import GRACE
 from birthday.http.server import serve as serve_http
 from birthday.operations.clock_guard import ClockGuard
 from birthday.operations.pauses import Pauses
-from birthday.scheduler.loop import Progress
+from birthday.scheduler.loop import DispatchProgress
 from birthday.telemetry.blocking import named_blocking
 from birthday.telemetry.build import read_version
 from birthday.telemetry.garbage import frozen_start, measured_collections
@@ -117,7 +117,7 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
         pipeline = make_pipeline(shared, channel)
         show_usage(shared, pipeline)
         watchdog = Watchdog(pipeline, broker.stats, guard, metrics)
-        progress = Progress()
+        progress = DispatchProgress()
         supervisor = Supervisor(metrics, guard)
         own = own_checks(shared, supervisor, progress, pipeline, watchdog)
         readiness = make_readiness(shared, channel, own, sending_checks(shared, pipeline))

@@ -98,21 +98,21 @@ class Consumer(Protocol):
 
 
 class DeadLetters(Protocol):
-    """A walk through the dead-letter queue, in no particular order. It may hold what it has shown until it ends.
+    """A look through the dead-letter queue, in no particular order. It may hold what it has shown until it ends.
 
-    So of two walks at a time, each may see a part only. Every method raises ``UnavailableError`` once the broker is
+    So of two looks at a time, each may see a part only. Every method raises ``UnavailableError`` once the broker is
     gone; what was not dropped by then is still a dead letter.
     """
 
     async def take(self) -> list[DeadLetter]:
         """Return the next dead letters, hundreds at a time; none at the end.
 
-        What dies after the walk began may be left out.
+        What dies after the browsing began may be left out.
         """
         ...
 
     async def drop(self, letters: Sequence[DeadLetter]) -> None:
-        """Remove these, which this walk has shown, from the queue for good."""
+        """Remove these, which this browsing has shown, from the queue for good."""
         ...
 
 

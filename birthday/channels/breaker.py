@@ -28,8 +28,8 @@ class CircuitState(Enum):
     CLOSED      everything is sent; left after ``threshold`` failures in a row. After an outage, ``allowance`` says how
                 many at a time: one more with each success, and as many failures in a row as it allows open it again
     HALF_OPEN   one probe at a time is sent; its success closes the circuit, its failure opens it, and so does an answer
-                that asks for patience: to probe on at once would be none. An answer that may be about the letter alone
-                is followed by a probe with another letter, up to ``PROBES`` times
+                that asks for patience: to probe on at once would be none. An answer that may be about one greeting
+                alone is followed by a probe with another greeting, up to ``PROBES`` times
     OPEN        nothing is sent; left after ``reset_timeout``
     """
 
@@ -116,7 +116,7 @@ class CircuitBreaker:
         """How many sends at a time the service is thought to stand, None for any number.
 
         After an outage that is one, the probe, and one more with each success: a service that has just come back may
-        not stand what all lanes of all workers have in store for it. Whoever claims messages keeps to it; nothing here
+        not stand what all slots of all workers have in store for it. Whoever claims messages keeps to it; nothing here
         counts.
         """
         return 1 if self.state is not CircuitState.CLOSED else self._allowance
@@ -138,7 +138,7 @@ class CircuitBreaker:
                 await self._probe_is_back.wait()
 
     def admit(self) -> Ticket | None:
-        """Return a ticket for one send, or None: the letter must wait, and no attempt has been made.
+        """Return a ticket for one send, or None: the greeting must wait, and no attempt has been made.
 
         Half-open, there is one ticket at a time. Every ticket must come back, recorded or not.
         """
@@ -163,7 +163,7 @@ class CircuitBreaker:
         What was at fault once stays so while the circuit is closed, or open for such messages: there may be nobody else
         left to be delivered. For the same reason, a probe of a circuit that is open for such messages is at fault if it
         has failed before and its answer may be about it alone: otherwise it would be probed for ever. It is not if the
-        letter has not left this host.
+        greeting has not left this host.
         """
         if isinstance(outcome, Temporary) and not outcome.handed_over:
             return False

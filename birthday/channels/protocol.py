@@ -1,4 +1,4 @@
-"""What a channel does: it takes one letter, tries once, and returns what came of it as a value."""
+"""What a channel does: it takes one greeting, tries once, and returns what came of it as a value."""
 
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -15,7 +15,7 @@ _OF_THE_LETTER: Final = frozenset({403, 404, 410})
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class Greeting:
     """What is to be sent. ``message_id`` is the idempotency key, the same on every attempt.
 
     ``traceparent`` makes the request part of a trace.
@@ -30,7 +30,7 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The message service has accepted the letter. ``status`` is the HTTP status here and below, if there was one."""
+    """The message service has accepted the greeting. ``status`` is the HTTP status here and below, if there was one."""
 
     status: int | None = field(default=None, compare=False)
 
@@ -39,7 +39,7 @@ class Delivered:
 class Temporary:
     """It may work later. ``outage`` says that the service itself seems down: that opens the circuit breaker.
 
-    ``answer_lost`` says that the letter may have been handed over, and its receiver has not said what came of it.
+    ``answer_lost`` says that the greeting may have been handed over, and its receiver has not said what came of it.
     """
 
     error_type: ErrorType
@@ -49,18 +49,18 @@ class Temporary:
     status: int | None = field(default=None, compare=False)
     answer_lost: bool = False
     refused: bool = field(default=False, compare=False)
-    """Somebody on the way, such as a proxy, lets nothing through: no letter is at fault."""
+    """Somebody on the way, such as a proxy, lets nothing through: no greeting is at fault."""
     handed_over: bool = field(default=True, compare=False)
-    """Whether the letter, or a part of it, left this host: if not, it cannot be at fault."""
+    """Whether the greeting, or a part of it, left this host: if not, it cannot be at fault."""
 
     @property
     def may_have_arrived(self) -> bool:
-        """Say whether the letter may have been accepted all the same."""
+        """Say whether the greeting may have been accepted all the same."""
         return self.answer_lost or self.error_type is ErrorType.TIMEOUT
 
     @property
     def answers_for_the_letter(self) -> bool:
-        """Say whether the service works and may have failed over this letter.
+        """Say whether the service works and may have failed over this greeting.
 
         502 to 504 and a request to wait tell of the service, and what may have arrived should not be repeated soon.
         """
@@ -70,9 +70,9 @@ class Temporary:
 
 @dataclass(frozen=True, slots=True)
 class Permanent:
-    """The service will never take this letter as it is.
+    """The service will never take this greeting as it is.
 
-    ``refused`` says that the status is one by which a service refuses everybody, such as 401: it is about this letter
+    ``refused`` says that the status is one by which a service refuses everybody, such as 401: it is about this greeting
     only if others are accepted.
     """
 
@@ -83,13 +83,13 @@ class Permanent:
 
     @property
     def answers_for_the_letter(self) -> bool:
-        """Say whether the refusal may be about this letter: nobody refuses one letter for the method or the key."""
+        """Say whether the refusal may be about this greeting: nobody refuses one greeting for the method or the key."""
         return self.status in _OF_THE_LETTER
 
 
 @dataclass(frozen=True, slots=True)
 class Unable:
-    """The attempt says nothing of letter or service: our own host was at fault, and it costs no attempt.
+    """The attempt says nothing of greeting or service: our own host was at fault, and it costs no attempt.
 
     ``lacks`` names the resource if there was none left, such as ``files``; nothing has been sent then.
     """
@@ -105,12 +105,12 @@ Outcome = Delivered | Temporary | Permanent | Unable
 
 
 class Channel(Protocol):
-    """A way to send letters. Safe for concurrent use within one event loop."""
+    """A way to send greetings. Safe for concurrent use within one event loop."""
 
     breaker: "CircuitBreaker | None"
     """What stops sending while the other side seems down; None if the channel needs none."""
 
-    async def send(self, letter: Letter) -> Outcome:
+    async def send(self, greeting: Greeting) -> Outcome:
         """Try once, within the channel's own time limit. Never raises for what the other side does."""
         ...
 

@@ -3,13 +3,13 @@
 from typing import TextIO
 
 from birthday.channels.breaker import CircuitBreaker
-from birthday.channels.protocol import Delivered, Letter, Outcome, Temporary
+from birthday.channels.protocol import Delivered, Greeting, Outcome, Temporary
 from birthday.clock import Clock
 from birthday.core.message import ErrorType
 
 
 class ConsoleChannel:
-    """Writes one line for each letter: instant, address, text, with two spaces in between."""
+    """Writes one line for each greeting: instant, address, text, with two spaces in between."""
 
     def __init__(self, stream: TextIO, clock: Clock, breaker: CircuitBreaker | None = None) -> None:
         """Write to ``stream``, which stays the caller's."""
@@ -17,9 +17,9 @@ class ConsoleChannel:
         self._stream = stream
         self._clock = clock
 
-    async def send(self, letter: Letter) -> Outcome:
+    async def send(self, greeting: Greeting) -> Outcome:
         """Write the line and flush it. A stream that is closed, broken or full is a temporary failure."""
-        line = f"{self._clock.now():%Y-%m-%dT%H:%M:%SZ}  {_printable(letter.email)}  {_printable(letter.text)}\n"
+        line = f"{self._clock.now():%Y-%m-%dT%H:%M:%SZ}  {_printable(greeting.email)}  {_printable(greeting.text)}\n"
         encoding = self._stream.encoding or "utf-8"
         try:
             self._stream.write(line.encode(encoding, "backslashreplace").decode(encoding))

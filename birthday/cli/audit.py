@@ -55,7 +55,7 @@ async def _audit(settings: Settings, first: date, last: date, listed: str | None
 def _parse_failures(text: str) -> list[Finding]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     accepted = [*map(str, FAILABLE)]
-    if strangers := [name for name in names if name not in accepted]:
-        detail = f"'{strangers[0]}' is not accepted; accepted are {', '.join(accepted)}, separated by commas"
+    if unknown := [name for name in names if name not in accepted]:
+        detail = f"'{unknown[0]}' is not accepted; accepted are {', '.join(accepted)}, separated by commas"
         raise click.BadParameter(detail, param_hint="--fail-on")
     return [Finding(name) for name in names]

@@ -32,7 +32,7 @@ from birthday.operations.dead_letters.records import (
     encode,
     letter_record,
     listed_message,
-    listed_stranger,
+    listed_unknown,
     summary_record,
 )
 from birthday.operations.dead_letters.removal import Sifted, remove_dead
@@ -123,7 +123,7 @@ async def _list(settings: Settings, wanted: FailedFilter, limit: int, *, as_json
         listing = await list_dead(pool, broker, wanted, limit)
     if as_json:
         records = [listed_message(message, listing.copies[message.id]) for message in listing.messages]
-        records += [listed_stranger(found) for found in listing.strangers]
+        records += [listed_unknown(found) for found in listing.unknown]
         click.echo(encode(records), nl=False)
     else:
         print_listing(listing, sys.stdout)

@@ -9,7 +9,7 @@ from birthday.clock import SystemClock
 from birthday.config import Settings
 from birthday.store import migrations
 from birthday.store.connection import borrow
-from birthday.store.migrations import Loss, Migration, Status
+from birthday.store.migrations import Loss, Migration, MigrationState
 from birthday.wiring.database import connect_database
 
 
@@ -69,7 +69,7 @@ async def _undo(settings: Settings, steps: int) -> list[Migration]:
         return await migrations.rollback(connection, _known_migrations(), steps)
 
 
-async def _migration_status(settings: Settings) -> list[Status]:
+async def _migration_status(settings: Settings) -> list[MigrationState]:
     async with connect_database(settings) as pool, borrow(pool, None) as connection:
         return await migrations.status(connection, _known_migrations())
 

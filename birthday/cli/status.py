@@ -9,7 +9,7 @@ from birthday.cli.database import database_settings, run
 from birthday.cli.render.status import print_status, write_json
 from birthday.clock import SystemClock
 from birthday.config import Settings
-from birthday.operations.status import Status, read_status
+from birthday.operations.status import ServiceStatus, read_status
 from birthday.wiring.database import open_database
 from birthday.wiring.names import database_name
 
@@ -30,7 +30,7 @@ def status(*, as_json: bool) -> None:
     write(found, database_name(settings), sys.stdout)
 
 
-async def _status(settings: Settings) -> Status:
+async def _status(settings: Settings) -> ServiceStatus:
     clock = SystemClock()
     async with open_database(settings, clock) as pool:
         return await read_status(pool, settings.rules, clock.now())

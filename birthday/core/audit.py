@@ -73,7 +73,7 @@ _SAME_OCCASION = timedelta(days=2)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Counterpart:
     """A message. ``planned_from`` is its own ``schedule_from``, ``on`` the local date that it greets.
 
     ``taken_over`` says that it may have arrived before its user moved: it is finished on its old date. ``sent_at`` is
@@ -106,7 +106,7 @@ class Birthday:
     schedule_from: datetime
     deleted_at: datetime | None
     greeted_year: int
-    answer: Answer | None
+    answer: Counterpart | None
     was_cancelled: bool = False
     dropped_at: datetime | None = None
 
@@ -167,7 +167,7 @@ def judge_instant(birthday: Birthday, rules_since: datetime | None) -> Finding |
     return Finding.LATE if delivered_at and delivered_at - answer.scheduled_at > LATE_AFTER else None
 
 
-def _counts(birthday: Birthday, answer: Answer) -> bool:
+def _counts(birthday: Birthday, answer: Counterpart) -> bool:
     """Say whether a message of the year answers the birthday.
 
     One that nobody has seen delivered does not, nor one for another date, unless the user has moved since it was made.

@@ -19,7 +19,7 @@ AnswerAll = Callable[[Sequence[Question], float, float | None], Awaitable[Sequen
 The third argument is for how many seconds it may wait for a lock; None for one behind which nobody waits.
 """
 
-LANES: Final = 2
+SLOTS: Final = 2
 """How many batches are under way at most: one that waits for a lock does not hold up the rest."""
 MANY: Final = 24
 """How many questions are worth a batch of their own while another one is under way: of few, each costs more."""
@@ -27,7 +27,7 @@ PATIENCE_SECONDS: Final = 0.02
 """How long fewer wait for that one. It takes a quarter of this, unless it waits for something itself."""
 LOCK_SECONDS: Final = 0.5
 """How long many wait because of one that waits for a lock."""
-MOST: Final = 128
+BATCH_LIMIT: Final = 128
 """How many questions a batch has at most."""
 
 
@@ -50,7 +50,7 @@ class Coalescer(Generic[Question, Answer]):
         """Take what answers a batch. An error that it raises must mean that nothing was done."""
         self._answer_all = answer_all
         self._waiting: deque[_Asked[Question, Answer]] = deque()
-        self._lanes: set[asyncio.Task[None]] = set()
+        self._slots: set[asyncio.Task[None]] = set()
         self._slow: set[asyncio.Task[None]] = set()
         self._alone: set[asyncio.Task[None]] = set()
 
@@ -63,25 +63,25 @@ class Coalescer(Generic[Question, Answer]):
         return await answer
 
     def _open_lane(self) -> None:
-        worth_it = not self._lanes or self._slow or len(self._waiting) >= MANY
-        if self._waiting and worth_it and len(self._lanes) < LANES:
-            lane = self._start([], self._lanes)
-            timer = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._suspect, lane)
-            lane.add_done_callback(lambda _: timer.cancel())
+        worth_it = not self._slots or self._slow or len(self._waiting) >= MANY
+        if self._waiting and worth_it and len(self._slots) < SLOTS:
+            slot = self._start([], self._slots)
+            timer = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._suspect, slot)
+            slot.add_done_callback(lambda _: timer.cancel())
 
-    def _suspect(self, lane: asyncio.Task[None]) -> None:
-        self._slow.add(lane)
+    def _suspect(self, slot: asyncio.Task[None]) -> None:
+        self._slow.add(slot)
         self._open_lane()
 
     def _start(self, batch: list[_Asked[Question, Answer]], tasks: set[asyncio.Task[None]]) -> asyncio.Task[None]:
-        # What a statement says in the log is not said by the request that happened to open the lane.
+        # What a statement says in the log is not said by the request that happened to open the slot.
         task = asyncio.create_task(self._answer(batch), context=Context())
         tasks.add(task)
         task.add_done_callback(partial(self._finish, batch, tasks))
         return task
 
     async def _answer(self, batch: list[_Asked[Question, Answer]]) -> None:
-        """Answer a batch; an empty one, which is that of a lane, is first filled with what waits by now."""
+        """Answer a batch; an empty one, which is that of a slot, is first filled with what waits by now."""
         lock_seconds = None if batch else LOCK_SECONDS
         while not batch and self._waiting:
             batch += self._take()
@@ -98,7 +98,7 @@ class Coalescer(Generic[Question, Answer]):
                 asked.answer.set_result(answer)
 
     def _take(self) -> list[_Asked[Question, Answer]]:
-        taken = [self._waiting.popleft() for _ in range(min(MOST, len(self._waiting)))]
+        taken = [self._waiting.popleft() for _ in range(min(BATCH_LIMIT, len(self._waiting)))]
         return [asked for asked in taken if not asked.answer.done()]
 
     def _finish(

@@ -21,7 +21,7 @@ from birthday.http.middleware.problems import problem
 log = structlog.get_logger()
 
 
-class Connection(web.RequestHandler):
+class ClientConnection(web.RequestHandler):
     """Serves one client. It is created by the listener and lives until ``connection_lost``."""
 
     __slots__ = (

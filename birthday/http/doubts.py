@@ -9,7 +9,7 @@ from uuid import UUID
 
 from birthday.core.user import Profile
 
-_MOST: Final = 10_000
+_LIMIT: Final = 10_000
 """How many are remembered; the oldest are forgotten first, and a repeat of theirs is a conflict."""
 
 
@@ -23,7 +23,7 @@ class Doubts:
     def note(self, profile: Profile, user_id: UUID) -> None:
         """Remember a user who may have been created."""
         self._ids[profile.email.lower()] = user_id
-        while len(self._ids) > _MOST:
+        while len(self._ids) > _LIMIT:
             self._ids.popitem(last=False)
 
     def find(self, profile: Profile) -> UUID | None:

@@ -16,7 +16,7 @@ import structlog
 from aiohttp import StreamReader, web
 
 from birthday.errors import UnavailableError
-from birthday.http.connection import Connection
+from birthday.http.connection import ClientConnection
 from birthday.http.connections import Connections, Limits
 from birthday.http.context import IS_TRUSTED, REFUSALS
 
@@ -76,7 +76,7 @@ async def serve(
                 await runner.cleanup()
 
 
-def _connect(app: web.Application, server: web.Server, connections: Connections) -> Callable[[], Connection]:
+def _connect(app: web.Application, server: web.Server, connections: Connections) -> Callable[[], ClientConnection]:
     """Return what makes the protocol of each new connection, in place of the one that aiohttp's runner would use."""
     make_request = server.request_factory
 
@@ -84,7 +84,7 @@ def _connect(app: web.Application, server: web.Server, connections: Connections)
         return make_request(connection.begin(message, body), body, connection, *rest)
 
     server.request_factory = begin
-    return partial(Connection, server, connections, app.get(REFUSALS, _unreported))
+    return partial(ClientConnection, server, connections, app.get(REFUSALS, _unreported))
 
 
 def _nobody(_address: str) -> bool:

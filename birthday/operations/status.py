@@ -26,7 +26,7 @@ AHEAD: Final = timedelta(hours=24)
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class ServiceStatus:
     """What is running, what stands still, and what comes.
 
     ``running`` are the processes that reported within a minute, and ``differing`` what they are at odds about.
@@ -50,7 +50,7 @@ class Status:
         return [role for role in Role if role not in roles]
 
 
-async def read_status(pool: asyncpg.Pool, rules: Rules, now: datetime) -> Status:
+async def read_status(pool: asyncpg.Pool, rules: Rules, now: datetime) -> ServiceStatus:
     """Ask the database for everything. The peak follows from ``rules``.
 
     Raises:
@@ -66,7 +66,7 @@ async def read_status(pool: asyncpg.Pool, rules: Rules, now: datetime) -> Status
             failed[group.error_type] += group.messages
     overdue = await count_overdue(pool, now)
     ahead = await Forecaster(pool, rules).forecast(now, now + AHEAD)
-    return Status(
+    return ServiceStatus(
         now,
         running,
         differences(one.process for one in running),

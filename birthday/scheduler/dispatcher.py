@@ -28,9 +28,9 @@ from birthday.telemetry.tracing import NO_TRACING, Tracing
 log = structlog.get_logger()
 
 BATCH = 500
-LANES = 2
+SLOTS = 2
 """How many batches are on their way: the database stores the last one and finds the next while the broker has one."""
-MOST = 20 * BATCH
+TICK_LIMIT = 20 * BATCH
 """How many messages one tick publishes. The next one, at once, sees what has fallen due meanwhile, in its order."""
 
 
@@ -68,15 +68,15 @@ class Dispatcher:
             published = await self._publish_due(now, late, due.last_deadline)
         if published:
             log.info("dispatcher.published", messages=published)
-        return Dispatched(published, due.next_due_at if published < MOST else now)
+        return Dispatched(published, due.next_due_at if published < TICK_LIMIT else now)
 
     async def _publish_due(self, now: datetime, late: datetime, last_deadline: datetime) -> int:
-        """Publish batch after batch until one is short, in ``LANES`` transactions at a time; return how many messages.
+        """Publish batch after batch until one is short, in ``SLOTS`` transactions at a time; return how many messages.
 
-        The lanes take turns, so that what is found first is published first, and nothing once there is a pause.
+        The slots take turns, so that what is found first is published first, and nothing once there is a pause.
         """
         looking, publishing = asyncio.Lock(), asyncio.Lock()
-        left = MOST
+        left = TICK_LIMIT
 
         async def dispatch_batches() -> int:
             nonlocal left
@@ -105,12 +105,12 @@ class Dispatcher:
                 self.metrics.messages_queued.inc(len(ids))
                 published += len(ids)
 
-        # A lane that fails does not cut the other one off in the middle of a batch.
-        lanes = await asyncio.gather(*(dispatch_batches() for _ in range(LANES)), return_exceptions=True)
-        for failure in lanes:
+        # A slot that fails does not cut the other one off in the middle of a batch.
+        slots = await asyncio.gather(*(dispatch_batches() for _ in range(SLOTS)), return_exceptions=True)
+        for failure in slots:
             if isinstance(failure, BaseException):
                 raise failure
-        return sum(count for count in lanes if isinstance(count, int))
+        return sum(count for count in slots if isinstance(count, int))
 
     async def _mark_each(self, ids: Sequence[UUID], now: datetime) -> list[UUID]:
         """Record that these are published, which the database refuses for some: those fail. Return the others."""

@@ -43,7 +43,7 @@ class Schedule:
     retire: str
 
 
-class Progress:
+class DispatchProgress:
     """Whether the dispatcher gets anywhere: how long, in seconds, each of its ticks has failed."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ async def run_scheduler(
     schedule: Schedule,
     clock: CheckedClock,
     metrics: Metrics,
-    progress: Progress,
+    progress: DispatchProgress,
 ) -> None:
     """Run every job until cancelled. Each also runs once at the start, to catch up, and none while the clock is wrong.
 
@@ -109,7 +109,7 @@ async def _on_cron(
         await clock.sleep((due - now).total_seconds())
 
 
-async def _when_due(dispatcher: Dispatcher, clock: CheckedClock, metrics: Metrics, progress: Progress) -> None:
+async def _when_due(dispatcher: Dispatcher, clock: CheckedClock, metrics: Metrics, progress: DispatchProgress) -> None:
     while True:
         await clock.wait_until(right=True)
         result = await _guarded("dispatch", dispatcher.dispatch_once, clock.now(), metrics)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from asyncpg import Record
 
-from birthday.core.audit import CLOSEST, Answer, Birthday
+from birthday.core.audit import CLOSEST, Birthday, Counterpart
 from birthday.core.message import Status
 from birthday.core.occasion import ZoneOccasion
 from birthday.store.messages import PLANNED
@@ -218,8 +218,8 @@ def _facts(row: Record) -> Birthday:
     )
 
 
-def _answer(row: Record) -> Answer:
-    return Answer(
+def _answer(row: Record) -> Counterpart:
+    return Counterpart(
         Status(row["status"]),
         row["occasion_on"],
         row["planned_from"],

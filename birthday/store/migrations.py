@@ -92,7 +92,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class MigrationState:
     """Where one migration stands in one database. ``applied_at`` is None while it is pending."""
 
     version: int
@@ -238,7 +238,7 @@ async def foresee_rollback(
     return [_label(version, applied[version].name) for version in last], losses
 
 
-async def status(connection: Connection, migrations: Sequence[Migration]) -> list[Status]:
+async def status(connection: Connection, migrations: Sequence[Migration]) -> list[MigrationState]:
     """Return where every migration stands that is known here or applied there, in order."""
     return _compare(migrations, await _read_applied(connection))
 
@@ -249,7 +249,7 @@ async def pending(connection: Connection, migrations: Sequence[Migration]) -> li
     return [migration for migration in migrations if migration.version not in applied]
 
 
-async def check_schema(connection: Connection, migrations: Sequence[Migration]) -> list[Status]:
+async def check_schema(connection: Connection, migrations: Sequence[Migration]) -> list[MigrationState]:
     """Make sure that the program can run on this schema, and return where it differs all the same: worth a warning.
 
     Raises:
@@ -312,16 +312,20 @@ def _label(version: int, name: str) -> str:
     return f"{version:04}_{name}"
 
 
-def _compare(migrations: Sequence[Migration], applied: Mapping[int, _Applied]) -> list[Status]:
-    statuses = {version: Status(version, row.name, row.applied_at, State.UNKNOWN) for version, row in applied.items()}
+def _compare(migrations: Sequence[Migration], applied: Mapping[int, _Applied]) -> list[MigrationState]:
+    statuses = {
+        version: MigrationState(version, row.name, row.applied_at, State.UNKNOWN) for version, row in applied.items()
+    }
     for migration in migrations:
         row = applied.get(migration.version)
         state = State.PENDING if not row else State.APPLIED if row.checksum == migration.checksum else State.CHANGED
-        statuses[migration.version] = Status(migration.version, migration.name, row.applied_at if row else None, state)
+        statuses[migration.version] = MigrationState(
+            migration.version, migration.name, row.applied_at if row else None, state
+        )
     return [statuses[version] for version in sorted(statuses)]
 
 
-def _check_order(statuses: Sequence[Status]) -> None:
+def _check_order(statuses: Sequence[MigrationState]) -> None:
     waiting = ""
     for each in statuses:
         if each.state is State.UNKNOWN:

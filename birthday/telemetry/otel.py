@@ -33,7 +33,7 @@ from birthday.telemetry.tracing import Span, Traced, Tracing
 _Attributes: TypeAlias = dict[str, str | int]
 
 DESTINATION: Final = "birthday_messages"
-MOST_LINKS: Final = 128
+LINKS_LIMIT: Final = 128
 """The SDK's own limit: beyond it, it would keep the last ones."""
 
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
@@ -237,4 +237,4 @@ def _contexts(messages: Sequence[Traced]) -> dict[str | None, SpanContext]:
 
 
 def _links(contexts: Mapping[str | None, SpanContext]) -> list[Link]:
-    return [Link(context) for context in islice(contexts.values(), MOST_LINKS)]
+    return [Link(context) for context in islice(contexts.values(), LINKS_LIMIT)]

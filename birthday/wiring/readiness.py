@@ -10,7 +10,7 @@ from birthday.core.message import BIRTHDAY
 from birthday.errors import UnavailableError, WrongClockError
 from birthday.operations.pauses import Pauses
 from birthday.operations.readiness import BACKGROUND, CLOCK, CONSUMER, QUEUE, SCHEDULER, SENDING, Check, Readiness
-from birthday.scheduler.loop import Progress
+from birthday.scheduler.loop import DispatchProgress
 from birthday.telemetry.supervision import Supervisor
 from birthday.wiring.database import database_checks
 from birthday.wiring.queue import needs_queue
@@ -33,7 +33,7 @@ def make_readiness(
 
 
 def own_checks(
-    shared: Shared, supervisor: Supervisor, progress: Progress, pipeline: Pipeline, watchdog: Watchdog
+    shared: Shared, supervisor: Supervisor, progress: DispatchProgress, pipeline: Pipeline, watchdog: Watchdog
 ) -> dict[str, Check]:
     """Return what the process knows of itself, by name."""
     checks: dict[str, Check] = {BACKGROUND: supervisor.check, CLOCK: partial(_check_clock, shared.clock)}
@@ -87,7 +87,7 @@ async def _check_sending(pipeline: Pipeline) -> None:
         raise UnavailableError("sending", hindrance)
 
 
-async def _check_scheduler(progress: Progress) -> None:
+async def _check_scheduler(progress: DispatchProgress) -> None:
     """Make sure that the role scheduler dispatches.
 
     Raises:

@@ -9,7 +9,7 @@ from birthday.operations.audit import Auditor
 from birthday.operations.forecast import Forecaster
 from birthday.scheduler.dispatcher import Dispatcher
 from birthday.scheduler.janitor import Janitor
-from birthday.scheduler.loop import Progress, Schedule, run_scheduler
+from birthday.scheduler.loop import DispatchProgress, Schedule, run_scheduler
 from birthday.scheduler.planner import Planner
 from birthday.store.users import Planning
 from birthday.wiring.shared import Shared
@@ -54,7 +54,7 @@ def make_janitor(shared: Shared) -> Janitor:
     )
 
 
-async def schedule(shared: Shared, progress: Progress) -> None:
+async def schedule(shared: Shared, progress: DispatchProgress) -> None:
     """Run the role scheduler until cancelled."""
     settings = shared.settings
     ticks = Schedule(settings.cron_plan, settings.cron_recover, settings.cron_retention)

@@ -4,7 +4,7 @@ from random import Random
 
 from birthday.channels import Channel
 from birthday.wiring.shared import Shared
-from birthday.worker.intake import Intake
+from birthday.worker.claimer import Claimer
 from birthday.worker.pipeline import Limits, Pipeline
 from birthday.worker.sender import Sender
 from birthday.worker.settler import Settler
@@ -16,7 +16,7 @@ def make_pipeline(shared: Shared, channel: Channel, random: Random | None = None
     clock, metrics = shared.clock, shared.metrics
     random = random or Random()  # noqa: S311 - jitter, no secret
     limits = Limits(settings.worker_concurrency, settings.message_service_timeout)
-    intake = Intake(pool, broker, clock, metrics, settings.catch_up_window, limits.lease, random, shared.tracing)
+    claimer = Claimer(pool, broker, clock, metrics, settings.catch_up_window, limits.lease, random, shared.tracing)
     settler = Settler(pool, broker, clock, metrics, settings.retry, random)
     sender = Sender(channel, clock, metrics, shared.tracing)
-    return Pipeline(broker, intake, sender, settler, limits, shared.pauses, clock, random)
+    return Pipeline(broker, claimer, sender, settler, limits, shared.pauses, clock, random)

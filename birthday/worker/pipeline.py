@@ -4,8 +4,8 @@ Before: a queue delivery. After: its message is ``delivered``, ``failed`` (and d
 the queue once more, with a delay), which commits before the delivery is acked. So a crash repeats work and never drops
 it, and what it may repeat is a send under the same idempotency key.
 
-It is a stream: the intake claims ahead in batches, a fixed number of lanes send, and one settler stores outcomes in
-micro-batches. Lanes and settler outlive the consumer: when its connection breaks, what is in flight is still sent and
+It is a stream: the claimer claims ahead in batches, a fixed number of slots send, and one settler stores outcomes in
+micro-batches. Slots and settler outlive the consumer: when its connection breaks, what is in flight is still sent and
 stored, and only the ack is lost, which the next claim makes up for.
 """
 
@@ -25,10 +25,10 @@ from birthday.clock import CheckedClock
 from birthday.core.message import BIRTHDAY
 from birthday.errors import UnavailableError
 from birthday.operations.pauses import Pauses
-from birthday.worker.intake import Batch, Intake
-from birthday.worker.letters import Done, Job, Received
-from birthday.worker.patience import RECONNECT
+from birthday.worker.claimer import Batch, Claimer
+from birthday.worker.jobs import Done, Job, Received
 from birthday.worker.probes import Probes
+from birthday.worker.retrying import RECONNECT
 from birthday.worker.sender import Sender
 from birthday.worker.settler import Settler
 
@@ -55,17 +55,17 @@ class Limits:
 
     @property
     def batch(self) -> int:
-        """How many deliveries are claimed at a time: no more than the lanes take up soon."""
+        """How many deliveries are claimed at a time: no more than the slots take up soon."""
         return min(BATCH, 2 * self.concurrency)
 
     @property
     def prefetch(self) -> int:
-        """How many deliveries are out at a time: being sent, waiting for a lane, being stored, and to be claimed."""
+        """How many deliveries are out at a time: being sent, waiting for a slot, being stored, and to be claimed."""
         return 2 * self.concurrency + 2 * self.batch
 
     @property
     def lease(self) -> timedelta:
-        """How long a claim holds: the longest wait for a lane (three rounds of sends), one send, and to store it."""
+        """How long a claim holds: the longest wait for a slot (three rounds of sends), one send, and to store it."""
         return 4 * self.send_timeout + STORING
 
 
@@ -75,7 +75,7 @@ class Pipeline:
     def __init__(
         self,
         broker: Broker,
-        intake: Intake,
+        claimer: Claimer,
         sender: Sender,
         settler: Settler,
         limits: Limits,
@@ -88,7 +88,7 @@ class Pipeline:
         self.received = 0
         """How many deliveries have come in, to see whether any do."""
         self._broker = broker
-        self._intake = intake
+        self._claimer = claimer
         self._sender = sender
         self._settler = settler
         self._limits = limits
@@ -248,12 +248,12 @@ class Pipeline:
         await self._clock.wait_until(right=True)
 
     async def _take(self, consumer: Consumer) -> None:
-        """Claim ahead until interrupted: as much as the lanes take up soon, and nothing while the circuit is open.
+        """Claim ahead until interrupted: as much as the slots take up soon, and nothing while the circuit is open.
 
         Once the pipeline is stopped, until nothing is left, or may be sent.
         """
         breaker, shortage = self._sender.breaker, self._sender.shortage
-        probes = self._intake.probes()
+        probes = self._claimer.probes()
         while not self._interrupted.is_set():
             if self._stopping.is_set() and breaker.allowance is not None:
                 return
@@ -275,9 +275,9 @@ class Pipeline:
                 self._interrupted.set()
             if deliveries and not self._interrupted.is_set():
                 with self._step():
-                    batch = await self._intake.claim_batch(consumer, deliveries)
+                    batch = await self._claimer.claim_batch(consumer, deliveries)
                     self._accept(consumer, batch)
-                    await self._intake.dispose_of(consumer, batch.rest)
+                    await self._claimer.dispose_of(consumer, batch.rest)
 
     async def _wait_admitting(self) -> None:
         await self._sender.shortage.wait()
@@ -333,7 +333,7 @@ class Pipeline:
             self._room.clear()
 
     async def _send_jobs(self) -> None:
-        """One lane: send one job after the other."""
+        """One slot: send one job after the other."""
         while True:
             job = await self._jobs.get()
             if self._jobs.qsize() <= self._limits.concurrency:

@@ -10,7 +10,7 @@ import asyncpg
 from birthday.broker import Broker, Consumer, Delivery
 from birthday.clock import Clock
 from birthday.store.messages import read_last_failures
-from birthday.worker.patience import outlast
+from birthday.worker.retrying import retry_outage
 
 _AWAY: Final = timedelta(seconds=5)
 """How long messages are put away that have failed: until those behind them in the queue have come."""
@@ -40,7 +40,7 @@ class Probes:
     async def add(self, deliveries: Sequence[Delivery]) -> None:
         """Hold these as well."""
         ids = [delivery.message_id for delivery in deliveries if delivery.message_id is not None]
-        failures = await outlast("claim", lambda: read_last_failures(self._pool, ids), self._clock, self._random)
+        failures = await retry_outage("claim", lambda: read_last_failures(self._pool, ids), self._clock, self._random)
         known = [(failures.get(delivery.message_id) if delivery.message_id else None) for delivery in deliveries]
         self._fresh += [one for one, failure in zip(deliveries, known, strict=True) if failure is None]
         self._failed += [(failure, one) for one, failure in zip(deliveries, known, strict=True) if failure is not None]

@@ -1,4 +1,4 @@
-"""Step 3b, send: one letter, one try, if the circuit lets it through and the lease is long enough."""
+"""Step 3b, send: one greeting, one try, if the circuit lets it through and the lease is long enough."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ from birthday.clock import Clock
 from birthday.core.message import ErrorType
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.tracing import NO_TRACING, Tracing
-from birthday.worker.letters import Done, Job, is_failure, letter_for
+from birthday.worker.jobs import Done, Job, greeting_for, is_failure
 from birthday.worker.pulse import Pulse
 from birthday.worker.shortage import Shortage
 
@@ -22,7 +22,7 @@ API = "message-service"
 
 
 class Sender:
-    """Sends letters for one worker."""
+    """Sends greetings for one worker."""
 
     def __init__(
         self,
@@ -49,18 +49,18 @@ class Sender:
         if ticket is None:
             return self.give_back(job)
         claim, sent_at = job.claim, self._clock.now()
-        spared = self.breaker.allowance is not None
+        uncounted = self.breaker.allowance is not None
         span = self._tracing.process(claim, claim.attempt)
         try:
             with span:
                 outcome = await self._try(job)
             sending = Sending(claim.id, sent_at, claim.failed_at, claim.blamed)
             own = is_failure(outcome) and self.breaker.is_own(sending, outcome)
-            spared |= not self.breaker.record(ticket, outcome, sending)
+            uncounted |= not self.breaker.record(ticket, outcome, sending)
         finally:
             self.breaker.give_back(ticket)
         alone = self.breaker.refuses_only(claim.id)
-        return Done(job, outcome, sent_at, self._clock.now(), spared, own, alone, span)
+        return Done(job, outcome, sent_at, self._clock.now(), uncounted, own, alone, span)
 
     def give_back(self, job: Job) -> Done:
         """Decide not to send: no attempt has been made, and another claim may follow at once."""
@@ -80,7 +80,7 @@ class Sender:
     async def _attempt(self, job: Job) -> Outcome:
         began, began_at = time.perf_counter(), asyncio.get_running_loop().time()
         try:
-            outcome = await self._channel.send(letter_for(job.claim))
+            outcome = await self._channel.send(greeting_for(job.claim))
         except MemoryError:
             return Unable("out of memory", lacks="memory", answer_lost=True)
         except Exception as error:

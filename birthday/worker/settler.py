@@ -22,8 +22,8 @@ from birthday.errors import UnavailableError
 from birthday.store.messages import Failure, Settled, Settlement, settle
 from birthday.store.refusals import Sifting
 from birthday.telemetry.metrics import Metrics
-from birthday.worker.letters import Done, Received, decide, refused
-from birthday.worker.patience import outlast
+from birthday.worker.jobs import Done, Received, decide, refused
+from birthday.worker.retrying import retry_outage
 
 log = structlog.get_logger()
 
@@ -64,12 +64,12 @@ class Settler:
     async def _store(self, pairs: Sequence[_Pair]) -> tuple[Sequence[_Pair], Sequence[Settled]]:
         """Store outcomes; one that the database refuses becomes a failure, so that it does not hold up the rest."""
         storing = Sifting("settle", [settlement for _, settlement in pairs], partial(settle, self.pool))
-        await outlast("settle", storing.run, self.clock, self.random)
+        await retry_outage("settle", storing.run, self.clock, self.random)
         if not storing.refused:
             return pairs, storing.results
         failures = {settlement: refused(settlement, error) for settlement, error in storing.refused}
         failing = Sifting("settle", list(failures.values()), partial(settle, self.pool))
-        await outlast("settle", failing.run, self.clock, self.random)
+        await retry_outage("settle", failing.run, self.clock, self.random)
         for failure, error in failing.refused:
             # Not even that: the lease runs out, and the janitor finds it.
             log.error("message.unsettled", message_id=str(failure.id), error=error)

@@ -12,7 +12,7 @@ import aiohttp
 import asyncpg
 import pytest
 
-from birthday.http.coalescer import LANES
+from birthday.http.coalescer import SLOTS
 from birthday.store.connection import DATABASE_ERRORS, LOAN_SECONDS, keep_session
 from tests.support.api import RUNBOOK_USER, Answer, Api, running_api
 from tests.support.postgres import PostgresServer
@@ -52,14 +52,14 @@ async def held_up(url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def until_waiting(api: Api, requests: int) -> None:
-    """Wait until so many requests are being answered, and every lane waits for a lock."""
+    """Wait until so many requests are being answered, and every slot waits for a lock."""
     async with asyncio.timeout(SECONDS):
-        while api.metric("api_active_requests") < requests or await lock_waits(api) < LANES:
+        while api.metric("api_active_requests") < requests or await lock_waits(api) < SLOTS:
             await asyncio.sleep(0.01)
 
 
 async def test_two_who_want_an_address_that_is_held_do_not_keep_the_others_waiting(api: Api, database_url: str) -> None:
-    """Each comes alone and opens a lane of its own; a transaction elsewhere decides about the address, much later."""
+    """Each comes alone and opens a slot of its own; a transaction elsewhere decides about the address, much later."""
     connection = await asyncpg.connect(database_url)
     held, other = users(2)
     try:
@@ -102,17 +102,17 @@ async def lock_waits(api: Api) -> int:
 
 
 async def create_while_held_up(api: Api, url: str, bodies: list[dict[str, Any]]) -> list[Answer]:
-    """Create users who come while the table is locked: first one for each lane, then all of ``bodies`` together."""
+    """Create users who come while the table is locked: first one for each slot, then all of ``bodies`` together."""
     async with held_up(url):
         first = post_all(api, [RUNBOOK_USER | {"email": "first@example.com"}])
         async with asyncio.timeout(SECONDS):
             while await lock_waits(api) < 1:
                 await asyncio.sleep(0.01)
         first += post_all(api, [RUNBOOK_USER | {"email": "second@example.com"}])
-        await until_waiting(api, LANES)
+        await until_waiting(api, SLOTS)
         rest = post_all(api, bodies)
-        await until_waiting(api, LANES + len(bodies))
-    assert [answer.status for answer in await asyncio.gather(*first)] == [201] * LANES
+        await until_waiting(api, SLOTS + len(bodies))
+    assert [answer.status for answer in await asyncio.gather(*first)] == [201] * SLOTS
     return list(await asyncio.gather(*rest))
 
 
@@ -124,9 +124,9 @@ async def test_what_comes_together_is_stored_together(api: Api, pool: asyncpg.Po
     ]
     for answer in answers:
         assert answer.headers["Location"] == f"/users/{answer.json['id']}"
-    assert await pool.fetchval("SELECT count(DISTINCT xmin::text) FROM users") == LANES + 1
+    assert await pool.fetchval("SELECT count(DISTINCT xmin::text) FROM users") == SLOTS + 1
     assert await pool.fetchval("SELECT count(*) FROM message_logs") == CROWD
-    assert api.metric("users_created_total") == CROWD + LANES
+    assert api.metric("users_created_total") == CROWD + SLOTS
     assert api.metric("messages_scheduled_total") == CROWD
 
 
@@ -144,7 +144,7 @@ async def test_of_two_with_one_address_one_is_refused(api: Api, pool: asyncpg.Po
     for number in refused:
         assert (answers[number].status, answers[number].pointers) == (409, ["/email"])
         assert bodies[number]["email"] in answers[number].json["detail"]
-    assert await pool.fetchval("SELECT count(*) FROM users") == 1 + LANES + CROWD - 2
+    assert await pool.fetchval("SELECT count(*) FROM users") == 1 + SLOTS + CROWD - 2
 
 
 async def test_a_row_that_the_database_refuses_takes_no_other_along(

@@ -68,7 +68,7 @@ async def test_health_is_the_sum_of_the_dependencies(
 
 
 async def test_details_say_why_and_how_long(pool: asyncpg.Pool) -> None:
-    """Each dependency has its latency and, if it fails, a reason, which never is the text of a stranger's exception."""
+    """Each dependency has its latency and, if it fails, a reason, which never is the text of a library's exception."""
     async with running_api(pool, checks={"database": broken, "queue": away}, api_keys=api_keys(rita="read")) as api:
         answer = await api.get("/health/detailed", headers={"X-API-Key": "key-of-rita"})
         details = answer.json["checks"]

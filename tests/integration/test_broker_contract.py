@@ -173,8 +173,8 @@ async def bury_ids(broker: Broker, ids: Sequence[UUID]) -> None:
 async def look_at_all(broker: Broker) -> list[DeadLetter]:
     """Walk through all dead letters and drop none."""
     found: list[DeadLetter] = []
-    async with asyncio.timeout(SECONDS), broker.dead_letters() as walk:
-        while letters := await walk.take():
+    async with asyncio.timeout(SECONDS), broker.dead_letters() as browsing:
+        while letters := await browsing.take():
             found += letters
     return found
 
@@ -558,7 +558,7 @@ class TestDeadLetters:
     """``Broker.dead_letters``."""
 
     async def test_an_empty_queue(self, broker: Broker) -> None:
-        """Where nothing is dead, a walk is over at once."""
+        """Where nothing is dead, browsing is over at once."""
         assert await look_at_all(broker) == []
 
     async def test_a_look_shows_everything(self, queue: Queue, broker: Broker) -> None:
@@ -592,10 +592,10 @@ class TestDeadLetters:
         await bury_ids(broker, ids)
         dropped: set[UUID | None] = set()
         batches = 0
-        async with asyncio.timeout(SECONDS), broker.dead_letters() as walk:
-            while letters := await walk.take():
+        async with asyncio.timeout(SECONDS), broker.dead_letters() as browsing:
+            while letters := await browsing.take():
                 batches += 1
-                await walk.drop(letters[::3])
+                await browsing.drop(letters[::3])
                 dropped |= {letter.message_id for letter in letters[::3]}
         assert batches > 1
         left = [letter.message_id for letter in await look_at_all(broker)]
@@ -605,9 +605,9 @@ class TestDeadLetters:
     async def test_everything_dropped(self, broker: Broker) -> None:
         """All of many dead letters can be dropped in one walk."""
         await bury_ids(broker, new_ids(700))
-        async with asyncio.timeout(SECONDS), broker.dead_letters() as walk:
-            while letters := await walk.take():
-                await walk.drop(letters)
+        async with asyncio.timeout(SECONDS), broker.dead_letters() as browsing:
+            while letters := await browsing.take():
+                await browsing.drop(letters)
         assert await look_at_all(broker) == []
         await stats_become(broker, EMPTY)
 
@@ -615,20 +615,20 @@ class TestDeadLetters:
         """Leaving after the first batch keeps what was not reached, and what was dropped stays dropped."""
         ids = new_ids(1200)
         await bury_ids(broker, ids)
-        async with broker.dead_letters() as walk:
-            first = await walk.take()
-            await walk.drop(first[:100])
+        async with broker.dead_letters() as browsing:
+            first = await browsing.take()
+            await browsing.drop(first[:100])
         left = {letter.message_id for letter in await look_at_all(broker)}
         assert left == set(ids) - {letter.message_id for letter in first[:100]}
 
     async def test_an_error_keeps_the_rest(self, broker: Broker) -> None:
-        """An error that ends a walk passes through unchanged, and nothing is lost that was not dropped."""
+        """An error that ends browsing passes through unchanged, and nothing is lost that was not dropped."""
         ids = new_ids(10)
         await bury_ids(broker, ids)
 
         async def fail() -> None:
-            async with broker.dead_letters() as walk:
-                await walk.take()
+            async with broker.dead_letters() as browsing:
+                await browsing.take()
                 raise OSError("of our own")
 
         with pytest.raises(OSError, match="of our own"):
@@ -637,16 +637,16 @@ class TestDeadLetters:
         assert len(await look_at_all(broker)) == 10
 
     async def test_a_process_that_dies_on_the_way_loses_none(self, queue: Queue, broker: Broker) -> None:
-        """Dead letters that a walk had in its hands are there again when its process dies, and it is told."""
+        """Dead letters that browsing had in its hands are there again when its process dies, and it is told."""
         ids = new_ids(10)
         await bury_ids(broker, ids)
         dying = await queue.connect()
 
         async def die() -> None:
-            async with dying.dead_letters() as walk:
-                letters = await walk.take()
+            async with dying.dead_letters() as browsing:
+                letters = await browsing.take()
                 await queue.crash(dying)
-                await walk.drop(letters)
+                await browsing.drop(letters)
 
         with pytest.raises(UnavailableError):
             await die()
@@ -658,9 +658,9 @@ class TestDeadLetters:
         await bury_ids(broker, new_ids(900))
 
         async def drop_all(one: Broker) -> None:
-            async with one.dead_letters() as walk:
-                while letters := await walk.take():
-                    await walk.drop(letters)
+            async with one.dead_letters() as browsing:
+                while letters := await browsing.take():
+                    await browsing.drop(letters)
 
         async with asyncio.timeout(SECONDS):
             await asyncio.gather(drop_all(broker), drop_all(await queue.connect()))
@@ -673,9 +673,9 @@ class TestDeadLetters:
         await broker.publish(new_ids(1), timedelta(minutes=10))
         async with broker.consume(prefetch=1) as consumer:
             held = await receive(consumer, 1)
-            async with broker.dead_letters() as walk:
-                letters = await walk.take()
-                await walk.drop(letters)
+            async with broker.dead_letters() as browsing:
+                letters = await browsing.take()
+                await browsing.drop(letters)
             assert len(letters) == 1
             await stats_become(broker, QueueStats(ready=2, unacked=1, delayed=1, dead=0, consumers=1))
             await consumer.ack(held)

@@ -189,8 +189,8 @@ class TestSpeed:
             assert (delivery.message_id, delivery.size_bytes) == (None, 1_000_002)
             assert len(delivery.body) < 5_000
             await consumer.reject([delivery])
-        async with broker.dead_letters() as walk:
-            [letter] = await walk.take()
+        async with broker.dead_letters() as browsing:
+            [letter] = await browsing.take()
         assert letter.body == body.encode()
         assert await _stored_bytes(pool) == stored > 1_000_000
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
-from birthday.channels.message_service.connection import Answer, BrokenConnectionError
+from birthday.channels.message_service.connection import BrokenConnectionError, Response
 from birthday.channels.message_service.plain import PlainSession
 from birthday.channels.message_service.route import Network, Route
 from birthday.channels.message_service.session import Client, Session
@@ -49,7 +49,7 @@ NONSENSE = st.sampled_from(
 )
 
 
-async def take(client: type[Session | PlainSession], octets: bytes, sizes: list[int]) -> Answer | str:
+async def take(client: type[Session | PlainSession], octets: bytes, sizes: list[int]) -> Response | str:
     """Return what a client makes of an answer that comes in pieces of these sizes before the connection ends."""
     talked = asyncio.Event()
 

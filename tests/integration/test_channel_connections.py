@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from yarl import URL
 
-from birthday.channels.message_service.connection import Answer, BrokenConnectionError
+from birthday.channels.message_service.connection import BrokenConnectionError, Response
 from birthday.channels.message_service.route import Network, Route, UnreachableError
 from birthday.channels.message_service.session import Session
 
@@ -68,7 +68,7 @@ class TestAnswers:
         async with connect(server.talk) as session:
             answers = [await session.ask(REQUEST, PATIENCE) for _ in range(2)]
 
-        assert answers == [Answer(200, None), Answer(200, None)]
+        assert answers == [Response(200, None), Response(200, None)]
         assert server.connections == 1
 
     async def test_chunked(self) -> None:
@@ -76,8 +76,8 @@ class TestAnswers:
         chunked = b"HTTP/1.1 202 X\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
         server = Server(chunked, OK)
         async with connect(server.talk) as session:
-            assert await session.ask(REQUEST, PATIENCE) == Answer(202, None)
-            assert await session.ask(REQUEST, PATIENCE) == Answer(200, None)
+            assert await session.ask(REQUEST, PATIENCE) == Response(202, None)
+            assert await session.ask(REQUEST, PATIENCE) == Response(200, None)
 
         assert server.connections == 1
 
@@ -87,7 +87,7 @@ class TestAnswers:
         server = Server(line + b"Content-Length: 0\r\n\r\n", OK)
         async with connect(server.talk) as session:
             for _ in range(2):
-                assert await session.ask(REQUEST, PATIENCE) == Answer(200, None)
+                assert await session.ask(REQUEST, PATIENCE) == Response(200, None)
 
         assert server.connections == 2
 
@@ -112,7 +112,7 @@ class TestAnswers:
             with pytest.raises(BrokenConnectionError, match=f"^{text}$"):
                 await session.ask(REQUEST, PATIENCE)
 
-            assert await session.ask(REQUEST, PATIENCE) == Answer(200, None)
+            assert await session.ask(REQUEST, PATIENCE) == Response(200, None)
 
         assert server.connections == 2
 
@@ -120,8 +120,8 @@ class TestAnswers:
         """A second answer to one request belongs to no other: the connection is given up."""
         server = Server(OK + b"HTTP/1.1 503 X\r\nContent-Length: 0\r\n\r\n", OK)
         async with connect(server.talk) as session:
-            assert await session.ask(REQUEST, PATIENCE) == Answer(200, None)
-            assert await session.ask(REQUEST, PATIENCE) == Answer(200, None)
+            assert await session.ask(REQUEST, PATIENCE) == Response(200, None)
+            assert await session.ask(REQUEST, PATIENCE) == Response(200, None)
 
         assert server.connections == 2
 
@@ -145,11 +145,11 @@ class TestAnswers:
 
         answered = asyncio.Event()
         async with connect(talk) as session:
-            assert await session.ask(REQUEST, PATIENCE) == Answer(200, None)
+            assert await session.ask(REQUEST, PATIENCE) == Response(200, None)
             answered.set()
             # The client has taken what was said, and closed the connection for it.
             await said.wait()
-            assert await session.ask(REQUEST, PATIENCE) == Answer(200, None)
+            assert await session.ask(REQUEST, PATIENCE) == Response(200, None)
 
         assert connections == 2
 
@@ -213,6 +213,6 @@ def test_proxy(url: str, no_proxy: str, *, proxied: bool) -> None:
 
 
 def test_authorities_missing() -> None:
-    """A file of authorities that is not there is noticed before the first letter."""
+    """A file of authorities that is not there is noticed before the first greeting."""
     with pytest.raises(OSError, match="No such file"):
         Route(URL("https://mail.example.com"), Network(authorities=Path("/nonexistent/authorities.pem")))

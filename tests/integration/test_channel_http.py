@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from birthday.channels import Delivered, Letter, Outcome, Permanent, Temporary
+from birthday.channels import Delivered, Greeting, Outcome, Permanent, Temporary
 from birthday.channels.message_service.channel import HttpChannel, parse_retry_after
 from birthday.channels.message_service.plain import PlainSession
 from birthday.channels.message_service.route import Network
@@ -21,7 +21,9 @@ from birthday.errors import UnavailableError
 from tests.support.clock import NINE_O_CLOCK, ManualClock
 from tests.support.message_service import Answer, Fault, MessageService
 
-LETTER = Letter(UUID("0198c0de-0000-7000-8000-00000000ada1"), "ada@example.com", "Hey, Ada Lovelace it's your birthday")
+GREETING = Greeting(
+    UUID("0198c0de-0000-7000-8000-00000000ada1"), "ada@example.com", "Hey, Ada Lovelace it's your birthday"
+)
 SOON = timedelta(milliseconds=200)
 LATE = timedelta(seconds=30)
 
@@ -30,7 +32,7 @@ class Connect(Protocol):
     """Returns a channel to the service at ``url``, whose clock stands at nine o'clock on 1 March 2026."""
 
     def __call__(
-        self, url: str, api_key: str | None = None, timeout: timedelta = timedelta(seconds=10), lanes: int = 10
+        self, url: str, api_key: str | None = None, timeout: timedelta = timedelta(seconds=10), slots: int = 10
     ) -> HttpChannel:
         """Return it."""
         ...
@@ -42,9 +44,9 @@ async def channel_to(request: pytest.FixtureRequest) -> AsyncIterator[Connect]:
     channels = []
 
     def connect(
-        url: str, api_key: str | None = None, timeout: timedelta = timedelta(seconds=10), lanes: int = 10
+        url: str, api_key: str | None = None, timeout: timedelta = timedelta(seconds=10), slots: int = 10
     ) -> HttpChannel:
-        channels.append(HttpChannel(url, Network(), lanes, api_key, timeout, ManualClock(), request.param))
+        channels.append(HttpChannel(url, Network(), slots, api_key, timeout, ManualClock(), request.param))
         return channels[-1]
 
     yield connect
@@ -64,8 +66,8 @@ class TestWhatGoesOut:
     """The request, to the letter of the contract."""
 
     async def test_request(self, channel_to: Connect, message_service: MessageService) -> None:
-        """A letter is one POST to /send with exactly two members of JSON, the API's key and that of the message."""
-        outcome = await channel_to(message_service.url, api_key="s3cret").send(LETTER)
+        """A greeting is one POST to /send with exactly two members of JSON, the API's key and that of the message."""
+        outcome = await channel_to(message_service.url, api_key="s3cret").send(GREETING)
 
         assert outcome == Delivered()
         [received] = message_service.requests
@@ -77,7 +79,7 @@ class TestWhatGoesOut:
 
     async def test_no_api_key(self, channel_to: Connect, message_service: MessageService) -> None:
         """Without an API key there is no Authorization header."""
-        await channel_to(message_service.url).send(LETTER)
+        await channel_to(message_service.url).send(GREETING)
 
         assert "Authorization" not in message_service.requests[0].headers
 
@@ -94,14 +96,14 @@ class TestWhatGoesOut:
     )
     async def test_base_url(self, channel_to: Connect, message_service: MessageService, base: str, path: str) -> None:
         """The base URL may have a path and a query, which stays, and a slash at its end changes nothing."""
-        await channel_to(message_service.url + base).send(LETTER)
+        await channel_to(message_service.url + base).send(GREETING)
 
         assert message_service.requests[0].path == path
 
     async def test_unicode(self, channel_to: Connect, message_service: MessageService) -> None:
         """Any character of a name arrives as it was."""
         text = 'Hey, Þórdís "Dísa" Łukasiewicz-山田\\ 🎂 it\'s your birthday'
-        await channel_to(message_service.url).send(Letter(LETTER.message_id, "þórdís@example.com", text))
+        await channel_to(message_service.url).send(Greeting(GREETING.message_id, "þórdís@example.com", text))
 
         assert message_service.requests[0].json == {"email": "þórdís@example.com", "message": text}
 
@@ -111,30 +113,30 @@ class TestWhatGoesOut:
         channel = channel_to(message_service.url)
 
         for _ in range(3):
-            await channel.send(LETTER)
+            await channel.send(GREETING)
 
-        assert {key: len(group) for key, group in message_service.by_key().items()} == {str(LETTER.message_id): 3}
+        assert {key: len(group) for key, group in message_service.by_key().items()} == {str(GREETING.message_id): 3}
 
     async def test_no_cookies(self, channel_to: Connect, message_service: MessageService) -> None:
-        """A cookie that the service sets is not sent back: letters have nothing to do with each other."""
+        """A cookie that the service sets is not sent back: greetings have nothing to do with each other."""
         message_service.answer_with(Answer(headers={"Set-Cookie": "seen=ada; Path=/"}))
         # By name: cookies of bare addresses would not be kept in any case.
         channel = channel_to(message_service.url.replace("127.0.0.1", "localhost"))
 
-        await channel.send(LETTER)
-        await channel.send(LETTER)
+        await channel.send(GREETING)
+        await channel.send(GREETING)
 
         assert "Cookie" not in message_service.requests[1].headers
 
 
 def temporary(status: int, phrase: str, *, outage: bool) -> Temporary:
-    """Return what is expected of an answer after which the letter may be sent again."""
+    """Return what is expected of an answer after which the greeting may be sent again."""
     reason = f"the message service answered {status} {phrase}".rstrip()
     return Temporary(ErrorType.EXTERNAL_API_ERROR, reason, None, outage=outage, answer_lost=status in {502, 504})
 
 
 def permanent(status: int, phrase: str, error_type: ErrorType = ErrorType.PERMANENT_FAILURE) -> Permanent:
-    """Return what is expected of an answer after which the letter is not sent again."""
+    """Return what is expected of an answer after which the greeting is not sent again."""
     return Permanent(error_type, f"the message service answered {status} {phrase}".rstrip())
 
 
@@ -146,7 +148,7 @@ class TestWhatAnAnswerMeans:
         """Every 2xx is delivered."""
         message_service.answer_with(Answer(status, body=b""))
 
-        assert await channel_to(message_service.url).send(LETTER) == Delivered()
+        assert await channel_to(message_service.url).send(GREETING) == Delivered()
 
     @pytest.mark.parametrize(
         "expected",
@@ -182,19 +184,19 @@ class TestWhatAnAnswerMeans:
     ) -> None:
         """A status is temporary or permanent, has its error type, and speaks of an outage or not.
 
-        A gateway that got no answer does not know whether the letter has arrived.
+        A gateway that got no answer does not know whether the greeting has arrived.
         """
         status = int(expected.reason.split()[4])
         message_service.answer_with(Answer(status, body=b"" if status == 304 else b"{}"))
 
-        assert await channel_to(message_service.url).send(LETTER) == expected
+        assert await channel_to(message_service.url).send(GREETING) == expected
 
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
     async def test_redirect(self, channel_to: Connect, message_service: MessageService, status: int) -> None:
         """A redirect is not followed, not even to the same host."""
         message_service.answer_with(Answer(status, headers={"Location": message_service.url + "/elsewhere"}))
 
-        outcome = await channel_to(message_service.url).send(LETTER)
+        outcome = await channel_to(message_service.url).send(GREETING)
 
         assert isinstance(outcome, Permanent)
         assert [received.path for received in message_service.requests] == ["/send"]
@@ -206,7 +208,7 @@ class TestWhatAnAnswerMeans:
             Answer(status, body=b'{"error":"ada@example.com is unknown"}', reason="ada@example.com is unknown")
         )
 
-        outcome = await channel_to(message_service.url).send(LETTER)
+        outcome = await channel_to(message_service.url).send(GREETING)
 
         assert isinstance(outcome, Temporary | Permanent)
         assert "ada" not in outcome.reason.lower()
@@ -222,7 +224,7 @@ class TestWhatAnAnswerMeans:
 
         async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
-            outcome = await channel_to(f"http://127.0.0.1:{port}").send(LETTER)
+            outcome = await channel_to(f"http://127.0.0.1:{port}").send(GREETING)
 
         assert outcome == Temporary(
             ErrorType.EXTERNAL_API_ERROR, "the connection broke: the answer is no HTTP", answer_lost=True
@@ -237,7 +239,7 @@ class TestRetryAfter:
         """A number of seconds is obeyed with every temporary answer."""
         message_service.answer_with(Answer(status, headers={"Retry-After": "120"}))
 
-        outcome = await channel_to(message_service.url).send(LETTER)
+        outcome = await channel_to(message_service.url).send(GREETING)
 
         assert isinstance(outcome, Temporary)
         assert outcome.retry_after == timedelta(seconds=120)
@@ -246,7 +248,7 @@ class TestRetryAfter:
         """A date is obeyed relative to the clock that was passed in."""
         message_service.answer_with(Answer(503, headers={"Retry-After": "Sun, 01 Mar 2026 09:01:30 GMT"}))
 
-        outcome = await channel_to(message_service.url).send(LETTER)
+        outcome = await channel_to(message_service.url).send(GREETING)
 
         assert isinstance(outcome, Temporary)
         assert outcome.retry_after == timedelta(seconds=90)
@@ -295,7 +297,7 @@ class TestRetryAfter:
         """Nonsense in Retry-After leaves the answer what it is."""
         message_service.answer_with(Answer(503, headers={"Retry-After": "when the moon is full"}))
 
-        outcome = await channel_to(message_service.url).send(LETTER)
+        outcome = await channel_to(message_service.url).send(GREETING)
 
         assert outcome == temporary(503, "Service Unavailable", outage=True)
 
@@ -311,7 +313,7 @@ class TestRetryAfter:
 
         async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
-            outcome = await channel_to(f"http://127.0.0.1:{port}").send(LETTER)
+            outcome = await channel_to(f"http://127.0.0.1:{port}").send(GREETING)
 
         assert outcome == (Delivered() if status == 200 else temporary(503, "Service Unavailable", outage=True))
 
@@ -326,7 +328,7 @@ class TestNoAnswer:
         channel = channel_to(message_service.url, timeout=SOON)
         began = time.monotonic()
 
-        outcome = await channel.send(LETTER)
+        outcome = await channel.send(GREETING)
 
         assert outcome == Temporary(ErrorType.TIMEOUT, "the message service did not answer within 0.2 s")
         assert outcome.may_have_arrived
@@ -342,14 +344,14 @@ class TestNoAnswer:
                 queued.connect_ex(full.getsockname())
             channel = channel_to(f"http://127.0.0.1:{full.getsockname()[1]}", timeout=SOON)
 
-            outcome = await channel.send(LETTER)
+            outcome = await channel.send(GREETING)
 
         assert outcome == Temporary(ErrorType.EXTERNAL_API_ERROR, "cannot connect: no connection in time")
         assert not outcome.may_have_arrived
 
     async def test_refused(self, channel_to: Connect) -> None:
-        """A refused connection is temporary, speaks of an outage and says why; the letter cannot have arrived."""
-        outcome = await channel_to(f"http://127.0.0.1:{closed_port()}").send(LETTER)
+        """A refused connection is temporary, speaks of an outage and says why; the greeting cannot have arrived."""
+        outcome = await channel_to(f"http://127.0.0.1:{closed_port()}").send(GREETING)
 
         assert isinstance(outcome, Temporary)
         assert not outcome.may_have_arrived
@@ -357,10 +359,10 @@ class TestNoAnswer:
         assert outcome.reason == "cannot connect: Connection refused"
 
     async def test_closed(self, channel_to: Connect, message_service: MessageService) -> None:
-        """A connection that is closed in place of an answer is temporary, and the letter may have arrived."""
+        """A connection that is closed in place of an answer is temporary, and the greeting may have arrived."""
         message_service.answer_with(Answer(fault=Fault.CLOSE))
 
-        outcome = await channel_to(message_service.url).send(LETTER)
+        outcome = await channel_to(message_service.url).send(GREETING)
 
         assert isinstance(outcome, Temporary)
         assert outcome.may_have_arrived
@@ -372,7 +374,7 @@ class TestNoAnswer:
         message_service.answer_with(Answer(200), Answer(fault=Fault.CLOSE))
         channel = channel_to(message_service.url)
 
-        outcomes = [await channel.send(LETTER), await channel.send(LETTER)]
+        outcomes = [await channel.send(GREETING), await channel.send(GREETING)]
 
         assert [type(outcome) for outcome in outcomes] == [Delivered, Temporary]
         assert len(message_service.requests) == 2
@@ -380,12 +382,12 @@ class TestNoAnswer:
     async def test_service_comes_back(self, channel_to: Connect, message_service: MessageService) -> None:
         """After the service was away, the next attempt reaches it."""
         channel = channel_to(message_service.url)
-        outcomes: list[Outcome] = [await channel.send(LETTER)]
+        outcomes: list[Outcome] = [await channel.send(GREETING)]
 
         await message_service.stop()
-        outcomes.append(await channel.send(LETTER))
+        outcomes.append(await channel.send(GREETING))
         await message_service.start()
-        outcomes.append(await channel.send(LETTER))
+        outcomes.append(await channel.send(GREETING))
 
         assert [type(outcome) for outcome in outcomes] == [Delivered, Temporary, Delivered]
 
@@ -393,14 +395,14 @@ class TestNoAnswer:
         """Cancelling a send ends it at once, and the channel goes on with the next."""
         message_service.answer_with(Answer(fault=Fault.HANG))
         channel = channel_to(message_service.url)
-        sending = asyncio.create_task(channel.send(LETTER))
+        sending = asyncio.create_task(channel.send(GREETING))
         await message_service.wait_for(1)
 
         sending.cancel()
 
         with pytest.raises(asyncio.CancelledError):
             await sending
-        assert await channel.send(LETTER) == Delivered()
+        assert await channel.send(GREETING) == Delivered()
 
 
 class TestBodies:
@@ -413,12 +415,12 @@ class TestBodies:
     async def test_connection_reused(
         self, channel_to: Connect, message_service: MessageService, status: int, size: int, pause: timedelta
     ) -> None:
-        """Letters that follow each other share a connection, however they were answered, even if bit by bit."""
+        """Greetings that follow each other share a connection, however they were answered, even if bit by bit."""
         message_service.answer_with(Answer(status, body=b"x" * size, pause=pause))
         channel = channel_to(message_service.url)
 
-        await channel.send(LETTER)
-        await channel.send(LETTER)
+        await channel.send(GREETING)
+        await channel.send(GREETING)
 
         assert len({received.client_port for received in message_service.requests}) == 1
 
@@ -427,7 +429,7 @@ class TestBodies:
         message_service.answer_with(Answer(body=b"x" * 50_000_000))
         channel = channel_to(message_service.url)
 
-        outcomes = [await channel.send(LETTER), await channel.send(LETTER)]
+        outcomes = [await channel.send(GREETING), await channel.send(GREETING)]
 
         assert outcomes == [Delivered(), Delivered()]
         assert len({received.client_port for received in message_service.requests}) == 2
@@ -438,7 +440,7 @@ class TestBodies:
         message_service.answer_with(Answer(200, body=b"x" * 100, fault=fault), Answer(503, body=b"{}", fault=fault))
         channel = channel_to(message_service.url, timeout=SOON)
 
-        outcomes = [await channel.send(LETTER), await channel.send(LETTER)]
+        outcomes = [await channel.send(GREETING), await channel.send(GREETING)]
 
         assert outcomes == [Delivered(), temporary(503, "Service Unavailable", outage=True)]
 
@@ -477,8 +479,8 @@ class TestCheck:
     async def test_not_behind_sends(self, channel_to: Connect, message_service: MessageService) -> None:
         """A check does not wait for a connection that sends hold."""
         message_service.answer_with(Answer(fault=Fault.HANG))
-        channel = channel_to(message_service.url, lanes=1)
-        sending = asyncio.create_task(channel.send(LETTER))
+        channel = channel_to(message_service.url, slots=1)
+        sending = asyncio.create_task(channel.send(GREETING))
         await message_service.wait_for(1)
 
         async with asyncio.timeout(5):
@@ -492,13 +494,13 @@ async def test_close(channel_to: Connect, message_service: MessageService) -> No
     """Closing a channel closes its connections: those in use once their answer has come, and it may be done twice."""
     message_service.answer_with(Answer(), Answer(delay=SOON))
     channel = channel_to(message_service.url)
-    await channel.send(LETTER)
-    sending = asyncio.create_task(channel.send(LETTER))
+    await channel.send(GREETING)
+    sending = asyncio.create_task(channel.send(GREETING))
     await message_service.wait_for(2)
 
     await channel.close()
     await channel.close()
 
     assert await sending == Delivered()
-    await channel.send(LETTER)
+    await channel.send(GREETING)
     assert len({received.client_port for received in message_service.requests}) == 2

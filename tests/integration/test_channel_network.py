@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from birthday.channels import Channel, Delivered, Letter, Outcome, Temporary
+from birthday.channels import Channel, Delivered, Greeting, Outcome, Temporary
 from birthday.config import load_settings
 from birthday.core.message import ErrorType
 from birthday.wiring.channel import open_channel
@@ -17,8 +17,10 @@ from tests.support.clock import ManualClock
 from tests.support.forward_proxy import ForwardProxy
 from tests.support.message_service import MessageService
 
-LETTER = Letter(UUID("0198c0de-0000-7000-8000-00000000ada1"), "ada@example.com", "Hey, Ada Lovelace it's your birthday")
-LANES = 10
+GREETING = Greeting(
+    UUID("0198c0de-0000-7000-8000-00000000ada1"), "ada@example.com", "Hey, Ada Lovelace it's your birthday"
+)
+SLOTS = 10
 
 
 @pytest.fixture
@@ -32,14 +34,14 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 async def send_once(url: str) -> Outcome:
-    """Send a letter over a channel that is opened now."""
+    """Send a greeting over a channel that is opened now."""
     async with channel_to(url) as channel:
-        return await channel.send(LETTER)
+        return await channel.send(GREETING)
 
 
 def channel_to(url: str) -> AbstractAsyncContextManager[Channel]:
     """Open a channel to the service at ``url`` as the program does, with what the environment says."""
-    return open_channel(load_settings(message_service_url=url, worker_concurrency=LANES), ManualClock(), sys.stdout)
+    return open_channel(load_settings(message_service_url=url, worker_concurrency=SLOTS), ManualClock(), sys.stdout)
 
 
 class TestTls:
@@ -55,7 +57,7 @@ class TestTls:
 
     @pytest.mark.usefixtures("environment")
     async def test_unknown_authority(self, certificates: Certificates) -> None:
-        """A service whose certificate comes from nobody we know gets no letter, and the reason says so."""
+        """A service whose certificate comes from nobody we know gets no greeting, and the reason says so."""
         async with MessageService(host="localhost", tls=certificates.server) as service:
             outcome = await send_once(service.url)
 
@@ -98,7 +100,7 @@ class TestProxy:
             MessageService(host="localhost", tls=certificates.server) as service,
             channel_to(service.url) as channel,
         ):
-            outcomes = [await channel.send(LETTER), await channel.send(LETTER)]
+            outcomes = [await channel.send(GREETING), await channel.send(GREETING)]
 
             assert outcomes == [Delivered(), Delivered()]
             assert forward_proxy.asked == [f"CONNECT {service.url.removeprefix('https://')} HTTP/1.1"]
@@ -129,7 +131,7 @@ class TestProxy:
         assert not forward_proxy.asked
 
     async def test_away(self, environment: pytest.MonkeyPatch, message_service: MessageService) -> None:
-        """A proxy that is not there is no way to the service: the letter waits, and nothing goes past the proxy."""
+        """A proxy that is not there is no way to the service: the greeting waits, and nothing goes past the proxy."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             environment.setenv("HTTP_PROXY", f"http://127.0.0.1:{free.getsockname()[1]}")
@@ -145,17 +147,17 @@ class TestConnections:
     """How many there are, and where they lead."""
 
     async def test_reused(self, message_service: MessageService) -> None:
-        """Letters that are sent side by side share as many connections as there are lanes."""
+        """Greetings that are sent side by side share as many connections as there are slots."""
         async with channel_to(message_service.url) as channel:
-            letters = iter([LETTER] * 20 * LANES)
+            greetings = iter([GREETING] * 20 * SLOTS)
 
             async def send_some() -> list[Outcome]:
-                return [await channel.send(letter) for letter in letters]
+                return [await channel.send(greeting) for greeting in greetings]
 
-            lanes = await asyncio.gather(*(send_some() for _ in range(LANES)))
+            slots = await asyncio.gather(*(send_some() for _ in range(SLOTS)))
 
-        assert [outcome for lane in lanes for outcome in lane] == [Delivered()] * 20 * LANES
-        assert len({received.client_port for received in message_service.requests}) <= LANES
+        assert [outcome for slot in slots for outcome in slot] == [Delivered()] * 20 * SLOTS
+        assert len({received.client_port for received in message_service.requests}) <= SLOTS
 
     async def test_unknown_name(self) -> None:
         """A name that nobody knows is temporary: whoever takes care of names may be away."""

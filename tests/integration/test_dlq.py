@@ -136,7 +136,7 @@ class TestRequeue:
             channel.answer = lambda _letter: Delivered()
             [message_id] = await requeue(product)
             await product.wait_for_statuses({"delivered": 1})
-        assert [sent.letter.message_id for sent in channel.sent] == [message_id] * 2
+        assert [sent.greeting.message_id for sent in channel.sent] == [message_id] * 2
         assert await product.pool.fetchval("SELECT attempts FROM message_logs") == 1
         assert await dead_ids(product.broker) == []
 
@@ -256,7 +256,7 @@ class TestPurge:
     """``birthday dlq purge``."""
 
     async def test_messages_stay_failed(self, product: Product, bury_text: BuryText) -> None:
-        """Everything leaves the queue, strangers too; messages stay failed and can still be requeued."""
+        """Everything leaves the queue, unknown ones too; messages stay failed and can still be requeued."""
         ids = await store_dead(product, 3)
         await bury_text("nonsense")
         tally = await purge(product)
@@ -266,7 +266,7 @@ class TestPurge:
         assert sorted(await requeue(product)) == sorted(ids)
 
     async def test_a_condition_spares_the_rest(self, product: Product, bury_text: BuryText) -> None:
-        """By error, only those messages are meant: a stranger has none, and what is settled goes in any case."""
+        """By error, only those messages are meant: an unknown one has none, and what is settled goes in any case."""
         ids = await store_dead(product, 2)
         timeouts = await store_failed(product.pool, 1, NINE_O_CLOCK, ErrorType.TIMEOUT)
         await bury(product.broker, timeouts)
@@ -311,7 +311,7 @@ class TestLooking:
             (with_copy[1], 1),
             (without[0], 0),
         ]
-        kinds = Counter((found.kind, found.letter.message_id) for found in listing.strangers)
+        kinds = Counter((found.kind, found.letter.message_id) for found in listing.unknown)
         assert kinds == {(Kind.UNKNOWN, unknown): 1, (Kind.MALFORMED, None): 1}
         assert (listing.total, listing.settled) == (4, 1)
         assert len(await dead_ids(product.broker)) == 4
@@ -323,14 +323,14 @@ class TestLooking:
             await bury_text("nonsense")
         for limit, shown in ((2, (2, 0)), (4, (3, 1)), (9, (3, 2))):
             listing = await look(product, limit=limit)
-            assert (len(listing.messages), len(listing.strangers), listing.total) == (*shown, 5)
+            assert (len(listing.messages), len(listing.unknown), listing.total) == (*shown, 5)
 
     async def test_conditions(self, product: Product, bury_text: BuryText) -> None:
-        """With a condition on messages, strangers are not shown."""
+        """With a condition on messages, unknown ones are not shown."""
         ids = await store_dead(product, 2)
         await bury_text("nonsense")
         listing = await look(product, FailedFilter(message_id=ids[0]))
-        assert ([message.id for message in listing.messages], list(listing.strangers)) == (ids[:1], [])
+        assert ([message.id for message in listing.messages], list(listing.unknown)) == (ids[:1], [])
         assert (await look(product, FailedFilter(error_type=ErrorType.TIMEOUT))).total == 0
 
     async def test_one(self, product: Product) -> None:

@@ -14,8 +14,8 @@ from birthday.errors import UnavailableError
 from birthday.store.migrations import (
     Migration,
     MigrationError,
+    MigrationState,
     State,
-    Status,
     check_schema,
     load_migrations,
     migrate,
@@ -279,7 +279,7 @@ async def test_a_schema_that_belongs_to_another_role_is_told_from_one_that_is_mi
 async def test_a_start_on_a_newer_schema_is_possible(connection: asyncpg.Connection) -> None:
     """A program that was rolled back runs on the schema of its successor, and is told of the difference."""
     await migrate(connection, [CREATE_A, CREATE_B], NOW)
-    assert await check_schema(connection, [CREATE_A]) == [Status(2, "create_b", NOW, State.UNKNOWN)]
+    assert await check_schema(connection, [CREATE_A]) == [MigrationState(2, "create_b", NOW, State.UNKNOWN)]
 
 
 async def test_a_long_migration_may_take_longer_than_other_statements(empty_url: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from birthday.broker import Broker
 from birthday.broker.postgres import PostgresBroker
 from birthday.broker.rabbitmq import RabbitMQBroker
-from birthday.channels import Letter, Outcome
+from birthday.channels import Greeting, Outcome
 from birthday.core.message import BIRTHDAY
 from birthday.operations.pauses import EVERY_SECONDS, Pauses
 from birthday.store.pauses import read_pauses, set_paused
@@ -43,7 +43,7 @@ class SlowChannel(RecordingChannel):
         super().__init__(clock)
         self.let_go = asyncio.Event()
 
-    async def send(self, letter: Letter) -> Outcome:
+    async def send(self, letter: Greeting) -> Outcome:
         """Record the letter, and wait."""
         outcome = await super().send(letter)
         await self.let_go.wait()

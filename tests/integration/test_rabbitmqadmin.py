@@ -136,7 +136,7 @@ async def test_the_depth_of_the_queue(terminal: Terminal, channel: RecordingChan
 async def test_samples(terminal: Terminal, channel: RecordingChannel, product: Product) -> None:
     """A look at dead letters shows their payloads and keeps them; headers say which queue, why, when, how often."""
     table = await terminal.type(f"rabbitmqadmin get queue={DLQ} count=10")
-    ids = {str(sent.letter.message_id) for sent in channel.sent}
+    ids = {str(sent.greeting.message_id) for sent in channel.sent}
     assert {json.loads(payload)["messageId"] for payload in payloads(table)} == ids
     await eventually(lambda: has_dead(product, 3), "they are back")
     [letter] = json.loads(await terminal.type(f"rabbitmqadmin -f raw_json get queue={DLQ} count=1"))
@@ -167,7 +167,7 @@ async def test_option_a_requeue(terminal: Terminal, channel: RecordingChannel, p
         # Not a payload at all: a dead letter more, and nobody stumbles.
         await terminal.type(PUBLISH)
         await eventually(lambda: has_dead(product, 4), "it is rejected")
-    delivered = [str(sent.letter.message_id) for sent in channel.sent[3:]]
+    delivered = [str(sent.greeting.message_id) for sent in channel.sent[3:]]
     assert delivered == [json.loads(first)["messageId"], json.loads(second)["messageId"]]
 
 

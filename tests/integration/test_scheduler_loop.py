@@ -10,7 +10,7 @@ import pytest
 
 from birthday.broker.postgres import PostgresBroker
 from birthday.core.occasion import Rules
-from birthday.scheduler.loop import Progress, Schedule, run_scheduler
+from birthday.scheduler.loop import DispatchProgress, Schedule, run_scheduler
 from birthday.store.messages import PLANNED, lock_watermark
 from birthday.store.users import Planning
 from birthday.telemetry.metrics import Metrics
@@ -36,7 +36,7 @@ def start(product: Product) -> asyncio.Task[None]:
             SELDOM,
             product.clock,
             product.metrics,
-            Progress(),
+            DispatchProgress(),
         )
     )
 

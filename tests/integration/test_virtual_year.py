@@ -96,8 +96,8 @@ async def test_each_of_5000_users_in_every_zone_is_greeted_once_in_2028_at_nine_
     await product.broker.close()
 
     in_2028 = [sent for sent in channel.sent if local_year(sent, profiles) == 2028]
-    assert Counter(sent.letter.email for sent in in_2028) == dict.fromkeys(profiles, 1)
-    wrong = [sent for sent in in_2028 if sent.at != expected_instant(profiles[sent.letter.email], 2028)]
+    assert Counter(sent.greeting.email for sent in in_2028) == dict.fromkeys(profiles, 1)
+    wrong = [sent for sent in in_2028 if sent.at != expected_instant(profiles[sent.greeting.email], 2028)]
     assert wrong == []
     assert metric(product.metrics, "messages_delivered_total") == len(channel.sent)
     assert metric(product.metrics, "messages_on_time_total") == len(channel.sent)
@@ -105,4 +105,4 @@ async def test_each_of_5000_users_in_every_zone_is_greeted_once_in_2028_at_nine_
 
 def local_year(sent: Sent, profiles: dict[str, Profile]) -> int:
     """Return the calendar year in which a greeting arrived, where its user lives."""
-    return sent.at.astimezone(standard_zone(profiles[sent.letter.email].zone)).year
+    return sent.at.astimezone(standard_zone(profiles[sent.greeting.email].zone)).year

@@ -15,7 +15,7 @@ from birthday.broker import Broker
 from birthday.broker.postgres import PostgresBroker
 from birthday.broker.protocol import encode_payload
 from birthday.broker.rabbitmq import RabbitMQBroker
-from birthday.channels import Delivered, Letter, Outcome, Permanent, Temporary
+from birthday.channels import Delivered, Greeting, Outcome, Permanent, Temporary
 from birthday.core.message import ErrorType
 from birthday.store.messages import cancel, lock_due, mark_queued
 from birthday.store.users import delete_user, lock_profile, replace_profile
@@ -81,8 +81,8 @@ async def test_a_due_message_is_sent_once_and_recorded(product: Product) -> None
     async with product.working(channel):
         await product.wait_for_statuses({"delivered": 1})
     [sent] = channel.sent
-    assert sent.letter.message_id == message_id
-    assert sent.letter.text == "Hey, Ada Lovelace it's your birthday"
+    assert sent.greeting.message_id == message_id
+    assert sent.greeting.text == "Hey, Ada Lovelace it's your birthday"
     row = await product.pool.fetchrow("SELECT attempts, sent_at, delivered_at, lease_until FROM message_logs")
     assert row is not None
     assert tuple(row) == (1, product.clock.now(), product.clock.now(), None)
@@ -109,7 +109,7 @@ async def test_a_thousand_messages_are_shared_by_two_workers_without_a_repeat(pr
     channel = RecordingChannel(product.clock)
     async with product.working(channel), product.working(channel):
         await product.wait_for_statuses({"delivered": 1000})
-    assert sorted(sent.letter.message_id for sent in channel.sent) == sorted(ids)
+    assert sorted(sent.greeting.message_id for sent in channel.sent) == sorted(ids)
 
 
 async def test_a_name_that_is_edited_after_dispatch_is_honoured(product: Product) -> None:
@@ -119,7 +119,7 @@ async def test_a_name_that_is_edited_after_dispatch_is_honoured(product: Product
     channel = RecordingChannel(product.clock)
     async with product.working(channel):
         await channel.wait_for(1)
-    assert channel.sent[0].letter.text == "Hey, Augusta Lovelace it's your birthday"
+    assert channel.sent[0].greeting.text == "Hey, Augusta Lovelace it's your birthday"
 
 
 async def test_the_message_of_a_deleted_user_is_cancelled_and_not_sent(product: Product) -> None:
@@ -167,7 +167,7 @@ async def test_a_temporary_failure_is_tried_again_under_the_same_key(product: Pr
         await product.wait_for_statuses({"retrying": 1})
         product.clock.advance(timedelta(seconds=5))
         await product.wait_for_statuses({"delivered": 1})
-    assert len({sent.letter.message_id for sent in channel.sent}) == 1
+    assert len({sent.greeting.message_id for sent in channel.sent}) == 1
     assert await product.pool.fetchval("SELECT attempts FROM message_logs") == 2
     assert metric(product.metrics, "message_retries_total", retry_reason="external_api_error") == 1
     assert metric(product.metrics, "messages_sent_total", hour="09") == 1
@@ -223,7 +223,7 @@ async def test_a_failed_message_that_an_operator_publishes_again_is_delivered(
         product.clock.advance(timedelta(days=7))
         await publish_by_hand(message_id)
         await product.wait_for_statuses({"delivered": 1})
-    assert [sent.letter.message_id for sent in channel.sent] == [message_id] * 2
+    assert [sent.greeting.message_id for sent in channel.sent] == [message_id] * 2
 
 
 async def test_a_failed_message_that_an_operator_publishes_survives_the_worker_that_took_it(
@@ -285,7 +285,7 @@ async def test_what_may_have_arrived_is_finished_under_its_own_key_although_the_
                 await move_birthday(product, date(1990, 3, 2))
             product.clock.advance(timedelta(seconds=5))
         await product.wait_for_statuses({"delivered": 1})
-    assert {sent.letter.message_id for sent in channel.sent} == {message_id}
+    assert {sent.greeting.message_id for sent in channel.sent} == {message_id}
     assert await nothing_is_planned_for_tomorrow(product)
 
 
@@ -306,7 +306,7 @@ async def test_what_may_have_arrived_is_finished_under_its_own_key_although_the_
         assert await audited(product) == {}
         product.clock.advance(timedelta(seconds=5))
         await product.wait_for_statuses({"delivered": 1})
-    assert {sent.letter.message_id for sent in channel.sent} == {message_id}
+    assert {sent.greeting.message_id for sent in channel.sent} == {message_id}
     assert await nothing_is_planned_for_tomorrow(product)
 
 
@@ -329,7 +329,7 @@ async def test_what_a_dead_worker_held_is_finished_under_its_own_key_although_th
             await move_birthday(product, date(1990, 3, 2))
             product.clock.advance(timedelta(seconds=5))
         await product.wait_for_statuses({"delivered": 1})
-    assert {sent.letter.message_id for sent in channel.sent} == {message_id}
+    assert {sent.greeting.message_id for sent in channel.sent} == {message_id}
     assert await nothing_is_planned_for_tomorrow(product)
 
 
@@ -353,7 +353,7 @@ async def test_what_has_certainly_not_arrived_moves_with_the_birthday(product: P
         await product.dispatcher.dispatch_once(product.clock.now())
         await product.wait_for_statuses({"cancelled": 1, "delivered": 1})
     assert await audited(product) == {"delivered": 1}
-    first, second = [sent.letter.message_id for sent in channel.sent]
+    first, second = [sent.greeting.message_id for sent in channel.sent]
     assert first == message_id != second
 
 
@@ -387,7 +387,7 @@ async def test_what_failed_and_may_have_arrived_is_requeued_under_its_own_key_al
         await move_birthday(product, date(1990, 3, 2))
         await publish_by_hand(message_id)
         await product.wait_for_statuses({"delivered": 1})
-    assert {sent.letter.message_id for sent in channel.sent} == {message_id}
+    assert {sent.greeting.message_id for sent in channel.sent} == {message_id}
     assert await nothing_is_planned_for_tomorrow(product)
 
 
@@ -407,7 +407,7 @@ async def test_a_message_that_is_made_current_while_it_is_waited_for_is_not_canc
 
 
 async def test_an_id_that_does_not_exist_is_dead_lettered_and_the_rest_goes_on(product: Product) -> None:
-    """A stranger in the queue is put aside; its neighbour is delivered."""
+    """An unknown one in the queue is put aside; its neighbour is delivered."""
     await product.broker.publish([uuid4()])
     await queue_birthdays(product, 1)
     channel = RecordingChannel(product.clock)
@@ -584,7 +584,7 @@ async def test_a_channel_that_raises_costs_an_attempt_and_not_the_worker(product
     """A bug in one letter is a failed attempt with a reason; the other messages go out."""
     [first, *_others] = await queue_birthdays(product, 10)
 
-    def answer(letter: Letter) -> Outcome:
+    def answer(letter: Greeting) -> Outcome:
         if letter.message_id == first:
             raise RuntimeError("cannot handle this one")
         return Delivered()

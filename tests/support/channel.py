@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from birthday.channels import Delivered, Letter, Outcome
+from birthday.channels import Delivered, Greeting, Outcome
 from birthday.channels.breaker import CircuitBreaker
 from birthday.clock import Clock
 
@@ -14,14 +14,14 @@ from birthday.clock import Clock
 class Sent:
     """A letter, and when it was sent by the clock of the test."""
 
-    letter: Letter
+    greeting: Greeting
     at: datetime
 
 
 class RecordingChannel:
     """Keeps every letter; accepts it, or answers what the test says."""
 
-    def __init__(self, clock: Clock, answer: Callable[[Letter], Outcome] = lambda _letter: Delivered()) -> None:
+    def __init__(self, clock: Clock, answer: Callable[[Greeting], Outcome] = lambda _letter: Delivered()) -> None:
         """Answer each letter with ``answer``."""
         self.breaker: CircuitBreaker | None = None
         self.sent: list[Sent] = []
@@ -29,12 +29,12 @@ class RecordingChannel:
         self._clock = clock
         self._changed = asyncio.Condition()
 
-    async def send(self, letter: Letter) -> Outcome:
+    async def send(self, greeting: Greeting) -> Outcome:
         """Record the letter."""
-        self.sent.append(Sent(letter, self._clock.now()))
+        self.sent.append(Sent(greeting, self._clock.now()))
         async with self._changed:
             self._changed.notify_all()
-        return self.answer(letter)
+        return self.answer(greeting)
 
     async def check(self) -> None:
         """Do nothing: there is nothing to reach."""
@@ -60,9 +60,9 @@ class HeldChannel(RecordingChannel):
         super().__init__(clock)
         self._released = asyncio.Event()
 
-    async def send(self, letter: Letter) -> Outcome:
+    async def send(self, greeting: Greeting) -> Outcome:
         """Record the letter, and wait."""
-        outcome = await super().send(letter)
+        outcome = await super().send(greeting)
         await self._released.wait()
         return outcome
 

@@ -65,8 +65,8 @@ async def bury(broker: Broker, ids: Sequence[UUID]) -> None:
 async def dead_ids(broker: Broker) -> list[UUID | None]:
     """Return the message id of each dead letter, None for what has none."""
     found: list[UUID | None] = []
-    async with asyncio.timeout(30), broker.dead_letters() as walk:
-        while letters := await walk.take():
+    async with asyncio.timeout(30), broker.dead_letters() as browsing:
+        while letters := await browsing.take():
             found += [letter.message_id for letter in letters]
     return found
 

@@ -7,8 +7,8 @@ import pytest
 
 from birthday.core.audit import (
     REPLACED_WITHIN,
-    Answer,
     Birthday,
+    Counterpart,
     Finding,
     Memory,
     every_zone,
@@ -28,7 +28,7 @@ MINUTE = timedelta(minutes=1)
 
 DAY = timedelta(days=1)
 
-GREETING = Answer(Status.DELIVERED, DUE.date(), CREATED, DUE, taken_over=False)
+GREETING = Counterpart(Status.DELIVERED, DUE.date(), CREATED, DUE, taken_over=False)
 ANSWERED = Birthday(DUE, 2027, DUE.date(), CREATED, CREATED, None, 0, GREETING)
 UNANSWERED = replace(ANSWERED, answer=None)
 OLD = replace(UNANSWERED, due_at=DUE - timedelta(days=200))
@@ -65,7 +65,9 @@ RULES_SINCE = DUE - DAY
         pytest.param(None, None, id="no message"),
     ],
 )
-def test_a_message_that_is_sent_at_another_instant_is_a_finding(answer: Answer | None, finding: Finding | None) -> None:
+def test_a_message_that_is_sent_at_another_instant_is_a_finding(
+    answer: Counterpart | None, finding: Finding | None
+) -> None:
     """Unless a reason is stored with it."""
     assert judge_instant(replace(ANSWERED, answer=answer), RULES_SINCE) is finding
 
@@ -153,7 +155,9 @@ def test_a_message_for_an_earlier_date_of_birth_takes_the_year_once_it_was_sent(
         pytest.param(replace(GREETING, on=DUE.date() - 60 * DAY, planned_from=MOVED), None, id="greeted, then moved"),
     ],
 )
-def test_only_a_message_for_the_date_answers_unless_the_user_has_moved(answer: Answer, finding: Finding | None) -> None:
+def test_only_a_message_for_the_date_answers_unless_the_user_has_moved(
+    answer: Counterpart, finding: Finding | None
+) -> None:
     """The date of one birthday may differ by two days at the most, and delivered means that somebody saw it."""
     assert judge(replace(ANSWERED, answer=answer), MEMORY, NOW) is finding
 

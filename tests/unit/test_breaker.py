@@ -228,7 +228,7 @@ class TestRecovery:
         assert circuit.allowance() is None
 
     def test_relapse(self, circuit: Circuit) -> None:
-        """As many failures in a row as are allowed at a time open it again: a weak service is spared the rest."""
+        """As many failures in a row as are allowed at a time open it again: a weak service is not counted the rest."""
         circuit.half_open()
 
         circuit.send(Delivered(), DOWN, DOWN)

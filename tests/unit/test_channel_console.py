@@ -6,33 +6,33 @@ from uuid import UUID
 
 import pytest
 
-from birthday.channels import Delivered, Letter, Temporary
+from birthday.channels import Delivered, Greeting, Temporary
 from birthday.channels.terminal import ConsoleChannel
 from birthday.core.message import ErrorType
 from tests.support.clock import ManualClock
 
 MESSAGE_ID = UUID("0198c0de-0000-7000-8000-00000000ada1")
-LETTER = Letter(MESSAGE_ID, "ada@example.com", "Hey, Ada Lovelace it's your birthday")
+GREETING = Greeting(MESSAGE_ID, "ada@example.com", "Hey, Ada Lovelace it's your birthday")
 LINE = "2026-03-01T09:00:00Z  ada@example.com  Hey, Ada Lovelace it's your birthday\n"
 
 
 async def test_line() -> None:
-    """A letter is one line: the instant, the address, the text."""
+    """A greeting is one line: the instant, the address, the text."""
     stream = io.StringIO()
     channel = ConsoleChannel(stream, ManualClock())
 
-    outcomes = [await channel.send(LETTER), await channel.send(LETTER)]
+    outcomes = [await channel.send(GREETING), await channel.send(GREETING)]
 
     assert outcomes == [Delivered(), Delivered()]
     assert stream.getvalue() == LINE + LINE
 
 
 async def test_flushed() -> None:
-    """The line is out as soon as the letter counts as delivered."""
+    """The line is out as soon as the greeting counts as delivered."""
     raw = io.BytesIO()
     stream = io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", newline="")
 
-    await ConsoleChannel(stream, ManualClock()).send(LETTER)
+    await ConsoleChannel(stream, ManualClock()).send(GREETING)
 
     assert raw.getvalue() == LINE.encode()
 
@@ -56,30 +56,30 @@ async def test_control_characters(text: str, shown: str) -> None:
     """What a terminal would obey, or show as nothing, is written as an escape, in text and address alike."""
     stream = io.StringIO()
 
-    await ConsoleChannel(stream, ManualClock()).send(Letter(MESSAGE_ID, text, text))
+    await ConsoleChannel(stream, ManualClock()).send(Greeting(MESSAGE_ID, text, text))
 
     assert stream.getvalue() == f"2026-03-01T09:00:00Z  {shown}  {shown}\n"
 
 
 async def test_narrow_encoding() -> None:
-    """What the stream's encoding cannot say is written as an escape, and the letter is delivered all the same."""
+    """What the stream's encoding cannot say is written as an escape, and the greeting is delivered all the same."""
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="latin-1", newline="")
 
-    outcome = await ConsoleChannel(stream, ManualClock()).send(Letter(MESSAGE_ID, "þ@example.com", "Zoë 🎂"))
+    outcome = await ConsoleChannel(stream, ManualClock()).send(Greeting(MESSAGE_ID, "þ@example.com", "Zoë 🎂"))
 
     assert outcome == Delivered()
     assert raw.getvalue() == b"2026-03-01T09:00:00Z  \xfe@example.com  Zo\xeb \\U0001f382\n"
 
 
 async def test_broken_pipe() -> None:
-    """When nobody reads any more, the letter may be sent again later."""
+    """When nobody reads any more, the greeting may be sent again later."""
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(os.dup(writing), "wb", buffering=0) as raw:
         stream = io.TextIOWrapper(raw, write_through=True)
 
-        outcome = await ConsoleChannel(stream, ManualClock()).send(LETTER)
+        outcome = await ConsoleChannel(stream, ManualClock()).send(GREETING)
 
         assert outcome == Temporary(
             ErrorType.EXTERNAL_API_ERROR, "cannot write to the console: [Errno 32] Broken pipe", None, outage=True
@@ -88,11 +88,11 @@ async def test_broken_pipe() -> None:
 
 
 async def test_closed_stream() -> None:
-    """When the stream has been closed, the letter may be sent again later."""
+    """When the stream has been closed, the greeting may be sent again later."""
     stream = io.StringIO()
     stream.close()
 
-    outcome = await ConsoleChannel(stream, ManualClock()).send(LETTER)
+    outcome = await ConsoleChannel(stream, ManualClock()).send(GREETING)
 
     assert isinstance(outcome, Temporary)
     assert outcome.outage

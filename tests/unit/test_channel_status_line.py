@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from birthday.channels.message_service.connection import Answer, BrokenConnectionError, Connection
+from birthday.channels.message_service.connection import BrokenConnectionError, HttpConnection, Response
 
 PATIENCE_SECONDS: Final = 5.0
 REQUEST: Final = b"POST /send HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
@@ -67,7 +67,7 @@ def pieces(said: bytes, cuts: list[int]) -> list[bytes]:
     return [said[start:end] for start, end in pairwise(places)]
 
 
-async def ask(said: list[bytes], *, reset: bool = False) -> tuple[Answer, bool]:
+async def ask(said: list[bytes], *, reset: bool = False) -> tuple[Response, bool]:
     """Ask a server that says this, and then closes the connection; return the answer and whether it can be used again.
 
     With ``reset`` it has not read the request, so that closing resets the connection.
@@ -75,7 +75,7 @@ async def ask(said: list[bytes], *, reset: bool = False) -> tuple[Answer, bool]:
     loop = asyncio.get_running_loop()
     ours, theirs = socket.socketpair()
     theirs.settimeout(0)
-    transport, connection = await loop.create_connection(lambda: Connection(loop), sock=ours)
+    transport, connection = await loop.create_connection(lambda: HttpConnection(loop), sock=ours)
     asking = asyncio.ensure_future(connection.ask(REQUEST, loop.time() + PATIENCE_SECONDS))
     try:
         # One turn to write the request.
@@ -98,7 +98,7 @@ async def ask(said: list[bytes], *, reset: bool = False) -> tuple[Answer, bool]:
 @pytest.mark.parametrize("breach", BREACHES)
 @pytest.mark.parametrize("status", [200, 204, 400, 429, 503])
 async def test_a_status_line_decides_though_a_header_breaks_the_rules(status: int, breach: str) -> None:
-    """The letter is not sent again for what a server gets wrong after it has accepted it."""
+    """The greeting is not sent again for what a server gets wrong after it has accepted it."""
     for before in (b"", b"Server: x\r\n"):
         said = b"HTTP/1.1 %d X\r\n" % status + before + BREACHES[breach] + b"\r\n{}"
         answer, _ = await ask([said])
@@ -107,18 +107,18 @@ async def test_a_status_line_decides_though_a_header_breaks_the_rules(status: in
 
 async def test_a_connection_whose_answer_broke_the_rules_is_not_used_again() -> None:
     """Nobody knows where such an answer ends."""
-    assert await ask([b"HTTP/1.1 200 OK\r\nX-A : b\r\nContent-Length: 0\r\n\r\n"]) == (Answer(200, None), False)
+    assert await ask([b"HTTP/1.1 200 OK\r\nX-A : b\r\nContent-Length: 0\r\n\r\n"]) == (Response(200, None), False)
 
 
 async def test_how_long_to_wait_is_known_though_a_later_header_breaks_the_rules() -> None:
     """What could be read is obeyed."""
     said = b"HTTP/1.1 503 X\r\nRetry-After: 7\r\nServer: x\r\nX-A : b\r\n\r\n"
-    assert (await ask([said]))[0] == Answer(503, b"7")
+    assert (await ask([said]))[0] == Response(503, b"7")
 
 
 @pytest.mark.parametrize("end", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Le", b"HTTP/1.1 200\r\n"])
 async def test_a_reset_after_the_status_line_changes_nothing(end: bytes) -> None:
-    """The server that said so has the letter."""
+    """The server that said so has the greeting."""
     assert (await ask([end], reset=True))[0].status == 200
 
 
@@ -140,7 +140,7 @@ async def test_a_reset_after_the_status_line_changes_nothing(end: bytes) -> None
 )
 @pytest.mark.parametrize("reset", [False, True])
 async def test_without_a_final_status_line_nobody_knows(said: bytes, *, reset: bool) -> None:
-    """One that is cut short, or one that comes before the answer proper, tells nothing about the letter."""
+    """One that is cut short, or one that comes before the answer proper, tells nothing about the greeting."""
     with pytest.raises(BrokenConnectionError):
         await ask([said] if said else [], reset=reset)
 

@@ -7,7 +7,7 @@ from itertools import chain
 import pytest
 
 from birthday.errors import NotFoundError, UnavailableError
-from birthday.http.coalescer import LANES, MANY, MOST, Coalescer
+from birthday.http.coalescer import BATCH_LIMIT, MANY, SLOTS, Coalescer
 from birthday.store.connection import LOAN_SECONDS
 
 SECONDS = 5
@@ -47,22 +47,22 @@ async def test_a_lone_question_is_asked_in_the_next_turn_of_the_loop() -> None:
 
 
 async def test_what_comes_meanwhile_is_the_next_batch() -> None:
-    """While every lane is taken, questions collect; each gets its own answer, and all of them are asked once."""
+    """While every slot is taken, questions collect; each gets its own answer, and all of them are asked once."""
     squares = Squares()
     squares.gate.clear()
     coalescer = Coalescer(squares.answer)
-    first = [asyncio.create_task(coalescer.ask(number)) for number in range(LANES)]
+    first = [asyncio.create_task(coalescer.ask(number)) for number in range(SLOTS)]
     await asyncio.sleep(0)
-    for _ in range(LANES):
+    for _ in range(SLOTS):
         await asyncio.sleep(0)
     rest = [asyncio.create_task(coalescer.ask(number)) for number in range(10, 60)]
     await asyncio.sleep(0)
     under_way = len(squares.batches)
     squares.gate.set()
-    assert await asyncio.gather(*first, *rest) == [number**2 for number in [*range(LANES), *range(10, 60)]]
-    assert under_way <= LANES
-    assert len(squares.batches) <= 2 * LANES
-    assert sorted(chain(*squares.batches)) == [*range(LANES), *range(10, 60)]
+    assert await asyncio.gather(*first, *rest) == [number**2 for number in [*range(SLOTS), *range(10, 60)]]
+    assert under_way <= SLOTS
+    assert len(squares.batches) <= 2 * SLOTS
+    assert sorted(chain(*squares.batches)) == [*range(SLOTS), *range(10, 60)]
 
 
 async def test_many_do_not_wait_for_the_batch_under_way() -> None:
@@ -110,8 +110,8 @@ async def test_a_batch_is_bounded() -> None:
     """Very many questions are more than one batch."""
     squares = Squares()
     coalescer = Coalescer(squares.answer)
-    assert len(await asyncio.gather(*(coalescer.ask(number) for number in range(3 * MOST)))) == 3 * MOST
-    assert max(map(len, squares.batches)) <= MOST
+    assert len(await asyncio.gather(*(coalescer.ask(number) for number in range(3 * BATCH_LIMIT)))) == 3 * BATCH_LIMIT
+    assert max(map(len, squares.batches)) <= BATCH_LIMIT
 
 
 async def test_an_error_of_one_question_is_not_that_of_others() -> None:
@@ -167,7 +167,7 @@ async def test_who_is_cancelled_leaves_the_others_alone() -> None:
     under_way = [asyncio.create_task(coalescer.ask(number)) for number in (1, 2)]
     while not squares.batches:
         await asyncio.sleep(0)
-    while len(squares.batches) < LANES:
+    while len(squares.batches) < SLOTS:
         under_way.append(asyncio.create_task(coalescer.ask(3)))
         await asyncio.sleep(0)
     waiting = [asyncio.create_task(coalescer.ask(number)) for number in (10, 11)]
@@ -190,7 +190,7 @@ async def test_the_time_that_was_waited_is_not_given_again() -> None:
     coalescer = Coalescer(squares.answer)
     loop = asyncio.get_running_loop()
     asking = [asyncio.create_task(coalescer.ask(1))]
-    while len(squares.batches) < LANES:
+    while len(squares.batches) < SLOTS:
         asking.append(asyncio.create_task(coalescer.ask(1)))
         await asyncio.sleep(0)
     asking.append(asyncio.create_task(coalescer.ask(2)))

@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from birthday.errors import UnavailableError
-from birthday.telemetry.otel import MOST_LINKS, OpenTelemetryTracing
+from birthday.telemetry.otel import LINKS_LIMIT, OpenTelemetryTracing
 from birthday.telemetry.tracing import NO_TRACING, TraceContext
 
 SPAN = "00f067aa0ba902b7"
@@ -51,7 +51,7 @@ def test_a_batch_has_each_context_as_a_link_once_and_not_too_many(
     [sent] = named(exporter.get_finished_spans(), "send")
     [received] = named(exporter.get_finished_spans(), "receive")
     assert [link.context.trace_id for link in sent.links] == [7]
-    assert [link.context.trace_id for link in received.links] == list(range(1, MOST_LINKS + 1))
+    assert [link.context.trace_id for link in received.links] == list(range(1, LINKS_LIMIT + 1))
     assert {span.attributes["messaging.batch.message_count"] for span in (sent, received) if span.attributes} == {500}
 
 

@@ -19,7 +19,7 @@ CONSUMER_LOCK: Final = 760_325_001
 """Key of an advisory lock that consumers share, so that pg_locks knows how many there are. It dies with its holder."""
 _POLL_SECONDS: Final = 0.5
 """How often to look for what nobody is notified of: delays that end, leases that run out, rows inserted by hand."""
-_CLAIM_MOST: Final = 500
+_CLAIM_LIMIT: Final = 500
 _BODY_CHARACTERS: Final = 1024
 """A longer body is no message of ours, so no consumer needs all of it: hundreds of a megabyte would fill its memory."""
 
@@ -150,7 +150,7 @@ class PostgresConsumer:
                 extend_at = await self._extend(extend_at)
                 self._room.clear()
                 self._news.clear()
-                wanted = 0 if self._ceasing else min(_CLAIM_MOST, self._prefetch - len(self.held))
+                wanted = 0 if self._ceasing else min(_CLAIM_LIMIT, self._prefetch - len(self.held))
                 if wanted == 0:
                     await _wait(self._room, pause)
                 elif await self._claim(wanted) < wanted:

@@ -8,7 +8,7 @@ import asyncpg
 
 from birthday.broker.protocol import DeadLetter, decode_payload
 
-_DEAD_MOST: Final = 200
+_BROWSE_LIMIT: Final = 200
 """There may be some of a megabyte."""
 
 
@@ -35,7 +35,7 @@ class PostgresDeadLetters:
             """,
             self._died_at,
             self._id,
-            _DEAD_MOST,
+            _BROWSE_LIMIT,
         )
         if rows:
             self._died_at, self._id = rows[-1]["dead_at"], rows[-1]["id"]

@@ -22,7 +22,7 @@ from birthday.broker.rabbitmq.topology import DEAD_LETTER_QUEUE, QUEUE, RETRY_QU
 from birthday.errors import UnavailableError
 
 _CONFIRMS_IN_FLIGHT: Final = 500
-# How long the queue may take to get back what a walk held. After that, somebody else may have it.
+# How long the queue may take to get back what browsing held. After that, somebody else may have it.
 _RETURN_SECONDS: Final = 1.0
 
 
@@ -104,12 +104,12 @@ class RabbitMQBroker:
         await self.check()
         async with self._connection.channel() as channel:
             count, _ = await channel.measure(DEAD_LETTER_QUEUE)
-            walk = RabbitMQDeadLetters(channel, count)
-            yield walk
-            await walk.end()
+            browsing = RabbitMQDeadLetters(channel, count)
+            yield browsing
+            await browsing.end()
         with suppress(TimeoutError, UnavailableError):
             async with asyncio.timeout(_RETURN_SECONDS):
-                await self._wait_for_dead_letters(walk.kept)
+                await self._wait_for_dead_letters(browsing.kept)
 
     async def stats(self) -> QueueStats:
         """Ask for the length of each queue. One that is missing is declared again, with everything else.
@@ -146,7 +146,7 @@ class RabbitMQBroker:
         await self._connection.close()
 
     async def _wait_for_dead_letters(self, count: int) -> None:
-        """Wait until the queue has noticed that the channel of a walk is closed: another walk may follow at once."""
+        """Wait until the queue has noticed that the channel of browsing is closed: another walk may follow at once."""
         async with self._connection.channel() as channel:
             while (await channel.measure(DEAD_LETTER_QUEUE))[0] < count:  # noqa: ASYNC110 - the server tells nobody
                 await asyncio.sleep(_RETURN_SECONDS / 100)

@@ -12,7 +12,7 @@ from birthday.broker.protocol import DeadLetter, Inbox, decode_payload
 from birthday.broker.rabbitmq.channel import AmqpChannel
 from birthday.broker.rabbitmq.topology import DEAD_LETTER_QUEUE
 
-# Bounds what a walk through the dead letters keeps in memory, and there may be some of a megabyte.
+# Bounds what a look through the dead letters keeps in memory, and there may be some of a megabyte.
 _BATCH_LIMIT: Final = 200
 # A dead letter that does not come for so long may have gone to somebody else.
 _DEAD_SECONDS: Final = 0.5
@@ -21,8 +21,8 @@ _DEAD_SECONDS: Final = 0.5
 class RabbitMQDeadLetters:
     """A ``DeadLetters`` that consumes, and acks only what is dropped. The end of its channel gives back the rest.
 
-    Giving back earlier would bring the same ones again. So each step of the walk is a consumer of its own, which gets
-    as many as its prefetch and is cancelled before anything is acked: what is dropped makes no room for others.
+    Giving back earlier would bring the same ones again. So each step is a consumer of its own, which gets as many as
+    its prefetch and is cancelled before anything is acked: what is dropped makes no room for others.
     """
 
     def __init__(self, channel: AmqpChannel, count: int) -> None:

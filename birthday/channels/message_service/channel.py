@@ -10,10 +10,10 @@ import orjson
 from yarl import URL
 
 from birthday.channels.breaker import CircuitBreaker
-from birthday.channels.message_service.connection import Answer, BrokenConnectionError
+from birthday.channels.message_service.connection import BrokenConnectionError, Response
 from birthday.channels.message_service.route import Network, Route, UnreachableError, basic_credentials
 from birthday.channels.message_service.session import Client, Session
-from birthday.channels.protocol import Delivered, Letter, Outcome, Permanent, Temporary, Unable
+from birthday.channels.protocol import Delivered, Greeting, Outcome, Permanent, Temporary, Unable
 from birthday.clock import Clock
 from birthday.core.message import ErrorType
 from birthday.errors import UnavailableError
@@ -21,19 +21,19 @@ from birthday.errors import UnavailableError
 _ASKS_FOR_PATIENCE = frozenset({408, 425, 429})
 _REFUSES_CONTENT = frozenset({400, 422})
 _REFUSES_EVERYBODY = frozenset({401, 403, 404, 405, 407, 410, *range(300, 400)})
-"""Said for a wrong key, URL or proxy: about one letter only if others are accepted (design, section 3)."""
+"""Said for a wrong key, URL or proxy: about one greeting only if others are accepted (design, section 3)."""
 _REFUSES_KEYS = frozenset({401, 403, 407})
 _SAYS_NO_MORE = frozenset({401, 407})
 """Of these, what is about the key even if no key gets the same answer."""
 _WITHOUT_ANSWER = frozenset({502, 504})
-"""Said by a gateway that has passed the letter on and got no answer, or none that it understood."""
+"""Said by a gateway that has passed the greeting on and got no answer, or none that it understood."""
 _SECONDS = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _LONGEST_RETRY_AFTER = timedelta(hours=24)
 _LONGEST_CHECK = timedelta(seconds=5)
 
 
 class HttpChannel:
-    """Sends letters to ``{base_url}/send``. Nothing is ever sent again here: every attempt is the caller's."""
+    """Sends greetings to ``{base_url}/send``. Nothing is ever sent again here: every attempt is the caller's."""
 
     def __init__(
         self,
@@ -66,13 +66,13 @@ class HttpChannel:
         self._timeout = timeout
         self._clock = clock
 
-    async def send(self, letter: Letter) -> Outcome:
+    async def send(self, greeting: Greeting) -> Outcome:
         """Try once, within the timeout. Never raises for what the other side does."""
-        body = orjson.dumps({"email": letter.email, "message": letter.text})
-        trace = b"traceparent: %b\r\n" % letter.traceparent.encode() if letter.traceparent else b""
+        body = orjson.dumps({"email": greeting.email, "message": greeting.text})
+        trace = b"traceparent: %b\r\n" % greeting.traceparent.encode() if greeting.traceparent else b""
         own = b"%bIdempotency-Key: %b\r\nContent-Length: %d\r\n\r\n" % (
             trace,
-            str(letter.message_id).encode(),
+            str(greeting.message_id).encode(),
             len(body),
         )
         try:
@@ -103,7 +103,7 @@ class HttpChannel:
 
     @property
     def url(self) -> str:
-        """Where letters go, without the user, the password and the query, which may hold secrets."""
+        """Where greetings go, without the user, the password and the query, which may hold secrets."""
         return str(self._target.with_user(None).with_query(None))
 
     async def check(self) -> None:
@@ -115,7 +115,7 @@ class HttpChannel:
         await self._head_of(self._base, {})
 
     async def try_key(self) -> str:
-        """Try the key as far as that goes without a message: HEAD of where letters go, with and without the key.
+        """Try the key as far as that goes without a message: HEAD of where greetings go, with and without the key.
 
         Returns:
             What that came to, in words.
@@ -156,7 +156,7 @@ class HttpChannel:
         await self._session.close()
 
 
-def _outcome(answer: Answer, clock: Clock) -> Outcome:
+def _outcome(answer: Response, clock: Clock) -> Outcome:
     """Return what an answer means. The reason holds no word of the service's own: it may repeat the e-mail address."""
     status = answer.status
     if 200 <= status <= 299:

@@ -12,7 +12,7 @@ from typing import Final, cast
 
 import httptools
 
-_MOST_BYTES: Final = 128 * 1024
+_BYTES_LIMIT: Final = 128 * 1024
 """Of one answer. What is longer is not read to its end: nobody here looks at bodies."""
 _STATUS_LINE: Final = re.compile(rb"[\r\n]*HTTP/\d\.\d ([1-9]\d\d)(?:[ \t\r][^\n]*)?(?=\n)")
 _END_OF_HEAD: Final = re.compile(rb"\n\r?\n")
@@ -24,7 +24,7 @@ class BrokenConnectionError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """What a server said, as far as anybody asks."""
 
     status: int
@@ -48,7 +48,7 @@ def final_status(received: bytes) -> int:
     return 0
 
 
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """A protocol for one transport, whichever way that came about."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -59,7 +59,7 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
-        self._asking: asyncio.Future[Answer] | None = None
+        self._asking: asyncio.Future[Response] | None = None
         self._beginning = b""
         self._status = 0
         self._retry_after: bytes | None = None
@@ -70,7 +70,7 @@ class Connection(asyncio.Protocol):
         """Whether there is still a transport to write to."""
         return self._transport is not None and not self._transport.is_closing()
 
-    async def ask(self, request: bytes, deadline: float) -> Answer:
+    async def ask(self, request: bytes, deadline: float) -> Response:
         """Send ``request`` and return its answer, read to its end so that the connection can be used again.
 
         The answer is known as soon as its status line is: headers that break the rules, a body that is long, breaks off
@@ -92,7 +92,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(request)
         timer = self._loop.call_at(deadline, self._time_out)
         try:
-            answer: Answer = await asking
+            answer: Response = await asking
         finally:
             timer.cancel()
             self._asking = None
@@ -121,12 +121,12 @@ class Connection(asyncio.Protocol):
             self._status = final_status(self._beginning)
         try:
             self._parser.feed_data(data)
-            if self._received_bytes > _MOST_BYTES:
+            if self._received_bytes > _BYTES_LIMIT:
                 self._give_up(BrokenConnectionError("the answer is too long, and has no status"))
         except httptools.HttpParserUpgrade:
             self._give_up(BrokenConnectionError("the answer is in another protocol"))
         except httptools.HttpParserError:
-            # Its text may quote the answer, and that the letter's address.
+            # Its text may quote the answer, and that the greeting's address.
             self._give_up(BrokenConnectionError("the answer is no HTTP"))
 
     def eof_received(self) -> None:
@@ -158,7 +158,7 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """Be done with the answer."""
         if self._parser.get_status_code() >= 200 and self._asking is not None and not self._asking.done():
-            self._asking.set_result(Answer(self._status, self._retry_after))
+            self._asking.set_result(Response(self._status, self._retry_after))
             self.reusable = self._parser.should_keep_alive()
 
     def _time_out(self) -> None:
@@ -170,6 +170,6 @@ class Connection(asyncio.Protocol):
         if self._asking is None or self._asking.done():
             return
         if self._status:
-            self._asking.set_result(Answer(self._status, self._retry_after))
+            self._asking.set_result(Response(self._status, self._retry_after))
         else:
             self._asking.set_exception(error)

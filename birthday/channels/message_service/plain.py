@@ -10,7 +10,7 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
-from birthday.channels.message_service.connection import Answer, BrokenConnectionError
+from birthday.channels.message_service.connection import BrokenConnectionError, Response
 from birthday.channels.message_service.route import Route, UnreachableError, explain, lacking
 
 _MOST_BODY_BYTES: Final = 128 * 1024
@@ -29,7 +29,7 @@ class PlainSession:
         self._asking = 0
         self._closed = False
 
-    async def ask(self, request: bytes, patience: timedelta) -> Answer:
+    async def ask(self, request: bytes, patience: timedelta) -> Response:
         """Send ``request`` once; see ``Client``."""
         if self._session is None:
             self._session = self._open()
@@ -41,7 +41,7 @@ class PlainSession:
             if self._closed:
                 await self.close()
 
-    async def ask_alone(self, request: bytes, patience: timedelta) -> Answer:
+    async def ask_alone(self, request: bytes, patience: timedelta) -> Response:
         """Send ``request`` over a connection of its own; see ``Client``."""
         async with self._open() as session:
             return await self._ask(session, request, patience)
@@ -57,7 +57,7 @@ class PlainSession:
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS, ssl=self.route.tls or True)
         return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False)
 
-    async def _ask(self, session: aiohttp.ClientSession, request: bytes, patience: timedelta) -> Answer:
+    async def _ask(self, session: aiohttp.ClientSession, request: bytes, patience: timedelta) -> Response:
         head, _, body = request.partition(b"\r\n\r\n")
         first, *lines = head.decode("ascii").split("\r\n")
         method, target, _ = first.split(" ")
@@ -81,7 +81,7 @@ class PlainSession:
                 ) as response,
             ):
                 raw = {name.lower(): value for name, value in response.raw_headers}
-                answer = Answer(response.status, raw.get(b"retry-after"))
+                answer = Response(response.status, raw.get(b"retry-after"))
                 await _read(response)
         except aiohttp.ConnectionTimeoutError:
             raise UnreachableError("no connection in time") from None

@@ -15,13 +15,13 @@ from typing import Any, Final
 import aiohappyeyeballs
 from yarl import URL
 
-from birthday.channels.message_service.connection import Connection
+from birthday.channels.message_service.connection import HttpConnection
 
 _NEXT_ADDRESS_SECONDS: Final = 0.25
 """How long one address of a name may keep silent before the next one is tried beside it (RFC 8305, section 5)."""
 _KNOWN_SECONDS: Final = 5.0
 """How long the addresses of a name are used for new connections."""
-_MOST_TUNNEL_BYTES: Final = 16 * 1024
+_TUNNEL_BYTES_LIMIT: Final = 16 * 1024
 
 
 class UnreachableError(Exception):
@@ -105,7 +105,7 @@ class Route:
         headers = {"Host": self.origin.host_port_subcomponent or ""}
         return headers | (_credentials(self.proxy) if self.proxy and not self.tls else {})
 
-    async def connect(self) -> Connection:
+    async def connect(self) -> HttpConnection:
         """Return a new connection to the origin. Its name is looked up anew, once for all who connect at that time.
 
         Raises:
@@ -120,7 +120,7 @@ class Route:
                 if self.proxy and self.tls:
                     await self._open_tunnel(wire)
                 _, connection = await loop.create_connection(
-                    lambda: Connection(loop),
+                    lambda: HttpConnection(loop),
                     sock=wire,
                     ssl=self.tls,
                     server_hostname=self.origin.raw_host if self.tls else None,
@@ -164,7 +164,7 @@ class Route:
         while b"\r\n\r\n" not in answer:
             data = await loop.sock_recv(wire, 4096)
             answer += data
-            if not data or len(answer) > _MOST_TUNNEL_BYTES:
+            if not data or len(answer) > _TUNNEL_BYTES_LIMIT:
                 raise UnreachableError("the proxy gave no answer that could be understood")
         version, _, rest = answer.partition(b" ")
         if not version.startswith(b"HTTP/1.") or not rest.startswith(b"2"):

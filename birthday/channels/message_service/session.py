@@ -1,6 +1,6 @@
-"""Connections to the message service, kept between letters.
+"""Connections to the message service, kept between greetings.
 
-A session is small because it serves one purpose: so many lanes that POST to one origin. No redirects, no cookies, and
+A session is small because it serves one purpose: so many slots that POST to one origin. No redirects, no cookies, and
 nothing is sent again unasked.
 """
 
@@ -9,7 +9,7 @@ from collections import deque
 from datetime import timedelta
 from typing import Final, Protocol
 
-from birthday.channels.message_service.connection import Answer, Connection
+from birthday.channels.message_service.connection import HttpConnection, Response
 from birthday.channels.message_service.route import Route, UnreachableError
 
 _IDLE_SECONDS: Final = 15.0
@@ -23,7 +23,7 @@ class Client(Protocol):
 
     route: Route
 
-    async def ask(self, request: bytes, patience: timedelta) -> Answer:
+    async def ask(self, request: bytes, patience: timedelta) -> Response:
         """Send ``request`` once, over a connection that is free or new; connecting counts against ``patience``.
 
         Raises:
@@ -33,7 +33,7 @@ class Client(Protocol):
         """
         ...
 
-    async def ask_alone(self, request: bytes, patience: timedelta) -> Answer:
+    async def ask_alone(self, request: bytes, patience: timedelta) -> Response:
         """Send ``request`` over a connection of its own, which is closed after it. Raises as ``ask`` does."""
         ...
 
@@ -49,11 +49,11 @@ class Session:
         """Connect when asked, and keep up to ``most_idle`` connections for the next request."""
         self.route = route
         self._most_idle = most_idle
-        self._idle: deque[Connection] = deque()
+        self._idle: deque[HttpConnection] = deque()
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
 
-    async def ask(self, request: bytes, patience: timedelta) -> Answer:
+    async def ask(self, request: bytes, patience: timedelta) -> Response:
         """Send ``request`` once; see ``Client``."""
         deadline = asyncio.get_running_loop().time() + patience.total_seconds()
         connection = self._take()
@@ -67,7 +67,7 @@ class Session:
         self._keep(connection)
         return answer
 
-    async def ask_alone(self, request: bytes, patience: timedelta) -> Answer:
+    async def ask_alone(self, request: bytes, patience: timedelta) -> Response:
         """Send ``request`` over a connection of its own; see ``Client``."""
         deadline = asyncio.get_running_loop().time() + patience.total_seconds()
         connection = await self._connect(deadline)
@@ -84,7 +84,7 @@ class Session:
         while self._idle:
             self._idle.pop().abort()
 
-    async def _connect(self, deadline: float) -> Connection:
+    async def _connect(self, deadline: float) -> HttpConnection:
         try:
             async with asyncio.timeout_at(deadline):
                 await self.route.look_up()
@@ -97,7 +97,7 @@ class Session:
             # Not the same as no answer: nothing has been sent.
             raise UnreachableError("no connection in time") from None
 
-    def _take(self) -> Connection | None:
+    def _take(self) -> HttpConnection | None:
         """Return the connection that was used last: what a burst has opened may then be left to end."""
         now = asyncio.get_running_loop().time()
         while self._idle:
@@ -107,7 +107,7 @@ class Session:
             connection.abort()
         return None
 
-    def _keep(self, connection: Connection) -> None:
+    def _keep(self, connection: HttpConnection) -> None:
         if not connection.reusable:
             return
         loop = asyncio.get_running_loop()

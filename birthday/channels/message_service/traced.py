@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from birthday.channels.message_service.channel import HttpChannel
-from birthday.channels.protocol import Delivered, Letter, Outcome
+from birthday.channels.protocol import Delivered, Greeting, Outcome
 from birthday.telemetry.tracing import Tracing
 
 
@@ -18,10 +18,10 @@ class TracedChannel:
         self.check = channel.check
         self.close = channel.close
 
-    async def send(self, letter: Letter) -> Outcome:
+    async def send(self, greeting: Greeting) -> Outcome:
         """Try once."""
-        with self._tracing.call(self._channel.url, letter.attempt) as span:
-            outcome = await self._channel.send(replace(letter, traceparent=span.traceparent))
+        with self._tracing.call(self._channel.url, greeting.attempt) as span:
+            outcome = await self._channel.send(replace(greeting, traceparent=span.traceparent))
             span.answer(outcome.status, _error_type(outcome))
         return outcome
 

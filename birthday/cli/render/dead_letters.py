@@ -37,11 +37,11 @@ def print_listing(listing: Listing, out: TextIO) -> None:
             _instant(message.updated_at),
             "yes" if listing.copies[message.id] else "no",
         )
-    for found in listing.strangers:
+    for found in listing.unknown:
         letter = found.letter
         cells = (_cell(excerpt(letter.body)), "-", _instant(letter.died_at), "yes")
         table.add_row(str(letter.message_id or "-"), "-", found.kind.value, *cells)
-    shown = len(listing.messages) + len(listing.strangers)
+    shown = len(listing.messages) + len(listing.unknown)
     if shown:
         Console(file=out, width=_WIDTH).print(table)
         out.write(f"{shown:,} of {listing.total:,}\n")
@@ -102,10 +102,10 @@ def describe_requeued(requeued: int, wanted: int, tally: Tally, *, finished: boo
         lines.append(
             f"{many(tally.settled, 'dead letter')} removed from the queue: their messages are not failed any more"
         )
-    strangers = tally.left[Kind.UNKNOWN] + tally.left[Kind.MALFORMED]
-    if strangers:
+    unknown = tally.left[Kind.UNKNOWN] + tally.left[Kind.MALFORMED]
+    if unknown:
         lines.append(
-            f"{many(strangers, 'dead letter')} left that are no message of ours: 'birthday dlq list' shows them, "
+            f"{many(unknown, 'dead letter')} left that are no message of ours: 'birthday dlq list' shows them, "
             "archive and purge remove them"
         )
     return lines
@@ -114,10 +114,10 @@ def describe_requeued(requeued: int, wanted: int, tally: Tally, *, finished: boo
 def describe_removed(verb: str, tally: Tally, *, finished: bool) -> list[str]:
     """Return lines that say what a purge or an archive did."""
     stopped = "" if finished else "stopped early, the same command goes on from here: "
-    strangers = tally.chosen[Kind.UNKNOWN] + tally.chosen[Kind.MALFORMED]
+    unknown = tally.chosen[Kind.UNKNOWN] + tally.chosen[Kind.MALFORMED]
     letters = many(tally.chosen.total(), "dead letter")
     messages = f"{tally.chosen[Kind.FAILED]:,} of messages, which stay failed"
-    lines = [f"{stopped}{letters} {verb}: {messages}, and {strangers:,} that are no message of ours"]
+    lines = [f"{stopped}{letters} {verb}: {messages}, and {unknown:,} that are no message of ours"]
     if tally.settled:
         lines.append(f"{tally.settled:,} more removed: their messages are not failed any more")
     if tally.left:

@@ -6,10 +6,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from birthday.store.migrations import Loss, Migration, Status
+from birthday.store.migrations import Loss, Migration, MigrationState
 
 
-def print_status(statuses: Sequence[Status]) -> None:
+def print_status(statuses: Sequence[MigrationState]) -> None:
     """Print a line for each migration."""
     table = Table("migration", "state", "applied at (UTC)", box=None)
     for one in statuses:

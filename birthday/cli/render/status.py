@@ -9,14 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 from birthday.operations.heartbeats import Differences, settings_hash
-from birthday.operations.status import Status
+from birthday.operations.status import ServiceStatus
 from birthday.store.processes import Seen
 
 _WIDTH: Final = 200
 _COMMIT_CHARACTERS: Final = 12
 
 
-def print_status(status: Status, database: str, out: TextIO) -> None:
+def print_status(status: ServiceStatus, database: str, out: TextIO) -> None:
     """Write one screen: a line for each process, then a line for each thing to know."""
     console = Console(file=out, width=_WIDTH)
     out.write(f"{'database':<11} {database}\n{'now':<11} {_instant(status.at)}\n\n")
@@ -31,7 +31,7 @@ def print_status(status: Status, database: str, out: TextIO) -> None:
     out.writelines(f"{name:<11} {text}\n" for name, text in _lines(status))
 
 
-def write_json(status: Status, database: str, out: TextIO) -> None:
+def write_json(status: ServiceStatus, database: str, out: TextIO) -> None:
     """Write one JSON object with the same."""
     differing = status.differing
     members = {
@@ -69,7 +69,7 @@ def describe_differences(differing: Differences) -> Iterator[tuple[str, str]]:
         yield "settings", f"DIFFER: {name} is {' and '.join(values)}"
 
 
-def _lines(status: Status) -> Iterator[tuple[str, str]]:
+def _lines(status: ServiceStatus) -> Iterator[tuple[str, str]]:
     yield from describe_differences(status.differing)
     if status.missing_roles:
         yield "roles", f"MISSING: no process has the role {' or '.join(status.missing_roles)}"
@@ -88,7 +88,7 @@ def _lines(status: Status) -> Iterator[tuple[str, str]]:
     yield "next peak", f"{_instant(peak.at)}: {peak.messages:,} messages" if peak else "nothing falls due within a day"
 
 
-def _circuits(status: Status) -> Iterator[str]:
+def _circuits(status: ServiceStatus) -> Iterator[str]:
     """Yield what there is to say of circuits: of each that is not closed, or of all together."""
     workers = [one.process for one in status.running if one.process.circuit]
     troubled = [one for one in workers if one.circuit != "closed"]

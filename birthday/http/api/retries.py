@@ -13,7 +13,7 @@ from birthday.errors import FieldError, InvalidInputError
 from birthday.http.api.requests import UUID_PATTERN
 from birthday.store.failed import FailedFilter
 
-MOST_RETRIED: Final = 10_000
+RETRY_LIMIT: Final = 10_000
 AGE_PATTERN: Final = "^([0-9]{1,8}(ms|s)?|[0-9]{1,6}m|[0-9]{1,4}h|[0-9]{1,3}d)$"
 """What ``parse_duration`` takes, without fractions and without what would be more than it takes."""
 
@@ -54,7 +54,7 @@ def parse_retry(data: object, now: datetime) -> Retry:
         failed_from=None if newer_than is None else now - newer_than,
         failed_before=None if older_than is None else now - older_than,
     )
-    return Retry(wanted, members.get("limit", MOST_RETRIED))
+    return Retry(wanted, members.get("limit", RETRY_LIMIT))
 
 
 def _read_error_type(value: object) -> ErrorType:
@@ -76,8 +76,8 @@ def _read_age(value: object) -> object:
 
 
 def _read_limit(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value not in range(1, MOST_RETRIED + 1):
-        raise ValueError(f"a whole number from 1 to {MOST_RETRIED} is accepted")
+    if isinstance(value, bool) or not isinstance(value, int | float) or value not in range(1, RETRY_LIMIT + 1):
+        raise ValueError(f"a whole number from 1 to {RETRY_LIMIT} is accepted")
     return int(value)
 
 

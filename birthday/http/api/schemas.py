@@ -6,7 +6,7 @@ from birthday.core.message import ErrorType, Status
 from birthday.core.user import EARLIEST_BIRTH, ProfileInput
 from birthday.core.zone import OFFSETS_IN_USE, zone_names
 from birthday.http.api.requests import MAX_LIMIT
-from birthday.http.api.retries import AGE_PATTERN, MOST_RETRIED
+from birthday.http.api.retries import AGE_PATTERN, RETRY_LIMIT
 
 Schema = dict[str, Any]
 
@@ -99,8 +99,8 @@ _RETRY: dict[str, Schema] = {
     "limit": {
         "type": "integer",
         "minimum": 1,
-        "maximum": MOST_RETRIED,
-        "default": MOST_RETRIED,
+        "maximum": RETRY_LIMIT,
+        "default": RETRY_LIMIT,
         "description": "No more than so many; those whose local birthday ends soonest go first.",
     },
 }

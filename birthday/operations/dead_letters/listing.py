@@ -24,7 +24,7 @@ class Listing:
     """
 
     messages: Sequence[Message]
-    strangers: Sequence[Found]
+    unknown: Sequence[Found]
     total: int
     copies: Counter[UUID]
     settled: int
@@ -32,7 +32,7 @@ class Listing:
     @property
     def left_out(self) -> int:
         """How many are meant beyond these."""
-        return self.total - len(self.messages) - len(self.strangers)
+        return self.total - len(self.messages) - len(self.unknown)
 
 
 async def list_dead(pool: asyncpg.Pool, broker: Broker, wanted: FailedFilter, limit: int) -> Listing:
@@ -49,19 +49,19 @@ async def list_dead(pool: asyncpg.Pool, broker: Broker, wanted: FailedFilter, li
             read = await read_messages(connection, ids)
         by_id |= {message_id: read[message_id] for message_id in ids if message_id in read}
     copies: Counter[UUID] = Counter()
-    strangers: list[Found] = []
+    unknown: list[Found] = []
     others = settled = 0
-    async with broker.dead_letters() as walk:
-        while letters := await walk.take():
+    async with broker.dead_letters() as browsing:
+        while letters := await browsing.take():
             for found in await look_up(pool, letters):
                 settled += found.kind is Kind.SETTLED
                 if found.message is not None:
                     copies[found.message.id] += 1
                 elif is_meant(found.letter, wanted):
                     others += 1
-                    if len(by_id) + len(strangers) < limit:
-                        strangers.append(found)
-    return Listing(list(by_id.values()), strangers, max(total, len(by_id)) + others, copies, settled)
+                    if len(by_id) + len(unknown) < limit:
+                        unknown.append(found)
+    return Listing(list(by_id.values()), unknown, max(total, len(by_id)) + others, copies, settled)
 
 
 async def find_dead(pool: asyncpg.Pool, broker: Broker, message_id: UUID) -> tuple[Message | None, list[DeadLetter]]:
@@ -74,8 +74,8 @@ async def find_dead(pool: asyncpg.Pool, broker: Broker, message_id: UUID) -> tup
     async with borrow(pool) as connection:
         message = (await read_messages(connection, [message_id])).get(message_id)
     copies: list[DeadLetter] = []
-    async with broker.dead_letters() as walk:
-        while letters := await walk.take():
+    async with broker.dead_letters() as browsing:
+        while letters := await browsing.take():
             copies += [letter for letter in letters if letter.message_id == message_id]
     if message is None and not copies:
         raise NotFoundError(f"there is neither a message {message_id} nor a dead letter of one")

@@ -45,7 +45,7 @@ def listed_message(message: Message, copies: int) -> dict[str, Any]:
     }
 
 
-def listed_stranger(found: Found) -> dict[str, Any]:
+def listed_unknown(found: Found) -> dict[str, Any]:
     """Return a dead letter that is no message of ours as ``birthday dlq list`` shows it."""
     return {
         "kind": found.kind,

@@ -40,8 +40,8 @@ async def remove_dead(
         UnavailableError: if the database or the queue cannot be used. What ``on_batch`` was told holds.
     """
     room = limit
-    async with broker.dead_letters() as walk:
-        while letters := await walk.take():
+    async with broker.dead_letters() as browsing:
+        while letters := await browsing.take():
             found = await look_up(pool, letters)
             chosen = (await choose(pool, wanted, found))[:room] if wanted else []
             settled = [one for one in found if one.kind is Kind.SETTLED]
@@ -49,5 +49,5 @@ async def remove_dead(
             save(chosen)
             gone = {one.letter.tag for one in (*chosen, *settled)}
             if gone:
-                await walk.drop([letter for letter in letters if letter.tag in gone])
+                await browsing.drop([letter for letter in letters if letter.tag in gone])
             on_batch(Sifted(chosen, settled, [one for one in found if one.letter.tag not in gone]))

@@ -105,12 +105,12 @@ async def drop_copy(pool: asyncpg.Pool, broker: Broker, message_id: UUID) -> boo
     Raises:
         UnavailableError: if the database or the queue cannot be used.
     """
-    async with broker.dead_letters() as walk:
-        copies = [letter for letter in await walk.take() if letter.message_id == message_id]
+    async with broker.dead_letters() as browsing:
+        copies = [letter for letter in await browsing.take() if letter.message_id == message_id]
         # Only now: it may have failed again since it was queued, and this may be the letter that says so.
         settled = [found.letter for found in await look_up(pool, copies) if found.kind is Kind.SETTLED]
         if settled:
-            await walk.drop(settled)
+            await browsing.drop(settled)
     return bool(settled)
 
 

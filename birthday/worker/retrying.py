@@ -19,7 +19,7 @@ _Result = TypeVar("_Result")
 RECONNECT: Final = RetryPolicy(2**31, base_delay=timedelta(milliseconds=200), max_delay=timedelta(seconds=5))
 
 
-async def outlast(what: str, statement: Callable[[], Awaitable[_Result]], clock: Clock, random: Random) -> _Result:
+async def retry_outage(what: str, statement: Callable[[], Awaitable[_Result]], clock: Clock, random: Random) -> _Result:
     """Run ``statement`` until the database answers, with growing, random waits; cancel it to give up.
 
     The statement must be safe to repeat: it may have been committed although the answer was lost. One that fails

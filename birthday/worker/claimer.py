@@ -1,6 +1,6 @@
 """Step 3a, claim: from queue deliveries to messages that this worker holds.
 
-Before: deliveries, each of which may be a duplicate, a stranger or nonsense. After: those that may be sent are
+Before: deliveries, each of which may be a duplicate, an unknown one or nonsense. After: those that may be sent are
 ``sending`` under a lease; the rest have been acked, rejected or delayed, each with a reason.
 """
 
@@ -23,8 +23,8 @@ from birthday.store.messages import Claim, Unclaimed, cancel, claim, give_up, re
 from birthday.store.refusals import Sifting, fail_refused
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.tracing import NO_TRACING, Tracing
-from birthday.worker.patience import outlast
 from birthday.worker.probes import Probes
+from birthday.worker.retrying import retry_outage
 
 log = structlog.get_logger()
 
@@ -41,7 +41,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Intake:
+class Claimer:
     """Claims messages for one worker. ``lease`` is how long a claim holds."""
 
     pool: asyncpg.Pool
@@ -80,7 +80,7 @@ class Intake:
 
         claiming = Sifting("claim", list(by_id), try_to_claim)
         with self.tracing.receive() as span:
-            await outlast("claim", claiming.run, self.clock, self.random)
+            await retry_outage("claim", claiming.run, self.clock, self.random)
             span.hold(claiming.results)
         await self._fail_refused(consumer, by_id, claiming.refused)
         return Batch([(by_id.pop(one.id), one) for one in claiming.results], by_id, claimed_at)
@@ -93,7 +93,7 @@ class Intake:
             delivery = deliveries.pop(message_id)
             try:
                 fail = partial(fail_refused, self.pool, message_id, self.clock.now(), error)
-                failed = await outlast("fail", fail, self.clock, self.random)
+                failed = await retry_outage("fail", fail, self.clock, self.random)
             except DATABASE_ERRORS:
                 stay_cancelled()
                 failed = False
@@ -140,7 +140,7 @@ class Intake:
         now = self.clock.now()
         left = dict(rest)
         reading = Sifting("claim", list(left), partial(read_unclaimed, self.pool))
-        await outlast("claim", reading.run, self.clock, self.random)
+        await retry_outage("claim", reading.run, self.clock, self.random)
         await self._fail_refused(consumer, left, reading.refused)
         states = {state.id: state for state in reading.results}
         ended, refused = await self._end_what_is_over(reading.results, now)
@@ -178,12 +178,12 @@ class Intake:
         late = now - self.catch_up
         cancelling = Sifting("cancel", stale, lambda ids: cancel(self.pool, ids, now))
         giving_up = Sifting("give up", held, lambda ids: give_up(self.pool, ids, now, late))
-        await outlast("cancel", cancelling.run, self.clock, self.random)
-        await outlast("give up", giving_up.run, self.clock, self.random)
+        await retry_outage("cancel", cancelling.run, self.clock, self.random)
+        await retry_outage("give up", giving_up.run, self.clock, self.random)
         cancelled, failed = cancelling.results, giving_up.results
         if cancelled:
             # One that moved while it was being sent and given back has no other message yet.
-            await outlast("cancel", lambda: request_sweep(self.pool), self.clock, self.random)
+            await retry_outage("cancel", lambda: request_sweep(self.pool), self.clock, self.random)
         self.metrics.messages_cancelled.inc(len(cancelled))
         self.metrics.messages_failed.labels(ErrorType.PERMANENT_FAILURE.value).inc(len(failed))
         self.metrics.birthdays_processed.inc(len(failed))

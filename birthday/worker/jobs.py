@@ -6,7 +6,7 @@ from random import Random
 from typing import Final, assert_never
 
 from birthday.broker import Consumer, Delivery
-from birthday.channels import Delivered, Letter, Outcome, Permanent, Temporary, Unable
+from birthday.channels import Delivered, Greeting, Outcome, Permanent, Temporary, Unable
 from birthday.core.message import ErrorType, Status, greeting
 from birthday.core.retry import RetryPolicy
 from birthday.store.messages import Claim, Failure, Settlement
@@ -38,7 +38,7 @@ class Job:
 class Done:
     """A job and what came of it; an ``outcome`` of None says that it was not sent. Instants are business time.
 
-    ``spared`` says that it was a probe, one of the first sends after an outage, or that the circuit has opened
+    ``uncounted`` says that it was a probe, one of the first sends after an outage, or that the circuit has opened
     meanwhile: what fails then fails for the outage. Unless ``own``: others have been delivered since the message last
     failed. ``alone`` says that nobody else is refused. ``span`` ends once the outcome is stored.
     """
@@ -47,22 +47,22 @@ class Done:
     outcome: Outcome | None
     sent_at: datetime
     done_at: datetime
-    spared: bool = False
+    uncounted: bool = False
     own: bool = False
     alone: bool = False
     span: Span = NO_SPAN
 
 
-def letter_for(claim: Claim) -> Letter:
-    """Render the letter for a claimed message, from the user's data as they were at the claim."""
-    return Letter(claim.id, claim.email, greeting(claim.first_name, claim.last_name), claim.attempt)
+def greeting_for(claim: Claim) -> Greeting:
+    """Render the greeting for a claimed message, from the user's data as they were at the claim."""
+    return Greeting(claim.id, claim.email, greeting(claim.first_name, claim.last_name), claim.attempt)
 
 
 def decide(done: Done, retry: RetryPolicy, random: Random) -> Settlement:
     """Turn an outcome into the settlement to store: the only place that knows when a message fails for good.
 
-    What is spared costs its message no attempt if a later one may do better, or a long outage would fail it. A refusal
-    by which a service refuses everybody is final only if others are accepted, and costs nothing before that.
+    What is not counted costs no attempt if a later one may do better, or a long outage would fail the message. A
+    refusal by which a service refuses everybody is final only if others are accepted, and costs nothing before that.
     """
     claim, at, counted, next_at = done.job.claim, done.done_at, True, None
     may_have_arrived = isinstance(done.outcome, Temporary) and done.outcome.may_have_arrived
@@ -80,7 +80,7 @@ def decide(done: Done, retry: RetryPolicy, random: Random) -> Settlement:
         case Temporary(error_type, reason, refused=True):
             next_at, counted, failure = _hold(done, retry, random), False, Failure(error_type, reason)
         case Temporary(error_type, reason, retry_after):
-            counted, failure = done.own or not done.spared, Failure(error_type, reason)
+            counted, failure = done.own or not done.uncounted, Failure(error_type, reason)
             if counted and retry.exhausted(claim.attempt):
                 failure = Failure(error_type, f"{reason}; given up after attempt {claim.attempt}")
             else:
@@ -103,7 +103,7 @@ def decide(done: Done, retry: RetryPolicy, random: Random) -> Settlement:
 
 
 def is_failure(outcome: Outcome) -> bool:
-    """Say whether the service failed, or refused: over this letter, or over every one."""
+    """Say whether the service failed, or refused: over this greeting, or over every one."""
     match outcome:
         case Temporary(outage=failed) | Permanent(refused=failed):
             return failed
