@@ -8,7 +8,7 @@ BIN := .venv/bin
 COVERAGE := --cov --cov-report=term --cov-report=xml --cov-fail-under=0
 
 .DEFAULT_GOAL := help
-.PHONY: help run install install-otel install-dev test-dependencies test test-fast test-unit test-integration test-e2e chaos bench \
+.PHONY: help run install install-otel install-dev test-dependencies test test-fast test-unit test-integration test-e2e test-e2e-nobody chaos bench \
 	bench-quick bench-peers soak coverage-check lint format types package check lock outdated release clean
 
 help: ## List the targets
@@ -43,6 +43,9 @@ test-integration: install-dev test-dependencies ## Run the tests against real se
 
 test-e2e: install-dev test-dependencies ## Run the tests of the program as a whole
 	$(BIN)/pytest tests/e2e $(ARGS)
+
+test-e2e-nobody: install-dev test-dependencies ## Run the same with the program as a user without any privilege
+	TEST_ACCOUNT=nobody $(BIN)/pytest tests/e2e $(ARGS)
 
 chaos: install-dev test-dependencies ## Kill, cut and flood everything, and audit what came of it (a quarter of an hour)
 	CHAOS=full $(BIN)/pytest tests/chaos --timeout 900 $(ARGS)
