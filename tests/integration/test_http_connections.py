@@ -72,12 +72,13 @@ async def test_half_a_head_is_answered_and_cut(address: tuple[str, int]) -> None
             await asyncio.sleep(0)
 
     dripped = asyncio.create_task(drip())
-    for answer in await asyncio.gather(heard(reader), heard(dripping_reader)):
-        assert answer.startswith((b"HTTP/1.1 408 ", b"HTTP/1.1 431 "))
-        assert b"application/problem+json" in answer
+    answers = await asyncio.gather(heard(reader), heard(dripping_reader))
     await dripped
     writer.close()
     dripping.close()
+    # A head that never ended says no version: the parser answers it as HTTP/1.0.
+    assert [answer.split(b" ")[1] in {b"408", b"431"} for answer in answers] == [True, True]
+    assert [b"application/problem+json" in answer for answer in answers] == [True, True]
 
 
 async def test_a_connection_on_which_nothing_is_said_is_closed(address: tuple[str, int]) -> None:
