@@ -6,7 +6,7 @@ from collections import Counter
 
 import aiohttp
 
-from tests.support.chaos import pause
+from tests.support.chaos import let_fault_last
 from tests.support.program import Program, running
 
 
@@ -22,9 +22,9 @@ async def test_no_request_is_lost_while_processes_are_replaced(database_url: str
         ]
         for _ in range(3):
             async with running("--role", "api", DATABASE_URL=database_url, PORT=port) as newcomer:
-                await pause(1)
+                await let_fault_last(1)
                 await leave(newcomer)
-                await pause(0.5)
+                await let_fault_last(0.5)
         finished.set()
         await asyncio.gather(*clients)
     assert set(answers) == {"201"}, answers
@@ -58,4 +58,4 @@ async def post_users(
                     answers[str(response.status)] += 1
             except aiohttp.ClientError as error:
                 answers[type(error).__name__] += 1
-            await pause(0.005)
+            await let_fault_last(0.005)

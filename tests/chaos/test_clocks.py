@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from tests.support.api import RUNBOOK_USER
-from tests.support.chaos import FULL, POSTGRES, Crowd, Fleet, Receiver, brokers, fleet, pause, until
+from tests.support.chaos import FULL, POSTGRES, Crowd, Fleet, Receiver, brokers, fleet, let_fault_last, until
 from tests.support.message_service import MessageService
 from tests.support.program import Program, run
 
@@ -92,7 +92,7 @@ async def test_a_wrong_clock_does_nothing_until_it_is_right(
                 await processes.start(role, **host.settings, **EVERY_MINUTE) for role in ("scheduler", "worker")
             ]
             await find_wrong(processes, programs)
-            await pause(WATCHED_SECONDS)
+            await let_fault_last(WATCHED_SECONDS)
             assert await rows(crowd) == before
             assert not receiver.accepted
             host.set(0)
@@ -122,7 +122,7 @@ async def test_a_clock_that_is_set_while_messages_go_out_holds_the_rest(
             host.set(seconds)
             await find_wrong(processes, programs)
             held = len(receiver.accepted)
-            await pause(WATCHED_SECONDS)
+            await let_fault_last(WATCHED_SECONDS)
             assert len(receiver.accepted) == held < count
             host.set(0)
             await crowd.wait_until_settled(CORRECTED_SECONDS)
@@ -147,7 +147,7 @@ async def test_one_process_with_a_wrong_clock_leaves_the_work_to_the_others(
             for role in ("scheduler", "worker"):
                 await processes.start(role)
             await crowd.wait_for_delivered(40, 30)
-            await pause(WATCHED_SECONDS)
+            await let_fault_last(WATCHED_SECONDS)
     assert (await crowd.statuses())["scheduled"] == 20
     assert len(receiver.accepted) == 40
 

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.support.chaos import FULL, POSTGRES, RABBITMQ, Crowd, Receiver, fleet, pause
+from tests.support.chaos import FULL, POSTGRES, RABBITMQ, Crowd, Receiver, fleet, let_fault_last
 from tests.support.message_service import MessageService
 from tests.support.proxy import Network, Proxy, network
 
@@ -43,7 +43,7 @@ async def test_when_the_network_is_back_everybody_is_greeted_and_no_process_was_
         await crowd.gather(100)
         if fault in {"cut", "silent"} and part != "service":
             await processes.wait_for_ready(503, 10)
-        await pause(FAULT_SECONDS)
+        await let_fault_last(FAULT_SECONDS)
         for proxy in affected(between, part):
             await proxy.heal()
         await crowd.wait_until_settled(60)

@@ -7,7 +7,7 @@ import aiormq
 import asyncpg
 import pytest
 
-from tests.support.chaos import FULL, Crowd, Receiver, fleet, pause, until
+from tests.support.chaos import FULL, Crowd, Receiver, fleet, let_fault_last, until
 from tests.support.message_service import MessageService
 
 Publish = Callable[[bytes], Awaitable[None]]
@@ -79,7 +79,7 @@ async def test_poison_is_dead_lettered_and_the_others_are_greeted(
 
         await until(put_aside, "every stranger is put aside, once", 30)
         before = processor_seconds(program.process.pid)
-        await pause(5)
+        await let_fault_last(5)
         spent = processor_seconds(program.process.pid) - before
         await connection.close()
         audit = await crowd.audit(receiver)

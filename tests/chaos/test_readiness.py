@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.chaos import POSTGRES, RABBITMQ, Crowd, Receiver, fleet, pause, ready
+from tests.support.chaos import POSTGRES, RABBITMQ, Crowd, Receiver, fleet, let_fault_last, ready
 from tests.support.message_service import MessageService
 from tests.support.program import Program
 from tests.support.proxy import network
@@ -63,7 +63,7 @@ async def answer_while_deaf(worker: Program) -> int | None:
     """Return the status of ``/ready``, or None if the worker has another subscription than its first one by now."""
     status = await ready(worker)
     # For the log, which comes another way, to catch up.
-    await pause(0.2)
+    await let_fault_last(0.2)
     subscriptions = sum(event["event"] == "worker.consuming" for event in worker.events)
     return status if subscriptions == 1 else None
 

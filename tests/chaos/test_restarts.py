@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.support.chaos import FULL, Crowd, Receiver, fleet, pause
+from tests.support.chaos import FULL, Crowd, Receiver, fleet, let_fault_last
 from tests.support.message_service import MessageService
 from tests.support.postgres import PostgresServer
 from tests.support.rabbitmq import RabbitMQServer
@@ -69,7 +69,7 @@ async def test_schedulers_are_killed_while_they_publish(crowd: Crowd, database_u
         for kill in range(kills):
             await crowd.gather(count // kills)
             # A scheduler looks every half second: at ever different moments of its burst.
-            await pause(0.03 * (kill % 18))
+            await let_fault_last(0.03 * (kill % 18))
             schedulers.append(await processes.replace(schedulers.pop(0)))
         await crowd.wait_until_settled(150)
         audit = await crowd.audit(receiver)

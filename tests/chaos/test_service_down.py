@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.support.chaos import FULL, Crowd, Fleet, Receiver, fleet, pause, until
+from tests.support.chaos import FULL, Crowd, Fleet, Receiver, fleet, let_fault_last, until
 from tests.support.message_service import MessageService
 
 THRESHOLD = 10
@@ -31,7 +31,7 @@ async def test_an_outage_burns_no_attempts_and_ends_with_everybody_greeted(
         await processes.start("scheduler")
         await crowd.gather(count)
         await worker.wait_for_event("circuit.opened")
-        await pause(outage_seconds)
+        await let_fault_last(outage_seconds)
         statuses = await crowd.statuses()
         assert statuses["failed"] == 0
         assert statuses["delivered"] == 0

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.support.chaos import POSTGRES, RABBITMQ, Crowd, Receiver, brokers, fleet, pause, ready, until
+from tests.support.chaos import POSTGRES, RABBITMQ, Crowd, Receiver, brokers, fleet, let_fault_last, ready, until
 from tests.support.message_service import Answer, MessageService
 from tests.support.program import Program
 from tests.support.proxy import network
@@ -34,7 +34,7 @@ async def test_a_silent_database_does_not_keep_a_process_alive(
         await crowd.wait_for_delivered(1, 20)
         between.database.silence()
         # Everybody who asks the database is waiting by now.
-        await pause(1)
+        await let_fault_last(1)
         program.process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(SHUTDOWN_SECONDS + CLOSING_SECONDS):
             assert await program.process.wait() == 1

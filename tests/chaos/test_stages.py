@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.support.chaos import FULL, Crowd, Receiver, brokers, fleet, open_queue, pause, until
+from tests.support.chaos import FULL, Crowd, Receiver, brokers, fleet, let_fault_last, open_queue, until
 from tests.support.message_service import MessageService
 from tests.support.proxy import Network, network
 
@@ -98,5 +98,5 @@ async def test_a_scheduler_is_lost_between_confirm_and_commit(
 async def stands_still(receiver: Receiver) -> bool:
     """Say whether the number of accepted messages stays the same for a moment."""
     before = len(receiver.accepted)
-    await pause(0.5)
+    await let_fault_last(0.5)
     return before == len(receiver.accepted)

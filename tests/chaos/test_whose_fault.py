@@ -5,7 +5,7 @@ from datetime import timedelta
 import aiohttp
 import pytest
 
-from tests.support.chaos import FULL, Crowd, Fleet, Receiver, fleet, pause
+from tests.support.chaos import FULL, Crowd, Fleet, Receiver, fleet, let_fault_last
 from tests.support.message_service import Answer, MessageService, Received
 from tests.support.program import Program
 
@@ -112,7 +112,7 @@ async def test_a_refusal_that_concerns_everybody_fails_nobody(
         health = await health_of(worker)
         assert health["status"] == "degraded"
         assert f"refused: {status}" in health["reason"]
-        await pause(600 if FULL else 6)
+        await let_fault_last(600 if FULL else 6)
         assert await crowd.attempts() == 0
         assert (await crowd.statuses())["failed"] == 0
         receiver.refuses_all = False

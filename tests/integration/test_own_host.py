@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.support.chaos import Crowd, Receiver, fleet, pause
+from tests.support.chaos import Crowd, Receiver, fleet, let_fault_last
 from tests.support.message_service import Answer, MessageService, Received
 from tests.support.program import run
 
@@ -21,7 +21,7 @@ async def test_without_free_files_nothing_is_lost_and_everybody_is_greeted_after
         fleet(database_url, None, service.url, CIRCUIT_BREAKER_FAILURE_THRESHOLD="3") as processes,
     ):
         worker = await processes.start("worker")
-        await pause(1)
+        await let_fault_last(1)
         pid = worker.process.pid
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         # What is open stays open, and nothing else can be opened.
@@ -29,7 +29,7 @@ async def test_without_free_files_nothing_is_lost_and_everybody_is_greeted_after
         await processes.start("scheduler")
         await crowd.gather(50)
         lacking = await worker.wait_for_event("worker.resource_lacking")
-        await pause(3)
+        await let_fault_last(3)
         assert lacking["resource"] == "files"
         assert await crowd.attempts() == 0
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
@@ -55,7 +55,7 @@ async def test_a_thawed_worker_does_not_blame_the_service(crowd: Crowd, database
         await crowd.gather(60)
         await service.wait_for(20, 30)
         worker.process.send_signal(signal.SIGSTOP)
-        await pause(3)
+        await let_fault_last(3)
         worker.process.send_signal(signal.SIGCONT)
         await worker.wait_for_event("worker.stood_still")
         await crowd.wait_until_settled(60)

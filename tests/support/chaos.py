@@ -130,7 +130,7 @@ class Crowd:
                 )
                 if row is not None and not row["sending"]:
                     return int(row["attempts"])
-                await pause(0.01)
+                await asyncio.sleep(0.01)
 
     async def wait_for_delivered(self, count: int, seconds: float) -> None:
         """Wait until so many messages are delivered; the database may be away meanwhile."""
@@ -347,11 +347,9 @@ async def until(condition: Callable[[], Awaitable[bool]], what: str, seconds: fl
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, aiohttp.ClientError):
             pass
         assert loop.time() < deadline, f"still not so after {seconds:g} s: {what}"
-        await pause(POLL_SECONDS)
+        await asyncio.sleep(POLL_SECONDS)
 
 
-async def pause(seconds: float) -> None:
-    """Let a fault last, or come at a moment that nothing tells of."""
-    over = asyncio.get_running_loop().create_future()
-    asyncio.get_running_loop().call_later(seconds, over.set_result, None)
-    await over
+async def let_fault_last(seconds: float) -> None:
+    """Sleep: a fault needs a duration, or comes at a moment that nothing tells of. Otherwise wait for a condition."""
+    await asyncio.sleep(seconds)
