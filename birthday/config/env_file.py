@@ -88,7 +88,9 @@ def unknown_variables(names: Iterable[str], settings: Collection[str]) -> dict[s
     found = {}
     for name in sorted(names):
         upper = name.upper()
-        if upper in known or upper.startswith(_OF_OTHERS):
+        # NIX_SSL_CERT_FILE is a setting of somebody else, who took the same name.
+        of_others = upper.startswith(_OF_OTHERS) or any(upper.endswith(f"_{setting}") for setting in known)
+        if upper in known or (of_others and not upper.startswith(_OURS)):
             continue
         for candidate in (upper, upper.removeprefix(_OURS)):
             if alike := get_close_matches(candidate, known, n=1, cutoff=_ALIKE):

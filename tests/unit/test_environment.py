@@ -91,6 +91,7 @@ def test_variables_of_others_are_left_alone() -> None:
             "KUBERNETES_PORT",
             "REDIS_URL",
             "AMQP_URL",
+            "NIX_SSL_CERT_FILE",
             "NODE_APP_INSTANCE",
         ),
     ]
