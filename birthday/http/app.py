@@ -1,4 +1,4 @@
-"""The application: which function answers what. The whole surface of the HTTP API is on this page."""
+"""The application: which function answers which path. All routes are in this module."""
 
 from functools import partial
 
@@ -59,7 +59,7 @@ def _resource_routes(guard: Guard) -> list[web.RouteDef]:
         web.get("/users/{id}/messages", guard.protect(Scope.READ, messages.list_page_of_user)),
         web.get("/messages", guard.protect(Scope.READ, messages.list_page)),
         web.post("/messages/retry", guard.protect(Scope.ADMIN, messages.retry_many)),
-        # Not an id: otherwise a GET of the path above would find this one, and its answer would be 404 instead of 405.
+        # Not 'retry': otherwise a GET of the path above would match here, and the answer would be 404 instead of 405.
         web.get("/messages/{id:(?!retry$)[^/]+}", guard.protect(Scope.READ, messages.read)),
         web.post("/messages/{id}/retry", guard.protect(Scope.ADMIN, messages.retry)),
     ]

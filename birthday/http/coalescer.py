@@ -1,4 +1,4 @@
-"""Concurrent calls answered together, with one statement for many requests, while none waits in order to be joined."""
+"""Answers concurrent calls in batches, with one statement for many requests. A lone call waits for no others."""
 
 import asyncio
 from collections import deque
@@ -14,19 +14,20 @@ Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 
 AnswerAll = Callable[[Sequence[Question], float, float | None], Awaitable[Sequence[Answer | BaseException]]]
-"""Answers a batch within so many seconds: for each question its answer, or the error that concerns it alone.
+"""Answers a batch: for each question its answer, or the error that concerns this question alone.
 
-The third argument is for how many seconds it may wait for a lock; None for one behind which nobody waits.
+The second argument is the time limit in seconds. The third is for how many seconds the batch may wait for a lock; it is
+None if no other question waits behind the batch.
 """
 
 SLOTS: Final = 2
-"""How many batches are under way at most: one that waits for a lock does not hold up the rest."""
+"""How many batches run at a time, so that one that waits for a lock does not hold up the rest."""
 MANY: Final = 24
-"""How many questions are worth a batch of their own while another one is under way: of few, each costs more."""
+"""How many waiting questions start a second batch while one runs: in a small batch, each question costs more."""
 PATIENCE_SECONDS: Final = 0.02
-"""How long fewer wait for that one. It takes a quarter of this, unless it waits for something itself."""
+"""How long fewer questions wait for the running batch. It takes a quarter of this, unless it has to wait itself."""
 LOCK_SECONDS: Final = 0.5
-"""How long many wait because of one that waits for a lock."""
+"""How long a batch may wait for a lock, because its other questions wait too."""
 BATCH_LIMIT: Final = 128
 """How many questions a batch has at most."""
 
@@ -38,16 +39,19 @@ class _Asked(NamedTuple, Generic[Question, Answer]):
 
 
 class Coalescer(Generic[Question, Answer]):
-    """Collects what is asked while batches are under way into the next batch.
+    """Collects questions that come while batches run into the next batch.
 
-    Who asks while none is under way is answered at once. When a batch fails because of what one of it asked, or
-    whatever it may be, all of it are asked again, each alone, so that everybody gets an own answer; unless something
-    cannot be used at all, which is true of everybody. A caller that is cancelled leaves the others alone, and what it
-    asked is not asked any more unless it is under way. Nobody waits longer than ``LOAN_SECONDS``.
+    While no batch runs, a question is answered at once. If a batch fails, each of its questions is asked again alone,
+    so that each caller gets its own answer. The exception is ``UnavailableError``, which all callers get. If a caller
+    is cancelled, its question is dropped unless its batch already runs; the others are not affected. A batch must end
+    within ``LOAN_SECONDS`` after its oldest question came.
     """
 
     def __init__(self, answer_all: AnswerAll[Question, Answer]) -> None:
-        """Take what answers a batch. An error that it raises must mean that nothing was done."""
+        """Take what answers a batch.
+
+        It may raise anything but ``UnavailableError`` only if nothing was done, because the questions are asked again.
+        """
         self._answer_all = answer_all
         self._waiting: deque[_Asked[Question, Answer]] = deque()
         self._slots: set[asyncio.Task[None]] = set()
@@ -55,7 +59,7 @@ class Coalescer(Generic[Question, Answer]):
         self._alone: set[asyncio.Task[None]] = set()
 
     async def ask(self, question: Question) -> Answer:
-        """Return the answer, or raise the error that stands in its place."""
+        """Return the answer, or raise the error of this question."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Answer] = loop.create_future()
         self._waiting.append(_Asked(question, answer, loop.time() + LOAN_SECONDS))
@@ -74,14 +78,14 @@ class Coalescer(Generic[Question, Answer]):
         self._open_lane()
 
     def _start(self, batch: list[_Asked[Question, Answer]], tasks: set[asyncio.Task[None]]) -> asyncio.Task[None]:
-        # What a statement says in the log is not said by the request that happened to open the slot.
+        # A new context, so that log lines of the batch do not have the id of the request that started it.
         task = asyncio.create_task(self._answer(batch), context=Context())
         tasks.add(task)
         task.add_done_callback(partial(self._finish, batch, tasks))
         return task
 
     async def _answer(self, batch: list[_Asked[Question, Answer]]) -> None:
-        """Answer a batch; an empty one, which is that of a slot, is first filled with what waits by now."""
+        """Answer a batch. The batch of a slot is empty at first, and takes the questions that wait by now."""
         lock_seconds = None if batch else LOCK_SECONDS
         while not batch and self._waiting:
             batch += self._take()
@@ -104,7 +108,7 @@ class Coalescer(Generic[Question, Answer]):
     def _finish(
         self, batch: list[_Asked[Question, Answer]], tasks: set[asyncio.Task[None]], task: asyncio.Task[None]
     ) -> None:
-        """Do what is left to do for those who have no answer, and let the next batch begin."""
+        """Cancel, fail or ask again the questions without an answer, and let the next batch begin."""
         tasks.remove(task)
         self._slow.discard(task)
         error = None if task.cancelled() else task.exception()

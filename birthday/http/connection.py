@@ -1,7 +1,7 @@
-"""One connection: aiohttp's, with time limits, and with answers of our own where aiohttp would give its own.
+"""One connection: aiohttp's, with time limits and with error answers of our own.
 
-What aiohttp answers by itself is what its parser refuses, and what fails outside of every middleware. What it lacks is
-any patience that ends. ``docs/decisions.md`` says which parts of it are used here that it does not document.
+If its parser refuses a request, or if an error occurs outside of all middlewares, aiohttp would send its own answer. It
+has no time limits for slow clients. ``docs/decisions.md`` lists the undocumented parts of aiohttp that are used here.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ class ClientConnection(web.RequestHandler):
     )
 
     def __init__(self, server: web.Server, connections: Connections, report: Report) -> None:
-        """Begin before the connection is made; ``connections`` has the limits."""
+        """Start before the connection is made; ``connections`` has the limits."""
         limits = connections.limits
         loop = asyncio.get_running_loop()
         super().__init__(
@@ -92,7 +92,7 @@ class ClientConnection(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what the client says, and note what we are waiting for now."""
+        """Parse what the client sends, and note what we wait for next."""
         if self._leaving_since is not None:
             return
         parsed = self._request_count
@@ -102,13 +102,13 @@ class ClientConnection(web.RequestHandler):
         if self._request_count > parsed:
             self._head_since, self._head_bytes = None, 0
             if not self._body.is_eof():
-                # The parser gives up on a body that it cannot read, and never says so to whoever waits for it.
+                # The parser gives up on a malformed body without telling the code that waits for it.
                 self._end_body(web.RequestPayloadError("it is malformed"))
         elif between and self.transport is not None and data.strip(b"\r\n"):
             self._take_part_of_head(len(data))
 
     def eof_received(self) -> bool | None:  # type: ignore[override] # aiohttp's has no return value
-        """Answer what is complete: a client that has said everything may still listen."""
+        """Answer complete requests: a client that has closed its sending side may still read."""
         if self._leaving_since is not None:
             return None
         if not self._body.is_eof():
@@ -121,7 +121,7 @@ class ClientConnection(web.RequestHandler):
         return None
 
     def begin(self, message: Any, body: StreamReader) -> Any:  # noqa: ANN401 - the type is private
-        """Note body and faults of the request whose answering begins now, and return it as aiohttp should see it."""
+        """Note body and fault of a request before it is answered, and return its head as aiohttp should see it."""
         self._body = body
         self._reads_body = True
         if not body.is_eof():
@@ -129,14 +129,14 @@ class ClientConnection(web.RequestHandler):
         self.fault = fault_of(message)
         if self.fault is None:
             return message
-        # aiohttp would answer in a version that we do not speak, and refuse an Expect before any of our code is asked.
+        # aiohttp would answer in an HTTP version that we do not support, and refuse an Expect before our code runs.
         headers = message.headers.copy()
         headers.popall(hdrs.EXPECT, None)
         version = HttpVersion10 if message.version == HttpVersion10 else HttpVersion11
         return message._replace(version=version, headers=headers)
 
     def log_access(self, request: web.BaseRequest, response: web.StreamResponse, time: float | None) -> None:  # noqa: ARG002
-        """Note that an answer has been written: this is where aiohttp says so."""
+        """Note that an answer has been written: aiohttp calls this after each one."""
         self._answered += 1
         self._reads_body = False
         if self._is_refused:
@@ -151,7 +151,7 @@ class ClientConnection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 - it quotes the request
     ) -> web.StreamResponse:
-        """Return the answer to what the parser refuses, or to what failed outside of our middlewares."""
+        """Return the answer to a request that the parser refuses, or that failed outside of our middlewares."""
         if status != HTTPStatus.BAD_REQUEST:
             answer = self._refusal(status, "an unexpected error; the log has it under the X-Request-ID")
             log.error("http.failed", exc_info=exc, request_id=answer.headers.get("X-Request-ID"))
@@ -163,7 +163,7 @@ class ClientConnection(web.RequestHandler):
 
     @property
     def keeps_us_waiting(self) -> bool:
-        """Say whether the next step is the client's: nothing of ours would be lost by closing."""
+        """Say whether the next step is the client's, so that closing would lose no work of ours."""
         if self._leaving_since is not None or self._request_count == self._answered or not self._body.is_eof():
             return True
         return self._link is not None and self._link.get_write_buffer_size() > 0
@@ -193,7 +193,7 @@ class ClientConnection(web.RequestHandler):
             self._end_body(TimeoutError(f"it did not arrive within {limits.body:g} s"))
 
     def cut(self) -> None:
-        """Close the connection at once. A client that has read everything sees a regular end."""
+        """Close the connection at once. A client that has read everything sees a normal close."""
         if self._link is not None:
             if self._link.get_write_buffer_size():
                 self._link.abort()
@@ -201,7 +201,7 @@ class ClientConnection(web.RequestHandler):
                 self._link.close()
 
     def _end_body(self, error: Exception) -> None:
-        """Give whoever reads the body an error, and the client no further request."""
+        """Raise ``error`` where the body is read, and accept no further request."""
         self.is_last = True
         if self._reads_body:
             self._body.set_exception(error)
@@ -218,7 +218,7 @@ class ClientConnection(web.RequestHandler):
             )
 
     def _refusal(self, status: int, detail: str, reason: str = "") -> web.Response:
-        """Return the answer to a request that reached none of our code, counted and logged."""
+        """Return the answer to a request that no middleware has answered; count and log it."""
         answer = problem(status, detail)
         answer.force_close()
         self._is_refused = True
@@ -226,7 +226,7 @@ class ClientConnection(web.RequestHandler):
         return answer
 
     def _refuse(self, status: int, detail: str) -> None:
-        """Answer a request whose head is not complete, so that aiohttp knows of none."""
+        """Write an answer directly: without a complete head, aiohttp has no request to answer."""
         answer = self._refusal(status, detail)
         if self._link is not None and not self._link.is_closing():
             self._link.write(_raw(answer))
@@ -234,7 +234,7 @@ class ClientConnection(web.RequestHandler):
             self.close()
 
     def _linger(self) -> None:
-        """Say that no more will come, and let the client finish: a reset would take the answer away from it."""
+        """Close our sending side and let the client finish: a reset could destroy the answer before it is read."""
         self._leaving_since = self._now()
         # Without a transport, aiohttp leaves the closing to us.
         self.transport = None
@@ -243,7 +243,7 @@ class ClientConnection(web.RequestHandler):
 
 
 def _explain(error: BaseException | None, limits: Limits) -> tuple[HTTPStatus, str]:
-    """Return the status and the reason of what the parser refuses, without the bytes that it quotes."""
+    """Return status and reason for an error of the parser, without the bytes of the request that it quotes."""
     match error:
         case LineTooLong(args=(_, limit)) if limit == limits.line_bytes:
             return HTTPStatus.REQUEST_URI_TOO_LONG, f"the target is too long: at most {limit} bytes are accepted"
@@ -259,7 +259,7 @@ def _explain(error: BaseException | None, limits: Limits) -> tuple[HTTPStatus, s
         case InvalidHeader():
             return HTTPStatus.BAD_REQUEST, "a header is malformed"
         case _:
-            # llhttp's reason comes first, and what it has read after it; aiohttp's own reasons quote nothing.
+            # llhttp appends the bytes that it has read to its reason; aiohttp's own reasons quote nothing.
             reason = str(getattr(error, "message", "")).partition(":\n")[0].strip()
             return HTTPStatus.BAD_REQUEST, f"the request is not HTTP: {reason or type(error).__name__}"
 

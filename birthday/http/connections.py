@@ -1,4 +1,4 @@
-"""The clients of one listener: how many there may be, and how long each may keep us waiting."""
+"""The connections of one listener: how many there may be, and how long each client may keep us waiting."""
 
 import asyncio
 import resource
@@ -14,12 +14,12 @@ import structlog
 log = structlog.get_logger()
 
 REFRESHES = 10
-"""How often within the shortest limit connections are looked at."""
+"""How many times connections are checked within the shortest time limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a client may cost. Times are in seconds.
+    """Limits for clients. Times are in seconds.
 
     There are no settings for these: a proxy in front, which knows its clients, may be stricter.
     """
@@ -33,13 +33,13 @@ class Limits:
     unread: float = 30.0
     """How long an answer may wait to be read."""
     lingering: float = 2.0
-    """How long what a client still sends is thrown away after a refusal, so that it gets to read the answer."""
+    """How long input is still read and discarded after a refusal, so that the client can read the answer."""
     head_bytes: int = 32 * 1024
     line_bytes: int = 4 * 1024
     field_bytes: int = 8 * 1024
     fields: int = 64
     connections: int = 4096
-    """In all; half of the limit of open files if that is less, because deliveries need files too."""
+    """In total. If half of the limit of open files is less, that counts, because deliveries need files too."""
     connections_per_client: int = 1024
     """From one address, or one IPv6 network of 64 bits."""
 
@@ -61,7 +61,7 @@ class Client(Protocol):
 
     @property
     def keeps_us_waiting(self) -> bool:
-        """Say whether the next step is the client's: nothing of ours would be lost by closing."""
+        """Say whether the next step is the client's, so that closing would lose no work of ours."""
         ...
 
     def check(self, now: float) -> None:
@@ -77,7 +77,7 @@ class Connections:
     """All open connections by client; of each client, the one that has been silent for longest comes first."""
 
     def __init__(self, limits: Limits, is_proxy: Callable[[str], bool]) -> None:
-        """Start with none. A proxy that we trust speaks for many clients: it may have as many as there are in all."""
+        """Start with none. Trusted proxies connect for many clients, so only the limit in total holds for them."""
         self.limits = limits
         self._is_proxy = is_proxy
         self._most = limits.most
@@ -87,8 +87,9 @@ class Connections:
     def enter(self, connection: Client) -> bool:
         """Add a connection and say whether it may stay.
 
-        If there are too many, the one that has kept us waiting for longest makes room: of the same client, or of the
-        client who has most. If all are being answered, the new one may not stay.
+        If the client has too many connections, one of its own is closed. If there are too many in total, the client
+        with the most connections loses one. The one that has kept us waiting for longest is closed. If all are
+        being answered, none is closed, and the new one may not stay.
         """
         client = _client_of(connection.address)
         own = self._of.get(client, {})
@@ -104,7 +105,7 @@ class Connections:
         return room
 
     def heard(self, connection: Client) -> None:
-        """Note that the client has just said something."""
+        """Note that the client has just sent something."""
         own = self._of[_client_of(connection.address)]
         if len(own) > 1 and connection in own:
             del own[connection]
@@ -156,7 +157,7 @@ class Connections:
 
 @lru_cache(maxsize=4096)
 def _client_of(address: str) -> str:
-    """Return what counts as one client: who has one IPv6 address has all of its network."""
+    """Return what counts as one client: an IPv4 address, or an IPv6 network, because a host may use all of it."""
     if ":" not in address:
         return address
     with suppress(ValueError):

@@ -1,4 +1,4 @@
-"""What the resources work with, handed to them by the composition root."""
+"""The objects that request handlers use. The composition root creates them."""
 
 import asyncio
 from collections.abc import Callable
@@ -39,15 +39,15 @@ class ApiContext:
     tracing: Tracing = NO_TRACING
     score: HealthScore = field(default_factory=HealthScore)
     requeueing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held by whoever requeues: that takes a connection of the pool while the queue may need another one."""
+    """Held during a requeue, because that keeps a connection of the pool while the queue may need another one."""
     sweeping: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held by whoever removes dead letters: of two who do, each may see a part only."""
+    """Held while dead letters are removed: of two removals at the same time, each may see only part of them."""
     doubts: Doubts = field(default_factory=Doubts)
-    """Users of whom it is not known whether they were created."""
+    """Users who may have been created."""
     planning: Planning = field(init=False)
     """What planning depends on besides the user."""
     hide_names: Callable[[str | None], str | None] = field(init=False)
-    """Makes a reason fit for whoever has no key."""
+    """Masks hosts, users and paths in a reason, for clients without a key."""
     page: Page = field(init=False)
     """The page of metrics."""
 
@@ -62,7 +62,7 @@ class Served(Protocol):
     """What the connection of a request knows of it: ``request.protocol``."""
 
     fault: web.HTTPException | None
-    """With what the request is answered because its head is none that we understand."""
+    """The answer to a request whose head we do not accept; None if we accept it."""
     is_last: bool
     """Whether no further request can come."""
 
@@ -76,19 +76,19 @@ READING = web.AppKey("reading", Coalescer[UUID, User])
 """Reads users by id, many at a time."""
 
 Report = Callable[[web.Response, str, str], None]
-"""Counts and logs a refusal, and gives the answer its id: called with the answer, the reason, and who asked."""
+"""Counts and logs a refusal, and sets the headers of the answer: takes answer, reason and the client's address."""
 
 REFUSALS: web.AppKey[Report] = web.AppKey("refusals")
-"""Reports what the parser refuses, which no middleware sees."""
+"""Reports requests that the parser refuses, which no middleware sees."""
 
 CLIENT = web.RequestKey("client", str)
 """The name of the API key that the request came with."""
 
 PEER = web.RequestKey("peer", str)
-"""The address of the client behind trusted proxies; missing if there are none."""
+"""The address of the client behind trusted proxies; missing if no proxies are configured."""
 
 IS_TRUSTED: web.AppKey[Callable[[str], bool]] = web.AppKey("is_trusted")
-"""Says of an address whether it is that of a proxy that we trust."""
+"""Says whether an address belongs to a trusted proxy."""
 
 SUBJECT = web.RequestKey("subject", str)
 """The id of the user or message that the request is about."""

@@ -1,6 +1,6 @@
-"""Users of whom nobody knows whether they were created: the answer of the database was lost after it was asked.
+"""Users who may have been created: the statement was sent, but the answer of the database was lost.
 
-The client was told to send the same request again. If the user is there by then, the request has been carried out.
+The client was told to send the same request again. If the user exists by then, the first request was carried out.
 """
 
 from collections import OrderedDict
@@ -10,11 +10,11 @@ from uuid import UUID
 from birthday.core.user import Profile
 
 _LIMIT: Final = 10_000
-"""How many are remembered; the oldest are forgotten first, and a repeat of theirs is a conflict."""
+"""How many are remembered. The oldest are forgotten first; if such a request is repeated, it is a conflict."""
 
 
 class Doubts:
-    """What this process has asked for and does not know the outcome of, by e-mail address."""
+    """Ids of users whose creation by this process has an unknown outcome, by e-mail address."""
 
     def __init__(self) -> None:
         """Begin with none."""

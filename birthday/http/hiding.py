@@ -1,4 +1,4 @@
-"""What a reason says to whoever has no key: why something cannot be used, and not where it is or who uses it."""
+"""Masks hosts, users and paths in the reason why something cannot be used, for clients without a key."""
 
 import re
 from collections.abc import Callable
@@ -24,7 +24,7 @@ _PLACES = re.compile(
 
 
 def hiding(settings: Settings) -> Callable[[str | None], str | None]:
-    """Return what hides in a reason all that looks like a host, user, database or path, and what the settings name."""
+    """Return a function that masks quoted text, what looks like a host, user or path, and names from the settings."""
     own = sorted(_names(settings), key=len, reverse=True)
     ours = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in own) or r"(?!)")
 

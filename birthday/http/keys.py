@@ -1,4 +1,4 @@
-"""The API key of a request: found in its headers, and among those that are known."""
+"""Reads the API key of a request from its headers, and looks it up among the known keys."""
 
 import hashlib
 import hmac
@@ -10,7 +10,7 @@ from birthday.config import ApiKey
 
 
 def find_key(keys: Sequence[ApiKey], request: web.Request) -> ApiKey | None:
-    """Return the key that the request carries, if it is one of ``keys``. The time it takes does not tell which."""
+    """Return the key that the request carries, if it is one of ``keys``. The time taken does not reveal which."""
     given = given_key(request)
     if given is None:
         return None
@@ -23,6 +23,6 @@ def find_key(keys: Sequence[ApiKey], request: web.Request) -> ApiKey | None:
 
 
 def given_key(request: web.Request) -> str | None:
-    """Return what the request carries as its key, whatever it is."""
+    """Return what the request carries as its key, valid or not."""
     scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
     return credentials.strip() if scheme.lower() == "bearer" else request.headers.get("X-API-Key")

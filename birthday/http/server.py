@@ -1,4 +1,4 @@
-"""The listening socket, and a server on it that ends without cutting off whom it is answering."""
+"""The listening socket, and a server on it that completes running requests before it ends."""
 
 import asyncio
 import ctypes
@@ -28,7 +28,7 @@ HANGING_ON_SECONDS = 0.25
 GRACE = timedelta(seconds=10)
 
 _ATTACH_FILTER = 26
-"""SO_ATTACH_FILTER of Linux, which the module ``socket`` lacks."""
+"""Linux's SO_ATTACH_FILTER, which the module ``socket`` lacks."""
 _DROP_NEW_CONNECTIONS = b"".join(
     struct.pack("HBBI", *instruction)
     for instruction in (
@@ -48,8 +48,8 @@ async def serve(
 ) -> AsyncIterator[tuple[str, int]]:
     """Serve ``app`` within the context and yield the address; several processes may share it. Port 0 picks a free one.
 
-    On leaving, new connections are left to the processes that share the port, nobody who is connected already is cut
-    off, and requests under way have ``grace`` to end. ``limits`` is what clients may cost.
+    On exit, new connections go to the processes that share the port. Clients that are already connected are not cut
+    off, and running requests have ``grace`` to end.
 
     Raises:
         UnavailableError: if the address cannot be listened on; the text says what to set.
@@ -69,7 +69,7 @@ async def serve(
                 turn_away(listener)
                 await asyncio.sleep(TURNING_AWAY_SECONDS)
                 server.close()
-                # Who has just connected is about to ask: aiohttp would hang up on them.
+                # A client that has just connected is about to send a request; aiohttp would close its connection.
                 await asyncio.sleep(HANGING_ON_SECONDS)
             finally:
                 server.close()
@@ -77,7 +77,7 @@ async def serve(
 
 
 def _connect(app: web.Application, server: web.Server, connections: Connections) -> Callable[[], ClientConnection]:
-    """Return what makes the protocol of each new connection, in place of the one that aiohttp's runner would use."""
+    """Return the factory that makes a ``ClientConnection`` for each new connection, instead of aiohttp's own."""
     make_request = server.request_factory
 
     def begin(message: Any, body: StreamReader, connection: Any, *rest: Any) -> web.BaseRequest:  # noqa: ANN401 - private types
@@ -88,12 +88,12 @@ def _connect(app: web.Application, server: web.Server, connections: Connections)
 
 
 def _nobody(_address: str) -> bool:
-    """Trust nobody: an application without proxies has none."""
+    """Trust no address: the application has no trusted proxies."""
     return False
 
 
 def _unreported(_answer: web.Response, _reason: str, _client: str) -> None:
-    """Tell nobody of a refusal: an application without reports has nobody to tell."""
+    """Ignore a refusal: the application has no reports."""
 
 
 async def _listen(host: str, port: int) -> socket.socket:
@@ -116,11 +116,12 @@ async def _listen(host: str, port: int) -> socket.socket:
 
 
 def turn_away(listener: socket.socket) -> None:
-    """Ignore whoever begins to connect from now on; who has connected stays in the queue and can still be accepted.
+    """Ignore new connection attempts from now on; connections in the queue of the socket can still be accepted.
 
-    Closing a listener resets what waits in its queue, and while the port is shared, something always may. An ignored
-    client tries again after a second, and by then the kernel sends it to another process. Linux only, and some kernels
-    and sandboxes allow it only with CAP_NET_ADMIN: elsewhere, a connection may be lost while the port is closed.
+    Closing a listener resets the connections in its queue, and while the port is shared, new ones keep coming. TCP
+    repeats an ignored attempt after a second, and once this listener is closed, the kernel sends it to another process.
+    This works on Linux only, and some kernels and sandboxes require CAP_NET_ADMIN. Elsewhere, connections may be lost
+    while the port is closed.
     """
     if sys.platform != "linux":
         return

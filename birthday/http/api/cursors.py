@@ -1,6 +1,6 @@
 """Cursors: where the next page of a list begins, as text that means nothing to a client.
 
-Any text of the right length is a position, so a cursor stays good whatever has become of the row it was made from.
+Any text of the right length is a position, so a cursor stays valid even if its row has changed or is gone.
 """
 
 import re

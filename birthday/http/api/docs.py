@@ -65,7 +65,7 @@ def routes(document: dict[str, Any]) -> list[web.RouteDef]:
 def as_openapi_3_0(document: dict[str, Any]) -> dict[str, Any]:
     """Return the document as the installed Swagger UI reads it.
 
-    That knows OpenAPI 3.0 only, where null is no type and a schema has one example.
+    It knows OpenAPI 3.0 only, where ``null`` is not a type and a schema has one example.
     """
     return {name: _translated(part) for name, part in document.items()} | {"openapi": "3.0.3"}
 

@@ -1,4 +1,4 @@
-"""Messages: lists, one by id, and another start for those that failed."""
+"""Messages: lists, one by id, and requeuing of failed ones."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -64,7 +64,7 @@ async def list_page_of_user(request: web.Request) -> web.Response:
 
 
 async def retry(request: web.Request) -> web.Response:
-    """Queue a failed message again, with all its attempts before it, and remove its dead letter."""
+    """Queue a failed message again, with no attempt used, and remove its dead letter."""
     context = request.app[CONTEXT]
     message_id = read_id(request, "message")
     async with _turn(context):
@@ -76,7 +76,7 @@ async def retry(request: web.Request) -> web.Response:
 
 
 async def retry_many(request: web.Request) -> web.Response:
-    """Queue all failed messages again that the body selects, and remove dead letters that are of no use any more."""
+    """Queue the failed messages again that the body selects, and remove dead letters of messages no longer failed."""
     context = request.app[CONTEXT]
     asked = parse_retry(await read_json(request), context.clock.now())
     async with borrow(context.pool) as connection:
@@ -116,7 +116,7 @@ async def _turn(context: ApiContext) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _sweep(context: ApiContext) -> AsyncIterator[None]:
-    """Let one request at a time remove dead letters, and let that fail: the next sweep takes what this one leaves."""
+    """Let one request at a time remove dead letters. A failure is only logged: the next sweep removes what is left."""
     try:
         async with asyncio.timeout(SWEEP_SECONDS), context.sweeping:
             yield

@@ -28,7 +28,7 @@ _BODY = (400, 413, 415, 422)
 
 
 def document(last_year: int, *, with_keys: bool) -> dict[str, Any]:
-    """Return the document. ``last_year`` is the latest calendar year that is over; with keys, it says where they go."""
+    """Return the document. ``last_year`` is the last complete calendar year; ``with_keys`` adds how to send a key."""
     components: dict[str, Any] = {
         "schemas": schemas(last_year),
         "responses": {str(status): _problem_response(status) for status in _PROBLEMS},

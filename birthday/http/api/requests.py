@@ -1,4 +1,4 @@
-"""What is read from a request: its JSON body, the id in its path, and the parameters of its query."""
+"""Reads the parts of a request: JSON body, id in the path, and query parameters."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -12,7 +12,7 @@ from birthday.errors import FieldError, InvalidInputError, NotFoundError
 from birthday.http.context import SUBJECT
 
 MAX_BODY_BYTES = 64 * 1024
-"""Many times what the longest user takes."""
+"""Many times the size of the longest user profile."""
 
 MAX_LIMIT = 500
 DEFAULT_LIMIT = 50
@@ -30,12 +30,12 @@ async def read_json(request: web.Request) -> object:
 
     Raises:
         HTTPUnsupportedMediaType: if it does not say that it is JSON.
-        HTTPRequestEntityTooLarge: if it is too large; what was not read yet is not read.
+        HTTPRequestEntityTooLarge: if it is too large; the rest of it is not read.
         HTTPBadRequest: if it is not JSON.
         HTTPRequestTimeout: if it did not arrive in time.
     """
     given = request.headers.get("Content-Type")
-    # What nearly everybody writes needs no parsing.
+    # Nearly all clients send exactly this text, which needs no parsing.
     if given != "application/json" and not _is_json(request):
         text = "another Content-Type is given" if given else "Content-Type is missing"
         raise web.HTTPUnsupportedMediaType(text=f"{text}; application/json in UTF-8 is accepted")
@@ -57,10 +57,10 @@ def _is_json(request: web.Request) -> bool:
 
 
 def read_id(request: web.Request, kind: str) -> UUID:
-    """Return the id in the path, and note it as what the request is about.
+    """Return the id in the path, and note it as the subject of the request.
 
     Raises:
-        NotFoundError: if it is not a UUID, so that nothing can have it.
+        NotFoundError: if it is not a UUID, because then nothing can have this id.
     """
     text = request.match_info["id"]
     if not UUID_PATTERN.fullmatch(text):
@@ -91,7 +91,7 @@ def read_limit(query: dict[str, str]) -> int:
     """Return how many items a page may have.
 
     Raises:
-        InvalidInputError: if ``limit`` is no such number.
+        InvalidInputError: if ``limit`` is not a whole number from 1 to ``MAX_LIMIT``.
     """
     text = query.get("limit", str(DEFAULT_LIMIT))
     if not _LIMIT.fullmatch(text) or int(text) > MAX_LIMIT:
@@ -100,7 +100,7 @@ def read_limit(query: dict[str, str]) -> int:
 
 
 def read_status(query: dict[str, str]) -> tuple[Status, ...]:
-    """Return the states that ``status`` selects: one, or without it all.
+    """Return the states that ``status`` selects; all states without it.
 
     Raises:
         InvalidInputError: if there is no such state.
@@ -114,7 +114,7 @@ def read_status(query: dict[str, str]) -> tuple[Status, ...]:
 
 
 def read_period(query: dict[str, str]) -> tuple[datetime | None, datetime | None]:
-    """Return from which instant on and before which one ``from`` and ``to`` select; a date is that whole day, UTC.
+    """Return the period [``from``, ``to``), with None for a missing bound. A date means that whole day, UTC.
 
     Raises:
         InvalidInputError: if one is neither a date nor a date-time.
@@ -143,7 +143,7 @@ def _read_instant(query: dict[str, str], name: str, end_of_day: timedelta) -> da
 
 
 def _utc(instant: datetime, later: timedelta) -> datetime:
-    """Return the instant ``later`` in UTC, or the end of the calendar that it would pass."""
+    """Return ``instant + later`` in UTC. Beyond the range of ``datetime``, return its first or last instant."""
     try:
         return instant.astimezone(UTC) + later
     except OverflowError:

@@ -1,4 +1,4 @@
-"""The body of ``POST /messages/retry``: which failed messages are meant, and how many of them at most."""
+"""The body of ``POST /messages/retry``: which failed messages to retry, and how many at most."""
 
 import re
 from collections.abc import Callable
@@ -15,22 +15,22 @@ from birthday.store.failed import FailedFilter
 
 RETRY_LIMIT: Final = 10_000
 AGE_PATTERN: Final = "^([0-9]{1,8}(ms|s)?|[0-9]{1,6}m|[0-9]{1,4}h|[0-9]{1,3}d)$"
-"""What ``parse_duration`` takes, without fractions and without what would be more than it takes."""
+"""The durations that ``parse_duration`` accepts, without fractions and without values beyond its limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """A request to retry up to ``limit`` of the messages that are wanted."""
+    """A request to retry up to ``limit`` of the messages that ``wanted`` selects."""
 
     wanted: FailedFilter
     limit: int
 
 
 def parse_retry(data: object, now: datetime) -> Retry:
-    """Return what parsed JSON asks for.
+    """Return the request that parsed JSON stands for.
 
     Raises:
-        InvalidInputError: with every member that is wrong.
+        InvalidInputError: with every invalid member.
     """
     if not isinstance(data, dict):
         raise InvalidInputError(FieldError("", "a JSON object is accepted"))

@@ -1,4 +1,4 @@
-"""JSON Schemas of what the API takes and gives. What is taken is generated from the model that validates it."""
+"""JSON Schemas of requests and responses. Those of profiles are generated from the model that validates them."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ Schema = dict[str, Any]
 
 
 def schemas(last_year: int) -> dict[str, Schema]:
-    """Return every schema by name. ``last_year`` is the latest calendar year that is over."""
+    """Return every schema by name. ``last_year`` is the last complete calendar year."""
     return {
         "Profile": _profile(last_year),
         "ProfileChanges": _profile_changes(last_year),
@@ -183,7 +183,7 @@ def _zone_members(given: str) -> dict[str, Schema]:
 
 
 def _date_pattern(last_year: int) -> str:
-    """Return the pattern of the dates of the calendar up to a year, each with or without a time."""
+    """Return a pattern of all calendar dates from 1900 to ``last_year``, with or without a time."""
     recent = "|".join(str(year) for year in range(2000, last_year + 1))
     recent_leap = "|".join(str(year) for year in range(2000, last_year + 1, 4))
     day = "((0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|(0[13-9]|1[0-2])-(29|30)|(0[13578]|1[02])-31)"

@@ -1,4 +1,4 @@
-"""Users: create, read, list, replace, change, delete. The planning that belongs to a change is done by the store."""
+"""Users: create, read, list, replace, change, delete. The store plans messages when a user changes."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 
 async def create(request: web.Request) -> web.Response:
-    """Create a user; what falls due soon is planned at once."""
+    """Create a user; messages that fall due soon are planned at once."""
     context = request.app[CONTEXT]
     data = await read_json(request)
     now = context.clock.now()
@@ -54,7 +54,7 @@ async def create(request: web.Request) -> web.Response:
 
 
 async def _created_before(request: web.Request, profile: Profile) -> User:
-    """Return the user whom an earlier request with the same ``profile`` created without knowing it.
+    """Return the user whom an earlier request with the same ``profile`` created, although its answer was lost.
 
     Raises:
         ConflictError: if there is none: the address belongs to somebody else.
@@ -83,7 +83,7 @@ async def read(request: web.Request) -> web.Response:
 async def read_all(
     context: ApiContext, ids: Sequence[UUID], seconds: float, _lock_seconds: float | None
 ) -> Sequence[User | NotFoundError]:
-    """Read the users of concurrent requests, none of which waits for a lock."""
+    """Read the users of concurrent requests. This waits for no lock."""
     async with borrow(context.pool, seconds) as connection:
         users = await read_users(connection, ids, context.clock.now(), context.settings.rules)
     found = {user.id: user for user in users}
@@ -116,18 +116,18 @@ async def patch(request: web.Request) -> web.Response:
 
 
 async def delete(request: web.Request) -> web.Response:
-    """Delete a user; what is pending is cancelled."""
+    """Delete a user and cancel the pending messages."""
     context = request.app[CONTEXT]
     user_id = read_id(request, "user")
     cancelled = await delete_user(context.pool, user_id, context.clock.now())
-    # A list of deletions that outlives the database: "birthday import --deleted" reads it after a restore.
+    # The log is a list of deletions outside of the database: "birthday import --deleted" reads it after a restore.
     log.info("user.deleted", user_id=str(user_id), messages_cancelled=cancelled)
     context.metrics.messages_cancelled.inc(cancelled)
     return web.Response(status=204)
 
 
 async def _change(request: web.Request, change: Callable[[Profile, datetime], Profile]) -> web.Response:
-    """Apply ``change`` to a profile in one transaction, which every other change of that user waits for."""
+    """Apply ``change`` to a profile in one transaction. Other changes of the same user wait for it."""
     context = request.app[CONTEXT]
     user_id = read_id(request, "user")
     async with borrow(context.pool) as connection, connection.transaction():

@@ -1,4 +1,4 @@
-"""Who a client is: the address that connected or, if that is a proxy's that we trust, the one that it names."""
+"""The address of a client: the one that connected or, if that is a trusted proxy, the one that the proxy names."""
 
 import ipaddress
 import re
@@ -10,14 +10,14 @@ from aiohttp import hdrs, web
 from birthday.config import Network
 
 UNKNOWN = "unknown"
-"""The address of a client of whom trusted proxies say nothing that can be understood."""
+"""Stands for the address of a client if trusted proxies name an invalid one, or two different ones."""
 
 _FOR = re.compile(r'(?:^|;)\s*for=(?:"([^"]*)"|([^;,"\s]*))', re.IGNORECASE)
 _ADDRESS = re.compile(r"\[([^\]]+)\](?::\d+)?|([0-9.]+)(?::\d+)?|([0-9A-Fa-f:.]+)")
 
 
 def trust_in(networks: Sequence[Network]) -> Callable[[str], bool]:
-    """Return what says of an address whether it is in one of ``networks``."""
+    """Return a function that says whether an address is in one of ``networks``."""
 
     @lru_cache(maxsize=1024)
     def is_trusted(address: str) -> bool:
@@ -33,9 +33,9 @@ def trust_in(networks: Sequence[Network]) -> Callable[[str], bool]:
 def client_address(request: web.Request, is_trusted: Callable[[str], bool]) -> str:
     """Return the address of the client.
 
-    Proxies append, so the last address that is not trusted is the client; what stands before it may be anything. A
-    proxy that knows one of the two headers passes on what a client has written in the other one: if they name two
-    different clients, neither counts.
+    Proxies append, so the last address that is not trusted is the client; the client can forge all addresses before
+    it. A proxy may know only one of the two headers, and pass on the other one as the client has written it. So if the
+    headers name two different clients, neither counts.
     """
     address = request.remote or UNKNOWN
     if not is_trusted(address):
@@ -55,12 +55,12 @@ def _last_stranger(hops: list[str], is_trusted: Callable[[str], bool]) -> str:
             return UNKNOWN
         if not is_trusted(address):
             return address
-    # All are proxies of ours: the first one has asked by itself.
+    # All are trusted proxies, so the first one is the client.
     return address
 
 
 def _forwarded(request: web.Request) -> list[str]:
-    """Return the ``for`` of each element of the header, of RFC 7239; an element without one is an unknown hop."""
+    """Return the ``for`` of each element of the header (RFC 7239); an element without one gives an empty text."""
     elements = _elements(request, hdrs.FORWARDED)
     return [(match[1] or match[2] or "") if (match := _FOR.search(element)) else "" for element in elements]
 

@@ -1,4 +1,4 @@
-"""What every request has to be before anything of it is used, whatever it asks for."""
+"""Checks the head of every request before it is handled."""
 
 from typing import Any
 
@@ -6,9 +6,10 @@ from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
 
 def fault_of(message: Any) -> web.HTTPException | None:  # noqa: ANN401 - its type is private to aiohttp
-    """Return the error with which a request is answered whose head is not one that we understand.
+    """Return the error that answers a request whose head we do not accept; None if we accept it.
 
-    Bodies are taken as they are: a few bytes that unpack to very many would hold up everybody (RFC 9110, 15.5.16).
+    Compressed bodies are refused, because a few bytes may unpack to very many and hold up all clients (RFC 9110,
+    15.5.16).
     """
     headers = message.headers
     if hdrs.CONTENT_ENCODING in headers and not _is_identity(headers.getall(hdrs.CONTENT_ENCODING)):

@@ -1,4 +1,4 @@
-"""Who may use a resource: the name it was asked for by, the key, and the rate are looked at before the handler runs."""
+"""Decides who may use a resource: checks host name, API key and request rate before the handler runs."""
 
 import math
 import time
@@ -22,20 +22,20 @@ from birthday.http.middleware.problems import Handler, problem
 log = structlog.get_logger()
 
 _SCOPES = (Scope.READ, Scope.WRITE, Scope.ADMIN)
-"""Each includes the ones before it."""
+"""Each scope includes the ones before it."""
 
 
 class Guard:
     """Admits requests to resources according to ``API_KEYS`` and ``RATE_LIMIT``. Each process counts for itself."""
 
     def __init__(self, settings: Settings) -> None:
-        """Start with nobody counted."""
+        """Start with no requests counted."""
         self._keys = settings.api_keys
         self._proxied = bool(settings.trusted_proxies)
         self._rate = RateLimit(settings.rate_limit) if settings.rate_limit else None
 
     def protect(self, scope: Scope, handler: Handler) -> Handler:
-        """Return ``handler`` for those only who may do what ``scope`` says; nothing is changed by a wrong clock."""
+        """Return ``handler``, only for clients with ``scope``. While the clock is wrong, only reads are allowed."""
 
         async def protected(request: web.Request) -> web.StreamResponse:
             refusal = await self._refusal(request, scope)
@@ -61,7 +61,7 @@ class Guard:
         if key:
             request[CLIENT] = key.name
         if self._rate:
-            # Without a valid key it is the address that counts, so that nobody can try keys at full speed.
+            # Without a valid key, requests are counted by address, so that nobody can try keys at full speed.
             client = f"key {key.name}" if key else f"peer {peer}"
             refusal = await self._rate.refusal(client)
             if refusal:
@@ -72,15 +72,15 @@ class Guard:
 
 
 class RateLimit:
-    """Counts requests per client within a second. What it remembers of a client is gone after that second."""
+    """Counts requests per client within a second. After that second, the count of a client is forgotten."""
 
     def __init__(self, per_second: int) -> None:
-        """Allow each client ``per_second`` requests in any window of a second, which its first request opens."""
+        """Allow each client ``per_second`` requests in a window of one second, which its first request opens."""
         self._item = RateLimitItemPerSecond(per_second)
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
 
     async def refusal(self, client: str) -> web.Response | None:
-        """Count a request; return the answer to it if it is one too many."""
+        """Count a request. Return the answer if it exceeds the limit, None otherwise."""
         if await self._limiter.hit(self._item, client):
             return None
         window = await self._limiter.get_window_stats(self._item, client)
@@ -115,7 +115,7 @@ def _key_refusal(request: web.Request, peer: str, key: ApiKey | None, needed: Sc
 
 @lru_cache(maxsize=128)
 def _is_this_machine(authority: str) -> bool:
-    """Say whether a Host is this machine's own name for itself.
+    """Say whether a Host is a loopback name of this machine.
 
     A page on the web can make a browser send requests here under the page's own name (DNS rebinding).
     """

@@ -1,7 +1,7 @@
 """What operators see of each request: its id, one log line, and metrics by route template.
 
-The line is ``info`` for changes and for whatever was refused, ``warning`` for failures of ours, ``debug`` for the rest:
-what is read or probed without trouble is told by the metrics. It names routes and ids, never what a client wrote.
+The line is ``info`` for changes and refusals, ``warning`` for our own failures, and ``debug`` for the rest, because
+metrics are enough for successful reads and probes. It names routes and ids, never what a client wrote.
 """
 
 import random
@@ -33,17 +33,17 @@ HEADERS = (
     (hdrs.CACHE_CONTROL, "no-store"),
     ("X-Content-Type-Options", "nosniff"),
 )
-"""What every answer has, unless its handler has chosen something else."""
+"""Headers of every answer, unless its handler has set another value."""
 
 UNKNOWN_PATH = "unknown"
 OTHER_METHOD = "OTHER"
 
 
 def expect_failures(app: web.Application, metrics: Metrics) -> None:
-    """Show from the start how often each route has failed: never.
+    """Create the series that count the failures of each route, with the value 0.
 
-    ``rate()`` takes no notice of the first value of a series, so that of one which began with a failure would not show
-    it. There are two series for each method and route, no more.
+    ``rate()`` ignores the first value of a series, so the first failure would not show if it created the series. There
+    are only two such series for each method and route.
     """
     for route in app.router.routes():
         if route.resource is not None:
@@ -52,11 +52,11 @@ def expect_failures(app: web.Application, metrics: Metrics) -> None:
 
 
 def observing(context: ApiContext) -> Middleware:
-    """Return the middleware that gives a request an id, passes it on, and reports what became of it."""
-    # There are no more of these than methods, routes and statuses.
+    """Return the middleware that gives a request an id, passes it on, and reports the outcome."""
+    # These caches stay small: their keys are methods, routes and statuses.
     counter_of = cache(context.metrics.api_requests.labels)
     histogram_of = cache(context.metrics.api_response_time.labels)
-    # To ask in vain takes longer than all the rest of a line's fields.
+    # Looking up a missing CLIENT costs more than all other fields of the log line.
     keyed = bool(context.settings.api_keys)
     proxied = bool(context.settings.trusted_proxies)
     is_trusted = trust_in(context.settings.trusted_proxies)
@@ -68,7 +68,7 @@ def observing(context: ApiContext) -> Middleware:
         nonlocal active
         request_id = _request_id(request)
         started = time.perf_counter()
-        # It needs not be unbound: each request has a task, and with it a context, of its own.
+        # Needs no unbinding, because each request has its own task, and with it its own context.
         structlog.contextvars.bind_contextvars(request_id=request_id)
         peer = request.remote
         if proxied:
@@ -101,7 +101,7 @@ def observing(context: ApiContext) -> Middleware:
 
 
 def refusals(metrics: Metrics) -> Report:
-    """Return what counts and logs the refusal of a request that no middleware has seen, and gives the answer its id."""
+    """Return a function that counts and logs a refusal that no middleware has seen, and sets the answer's headers."""
 
     def report(answer: web.Response, reason: str, client: str) -> None:
         request_id = _new_id()
@@ -132,7 +132,7 @@ def _new_id() -> str:
 
 
 def template(request: web.Request) -> str | None:
-    """Return the route as its path is written in the code, None if there is none."""
+    """Return the path template of the route, None if no route matches."""
     resource = request.match_info.route.resource
     return resource.canonical if resource else None
 

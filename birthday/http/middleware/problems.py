@@ -1,4 +1,4 @@
-"""Errors become HTTP here and nowhere else: RFC 9457 problem details, for our own errors and for aiohttp's."""
+"""Turns our own errors and aiohttp's into HTTP answers, as RFC 9457 problem details. No other module does."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -30,10 +30,10 @@ _MAX_ERRORS = 50
 
 @web.middleware
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn whatever goes wrong while a request is answered into a problem document.
+    """Turn every error of a request into a problem document.
 
-    The last ``except`` is the HTTP counterpart of the one per tick and the one per message: a mistake of ours costs
-    one request, is logged with its traceback, and tells the client nothing about the inside.
+    The last ``except`` is the HTTP counterpart of the one per tick and the one per message: a bug fails one request
+    only, is logged with its traceback, and shows the client no internals.
     """
     try:
         fault = cast("Served", request.protocol).fault
@@ -50,7 +50,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
 def problem(
     status: int, detail: str, errors: tuple[FieldError, ...] = (), headers: dict[str, str] | None = None
 ) -> web.Response:
-    """Return a problem document. ``errors`` names the fields that are wrong, the first ones if there are very many."""
+    """Return a problem document. ``errors`` are the invalid fields; only the first ``_MAX_ERRORS`` are shown."""
     document: dict[str, Any] = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -62,7 +62,7 @@ def problem(
     try:
         body = orjson.dumps(document)
     except TypeError:
-        # A byte of the request that is not UTF-8 has become half a surrogate pair, which only this one escapes.
+        # A byte of the request that is not UTF-8 has become a lone surrogate, which only ``json`` can escape.
         body = json.dumps(document).encode()
     return web.Response(body=body, status=status, headers=headers, content_type=CONTENT_TYPE)
 
@@ -79,11 +79,11 @@ def _domain_problem(
             fields = (FieldError(error.pointer, str(error)),) if error.pointer else ()
             return problem(HTTPStatus.CONFLICT, str(error), fields)
         case WrongClockError():
-            # The watch over the clock has logged how far it is off.
+            # The clock guard has logged how far the clock is off.
             detail = "the clock of this server is wrong, so nothing was changed: try again later, or another server"
             return problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
         case UnavailableError():
-            # Where the resource is and what it said is for the log; a client can only come back.
+            # The address and the error of the resource go to the log only; a client can only try again.
             unknown = {"outcome": "unknown"} if changes and error.maybe_done else {}
             log.error("http.unavailable", resource=error.resource, reason=str(error), **unknown)
             headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}

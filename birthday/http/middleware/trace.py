@@ -1,4 +1,4 @@
-"""A span for each request to a resource. The probes have none: they come every few seconds, and make nothing."""
+"""A span for each request to a resource. Probes have none, because they come every few seconds and change nothing."""
 
 from http import HTTPStatus
 
@@ -13,7 +13,7 @@ from birthday.telemetry.tracing import Tracing
 
 
 def traced(tracing: Tracing) -> Middleware:
-    """Return the middleware that traces each request, from the one who sent it if that is traced."""
+    """Return the middleware that traces each request, as part of the client's trace if it sends one."""
 
     @web.middleware
     async def trace(request: web.Request, handler: Handler) -> web.StreamResponse:

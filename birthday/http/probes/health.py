@@ -18,13 +18,13 @@ PATHS = frozenset({"/health", "/health/detailed", "/health/db", "/health/queue",
 
 
 async def health(request: web.Request) -> web.Response:
-    """Say how the process does; 503 only if it can serve nothing."""
+    """Report the health of the process; 503 only if it can serve nothing."""
     results = await request.app[CONTEXT].readiness.check_all()
     return _health(request, results, {name: _word(result) for name, result in results.items()})
 
 
 async def health_detailed(request: web.Request) -> web.Response:
-    """Say how the process does, with what each dependency answered and how fast; where it is only to who has a key."""
+    """Report health, and the result and latency of each check. Only clients with a key see unmasked reasons."""
     results = await request.app[CONTEXT].readiness.check_all()
     return _health(request, results, {name: _details(request, result) for name, result in results.items()})
 
@@ -40,7 +40,7 @@ async def health_queue(request: web.Request) -> web.Response:
 
 
 async def ready(request: web.Request) -> web.Response:
-    """Say whether requests should be sent here: everything that is needed can be used, and the process stays."""
+    """Say whether requests should be sent here: needed dependencies can be used, and the process is not draining."""
     readiness = request.app[CONTEXT].readiness
     results = await readiness.check_needed()
     is_ready = not readiness.draining and all(result.ok for result in results.values())
@@ -53,12 +53,12 @@ async def ready(request: web.Request) -> web.Response:
 
 
 async def alive(_request: web.Request) -> web.Response:
-    """Answer, which is all that is asked."""
+    """Answer, which shows that the process is alive."""
     return json_response({"status": "alive"})
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """Return the metrics of this process, as OpenMetrics to whoever asks for that."""
+    """Return the metrics of this process, as OpenMetrics if the client asks for that."""
     page, content_type = await request.app[CONTEXT].page.read(request.headers.get("Accept", ""))
     return web.Response(body=page, headers={"Content-Type": content_type})
 
