@@ -1,1 +1,1 @@
-"""Use cases that command line, API and console share. No HTTP here, and nothing is printed."""
+"""Use cases that commands and API share. They know no HTTP and print nothing."""

@@ -1,4 +1,4 @@
-"""The audit of a range: a day of birthdays at a time, so that its memory does not grow with the range or the users."""
+"""Audits a range, one day of birthdays at a time, so that memory does not grow with the range or the users."""
 
 import asyncio
 from collections import Counter
@@ -52,7 +52,7 @@ Report = Callable[[Item], None]
 
 
 def _ignore(_item: Item) -> None:
-    """Take no notice of single findings."""
+    """Ignore single findings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Audit:
 
     @property
     def expected(self) -> int:
-        """How many birthdays were due: there is one finding about each, and others about messages besides."""
+        """How many birthdays were due. Each has one finding; further findings about messages do not count here."""
         return self.counts.total() - sum(self.counts[finding] for finding in OF_MESSAGES)
 
     @property
@@ -79,7 +79,7 @@ class Audit:
 
 @dataclass(frozen=True, slots=True)
 class Auditor:
-    """Audits one installation. ``planning`` and ``retention`` are what its processes run with."""
+    """Audits one installation. ``planning`` and ``retention`` are those that its processes run with."""
 
     pool: asyncpg.Pool
     planning: Planning
@@ -98,7 +98,7 @@ class Auditor:
     async def audit_with_notes(
         self, from_at: datetime, to_at: datetime, now: datetime, report: Report = _ignore
     ) -> Audit:
-        """Do the same for a range of any length, and note what the figures cannot tell; this reads all users once.
+        """Audit a range of any length like ``audit``, and note what the figures cannot show. Reads all users once.
 
         Raises:
             UnavailableError: if the database cannot be read to the end.
@@ -106,7 +106,7 @@ class Auditor:
         async with borrow(self.pool, None) as connection:
             populations = await read_populations(connection)
             noted, _ = await read_noted_rules(connection)
-        # Nobody was due before the first of them was known.
+        # No birthday was due before the first user was known.
         known_from = min((population.since for population in populations), default=to_at)
         audit = await self._audit(from_at, max(from_at, known_from), to_at, now, report)
         audit.notes.extend(_notes(populations, from_at, self._memory(now)))
@@ -122,7 +122,7 @@ class Auditor:
         return str(Basis(self.planning.rules, data_version()))
 
     async def _rules_since(self) -> datetime | None:
-        """Return since when messages are planned by the rules of this audit; None if they are not."""
+        """Return since when messages are planned by the rules of this audit; None if other rules are in use."""
         async with borrow(self.pool) as connection:
             noted, since = await read_noted_rules(connection)
         return since if noted == self._rules else None
@@ -155,7 +155,7 @@ class Auditor:
         occasions: list[ZoneOccasion] = []
         for some in occasions_under_way(from_at, to_at, self.planning.rules):
             occasions += some
-            # Hundreds of zones take many milliseconds: others may run in between.
+            # Hundreds of zones take many milliseconds, so let other tasks run in between.
             await asyncio.sleep(0)
         async with borrow(self.pool, None) as connection, connection.transaction(readonly=True):
             async for one in read_birthdays(connection, occasions, from_at, to_at):
@@ -173,7 +173,7 @@ class Auditor:
 
 @dataclass(frozen=True, slots=True)
 class _Bounds:
-    """What one audit goes by, all of its days alike."""
+    """What is the same for all days of one audit."""
 
     memory: Memory
     rules_since: datetime | None

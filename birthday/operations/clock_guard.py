@@ -1,7 +1,7 @@
-"""A wrong clock does nothing: each process compares its clock with the database's, and holds its work if they differ.
+"""Guards against a wrong clock: each process compares its clock with the database's, and stops work if they differ.
 
-The comparison is one round trip every two seconds. In between, a clock that is set is noticed at the next look at it,
-without asking anybody: it moves against the monotonic clock. Nobody can tell here which of the two clocks is wrong.
+The comparison is one round trip every two seconds. If the clock is set in between, the next use of it notices without a
+query, because it has moved against the monotonic clock. The guard cannot tell which of the two clocks is wrong.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ class Comparison:
 
 
 async def compare_clocks(pool: asyncpg.Pool, clock: Clock, monotonic: _Monotonic = time.monotonic) -> Comparison:
-    """Read both clocks. The database's was read some time within the round trip, which is allowed for.
+    """Read both clocks. The database reads its own at some moment of the round trip; the result allows for that.
 
     Raises:
         UnavailableError: if the database cannot be asked.
@@ -54,22 +54,22 @@ async def compare_clocks(pool: asyncpg.Pool, clock: Clock, monotonic: _Monotonic
 
 
 def describe_fault(ahead_seconds: float) -> str | None:
-    """Say what is wrong with a clock that is so far ahead of the database's; None if that is accepted."""
+    """Describe the fault of a clock that is so far ahead of the database's; None if the difference is accepted."""
     if abs(ahead_seconds) <= TOLERANCE_SECONDS:
         return None
     direction = "ahead of" if ahead_seconds > 0 else "behind"
     return (
-        # Without apostrophes: what stands between two of them is masked for who has no key.
+        # No apostrophes: text between two of them is masked for clients without a key.
         f"the clock of this host is {abs(ahead_seconds):,.1f} s {direction} that of the database, and "
         f"{TOLERANCE_SECONDS:g} s are accepted: nothing is planned, sent, expired or removed until they agree"
     )
 
 
 async def require_right_clock(pool: asyncpg.Pool, clock: Clock) -> None:
-    """Make sure that a command which writes what time it is may do so.
+    """Check the clock before a command that writes the current time.
 
     Raises:
-        WrongClockError: if the clock is not the database's.
+        WrongClockError: if the clock differs too much from the database's.
         UnavailableError: if the database cannot be asked.
     """
     fault = describe_fault((await compare_clocks(pool, clock)).ahead_seconds)
@@ -78,15 +78,16 @@ async def require_right_clock(pool: asyncpg.Pool, clock: Clock) -> None:
 
 
 class ClockGuard:
-    """The clock of a process, with a verdict on it. ``compare`` it before the first use, then ``watch``.
+    """The clock of a process, and whether it is right. ``compare`` it before the first use, then ``watch``.
 
-    While it is wrong, ``now`` goes on from when it was right: what is in flight is settled at an instant that is right.
+    While the clock is wrong, ``now`` continues from the last right time by the monotonic clock, so that messages in
+    flight are settled with the right time.
     """
 
     def __init__(
         self, clock: Clock, pool: asyncpg.Pool, metrics: Metrics, monotonic: _Monotonic = time.monotonic
     ) -> None:
-        """Keep what is passed in. A clock that has never been compared is not right."""
+        """Keep the arguments. A clock that was never compared counts as wrong."""
         self._clock = clock
         self._pool = pool
         self._metrics = metrics
@@ -98,13 +99,13 @@ class ClockGuard:
 
     @property
     def fault(self) -> str | None:
-        """Why nothing that time decides may be done now; None if the clock is right."""
+        """Why work that depends on the time must not run now; None if the clock is right."""
         if self._last is None:
             return "the clock of this host has not been compared with that of the database yet"
         return describe_fault(self._ahead(self._last, self._clock.now()))
 
     def now(self) -> datetime:
-        """Return the current instant; with a clock that has become wrong, what it would show if it had stayed right."""
+        """Return the current instant. If the clock has become wrong, return what a right clock would show."""
         now = self._clock.now()
         if self._last is None or self._right_origin is None or abs(self._ahead(self._last, now)) <= TOLERANCE_SECONDS:
             return now
@@ -115,12 +116,12 @@ class ClockGuard:
         await self._clock.sleep(seconds)
 
     async def wait_until(self, *, right: bool) -> None:
-        """Return as soon as the clock is right, or is not."""
+        """Return as soon as the clock is right or, if ``right`` is false, wrong."""
         async with self._changed:
             await self._changed.wait_for(lambda: (self.fault is None) is right)
 
     async def watch(self) -> None:
-        """Compare again and again until cancelled. While the database is away, the last comparison holds."""
+        """Compare regularly until cancelled. While the database is away, the last comparison holds."""
         while True:
             await self._clock.sleep(EVERY_SECONDS)
             try:
@@ -133,7 +134,7 @@ class ClockGuard:
                 await self._tell()
 
     async def compare(self) -> None:
-        """Ask the database once; log and count what has changed, and wake whom it concerns.
+        """Compare once. If the clock has become wrong or right, log it; wake all who wait for a change.
 
         Raises:
             UnavailableError: if the database cannot be asked.
@@ -145,7 +146,7 @@ class ClockGuard:
         await self._tell()
 
     def _ahead(self, last: Comparison, now: datetime) -> float:
-        """Return how far the clock is ahead by now: as of the last comparison, and moved by whoever has set it."""
+        """Return how many seconds the clock is ahead: by the last comparison, plus how far it was set since then."""
         return last.ahead_seconds + now.timestamp() - self._monotonic() - last.origin
 
     async def _tell(self) -> None:

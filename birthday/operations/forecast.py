@@ -1,4 +1,4 @@
-"""The forecast of a range: by zone, as the planner works, and a day at a time."""
+"""Forecasts a range: by zone, as the planner works, and one day at a time."""
 
 import asyncio
 from collections import Counter
@@ -17,12 +17,12 @@ from birthday.store.messages import zones_in_use
 _DAY = timedelta(days=1)
 
 MEASURED_OVER = timedelta(days=7)
-"""How far back the delivery rate is looked for: what was fast enough longer ago may run with fewer workers now."""
+"""How far back the delivery rate is measured. Older rates may mislead, because there may be fewer workers now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forecaster:
-    """Looks ahead for one installation. ``rules`` are those that its processes run with."""
+    """Forecasts for one installation. ``rules`` are those that its processes run with."""
 
     pool: asyncpg.Pool
     rules: Rules
@@ -46,9 +46,9 @@ class Forecaster:
                 try:
                     occasions += zone_occasions(zone, after, until, self.rules)
                 except InvalidInputError:
-                    # Written by other means than ours.
+                    # Not written by this program.
                     unknown.add(zone)
-                # Hundreds of zones take some milliseconds: others may run in between.
+                # Hundreds of zones take some milliseconds, so let other tasks run in between.
                 await asyncio.sleep(0)
             async with borrow(self.pool, None) as connection:
                 for zone, at, messages in await count_due(connection, occasions, after, until):
@@ -58,9 +58,9 @@ class Forecaster:
         return Forecast(from_at, to_at, due, tuple(sorted(unknown)), by_zone)
 
     async def measure_rate(self, now: datetime) -> DeliveryRate | None:
-        """Return how fast messages were delivered for a minute on end in the last days; None if nothing tells.
+        """Return the best rate of deliveries in the last days that lasted for a minute; None without enough data.
 
-        If none took a minute, it is the rate of the fastest burst, which says of itself that it is not sustained.
+        If no burst lasted for a minute, return the rate of the fastest burst, which is marked as not sustained.
 
         Raises:
             UnavailableError: if the database cannot be read.

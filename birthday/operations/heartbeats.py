@@ -1,7 +1,7 @@
-"""Heartbeats: each process reports what it is, and sees what the others are.
+"""Heartbeats: each process reports itself, and reads the reports of the others.
 
-What all must agree about is compared here: with two releases of the time-zone data, or with two sets of settings, the
-processes take turns in planning, each by its own rules.
+The processes must have the same settings and the same release of the time-zone data, so these are compared here. If
+they differ, the processes take turns in planning, each by its own rules.
 """
 
 import asyncio
@@ -26,9 +26,9 @@ log = structlog.get_logger()
 
 EVERY_SECONDS: Final = 5.0
 RUNNING_SECONDS: Final = 60.0
-"""A process that has said nothing for so long does not count as running."""
+"""A process that has not reported for this long does not count as running."""
 LEAVE_SECONDS: Final = 1.0
-"""How long a stop waits for the row of the process to be removed. It is removed by others if that fails."""
+"""How long a stop waits for the removal of the process's row. If that fails, other processes remove it."""
 
 CircuitNow = Callable[[], tuple[str, str | None]]
 """Returns the state of a circuit breaker, and why it opened."""
@@ -36,16 +36,16 @@ CircuitNow = Callable[[], tuple[str, str | None]]
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """In what processes that should be alike are not: each value there is, in order. One value each is fine."""
+    """Values that should be the same in all processes: each distinct one, sorted. More than one is a difference."""
 
     versions: Sequence[str]
     tzdata: Sequence[str]
     settings: Mapping[str, Sequence[str]]
-    """Only those of which there is more than one value."""
+    """Only settings with more than one value."""
 
 
 def differences(processes: Iterable[Process]) -> Differences:
-    """Compare processes. A build is told by version and commit."""
+    """Compare processes. Version and commit identify a build."""
     everybody = list(processes)
     names = sorted({name for one in everybody for name in one.settings})
     values = {name: sorted({one.settings.get(name, "-") for one in everybody}) for name in names}
@@ -57,17 +57,17 @@ def differences(processes: Iterable[Process]) -> Differences:
 
 
 def settings_hash(settings: Mapping[str, str]) -> str:
-    """Return what tells two sets of settings apart, short enough to be read aloud."""
+    """Return a hash of the settings, short enough to be read aloud."""
     return hashlib.sha256(json.dumps(dict(settings), sort_keys=True).encode()).hexdigest()[:10]
 
 
 class Heartbeats:
-    """Reports this process until it is cancelled, and then that it is gone."""
+    """Reports this process until it is cancelled, and then withdraws its report."""
 
     def __init__(
         self, pool: asyncpg.Pool, process: Process, circuit: CircuitNow | None, metrics: Metrics, clock: Clock
     ) -> None:
-        """Take what does not change, and what says how the circuit is; None if this process has no worker."""
+        """Take the fixed facts of this process. ``circuit`` is None if it has no worker."""
         self._pool = pool
         self._process = process
         self._circuit = circuit
@@ -76,7 +76,7 @@ class Heartbeats:
         self._known: Differences | None = None
 
     async def run(self) -> None:
-        """Report every few seconds until cancelled. While the database is away the figures are gaps."""
+        """Report every few seconds until cancelled. While the database is away, the metrics have gaps."""
         try:
             while True:
                 try:
@@ -92,7 +92,7 @@ class Heartbeats:
             await self._leave()
 
     async def beat(self) -> None:
-        """Report once, see who else does, and log what they differ in, if that is another thing than before.
+        """Report once, read the other processes, and log the differences between them if these have changed.
 
         Raises:
             UnavailableError: if the database cannot be used.

@@ -1,7 +1,7 @@
 """Pausing: an operator stops messages of a type, in all processes, until they are resumed.
 
-What is paused stands in the database. Each process reads it every two seconds, in one task; whoever publishes or
-consumes asks this copy of it, which costs nothing.
+Pauses are stored in the database. One task of each process reads them every two seconds. Publishers and consumers use
+this copy, which needs no I/O.
 """
 
 import asyncio
@@ -27,10 +27,10 @@ EVERY_SECONDS: Final = 2.0
 
 
 class Pauses:
-    """What is paused, as this process knows it. ``refresh`` it before the first question, then ``watch``."""
+    """The pauses that this process knows. ``refresh`` them before the first use, then ``watch``."""
 
     def __init__(self, pool: asyncpg.Pool, clock: Clock, metrics: Metrics) -> None:
-        """Take nothing for paused before the database has been asked."""
+        """Count nothing as paused before the first ``refresh``."""
         self._pool = pool
         self._clock = clock
         self._metrics = metrics
@@ -40,25 +40,25 @@ class Pauses:
         self._changed = asyncio.Condition()
 
     def is_paused(self, message_type: str) -> bool:
-        """Say whether nothing of this type may be published or consumed."""
+        """Say whether this type is paused: then none of its messages may be published or consumed."""
         return message_type in self.paused
 
     def resumed_since(self, message_type: str, instant: datetime) -> bool:
-        """Say whether there was a pause after ``instant`` that is over.
+        """Say whether the type was resumed after ``instant`` and is not paused now.
 
-        It ended when this process saw it end. Of one that was over before, the operator's clock says when; it may be
-        wrong, but that was not in the future.
+        A pause ends when this process sees its end. If this process first reads the pause after its end, the operator's
+        timestamp counts. That clock may be wrong, so a timestamp in the future is replaced by the time of reading.
         """
         pause = self._known.get(message_type)
         return pause is not None and not pause.is_paused and self._since[message_type] > instant
 
     async def wait_until(self, message_type: str, *, paused: bool) -> None:
-        """Return as soon as the type is paused, or is not."""
+        """Return as soon as the type is paused or, if ``paused`` is false, not paused."""
         async with self._changed:
             await self._changed.wait_for(lambda: self.is_paused(message_type) is paused)
 
     async def watch(self) -> None:
-        """Keep up with the database until cancelled. While it is away, what was known last holds."""
+        """Refresh regularly until cancelled. While the database is away, the last known pauses hold."""
         while True:
             await self._clock.sleep(EVERY_SECONDS)
             try:
@@ -67,12 +67,12 @@ class Pauses:
                 stay_cancelled()
                 self._metrics.collector_errors.labels("pauses").inc()
                 log.debug("pauses.unavailable", error=error)
-                # Nobody else asks so regularly. If the network has dropped connections without a word, each of them
-                # would cost whoever is lent it next half a minute: none is lent again.
+                # No other task queries as regularly. If the network has silently dropped connections, each of them
+                # would delay its next borrower by half a minute, so the pool must not lend them again.
                 await self._pool.expire_connections()
 
     async def refresh(self) -> None:
-        """Ask the database once; log what has changed, and wake whom it concerns.
+        """Read the pauses once; log changes, and wake all who wait for one.
 
         Raises:
             UnavailableError: if the database cannot be used.

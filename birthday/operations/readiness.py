@@ -1,4 +1,4 @@
-"""What a process depends on, and whether it can be used now. Asked often, it asks the dependencies seldom."""
+"""Checks whether the dependencies of a process can be used now. Frequent probes share results for a second."""
 
 import asyncio
 import time
@@ -25,10 +25,10 @@ Check = Callable[[], Awaitable[None]]
 
 
 class Health(StrEnum):
-    """How well a process does.
+    """How well a process works.
 
-    HEALTHY     everything that it depends on can be used
-    DEGRADED    users are served; messages wait for what is away
+    HEALTHY     all dependencies can be used
+    DEGRADED    users are served; messages may have to wait
     UNHEALTHY   nothing can be served
     """
 
@@ -39,7 +39,7 @@ class Health(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What one check came to. ``reason`` says why it failed and is None otherwise."""
+    """The result of one check. ``reason`` says why it failed; None if it succeeded."""
 
     reason: str | None
     latency_seconds: float
@@ -61,10 +61,10 @@ class Readiness:
         unneeded: Mapping[str, Check] | None = None,
         can_wait: Mapping[str, Check] | None = None,
     ) -> None:
-        """Take what the process cannot do without, by name, and the channel, whose messages can wait.
+        """Take checks by name. The process is ready if all checks of ``needed`` and ``own`` succeed.
 
-        ``own`` are needed as well, and ask nobody: what the process knows of itself. ``unneeded`` are only shown: what
-        other roles need. ``can_wait`` ask nobody either, and are only shown: without them messages wait.
+        The other checks are only shown: ``channel`` and ``can_wait``, because messages can wait, and ``unneeded``,
+        because only other roles need them. Checks of ``own`` and ``can_wait`` look at the process itself, without I/O.
 
         A check raises if the dependency cannot be used; the text of a ``BirthdayError`` is shown as the reason.
         """
@@ -81,17 +81,17 @@ class Readiness:
         return await self._check([*self._checks, *self._own])
 
     async def check_needed(self) -> dict[str, CheckResult]:
-        """Check what the process cannot do without."""
+        """Check what the process needs to be ready."""
         return await self._check(self._needed)
 
     async def check_one(self, name: str) -> CheckResult | None:
-        """Check one dependency; None if this process has none of that name."""
+        """Check one dependency; None if this process does not use it."""
         return (await self._check([name]))[name] if name in self._checks else None
 
     async def _check(self, names: Collection[str]) -> dict[str, CheckResult]:
         ordered = [name for name in self._checks if name in names]
         results = await asyncio.gather(*(self._checks[name].result() for name in ordered))
-        # Last, and anew each time: what the others have asked for may just have shown that something is broken.
+        # Last, and anew each time, because the checks above may just have shown that something is broken.
         own = {name: await _SharedCheck(check).result() for name, check in self._own.items() if name in names}
         return dict(zip(ordered, results, strict=True)) | own
 
@@ -105,7 +105,7 @@ def health_of(results: Mapping[str, CheckResult]) -> Health:
 
 
 class _SharedCheck:
-    """One check, whose result everybody shares who asks while it runs or within a second after."""
+    """One check. Callers share its result while it runs and for a second afterwards."""
 
     def __init__(self, check: Check) -> None:
         self._check = check
@@ -116,7 +116,7 @@ class _SharedCheck:
         now = asyncio.get_running_loop().time()
         if self._task is None or (self._task.done() and now > self._fresh_until):
             self._task = asyncio.create_task(self._run())
-        # Who asked may be cancelled; the others still want the answer.
+        # If one caller is cancelled, the others still need the result.
         return await asyncio.shield(self._task)
 
     async def _run(self) -> CheckResult:
@@ -125,7 +125,7 @@ class _SharedCheck:
         await asyncio.wait({attempt}, timeout=TIME_LIMIT_SECONDS)
         result = CheckResult(_reason(attempt), time.perf_counter() - started)
         if not attempt.done():
-            # Not waited for: giving up on a dependency that hangs may hang as well.
+            # Do not wait for the cancellation, because it may hang like the check itself.
             attempt.add_done_callback(_forget)
             attempt.cancel()
         self._fresh_until = asyncio.get_running_loop().time() + MAX_AGE_SECONDS
@@ -138,11 +138,11 @@ def _reason(attempt: asyncio.Future[None]) -> str | None:
     if attempt.cancelled():
         return "the check was cancelled"
     error = attempt.exception()
-    # What others' exceptions say may contain an address with a password.
+    # The text of a foreign exception may contain an address with a password.
     return str(error) if isinstance(error, BirthdayError) else type(error).__name__ if error else None
 
 
 def _forget(attempt: asyncio.Future[None]) -> None:
-    """Take the exception of a check that nobody waits for any more, so that it is not reported as lost."""
+    """Retrieve the exception of an abandoned check, so that asyncio does not report it as never retrieved."""
     if not attempt.cancelled():
         attempt.exception()

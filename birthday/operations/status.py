@@ -1,4 +1,4 @@
-"""How the whole installation does, from the database alone: it can be asked although nothing else runs."""
+"""The status of the whole installation, from the database alone, so that it can be read while no process runs."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,14 +22,14 @@ from birthday.store.statistics import count_overdue
 from birthday.telemetry.overdue import Overdue
 
 AHEAD: Final = timedelta(hours=24)
-"""How far the next peak is looked for."""
+"""How far ahead the next peak is searched."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """What is running, what stands still, and what comes.
+    """What is running, what is paused, overdue or failed, and what comes next.
 
-    ``running`` are the processes that reported within a minute, and ``differing`` what they are at odds about.
+    ``running`` are the processes that reported within a minute, and ``differing`` is what they differ in.
     ``failed`` counts the messages that failed for good, by cause. ``planned_until`` is the planner's watermark, None
     if nothing was ever planned. ``peak`` is the minute of the next day in which most messages fall due.
     """
@@ -45,13 +45,13 @@ class ServiceStatus:
 
     @property
     def missing_roles(self) -> Sequence[str]:
-        """The roles that no process has."""
+        """The roles that no running process has."""
         roles = {role for one in self.running for role in one.process.roles.split(",")}
         return [role for role in Role if role not in roles]
 
 
 async def read_status(pool: asyncpg.Pool, rules: Rules, now: datetime) -> ServiceStatus:
-    """Ask the database for everything. The peak follows from ``rules``.
+    """Read the status from the database. The peak is computed by ``rules``.
 
     Raises:
         UnavailableError: if the database cannot be asked.

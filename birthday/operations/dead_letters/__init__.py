@@ -1,6 +1,7 @@
-"""Dead letters: what an operator does about messages that failed, and about what nobody could read.
+"""Dead letters: what an operator can do with failed messages, and with letters that are no message of ours.
 
-A message that failed is a row in ``message_logs``; the dead-letter queue has a copy of its id, or several, or none. It
-may also have what is no message of ours. ``letters`` puts the two together; ``requeue`` gives messages another start
-(the API does that as well), ``removal`` clears the queue, ``archive`` keeps what it removes, ``listing`` only looks.
+A failed message is a row in ``message_logs``. The dead-letter queue has no copy of its id, one, or several. It may also
+have letters that are no message of ours. ``letters`` finds the message of each letter, ``requeue`` sends failed
+messages again (for the API too), ``removal`` removes letters from the queue, ``archive`` keeps removed letters, and
+``listing`` only reads.
 """

@@ -1,4 +1,4 @@
-"""An archive of dead letters: lines of JSON, on the disk before what they are of leaves the queue."""
+"""An archive of dead letters as lines of JSON. A letter is on disk before it is removed from the queue."""
 
 import os
 import stat
@@ -16,20 +16,20 @@ STDOUT: Final = "-"
 
 
 class Archive:
-    """Writes to a descriptor that somebody else closes, past every buffer: what was added is there, or was refused."""
+    """Writes without a buffer to a descriptor that the caller closes. Once ``add`` returns, the letters are written."""
 
     def __init__(self, descriptor: int, name: str, clock: Clock) -> None:
-        """Take the descriptor and what to call it in errors."""
+        """Take the descriptor, and its name for error messages."""
         self.count = 0
         self._descriptor = descriptor
         self._name = name
         self._clock = clock
 
     def add(self, letters: Sequence[Found]) -> None:
-        """Write these, to the disk if it is a file.
+        """Write these letters; sync them to disk if the target is a file.
 
         Raises:
-            UnavailableError: if that fails. Some may be written all the same.
+            UnavailableError: if that fails. Some letters may be written all the same.
         """
         if not letters:
             return
@@ -46,12 +46,12 @@ class Archive:
 
 @contextmanager
 def open_archive(name: str, stdout: int, clock: Clock) -> Iterator[Archive]:
-    """Make a new file, readable by its owner alone, or take the descriptor ``stdout`` for ``-``.
+    """Create a new file, readable by its owner only; for ``-``, use the descriptor ``stdout``.
 
-    A file that nothing was added to is removed.
+    A file to which nothing was added is removed.
 
     Raises:
-        InvalidInputError: if there is such a file already, or it cannot be made.
+        InvalidInputError: if the file exists already, or cannot be created.
     """
     if name == STDOUT:
         yield Archive(stdout, "standard output", clock)
@@ -74,7 +74,7 @@ def open_archive(name: str, stdout: int, clock: Clock) -> Iterator[Archive]:
 
 
 def _sync(descriptor: int) -> None:
-    # A pipe and a terminal have nothing to keep, and refuse.
+    # Pipes and terminals cannot be synced: fsync fails for them.
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.fsync(descriptor)
 

@@ -1,4 +1,4 @@
-"""A dead letter and the message that it is a copy of, if it is one."""
+"""Finds the messages of dead letters, and tells the kinds of dead letters apart."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from birthday.store.history import Message, read_messages
 class Kind(StrEnum):
     """What a dead letter is.
 
-    FAILED      a copy of a message that is failed
-    SETTLED     a copy of a message that is not failed any more: it has been requeued, and maybe delivered
+    FAILED      a copy of a failed message
+    SETTLED     a copy of a message that is no longer failed: it was requeued, and maybe delivered
     UNKNOWN     a message id that the database does not have
-    MALFORMED   no message id at all
+    MALFORMED   not a message id
     """
 
     FAILED = "failed"
@@ -37,7 +37,7 @@ class Found:
 
     @property
     def kind(self) -> Kind:
-        """What it is."""
+        """What the dead letter is."""
         if self.message is not None:
             return Kind.FAILED if self.message.status is Status.FAILED else Kind.SETTLED
         return Kind.MALFORMED if self.letter.message_id is None else Kind.UNKNOWN
@@ -56,7 +56,7 @@ async def look_up(pool: asyncpg.Pool, letters: Sequence[DeadLetter]) -> list[Fou
 
 
 async def choose(pool: asyncpg.Pool, wanted: FailedFilter, found: Sequence[Found]) -> list[Found]:
-    """Return those of some dead letters that are meant by ``wanted``.
+    """Return those of the dead letters that ``wanted`` selects.
 
     Raises:
         UnavailableError: if the database cannot be used.
@@ -68,9 +68,9 @@ async def choose(pool: asyncpg.Pool, wanted: FailedFilter, found: Sequence[Found
 
 
 def is_meant(letter: DeadLetter, wanted: FailedFilter) -> bool:
-    """Say whether a dead letter that is no message is meant: by its age, by its id, or if there is no condition.
+    """Say whether ``wanted`` selects a dead letter without a message: by age, by id, or without any condition.
 
-    It has neither an error, a status nor a user.
+    If there is a condition on error type, user or HTTP status, the answer is no, because the letter has none of these.
     """
     if wanted.error_type is not None or wanted.user_id is not None or wanted.http_status is not None:
         return False

@@ -1,4 +1,4 @@
-"""Dead letters to look at. Nothing changes, but that RabbitMQ counts one more delivery of each letter."""
+"""Lists dead letters. Nothing changes, except that RabbitMQ counts one more delivery of each letter."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ from birthday.store.history import Message, read_messages
 class Listing:
     """What an operator has to handle: failed messages, and dead letters that are no message of ours.
 
-    ``total`` counts all that are meant, of which these may be the first ones. ``copies`` says how many dead letters
-    there are of each message, and ``settled`` how many are of messages that are not failed any more.
+    ``total`` counts all that are selected; ``messages`` and ``unknown`` may be only the first of them. ``copies``
+    counts the dead letters of each message, and ``settled`` those of messages that are no longer failed.
     """
 
     messages: Sequence[Message]
@@ -31,12 +31,12 @@ class Listing:
 
     @property
     def left_out(self) -> int:
-        """How many are meant beyond these."""
+        """How many are selected but not listed."""
         return self.total - len(self.messages) - len(self.unknown)
 
 
 async def list_dead(pool: asyncpg.Pool, broker: Broker, wanted: FailedFilter, limit: int) -> Listing:
-    """Return up to ``limit`` of what is meant; failed messages first, those whose local birthday ends soonest.
+    """Return up to ``limit`` selected items: failed messages first, sorted by the end of their local birthday.
 
     Raises:
         UnavailableError: if the database or the queue cannot be used.

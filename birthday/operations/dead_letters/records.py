@@ -1,4 +1,4 @@
-"""Failed messages and dead letters as JSON, for ``--json`` and for archives. No name or e-mail address is in it."""
+"""Failed messages and dead letters as JSON, for ``--json`` and archives, without names and e-mail addresses."""
 
 from base64 import b64encode
 from datetime import datetime
@@ -15,7 +15,7 @@ _SHOWN_BYTES: Final = 200
 
 
 def summary_record(group: FailedGroup) -> dict[str, Any]:
-    """Return one line of a summary as JSON has it."""
+    """Return one line of a summary as JSON members."""
     return {
         "errorType": group.error_type,
         "httpStatus": group.http_status,
@@ -25,7 +25,7 @@ def summary_record(group: FailedGroup) -> dict[str, Any]:
 
 
 def encode(record: object) -> bytes:
-    """Return a record as one line of JSON. Headers may hold anything that AMQP knows: what JSON lacks becomes text."""
+    """Return a record as one line of JSON. Values of AMQP headers whose type JSON lacks become text."""
     option = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
     return orjson.dumps(record, default=_as_text, option=option)
 
@@ -66,7 +66,7 @@ def archived(found: Found, archived_at: datetime) -> dict[str, Any]:
 
 
 def letter_record(letter: DeadLetter) -> dict[str, Any]:
-    """Return a dead letter. A payload that is not UTF-8 is written in base64 instead."""
+    """Return a dead letter as JSON members. A payload that is not UTF-8 is written in base64."""
     try:
         payload = {"payload": letter.body.decode()}
     except UnicodeDecodeError:
@@ -81,7 +81,7 @@ def letter_record(letter: DeadLetter) -> dict[str, Any]:
 
 
 def excerpt(body: bytes) -> str:
-    """Return a payload, or the beginning of a long one, as text; what is not UTF-8 is replaced."""
+    """Return a payload, or the beginning of a long one, as text; bytes that are not UTF-8 are replaced."""
     text = body[:_SHOWN_BYTES].decode(errors="replace")
     return text if len(body) <= _SHOWN_BYTES else f"{text}… ({len(body):,} bytes)"
 

@@ -1,6 +1,6 @@
-"""Dead letters out of the queue: those that are chosen, and in any case those of messages that are not failed any more.
+"""Removes dead letters from the queue: the selected ones, and always those of messages that are no longer failed.
 
-Messages stay as they are. What died after the removal began stays too.
+Messages stay as they are. Letters that came after the removal began stay too.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from birthday.store.failed import FailedFilter
 
 @dataclass(frozen=True, slots=True)
 class Sifted:
-    """What became of some dead letters: removed because they were chosen, or because they are settled; or left."""
+    """The result for a batch of dead letters: ``chosen`` and ``settled`` ones are removed, the others are left."""
 
     chosen: Sequence[Found]
     settled: Sequence[Found]
@@ -33,11 +33,11 @@ async def remove_dead(
 ) -> None:
     """Remove up to ``limit`` dead letters that ``wanted`` selects from the queue, and all that are settled.
 
-    ``save`` is given the chosen ones before they are removed; what it raises ends the removal before they are.
-    ``on_batch`` is told what became of some, as soon as it did.
+    ``save`` gets the chosen letters of a batch before they are removed. If it raises, they stay and the removal ends.
+    ``on_batch`` gets the result of each batch at once.
 
     Raises:
-        UnavailableError: if the database or the queue cannot be used. What ``on_batch`` was told holds.
+        UnavailableError: if the database or the queue cannot be used. Batches given to ``on_batch`` are done.
     """
     room = limit
     async with broker.dead_letters() as browsing:

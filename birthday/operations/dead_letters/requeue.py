@@ -1,7 +1,7 @@
-"""Another start for messages that failed. The queue has confirmed each before its row says ``queued``.
+"""Requeues failed messages. The queue has confirmed each message before its row says ``queued``.
 
-Their dead letters go last: whatever dies on the way, nothing is lost, and what is left in the dead-letter queue is a
-copy of a message that is not failed any more, which the next requeue or purge removes.
+Their dead letters are removed last, so a crash in between loses nothing. It may leave dead letters of messages that are
+no longer failed; the next requeue or purge removes these.
 """
 
 import asyncio
@@ -37,9 +37,9 @@ Restart: TypeAlias = Callable[[Connection, Sequence[UUID], datetime, str | None]
 async def requeue_one(
     pool: asyncpg.Pool, broker: Broker, message_id: UUID, now: datetime, tracing: Tracing = NO_TRACING
 ) -> Message:
-    """Queue a failed message again, with all its attempts before it.
+    """Queue a failed message again, with no attempt used.
 
-    The worker still cancels it at the claim if the user is gone or has moved.
+    If the user is gone or has moved, the worker still cancels the message at the claim.
 
     Raises:
         NotFoundError: if there is no such message.
@@ -62,13 +62,13 @@ async def requeue_many(
     tracing: Tracing = NO_TRACING,
     restart: Restart = requeue_failed,
 ) -> None:
-    """Queue those of ``ids`` again that ``restart`` takes, in this order, hundreds in a transaction.
+    """Queue those of ``ids`` again that ``restart`` accepts, in this order, up to ``BATCH`` in a transaction.
 
-    By default these are the failed ones. ``on_batch`` is told which, as soon as they are queued. What the database
-    refuses to move stays as it is.
+    By default these are the failed ones. ``on_batch`` gets the ids of each batch as soon as they are queued. If the
+    database refuses to move a message, it is logged and stays as it is.
 
     Raises:
-        UnavailableError: if the database or the queue cannot be used. What ``on_batch`` was told holds.
+        UnavailableError: if the database or the queue cannot be used. Messages given to ``on_batch`` stay queued.
     """
 
     async def requeue(some: Sequence[UUID]) -> list[Message]:
@@ -92,22 +92,22 @@ async def requeue_selected(
     on_batch: Callable[[Sequence[UUID]], None],
     tracing: Tracing = NO_TRACING,
 ) -> None:
-    """Queue up to ``limit`` of the failed messages again that are meant; see ``requeue_many``."""
+    """Queue up to ``limit`` failed messages again that ``wanted`` selects; see ``requeue_many``."""
     async for ids in find_failed(pool, wanted, limit):
         await requeue_many(pool, broker, ids, clock, on_batch, tracing)
 
 
 async def drop_copy(pool: asyncpg.Pool, broker: Broker, message_id: UUID) -> bool:
-    """Remove the dead letter of a message that is not failed any more, and say whether there was one.
+    """Remove the dead letters of a message that is no longer failed, and say whether there was one.
 
-    Only the first hundreds of the dead letters are looked through: the next requeue or purge removes what is behind.
+    Only the first hundreds of dead letters are searched; the next requeue or purge removes later ones.
 
     Raises:
         UnavailableError: if the database or the queue cannot be used.
     """
     async with broker.dead_letters() as browsing:
         copies = [letter for letter in await browsing.take() if letter.message_id == message_id]
-        # Only now: it may have failed again since it was queued, and this may be the letter that says so.
+        # Look up only now: the message may have failed again, and this may be its new dead letter.
         settled = [found.letter for found in await look_up(pool, copies) if found.kind is Kind.SETTLED]
         if settled:
             await browsing.drop(settled)
@@ -129,7 +129,7 @@ async def _requeue_batch(
         requeued = [by_id[message_id] for message_id in ids if message_id in by_id]
         if requeued:
             try:
-                # Before the commit: what is 'queued' has been confirmed. A worker that is faster waits for the row.
+                # Publish before the commit, so that each 'queued' row is confirmed. A faster worker waits for the row.
                 async with asyncio.timeout(PUBLISH_SECONDS):
                     with tracing.send(contexts):
                         await broker.publish([message.id for message in requeued])

@@ -1,5 +1,5 @@
-"""Users in and out as files: ``birthday import`` and ``birthday export``.
+"""Import and export of users as files: ``birthday import`` and ``birthday export``.
 
-An import reads top to bottom: ``source`` (bytes and lines), ``records`` (lines to rows), ``importing`` (rows to users,
-batch by batch), ``report`` and ``progress`` (what a person sees); ``console`` puts them together.
+The steps of an import: ``source`` (bytes to lines), ``cells`` and ``records`` (lines to rows), ``importing`` (rows to
+users, batch by batch), ``report`` (rejected rows). The commands in ``cli`` put them together.
 """

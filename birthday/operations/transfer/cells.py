@@ -1,4 +1,4 @@
-"""Lines to cells: the ``csv`` module (RFC 4180), fed as lines come in."""
+"""Splits lines into cells with the ``csv`` module (RFC 4180), as lines come in."""
 
 import csv
 from collections import deque
@@ -19,10 +19,10 @@ class _LineTooLongError(Exception):
 
 
 class CsvCells:
-    """The ``csv`` module, fed line by line, that loses one line at most to a broken record.
+    """The ``csv`` module, fed line by line. A broken record loses one line only.
 
-    A quotation mark that is never closed would otherwise swallow the rest of the file: the record is given up at the
-    line where it starts, and reading resumes at the next one.
+    Otherwise a quotation mark that is never closed would swallow the rest of the file. A broken record is given up at
+    the line where it starts, and reading resumes at the next line.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class CsvCells:
         self._reader = csv.reader(self, strict=True)
 
     def read(self, lines: Iterable[Line], *, last: bool) -> Iterator[tuple[int, list[str] | str]]:
-        """Yield the line at which a record starts, with its cells or the text of what is wrong."""
+        """Yield for each record the number of its first line, and its cells or a description of the error."""
         self._waiting.extend(lines)
         self._last = last
         while last or len(self._waiting) >= self._enough:
@@ -43,13 +43,13 @@ class CsvCells:
             except StopIteration:
                 return
             except _RecordGoesOnError:
-                # The reader starts the record all over again: with twice the lines, so that this stays cheap.
+                # The reader must start the record again. Waiting for twice as many lines keeps this cheap.
                 enough = 2 * len(self._record)
                 self._give_back(self._record)
                 self._enough = enough
                 return
             except csv.Error as error:
-                # Behind the dash, the module speaks to the programmer.
+                # The text after the dash is advice for programmers.
                 yield self._give_up(f"is not CSV: {str(error).partition(' - ')[0]}")
             except UnicodeDecodeError:
                 yield self._give_up("is not UTF-8")

@@ -1,7 +1,7 @@
-"""Who was deleted: a list that outlives a backup, and its use after the restore of one. It holds ids and no other data.
+"""Lists of deleted users: after a backup is restored, users that were deleted since are deleted again.
 
-A list is what an export wrote, as CSV or NDJSON, or the log of the API, which names each deletion as it happens; any
-number of them one after the other are one list.
+A list has ids and times of deletion, and no other data of users. It is an export, as CSV or NDJSON, or the log of the
+API, which names each deletion. Several of these in one file, one after the other, are read as one list.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ _ACCEPTED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class DeletionSummary:
-    """What became of a list: of the users it names, those who were there are deleted."""
+    """The result of an import: ``named`` counts the users in the list, ``deleted`` those of them who still existed."""
 
     named: int = 0
     deleted: int = 0
@@ -56,12 +56,12 @@ async def export_deletions(connection: Connection, file_format: Format, out: Bin
 async def import_deletions(
     source: FileIO, connection: Connection, clock: Clock, reject: Callable[[Rejected], None], *, dry_run: bool = False
 ) -> DeletionSummary:
-    """Delete the users whom a list names, as far as they are there, and cancel what is pending for them.
+    """Delete the users that a list names, if they exist, and cancel their pending messages.
 
-    A line that is no part of a list is handed to ``reject``. With ``dry_run`` the database stays as it is.
+    An invalid line is handed to ``reject``. With ``dry_run`` the database stays as it is.
 
     Raises:
-        UnavailableError: if the list cannot be read to its end. What came before stays deleted.
+        UnavailableError: if the list cannot be read to its end. Users already deleted stay deleted.
     """
     summary = DeletionSummary()
     lines = LineSplitter()
@@ -109,7 +109,7 @@ async def _delete(connection: Connection, ids: list[UUID], now: datetime, *, dry
 
 
 def _read_line(line: Line) -> UUID | Rejected | None:
-    """Return whom a line names, None for a line that names nobody: a header, a blank line, another event of a log."""
+    """Return the id of the user that a line names; None for a header, a blank line, or another event of a log."""
     if line.content is None:
         return Rejected(line.number, (FieldError("", TOO_LONG),))
     content = line.content.strip()
@@ -130,7 +130,7 @@ def _read_object(number: int, content: bytes) -> UUID | Rejected | None:
         return _parse_id(number, None)
     if "event" in data:
         return _parse_id(number, data.get("user_id")) if data["event"] == DELETED_EVENT else None
-    # Users as such have no deletedAt: nobody is deleted because the wrong export was taken.
+    # Exported users have no deletedAt, so an export of users cannot delete anybody by mistake.
     return _parse_id(number, data.get("id") if set(data) == set(DELETION_COLUMNS) else None)
 
 

@@ -1,4 +1,4 @@
-"""Users to a file: every live one, in order of id, in pieces that fit in memory."""
+"""Exports all live users to a file, in order of id, in pieces that fit in memory."""
 
 import csv
 import io
@@ -23,10 +23,10 @@ _PIECE_ROWS: Final = 2000
 async def export_users(connection: Connection, file_format: Format, out: BinaryIO) -> int:
     """Write all live users as they are at this moment, in a form that an import takes; return how many.
 
-    A reader that closes its end early, as ``head`` does, has seen enough: that is the end, and no error.
+    If the reader closes its end early, as ``head`` does, the export ends without an error.
 
     Raises:
-        UnavailableError: ``out`` cannot be written to, because its disk is full for example.
+        UnavailableError: if ``out`` cannot be written to, for example because its disk is full.
     """
     async with connection.transaction(isolation="read_committed", readonly=True):
         return await write_rows(await open_users(connection), EXPORT_COLUMNS, _members, file_format, out)
@@ -39,7 +39,7 @@ async def write_rows(
     file_format: Format,
     out: BinaryIO,
 ) -> int:
-    """Write all rows of a cursor; return how many were written when the reader had seen enough."""
+    """Write all rows of a cursor, or as many as the reader takes; return how many were written."""
     written = 0
     try:
         if file_format is Format.CSV:
@@ -57,7 +57,7 @@ async def write_rows(
 
 
 def _write(out: BinaryIO, data: bytes) -> None:
-    """Write and flush. What the output has to say is told apart here from what the database has."""
+    """Write and flush. Errors of the output are converted here, so that they do not look like database errors."""
     try:
         out.write(data)
         out.flush()
@@ -85,15 +85,15 @@ def _instant(at: datetime) -> str:
 
 
 def _csv_lines(rows: Sequence[Sequence[object]]) -> bytes:
-    # Cells are written as they are, those too that a spreadsheet would take for a formula: an import must give back
-    # the very same users.
+    # Cells that a spreadsheet would take for a formula are not escaped, because an import must give back the very same
+    # users.
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().encode()
 
 
 def _discard_rest(out: BinaryIO) -> None:
-    """Point the descriptor at nothing, so that flushing what is still buffered at exit raises nothing either."""
+    """Point the descriptor at the null device, so that flushing the buffer at exit raises no error."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, out.fileno())
     os.close(nothing)

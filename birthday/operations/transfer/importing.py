@@ -1,8 +1,8 @@
-"""Rows to users: validated one by one, created in sets, batch after batch.
+"""Creates users from rows: rows are validated one by one, and users are created batch by batch.
 
-A batch is one transaction: its users, and the messages that they need before the planner looks again. What is
-committed stays; whoever imports the same file once more finds those users unchanged. The next batch is parsed while
-the database works on the one before.
+A batch is one transaction: its users, and the messages that they need before the planner runs again. Committed batches
+stay; if the same file is imported again, their users are unchanged. The next batch is parsed while the database works
+on the one before.
 """
 
 import asyncio
@@ -36,18 +36,20 @@ from birthday.store.users import Connection, Planning
 
 BATCH_ROWS: Final = 5000
 BATCH_BYTES: Final = 4 * 1024 * 1024
-"""Ends a batch of unusually long rows early, so that it fits in memory."""
+"""A batch of unusually long rows ends at this size, so that it fits in memory."""
 
 _NOT_OVER: Final = timedelta(hours=60)
 _NOT_DUE: Final = timedelta(hours=24)
-"""How far a birthday's date may lie from now in UTC: 12 hours of a zone, the day itself, and one that the zone skipped
-behind; 14 hours of a zone, and the overlap with the planner ahead.
+"""How far the date of a birthday that may need a message lies from now, in UTC.
+
+Behind now: 12 hours of a zone's offset, the day itself, and a day that the zone skipped. Ahead, beyond the horizon: 14
+hours of a zone's offset, and the overlap with the planner.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class ImportSummary:
-    """What became of the rows of the committed batches. Each row read is created, unchanged or rejected."""
+    """Counts the rows of the committed batches. Each row read is created, unchanged or rejected."""
 
     created: int = 0
     unchanged: int = 0
@@ -62,7 +64,7 @@ class ImportSummary:
 
 Reject = Callable[[Rejected], None]
 Progress = Callable[[ImportSummary, int], None]
-"""Is told, after each batch, what became of all rows so far, and how many bytes of the source they took."""
+"""Called after each batch with the counts of all rows so far, and how many bytes of the source were read."""
 
 
 async def import_users(
@@ -76,17 +78,17 @@ async def import_users(
     dry_run: bool = False,
     catch_up: timedelta | None = None,
 ) -> ImportSummary:
-    """Create a user for each row of ``source``; hand each row that is wrong, in order of line, to ``reject``.
+    """Create a user for each row of ``source``; hand each invalid row, in order of line, to ``reject``.
 
-    ``connection`` is used for nothing else meanwhile. A row that agrees with the user who has its e-mail address is
-    unchanged; one that differs is rejected: an import creates users and changes none. With ``dry_run`` the outcome is
-    the same and the database stays as it is. With ``catch_up``, rows bring ids along: users of before come back as they
-    were, with what was due to them within that window and may have been forgotten. Cancelling lets the running batch
-    end first, and tells ``progress`` of it.
+    ``connection`` must not be used for anything else meanwhile. If a row agrees with the user who has its e-mail
+    address, it is unchanged. If it differs, it is rejected, because an import creates users and changes none. With
+    ``dry_run`` the result is the same and the database stays as it is. With ``catch_up``, rows have ids: former users
+    come back as they were, with the messages that were due within that window and may have been lost. On cancellation,
+    the running batch ends first and is reported to ``progress``.
 
     Raises:
         InvalidInputError: if the file as a whole cannot be read; nothing was imported then.
-        UnavailableError: if the file cannot be read to its end. What was told to ``progress`` stays.
+        UnavailableError: if the file cannot be read to its end. Batches reported to ``progress`` stay.
     """
     target = _Target(connection, clock, planning, reject, progress, dry_run=dry_run, catch_up=catch_up)
     running: asyncio.Task[None] | None = None
@@ -133,7 +135,7 @@ class _Batch:
                 self.rejected.append(Rejected(row.line, error.fields))
 
     def _take_id(self, line: int, origin: Origin) -> Origin:
-        """Keep an id to one line of the batch: the database tells the rows that it stores by their ids."""
+        """Allow an id on one line of the batch only, because the database tells stored rows apart by id."""
         first = self.lines_by_id.setdefault(origin.id, line)
         if first != line:
             raise InvalidInputError(
@@ -157,7 +159,7 @@ async def _read_batches(source: FileIO, clock: Clock, *, with_ids: bool) -> Asyn
 
 
 class _Target:
-    """Where batches go, and the tally of what became of them."""
+    """Stores batches, and counts the results."""
 
     def __init__(
         self,
@@ -180,14 +182,14 @@ class _Target:
         self._catch_up = catch_up
 
     async def store(self, batch: _Batch) -> None:
-        """Create the users of a batch in one transaction; after it, report and count."""
-        # Of this moment, not of the start: a long import must not leave a gap to what the planner has looked at.
+        """Create the users of a batch in one transaction, then report and count the results."""
+        # Taken now, not at the start: otherwise a long import would leave a gap before the planner's watermark.
         now = self._clock.now()
         if self._catch_up is None:
             messages = _plan(batch.accepted, now, self._planning)
         else:
             messages = _plan_again(batch.accepted, now, self._planning, self._catch_up)
-        # Read committed: finding clashes must see the user whom somebody else has just created.
+        # Read committed, because the search for clashes must see users that others have just created.
         async with self._connection.transaction(isolation="read_committed", readonly=self._dry_run):
             await stage_users(self._connection, batch.accepted)
             if self._dry_run:
@@ -234,8 +236,8 @@ def _plan_again(
 def month_days_near(now: datetime, planning: Planning) -> frozenset[int]:
     """Return every ``month * 100 + day`` of birth that may need a message, and a few that do not.
 
-    Whoever is not in it needs none, in whatever zone: asking ``planned_messages`` takes several times as long as all
-    that is done with a row otherwise.
+    Users with another day of birth need none, in any zone. For them ``planned_messages`` need not be called, which
+    takes several times as long as all other work on a row.
     """
     first = (now - _NOT_OVER).date()
     last = (now + planning.horizon + _NOT_DUE).date()

@@ -1,4 +1,4 @@
-"""Lines to rows: CSV and NDJSON, read as they come in. What cannot be read is one bad row and never the end."""
+"""Turns lines of CSV or NDJSON into rows, as they come in. A row that cannot be read does not end the import."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,9 +18,9 @@ from birthday.operations.transfer.source import Line
 
 COLUMNS = tuple(field.alias or name for name, field in ProfileInput.model_fields.items())
 READ_ONLY_COLUMNS = (*ORIGIN_FIELDS, "updatedAt", "nextMessageAt")
-"""What an export adds to the columns of an import. Taken and ignored, so that an export can be imported.
+"""Columns that only an export has. An import accepts and ignores them, so that an export can be imported.
 
-Only an import that keeps ids reads what is in ``ORIGIN_FIELDS``.
+Only an import that keeps ids reads those in ``ORIGIN_FIELDS``.
 """
 
 _ZONE_COLUMNS = {"timezone", "timezoneOffset"}
@@ -29,16 +29,16 @@ _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,6}")
 
 
 class Format(StrEnum):
-    """What a file of users can be written in."""
+    """The format of a file of users."""
 
     CSV = "csv"
     NDJSON = "ndjson"
 
 
 class Row(NamedTuple):
-    """One record as given: ``data`` is what ``core.user.parse_profile`` takes. ``line`` is where it starts.
+    """One record as given. ``line`` is the number of its first line; ``data`` is for ``core.user.parse_profile``.
 
-    ``origin`` is what ``core.origin.parse_origin`` takes, if ids are kept.
+    If ids are kept, ``origin`` is for ``core.origin.parse_origin``.
     """
 
     line: int
@@ -48,7 +48,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A record that is not imported, and everything that is wrong with it. ``line`` is where it starts."""
+    """A record that is not imported, and all its errors. ``line`` is the number of its first line."""
 
     line: int
     errors: tuple[FieldError, ...]
@@ -67,13 +67,13 @@ class Records(Protocol):
 
 
 def format_of(name: str) -> Format | None:
-    """Return the format that a file's extension tells, or None."""
+    """Return the format for a file's extension; None if the extension is not known."""
     extensions = {".csv": Format.CSV, ".ndjson": Format.NDJSON, ".jsonl": Format.NDJSON}
     return extensions.get(PurePath(name).suffix.lower())
 
 
 class UserRecords:
-    """Reads either format; without a known one, the first character that is not blank decides."""
+    """Reads either format. If ``file_format`` is None, the first character that is not blank decides."""
 
     def __init__(self, file_format: Format | None, *, with_ids: bool = False) -> None:
         """Start before the first line."""
@@ -168,7 +168,7 @@ def _origin(data: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def _parse_header(cells: list[str] | str, *, with_ids: bool) -> list[str | None]:
-    """Return the field that each column is for, None for those that are ignored."""
+    """Return the field of each column; None for a column that is ignored."""
     accepted = f"accepted, separated by commas, are {', '.join(COLUMNS + READ_ONLY_COLUMNS)}"
     if isinstance(cells, str):
         raise InvalidInputError(FieldError("", f"the header of the file {cells}; {accepted}"))
@@ -195,10 +195,10 @@ def _column_name(cell: str) -> str:
 
 
 def _name_cells(header: Sequence[str | None], cells: Sequence[str]) -> Mapping[str, object]:
-    """Return the cells as JSON members: an empty one is not given, an offset is a number."""
+    """Return the cells as JSON members. Empty cells are left out; an offset becomes a number."""
     given = {name: text for name, cell in zip(header, cells, strict=True) if name and (text := cell.strip())}
     offset = given.get("timezoneOffset")
-    # Anything else stays as it is, for the validation to refuse it together with all that is wrong in the row.
+    # Any other text stays as it is, so that validation reports it together with the other errors of the row.
     if offset and _WHOLE_NUMBER.fullmatch(offset):
         return given | {"timezoneOffset": int(offset)}
     return given

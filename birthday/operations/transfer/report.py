@@ -1,4 +1,4 @@
-"""What is wrong with the rows that were not imported: all of it in a file, the first few for the screen."""
+"""Reports rejected rows and their errors: all of them in a file, the first few on the screen."""
 
 import os
 import tempfile
@@ -46,7 +46,7 @@ class Report:
                 raise UnavailableError("report", f"{self._path} cannot be written: {error.strerror}") from None
 
     def excerpt(self) -> list[str]:
-        """Return lines of text: the first few rows, how many more there are, and where all of them are."""
+        """Return lines of text: the first few rows, how many more there are, and which file has all of them."""
         lines = list(self._shown)
         if self.count > SHOWN_LINES:
             lines.append(f"… and {self.count - SHOWN_LINES:,} rejected rows more")
@@ -58,20 +58,21 @@ class Report:
 
 
 def default_report_path(source_name: str) -> Path | None:
-    """Return where the report goes unless somebody says otherwise: beside the file; nowhere for standard input."""
+    """Return the default path of the report: beside the source file; None for standard input."""
     return None if source_name == STDIN else Path(f"{source_name}.errors.ndjson")
 
 
 @contextmanager
 def open_report(path: Path | None, source: FileIO) -> Iterator[Report]:
-    """Open a report that becomes ``path`` when the context ends, if anything was reported. Without a path: none.
+    """Open a report. When the context ends, its file is renamed to ``path``, or removed if nothing was reported.
 
-    It is a new file, readable by its owner alone, as it repeats personal data. A file that is there already is kept
-    under another name, such as ``PATH.1``; a link is not followed. A device or a pipe is written to as it is.
+    Without a path, no file is written. The file is new and readable by its owner only, because it repeats personal
+    data. If ``path`` exists already, the old file is kept under another name, such as ``PATH.1``; a link is not
+    followed. If ``path`` is a device or a pipe, the report is written to it directly.
 
     Raises:
-        InvalidInputError: if it cannot be written, or would take the place of ``source``.
-        UnavailableError: if it cannot be given its name in the end; the text says where it is.
+        InvalidInputError: if the report cannot be written, or would replace ``source``.
+        UnavailableError: if the file cannot be renamed to ``path``; the text says where it is.
     """
     if path is None:
         yield Report(None, None)
@@ -92,7 +93,7 @@ def open_report(path: Path | None, source: FileIO) -> Iterator[Report]:
     try:
         yield report
     finally:
-        # Each row was flushed as it came: closing fails at nothing but what has failed, and was raised, before.
+        # Each row was flushed when it was added, so closing cannot fail with an error that was not raised before.
         with suppress(OSError):
             file.close()
         if fresh is not None and report.count:
@@ -106,7 +107,7 @@ def _put_in_place(fresh: Path, path: Path) -> None:
         number = 1
         while os.path.lexists(path):
             try:
-                # A second name for what is there: at no moment is it without one.
+                # A hard link adds the new name first, so that the old file always has a name.
                 path.with_name(f"{path.name}.{number}").hardlink_to(path)
                 break
             except FileExistsError:
@@ -117,7 +118,7 @@ def _put_in_place(fresh: Path, path: Path) -> None:
 
 
 def describe(rejected: Rejected) -> str:
-    """Return one line of text, fit for a terminal: not too long, and nothing in it that a terminal obeys."""
+    """Return one line of text for a terminal: not too long, and without control characters."""
     text = f"line {rejected.line}: {InvalidInputError(*rejected.errors)}"
     shown = text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in shown)

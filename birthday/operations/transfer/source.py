@@ -1,4 +1,4 @@
-"""Where an import comes from: a file or standard input, as pieces of bytes and then as numbered lines."""
+"""Reads the source of an import, a file or standard input: first chunks of bytes, then numbered lines."""
 
 import asyncio
 import os
@@ -11,7 +11,7 @@ from birthday.errors import FieldError, InvalidInputError, UnavailableError
 
 STDIN = "-"
 CHUNK_BYTES = 8 * 1024
-"""Small, because one chunk is parsed without a break, and the database work beside it waits for that long."""
+"""Small, because while a chunk is parsed, the event loop is blocked, and the database work of the import waits."""
 MAX_LINE_BYTES = 1024 * 1024
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -58,7 +58,7 @@ class LineSplitter:
 
 
 def open_source(name: str) -> FileIO:
-    """Open a file, or standard input for ``-``, without a buffer: a read returns what is there.
+    """Open a file, or standard input for ``-``, without a buffer: a read returns what is available.
 
     Raises:
         InvalidInputError: if it cannot be read.
@@ -99,7 +99,7 @@ async def _until_readable(source: FileIO) -> None:
     try:
         loop.add_reader(source.fileno(), readable.set)
     except PermissionError:
-        # epoll refuses regular files: they never make anybody wait. Others get their turn all the same.
+        # epoll refuses regular files, because they are always readable. Let other tasks run all the same.
         await asyncio.sleep(0)
         return
     try:
