@@ -1,4 +1,4 @@
-"""Every setting, read from the environment here and nowhere else, and checked before anything starts."""
+"""All settings. Only this package reads them from the environment; they are checked before anything starts."""
 
 from birthday.config.checks import check_channel, check_listener
 from birthday.config.loading import apply_env_file, load_settings, misspelt_settings

@@ -1,4 +1,4 @@
-"""What the service must not start with, and other commands may: they neither send nor listen."""
+"""Checks of the settings that hold for the service only: other commands neither send nor listen."""
 
 from birthday.config.loading import misspelt_settings
 from birthday.config.settings import Settings
@@ -7,10 +7,10 @@ from birthday.errors import ConfigurationError
 
 
 def check_channel(settings: Settings) -> None:
-    """Make sure that a service with these settings does not print by mistake what it should send.
+    """Refuse settings with which the worker would print greetings that it should send.
 
     Raises:
-        ConfigurationError: if the role worker has a database or a queue of its own, and no channel was chosen.
+        ConfigurationError: if the role worker runs, DATABASE_URL or RABBITMQ_URL is set, and no channel is chosen.
     """
     chosen = settings.message_service_url or settings.channel
     if chosen or Role.WORKER not in settings.role or not (settings.database_url or settings.rabbitmq_url):
@@ -23,10 +23,10 @@ def check_channel(settings: Settings) -> None:
 
 
 def check_listener(settings: Settings) -> None:
-    """Make sure that a service with these settings lets nobody in who should not be. Other commands do not listen.
+    """Refuse settings with which other hosts could use the API without a key.
 
     Raises:
-        ConfigurationError: anybody could use its API.
+        ConfigurationError: if the API has no keys, and HOST is not a loopback address.
     """
     if Role.API in settings.role and not settings.api_keys and not is_loopback(settings.host):
         raise ConfigurationError(

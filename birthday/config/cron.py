@@ -1,14 +1,14 @@
-"""Cron expressions of settings. croniter is imported at the first use: most commands need none of it."""
+"""Cron expressions in settings. croniter is imported at first use, because most commands do not need it."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 
 def parse_cron(value: str) -> str:
-    """Return a cron expression of five fields that some date matches.
+    """Return ``value`` if it is a cron expression of five fields that matches at least one date.
 
     Raises:
-        ValueError: if it is something else.
+        ValueError: if it is not.
     """
     from croniter import CroniterBadDateError, croniter  # noqa: PLC0415 - most commands run without it
 
@@ -22,9 +22,10 @@ def parse_cron(value: str) -> str:
 
 
 def longest_gap(expression: str) -> timedelta:
-    """Return the longest pause between two ticks: within a day on which there are any, or over a midnight.
+    """Return the longest time between two ticks, within a day or across midnight.
 
-    A year and a leap day are looked at. Which minutes a day has is the same for all days that have any.
+    One leap year is checked. All days that have ticks have them at the same times, so one day is enough for the gaps
+    within a day.
     """
     from croniter import croniter  # noqa: PLC0415 - as above
 
@@ -39,6 +40,6 @@ def longest_gap(expression: str) -> timedelta:
     while midnight < start + timedelta(days=2 if every_day else 366):
         following = croniter(expression, midnight - timedelta(seconds=1)).get_next(datetime)
         gaps.append(following - croniter(expression, midnight).get_prev(datetime))
-        # None in between: the next midnight after which there may be another gap.
+        # There is no tick before ``following``, so the next gap across midnight begins on its day.
         midnight = following.replace(hour=0, minute=0) + timedelta(days=1)
     return max(gaps)

@@ -1,7 +1,7 @@
-"""DATABASE_URL as providers write it: which parameters of its query are obeyed, which are not, and which are wrong.
+"""DATABASE_URL as providers write it: the parameters of its query are obeyed, ignored or refused.
 
-The parameters are those of libpq, and some that other programs add. asyncpg knows a part of them, and would ask the
-server to set any other one for the session.
+The known parameters are those of libpq and some that other programs add. asyncpg knows only some of them. It would ask
+the server to set any other one for the session.
 """
 
 import ssl
@@ -25,13 +25,13 @@ _CHOICES: Final = {
     "sslsni": ("0", "1"),
     "load_balance_hosts": ("disable", "random"),
 }
-"""What is accepted of parameters with few values."""
+"""The accepted values of parameters that have only a few."""
 _NUMBERS: Final = frozenset(
     {"connect_timeout", "keepalives_count", "keepalives_idle", "keepalives_interval", "tcp_user_timeout"}
 )
 _IGNORED: Final = frozenset(
     {
-        # Of libpq. TCP keepalive is not needed: every statement has a time limit.
+        # Of libpq. TCP keepalive is not needed, because every statement has a time limit.
         "channel_binding",
         "gssdelegation",
         "gssencmode",
@@ -69,14 +69,14 @@ _IGNORED: Final = frozenset(
     }
 )
 _WITHOUT_A_WORD: Final = frozenset({"client_encoding", "gssencmode"})
-"""Obeyed as they are: the encoding is always UTF8, and GSSAPI never encrypts."""
+"""Dropped without a warning, because each accepted value holds anyway: UTF8 is always used, GSSAPI encryption never."""
 _SHORTEST_CONNECT_SECONDS: Final = 2
-"""As libpq has it: one second may be nearly over when it begins."""
+"""The same minimum as in libpq, which counts whole seconds: a limit of one second could end almost at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseUrl:
-    """What a DATABASE_URL asks for. ``dsn`` is for asyncpg; a ``connect_seconds`` of None sets no limit of its own."""
+    """The parts of a DATABASE_URL. ``dsn`` is for asyncpg; ``connect_seconds`` is None if the URL sets no limit."""
 
     dsn: str
     application_name: str | None
@@ -85,10 +85,10 @@ class DatabaseUrl:
 
 
 def read_database_url(url: str) -> DatabaseUrl:
-    """Return what ``url`` asks for.
+    """Read a DATABASE_URL, and check the parameters of its query.
 
     Raises:
-        ValueError: if its query cannot be read, or a known parameter has a wrong value; the text names both.
+        ValueError: if the query cannot be read, or a known parameter has a wrong value; the text has name and value.
     """
     parts = urlsplit(url)
     if not parts.query:

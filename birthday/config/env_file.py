@@ -1,7 +1,7 @@
-"""The environment as text: a file of ``NAME=value`` lines, and names that look like a setting and are none.
+"""Files of ``NAME=value`` lines, and variables whose names look like a misspelt setting.
 
-systemd (``EnvironmentFile=``) and Compose (``env_file:``) read such files by different rules of quoting. Only what both
-read alike is accepted, so that a command never has other settings than the service.
+systemd (``EnvironmentFile=``) and Compose (``env_file:``) have different quoting rules for such files. Only lines that
+both read alike are accepted, so that a command has the same settings as the service.
 """
 
 import re
@@ -17,14 +17,15 @@ _ESCAPED: Final = re.compile(r"\\(.)")
 _ALIKE: Final = 0.85
 _OURS: Final = "BIRTHDAY_"
 _OF_OTHERS: Final = ("OTEL_", "PG")
-"""The SDK of OpenTelemetry and libpq read variables of their own, and some resemble ours."""
+"""Prefixes of the variables that the OpenTelemetry SDK and libpq read. Some of them resemble ours."""
 
 
 def parse_env_file(text: str, name: str) -> dict[str, str]:
-    """Return the variables of a file's text; of one that is set twice, the last value counts.
+    """Return the variables in the text of a file. If one is set twice, the last value counts.
 
     Raises:
-        ConfigurationError: with the file's ``name`` and the number of the line. No value is repeated: it may be secret.
+        ConfigurationError: if a line is not accepted. The text has the file's ``name`` and the number of the line, but
+            no value, because that may be secret.
     """
     variables = {}
     for number, line in enumerate(text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}").split("\n"), start=1):
@@ -83,7 +84,7 @@ def _refuse_expansion(variable: str, value: str) -> None:
 
 
 def unknown_variables(names: Iterable[str], settings: Collection[str]) -> dict[str, str]:
-    """Return which of ``names`` resemble a setting without being one, each with the setting that may be meant."""
+    """Return those of ``names`` that look like a misspelt setting, each with the setting that may be meant."""
     known = {setting.upper() for setting in settings}
     found = {}
     for name in sorted(names):

@@ -1,4 +1,7 @@
-"""The environment of this process: read into the settings, and set from a file. Nothing else reads or changes it."""
+"""The environment of this process: settings are read from it, and a file can set variables in it.
+
+No other module of ours reads or changes the environment.
+"""
 
 import os
 from collections.abc import Iterator
@@ -14,10 +17,10 @@ from birthday.errors import ConfigurationError
 
 
 def load_settings(**overrides: object) -> Settings:
-    """Read the environment; ``overrides`` (flags of the command line) win over it.
+    """Read the settings from the environment; ``overrides`` (flags of the command line) win over it unless None.
 
     Raises:
-        ConfigurationError: one line for each bad value, with the variable, the value and what is accepted.
+        ConfigurationError: if values are invalid; a line for each has the variable, the value and what is accepted.
     """
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
@@ -27,12 +30,12 @@ def load_settings(**overrides: object) -> Settings:
 
 
 def apply_env_file(path: Path) -> None:
-    """Set the variables of a file in the environment of this process, where they win over those that are there.
+    """Set the variables of a file in the environment of this process. They replace existing variables.
 
-    Libraries read the environment, too: the SDK of OpenTelemetry, for example.
+    The environment itself is changed because libraries such as the OpenTelemetry SDK read it, too.
 
     Raises:
-        ConfigurationError: if it cannot be read, or a line of it means different things to those who read such files.
+        ConfigurationError: if the file cannot be read, or has a line that is not accepted.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -45,7 +48,7 @@ def apply_env_file(path: Path) -> None:
 
 
 def misspelt_settings() -> dict[str, str]:
-    """Return the variables of the environment that resemble a setting without being one, each with that setting."""
+    """Return the environment variables that look like a misspelt setting, each with the setting that may be meant."""
     return unknown_variables(os.environ, Settings.model_fields)
 
 
@@ -66,7 +69,7 @@ def _shown_value(name: str, given: dict[str, object]) -> str:
     if not name.endswith(("_url", "_proxy")) or name == "no_proxy":
         return f"'{value}'"
     try:
-        # What is no URL may be a password all the same: user:password@host.
+        # A value without a scheme may still contain a password: user:password@host.
         return f"'{mask_url(value)}'" if "://" in value else "***"
     except ValueError:
         return "***"

@@ -42,7 +42,8 @@ Cron = Annotated[str, BeforeValidator(parse_cron)]
 class Settings(BaseSettings):
     """The settings of one process. Each field is the environment variable of the same name in capitals.
 
-    The text below a field is its line in docs/settings.md; ``Default:`` says what holds where the value itself cannot.
+    The text below a field is its line in docs/settings.md. If it has ``Default:``, what follows is listed there instead
+    of the default value.
     """
 
     model_config = SettingsConfigDict(
@@ -147,7 +148,7 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _strip(cls, values: dict[str, object]) -> dict[str, object]:
-        """White space around a value is never meant, and one of nothing else is none: the default holds."""
+        """Remove white space around each value. A value that is empty then counts as not set."""
         stripped = {name: value.strip() if isinstance(value, str) else value for name, value in values.items()}
         return {name: value for name, value in stripped.items() if value != ""}
 
@@ -172,7 +173,7 @@ class Settings(BaseSettings):
     @field_validator("host", mode="after")
     @classmethod
     def _unbracket(cls, value: str) -> str:
-        """An IPv6 address may be written as in a URL."""
+        """Accept an IPv6 address in brackets, as in a URL."""
         return value[1:-1] if value.startswith("[") and value.endswith("]") and ":" in value else value
 
     @field_validator("http_proxy", "https_proxy", "all_proxy", mode="after")
@@ -188,7 +189,7 @@ class Settings(BaseSettings):
         try:
             ssl.create_default_context(cafile=value)
         except OSError as error:
-            # An SSLError, which a file without certificates raises, is one too.
+            # A file without certificates raises SSLError, which is an OSError.
             why = error.strerror or "it holds no certificate"
             raise ValueError(f"a PEM file of certificate authorities is accepted: {why}") from None
         return value
@@ -212,12 +213,12 @@ class Settings(BaseSettings):
 
     @cached_property
     def rules(self) -> Rules:
-        """What this installation decides about birthdays."""
+        """The rules for birthdays that SEND_AT and LEAP_DAY set."""
         return Rules(send_at=self.send_at, leap_day=self.leap_day)
 
     @property
     def proxies(self) -> dict[str, str]:
-        """The URLs of the proxies that are set, by the scheme that they are for; ``all`` is any."""
+        """The URLs of the proxies that are set, by the scheme of the target; ``all`` is any scheme."""
         given = {"http": self.http_proxy, "https": self.https_proxy, "all": self.all_proxy}
         return {scheme: url.get_secret_value() for scheme, url in given.items() if url}
 
@@ -228,7 +229,7 @@ class Settings(BaseSettings):
 
     @property
     def retry(self) -> RetryPolicy:
-        """How attempts of one message follow each other."""
+        """How many attempts a message gets, and the delays between them."""
         return RetryPolicy(self.max_attempts, self.retry_base_delay, self.retry_max_delay)
 
     @model_validator(mode="after")

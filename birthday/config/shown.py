@@ -23,7 +23,7 @@ _SHARED = (
 
 @dataclass(frozen=True, slots=True)
 class EffectiveSetting:
-    """One setting as it is in force, fit to be shown: secrets are masked."""
+    """One setting with the value in force. Secrets are masked."""
 
     variable: str
     value: str
@@ -58,10 +58,10 @@ def documented_settings() -> list[DocumentedSetting]:
 
 
 def shared_settings(settings: Settings) -> dict[str, str]:
-    """Return the settings that must be the same in all processes, as they are written. None of them is a secret.
+    """Return the settings that must be the same in all processes, as text. None of them is a secret.
 
-    Of RABBITMQ_URL that is whether it is set: processes may reach one cluster by several URLs, and two queues are two
-    worlds.
+    RABBITMQ_URL is shown as set or not set only. Processes may reach one cluster by different URLs, but they must not
+    use RabbitMQ in one process and PostgreSQL in another.
     """
     values = {name.upper(): _show(getattr(settings, name)) for name in _SHARED}
     return values | {"RABBITMQ_URL": "-" if settings.rabbitmq_url is None else "set"}

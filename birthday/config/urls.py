@@ -1,4 +1,4 @@
-"""URLs as settings have them: what in them would be lost or misread without a word is refused."""
+"""URLs in settings. A URL is refused if a part of it would silently be ignored or misread."""
 
 import re
 import ssl
@@ -22,7 +22,7 @@ _TLS: Final = {
     "certfile": "certfile",
     "keyfile": "keyfile",
 }
-"""Parameters of RabbitMQ's URLs, and of aiormq's, that are files of TLS: each by the name that aiormq knows."""
+"""Parameters that name TLS files, as RabbitMQ or aiormq call them, each with aiormq's name."""
 _VERIFY: Final = {("verify", "verify_peer"): "0", ("verify", "verify_none"): "1"} | {
     ("no_verify_ssl", value): value for value in "01"
 }
@@ -33,7 +33,7 @@ def mask_url(url: str) -> str:
     """Return a URL without its password and query, fit for a log line."""
     parts = urlsplit(url)
     if "@" in parts.path + parts.query + parts.fragment:
-        # A password with one of / ? # in it, which ends what a URL says of users and hosts.
+        # A raw / ? or # in the password has ended the authority early, so the rest may be a part of the password.
         return f"{parts.scheme}://***"
     host = parts.netloc.rpartition("@")[2]
     user = f"{parts.username}:***@" if parts.password else f"{parts.username}@" if parts.username else ""
@@ -41,27 +41,27 @@ def mask_url(url: str) -> str:
 
 
 def check_database_url(url: str) -> None:
-    """Refuse a DATABASE_URL that is wrong. It may name several hosts, or none, and more in its query.
+    """Refuse an invalid DATABASE_URL. It may name several hosts or none, and others in its query.
 
     Raises:
-        ValueError: if it is; the text says what is accepted, as that of every function here does.
+        ValueError: if it is invalid; the text says what is accepted. The same holds for every function here.
     """
     _check_url(url, ("postgresql", "postgres"), 5432, several=True)
     read_database_url(url)
 
 
 def check_amqp_url(url: str) -> None:
-    """Refuse a RABBITMQ_URL that is wrong, or names files that connecting could not read."""
+    """Refuse a RABBITMQ_URL that is invalid, or names TLS files that cannot be used."""
     _check_amqp_files(amqp_parameters(_check_url(url, ("amqp", "amqps"), 5672)))
 
 
 def check_service_url(url: str) -> None:
-    """Refuse a MESSAGE_SERVICE_URL that is wrong. Its path may have an @ in it."""
+    """Refuse an invalid MESSAGE_SERVICE_URL. Its path may contain an @."""
     _check_url(url, ("http", "https"), 8080, at_in_path=True)
 
 
 def check_proxy_url(url: str) -> str:
-    """Return the URL of an HTTP proxy, which may be given without its scheme."""
+    """Return the URL of an HTTP proxy. If it has no scheme, http:// is added."""
     url = url if "://" in url else f"http://{url}"
     parts = _split(url)
     if parts is None or parts.scheme != "http" or not parts.hostname or not _has_valid_ports(parts):
@@ -99,7 +99,7 @@ def _split(url: str) -> SplitResult | None:
 
 
 def _has_valid_ports(parts: SplitResult, *, several: bool = False) -> bool:
-    """Say whether each port of a URL is valid; a DSN of PostgreSQL may have ``several``, in its query as well."""
+    """Say whether each port of a URL is valid. A DSN of PostgreSQL may have ``several``, also in its query."""
     authority = parts.netloc.rpartition("@")[2]
     hosts = authority.split(",") if several else [authority]
     matches = [_HOST.fullmatch(host) for host in hosts]
@@ -110,25 +110,25 @@ def _has_valid_ports(parts: SplitResult, *, several: bool = False) -> bool:
 
 
 def _misplaced_at(parts: SplitResult, *, in_path: bool) -> bool:
-    """Say whether an @ stands where no user can be: a raw / ? or # in a password has ended the authority before it.
+    """Say whether an @ stands after the authority: then a raw / ? or # in a password has ended the authority early.
 
-    ``in_path`` says whether the path has none by right.
+    ``in_path`` says whether an @ in the path counts as misplaced, too.
     """
     rest = parts.fragment + parts.query.partition("=")[0]
     return "@" not in parts.netloc and "@" in (parts.path + rest if in_path else rest)
 
 
 def _check_escapes(parts: SplitResult) -> None:
-    """Refuse a % in the user or password that encodes nothing."""
+    """Refuse a % in the user or password without two hex digits after it."""
     if _BROKEN_ESCAPE.search(parts.netloc.rpartition("@")[0]):
         raise ValueError(_ENCODING)
 
 
 def amqp_parameters(parts: SplitResult) -> dict[str, str]:
-    """Return the query of an AMQP URL by the names that aiormq knows; RabbitMQ's own are understood as well.
+    """Return the query parameters of an AMQP URL under aiormq's names. RabbitMQ's names are accepted, too.
 
     Raises:
-        ValueError: if there is one that would be ignored, or a value that is not understood.
+        ValueError: if a parameter is unknown or has no effect with this URL, or its value is invalid.
     """
     found: dict[str, str] = {}
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
@@ -154,10 +154,10 @@ def amqp_parameters(parts: SplitResult) -> dict[str, str]:
 
 
 def _check_amqp_files(parameters: Mapping[str, str]) -> None:
-    """Read the files of TLS that an AMQP URL names, as connecting will.
+    """Check that the TLS files of an AMQP URL can be loaded when connecting.
 
     Raises:
-        ValueError: if one cannot be read, or is not what its name says.
+        ValueError: if a file cannot be read, or does not contain what its parameter says.
     """
     try:
         context = ssl.create_default_context(cafile=parameters.get("cafile"))

@@ -1,6 +1,6 @@
-"""What the values of settings mean: durations, times, rates, roles, networks and keys.
+"""The values of settings, parsed and shown: durations, times, rates, roles, networks and keys.
 
-What parses one raises ``ValueError`` with a text that says what is accepted.
+If a value is invalid, its parser raises ``ValueError`` with a text that says what is accepted.
 """
 
 import ipaddress
@@ -34,7 +34,7 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A client of the API. The key itself is known to the client alone; ``digest`` is its SHA-256 in hex."""
+    """A client of the API. Only the client knows the key itself; ``digest`` is the SHA-256 of the key in hex."""
 
     name: str
     digest: str
@@ -67,7 +67,7 @@ def show_duration(value: timedelta) -> str:
 
 
 def positive(value: timedelta) -> timedelta:
-    """Return a duration that is greater than 0."""
+    """Return ``value`` if it is greater than 0."""
     if value <= timedelta():
         raise ValueError("a duration greater than 0 is accepted")
     return value
@@ -136,7 +136,7 @@ def parse_api_keys(value: object) -> tuple[ApiKey, ...]:
     for entry in str(value).split(","):
         match = _API_KEY.fullmatch(entry.strip())
         if not match:
-            # The entry may be a key in clear by mistake: it is not repeated in the error.
+            # The error does not repeat the entry, because it may be a key in plain text by mistake.
             raise ValueError(
                 "comma-separated name:sha256hex:scope entries are accepted, with the SHA-256 of the key as 64 hex "
                 "digits and a scope of read, write or admin"
