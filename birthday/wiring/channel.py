@@ -26,8 +26,8 @@ async def open_channel(
 ) -> AsyncIterator[Channel]:
     """Yield the channel: the message service if MESSAGE_SERVICE_URL is set, otherwise the console.
 
-    A message service that is down now is no reason not to start: messages wait for it. With ``metrics`` the channel
-    has a circuit breaker.
+    The message service may be down at the start: messages wait for it. With ``metrics`` the channel has a circuit
+    breaker.
     """
     breaker = None if metrics is None else make_breaker(settings, clock, metrics)
     if settings.message_service_url is None:
@@ -50,7 +50,7 @@ async def open_channel(
 
 
 def make_breaker(settings: Settings, clock: Clock, metrics: Metrics) -> CircuitBreaker:
-    """Return a closed circuit that shows its state and the cause of it in the metrics."""
+    """Return a closed circuit breaker that sets the metrics of its state and cause."""
 
     def show_cause(cause: Cause | None) -> None:
         for each in Cause:

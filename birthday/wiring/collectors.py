@@ -1,4 +1,4 @@
-"""The figures of the process that nobody pushes: collected in the background, or asked for at each scrape."""
+"""The figures of the process that are read in the background or at each scrape."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -19,7 +19,10 @@ from birthday.worker.pipeline import Pipeline
 
 
 def make_collectors(shared: Shared, score: HealthScore, pipeline: Pipeline) -> dict[str, Callable[[], Awaitable[None]]]:
-    """Return what keeps the figures fresh and tells others that this process runs, by name: tasks without an end."""
+    """Return background tasks by name: they refresh the figures, and report this process to the database.
+
+    They run until cancelled.
+    """
     settings, pool, metrics, clock = shared.settings, shared.pool, shared.metrics, shared.clock
     process = this_process(settings, clock)
     metrics.build_info.labels(process.version, process.commit, process.tzdata).set(1)
@@ -42,7 +45,7 @@ def make_collectors(shared: Shared, score: HealthScore, pipeline: Pipeline) -> d
 
 
 def show_usage(shared: Shared, pipeline: Pipeline) -> None:
-    """Show what this process has in use, asked for at each scrape."""
+    """Set the metrics of tasks and workers, which are read at each scrape, and of the prefetch count."""
     metrics = shared.metrics
     loop = asyncio.get_running_loop()
     metrics.active_tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
@@ -52,7 +55,7 @@ def show_usage(shared: Shared, pipeline: Pipeline) -> None:
 
 
 def _circuit_of(settings: Settings, pipeline: Pipeline) -> CircuitNow | None:
-    """Return what says how the circuit of this process is; None if it has no worker."""
+    """Return a function that tells the circuit's state, and why it is not closed; None without the role worker."""
     if Role.WORKER not in settings.role:
         return None
     circuit = pipeline.circuit

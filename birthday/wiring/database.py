@@ -1,7 +1,7 @@
 """The database of the settings: opened, closed, and checked.
 
-``open_database`` and ``connect_database`` are contexts: whoever enters one owns the pool until it ends. A database that
-cannot be opened says where it was looked for, and why that failed.
+``open_database`` and ``connect_database`` are contexts that close the pool at their end. If the database cannot be
+opened, the error says where it is and why that failed.
 """
 
 import asyncio
@@ -39,15 +39,15 @@ SERVING_SECONDS = 15
 async def open_database(
     settings: Settings, clock: Clock, metrics: Metrics | None = None, *, create: bool = False
 ) -> AsyncIterator[asyncpg.Pool]:
-    """Yield a pool on the database: the embedded one, migrated, or that of DATABASE_URL, which must be migrated.
+    """Yield a pool on the database: DATABASE_URL's, or the embedded one. Only the embedded one is migrated here.
 
-    ``metrics`` are those of the service, which must not wait as long as a command, nor let others wait for it. With
-    ``create`` the embedded database is made if there is none.
+    Only the service passes ``metrics``; its statements then have a shorter time limit than those of a command. With
+    ``create`` the embedded database is created if it does not exist.
 
     Raises:
         UnavailableError: if it cannot be reached.
-        MigrationError: if the schema is not what the program needs.
-        ConfigurationError: if there is no embedded database, and DATABASE_URL names no other one.
+        MigrationError: if the schema is not the one that the program needs.
+        ConfigurationError: if DATABASE_URL is not set, and the embedded database neither exists nor may be created.
     """
     async with connect_database(settings, metrics, create=create) as pool:
         async with pool.acquire() as connection:
@@ -61,11 +61,11 @@ async def open_database(
 async def connect_database(
     settings: Settings, metrics: Metrics | None = None, *, create: bool = False
 ) -> AsyncIterator[asyncpg.Pool]:
-    """Yield a pool on the database of ``settings``, in whatever state it is; start the embedded one if none is set.
+    """Yield a pool on the database of ``settings`` without a look at its schema; start the embedded one if none is set.
 
     Raises:
         UnavailableError: if it cannot be reached; the text says where and why.
-        ConfigurationError: if there is no embedded database, it must not be made, and DATABASE_URL names no other one.
+        ConfigurationError: if DATABASE_URL is not set, and the embedded database neither exists nor may be created.
     """
     if not create:
         require_database(settings)
@@ -91,7 +91,7 @@ async def connect_database(
                 reset=keep_session,
             )
         except KeyError:
-            # What asyncpg falls back on is the name of the process's user.
+            # If the URL names no user, asyncpg looks up the name of the process's user.
             reason = f"it names no user, and the user id of this process, {os.getuid()}, has no name"
             raise UnavailableError("database", f"{database_name(settings)}: {reason}; name one in the URL") from None
         except SHARED_SESSION_ERRORS:
@@ -111,7 +111,7 @@ def _nobody_counts() -> None:
 
 
 async def _close_pool(pool: asyncpg.Pool) -> None:
-    """Close all connections. By now everything is stored, so one that breaks instead of ending well changes nothing."""
+    """Close all connections. Errors are only logged, because everything is stored by now."""
     try:
         await asyncio.wait_for(pool.close(), CONNECT_SECONDS)
     except (TimeoutError, *DATABASE_ERRORS) as error:
@@ -120,10 +120,10 @@ async def _close_pool(pool: asyncpg.Pool) -> None:
 
 
 async def warn_of_schema(pool: asyncpg.Pool) -> None:
-    """Log where the database differs from what the program expects, and works all the same.
+    """Log each point in which the database differs from what the program expects but can still be used.
 
     Raises:
-        MigrationError: if migrations are pending.
+        MigrationError: if migrations are pending, or the role may not use the tables.
     """
     async with pool.acquire() as connection:
         for differing in await check_schema(connection, load_migrations(schema_directory())):
@@ -134,15 +134,15 @@ async def warn_of_schema(pool: asyncpg.Pool) -> None:
 
 
 def lacks_database(settings: Settings) -> bool:
-    """Say whether the database would have to be made: an embedded one that does not exist yet."""
+    """Say whether DATABASE_URL is not set and the embedded database does not exist yet."""
     return settings.database_url is None and not has_cluster(settings.birthday_data_dir)
 
 
 def require_database(settings: Settings) -> None:
-    """Make sure that there is a database, whatever state it is in.
+    """Make sure that there is a database; its state is not checked.
 
     Raises:
-        ConfigurationError: if it would have to be made.
+        ConfigurationError: if DATABASE_URL is not set and the embedded database does not exist yet.
     """
     if lacks_database(settings):
         raise ConfigurationError(
@@ -153,9 +153,9 @@ def require_database(settings: Settings) -> None:
 
 
 def database_checks(pool: asyncpg.Pool) -> dict[str, Check]:
-    """Return how to ask whether the database can be used, and has the schema of this program, by name.
+    """Return the checks, by name, that the database can be used and has the schema of this program.
 
-    ``/ready`` and ``birthday check`` ask the same.
+    ``/ready`` and ``birthday check`` both use them.
     """
     migrations = load_migrations(schema_directory())
 

@@ -1,4 +1,4 @@
-"""Every dependency of the settings, tried once: what ``birthday check`` does."""
+"""One try of every dependency that the settings name, for ``birthday check``."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -25,10 +25,10 @@ from birthday.wiring.queue import checked_broker
 
 @dataclass(frozen=True, slots=True)
 class Dependency:
-    """One thing that the product depends on, where it is, and why it cannot be used, if so.
+    """One dependency of the product, and where it is. ``error`` says why it cannot be used, and is None otherwise.
 
-    ``next_step`` is what is left to do about it in the ordinary course of a deployment; it is no error. ``note`` is
-    what could be tried of it, and what could not.
+    ``next_step`` is the next step of an ordinary deployment, such as migrations to apply; it is not an error. ``note``
+    says what could be checked, and what could not.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Dependency:
 
 
 async def try_dependencies(settings: Settings, clock: Clock, console: TextIO) -> list[Dependency]:
-    """Ask every dependency what ``/ready`` asks it, and the channel; never raises for what is wrong with one."""
+    """Try every dependency as ``/ready`` does, and the channel's key as well. A failure is returned, not raised."""
     note: str | None = None
 
     async def try_channel() -> None:
@@ -58,7 +58,7 @@ async def try_dependencies(settings: Settings, clock: Clock, console: TextIO) ->
         if settings.rabbitmq_url is None:
             found.append(Dependency(QUEUE, queue_name(settings), str(error)))
     if settings.rabbitmq_url is not None:
-        # It needs no database, and must not be blamed for one that is away.
+        # RabbitMQ is tried apart from the database, because it must not fail if only the database is down.
         broker = RabbitMQBroker(settings.rabbitmq_url.get_secret_value())
         found.append(Dependency(QUEUE, queue_name(settings), await _complaint(partial(_try_broker, broker))))
     complaint = await _complaint(try_channel)
@@ -66,7 +66,7 @@ async def try_dependencies(settings: Settings, clock: Clock, console: TextIO) ->
 
 
 async def _try_database(settings: Settings, pool: asyncpg.Pool, clock: Clock) -> list[Dependency]:
-    """Ask the database, its clock, and the queue if that is in it."""
+    """Try the database, compare the clocks, and try the queue if it is in the database."""
     checks = database_checks(pool)
     found = [Dependency(DATABASE, database_name(settings), await _complaint(checks[DATABASE]))]
     wrong = await _complaint(partial(require_right_clock, pool, clock))
@@ -82,7 +82,7 @@ async def _try_database(settings: Settings, pool: asyncpg.Pool, clock: Clock) ->
         await warn_of_schema(pool)
     if settings.rabbitmq_url is None:
         complaint = await _complaint(partial(_try_broker, PostgresBroker(pool, where="the queue in the database")))
-        # Its table may be among what is pending.
+        # A pending migration may create the table of the queue, so its absence is no error then.
         found.append(Dependency(QUEUE, queue_name(settings), None if step else complaint, step and "the migrations"))
     return found
 

@@ -1,4 +1,4 @@
-"""How many files and connections this process may have open: the program raises the soft limit as far as it may."""
+"""How many files and connections this process may have open: the program raises the soft limit at the start."""
 
 import resource
 from dataclasses import dataclass
@@ -9,27 +9,30 @@ _ENOUGH: Final = 65_536
 
 @dataclass(frozen=True, slots=True)
 class FileLimit:
-    """The limit in force, what it was before, and the hard limit; None stands for no limit."""
+    """The soft limit in force, the soft limit before, and the hard limit; None is no limit."""
 
     soft: int | None
     before: int | None
     hard: int | None
 
     def __str__(self) -> str:
-        """Return it as operators read it."""
+        """Return the text that operators read."""
         raised = f"raised from {self.before}; " if self.soft != self.before else ""
         return f"{_number(self.soft)} at a time ({raised}hard limit: {_number(self.hard)})"
 
 
 def raise_file_limit(enough: int = _ENOUGH) -> FileLimit:
-    """Raise the soft limit to the hard one, or to what is enough; never lower it. Child processes inherit it."""
+    """Raise the soft limit to the hard one, or to ``enough`` if that is less. Child processes inherit it.
+
+    It is never lowered. If the system refuses, it stays as it is.
+    """
     before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = enough if hard == resource.RLIM_INFINITY else min(enough, hard)
     if resource.RLIM_INFINITY != before < wanted:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         except (OSError, ValueError):
-            # What only helps may not end the start.
+            # The program runs without a higher limit, so startup does not fail.
             wanted = before
     else:
         wanted = before

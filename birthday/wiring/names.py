@@ -1,4 +1,4 @@
-"""Where the database, the queue and the channel are, as the log and the commands say it; without secrets."""
+"""Texts that say where the database, the queue and the channel are, for the log and commands; without secrets."""
 
 from birthday.config import Role, Settings, mask_url
 

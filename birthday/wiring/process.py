@@ -1,4 +1,4 @@
-"""This process: what it tells others about itself, and where its traces go."""
+"""This process: its description for other processes, and the export of its traces."""
 
 import os
 import socket
@@ -16,7 +16,7 @@ from birthday.telemetry.tracing import NO_TRACING, Tracing
 
 
 def this_process(settings: Settings, clock: Clock) -> Process:
-    """Say what this process is, with ``settings`` in force."""
+    """Describe this process: its roles, build, time-zone data and shared settings. Each call gives a new id."""
     return Process(
         uuid4(),
         socket.gethostname(),
@@ -32,11 +32,11 @@ def this_process(settings: Settings, clock: Clock) -> Process:
 
 @asynccontextmanager
 async def open_tracing(settings: Settings, console: TextIO) -> AsyncIterator[Tracing]:
-    """Yield what traces, or what does nothing if OTEL_TRACES_EXPORTER is none."""
+    """Yield the tracing of OTEL_TRACES_EXPORTER; it does nothing if that is none."""
     if settings.otel_traces_exporter == "none":
         yield NO_TRACING
         return
-    # Only now: it is an extra, which need not be there, and takes its time to be imported.
+    # Imported here because the extra may not be installed, and the import is slow.
     from birthday.telemetry import otel_export  # noqa: PLC0415
 
     queue = "postgresql" if settings.rabbitmq_url is None else "rabbitmq"

@@ -18,7 +18,9 @@ log = structlog.get_logger()
 
 @asynccontextmanager
 async def open_broker(settings: Settings, pool: asyncpg.Pool, *, must_answer: bool = True) -> AsyncIterator[Broker]:
-    """Yield the queue: RabbitMQ if RABBITMQ_URL is set, otherwise PostgreSQL; one that is away if it need not answer.
+    """Yield the queue: RabbitMQ if RABBITMQ_URL is set, otherwise PostgreSQL.
+
+    Without ``must_answer`` RabbitMQ may be unavailable: that is only logged.
 
     Raises:
         UnavailableError: if it cannot be reached or its topology is not ours.
@@ -33,7 +35,7 @@ async def open_broker(settings: Settings, pool: asyncpg.Pool, *, must_answer: bo
 
 @asynccontextmanager
 async def checked_broker(broker: Broker, *, must_answer: bool = True) -> AsyncIterator[Broker]:
-    """Yield ``broker`` once it has been asked, and close it; one that is away is a warning if it need not answer."""
+    """Check ``broker``, yield it, and close it. Without ``must_answer`` a failed check is only logged."""
     try:
         try:
             await broker.check()
@@ -47,5 +49,5 @@ async def checked_broker(broker: Broker, *, must_answer: bool = True) -> AsyncIt
 
 
 def needs_queue(settings: Settings) -> bool:
-    """Say whether the roles cannot work without the queue: users are created without it."""
+    """Say whether the roles need the queue. The role api alone does not: it creates users without it."""
     return settings.role != {Role.API}

@@ -1,4 +1,4 @@
-"""What the process depends on, and what it knows of itself: the checks behind ``/ready`` and ``/health``."""
+"""The checks behind ``/ready`` and ``/health``: of dependencies, and of the process itself."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -19,13 +19,16 @@ from birthday.worker.pipeline import Pipeline
 from birthday.worker.watchdog import Watchdog
 
 STUCK_SECONDS = 10.0
-"""How long a worker may wait for an outcome to be stored, and the dispatcher fail, before the process is not ready."""
+"""The process is not ready if storing a claim or outcome, or a failure of the dispatcher, lasts longer than this."""
 
 
 def make_readiness(
     shared: Shared, channel: Channel, own: Mapping[str, Check], can_wait: Mapping[str, Check] | None = None
 ) -> Readiness:
-    """Say what the process depends on, how to ask each dependency, and what it knows of its roles: the last two."""
+    """Return the readiness of the process: checks of its dependencies, and of its roles (``own`` and ``can_wait``).
+
+    The queue is a needed dependency only if the roles need it; otherwise its state is only shown.
+    """
     queue: dict[str, Check] = {QUEUE: shared.broker.check}
     if needs_queue(shared.settings):
         return Readiness(database_checks(shared.pool) | queue, channel.check, own, can_wait=can_wait)
@@ -35,7 +38,7 @@ def make_readiness(
 def own_checks(
     shared: Shared, supervisor: Supervisor, progress: DispatchProgress, pipeline: Pipeline, watchdog: Watchdog
 ) -> dict[str, Check]:
-    """Return what the process knows of itself, by name."""
+    """Return the checks, by name, that the process makes of itself and must pass to be ready."""
     checks: dict[str, Check] = {BACKGROUND: supervisor.check, CLOCK: partial(_check_clock, shared.clock)}
     if Role.SCHEDULER in shared.settings.role:
         checks[SCHEDULER] = partial(_check_scheduler, progress)
@@ -45,25 +48,25 @@ def own_checks(
 
 
 def sending_checks(shared: Shared, pipeline: Pipeline) -> dict[str, Check]:
-    """Return what tells whether the role worker sends, by name."""
+    """Return the check, by name, that the role worker sends; none without that role."""
     return {SENDING: partial(_check_sending, pipeline)} if Role.WORKER in shared.settings.role else {}
 
 
 async def _check_clock(clock: CheckedClock) -> None:
-    """Make sure that the clock is the database's.
+    """Make sure that the clock agrees with the database's.
 
     Raises:
-        WrongClockError: if it is not; the text says how far it is off.
+        WrongClockError: if it does not; the text says how far it is off.
     """
     if clock.fault is not None:
         raise WrongClockError(clock.fault)
 
 
 async def _check_worker(pipeline: Pipeline, watchdog: Watchdog, pauses: Pauses, clock: CheckedClock) -> None:
-    """Make sure that the role worker takes messages and stores what came of them.
+    """Make sure that the role worker takes messages and stores their outcomes.
 
     Raises:
-        UnavailableError: if it does not; the text says what it lacks.
+        UnavailableError: if it does not; the text says why.
     """
     if pipeline.stuck_seconds > STUCK_SECONDS:
         raise UnavailableError(
@@ -78,10 +81,10 @@ async def _check_worker(pipeline: Pipeline, watchdog: Watchdog, pauses: Pauses, 
 
 
 async def _check_sending(pipeline: Pipeline) -> None:
-    """Make sure that the worker sends what it takes. If not, messages wait, and the process is ready all the same.
+    """Make sure that the worker sends the messages that it takes. If it does not, the process is still ready.
 
     Raises:
-        UnavailableError: if the circuit is not closed, or this host lacks something; the text says why.
+        UnavailableError: if the circuit is not closed, or this host lacks a resource; the text says why.
     """
     if hindrance := pipeline.hindrance:
         raise UnavailableError("sending", hindrance)
@@ -91,7 +94,7 @@ async def _check_scheduler(progress: DispatchProgress) -> None:
     """Make sure that the role scheduler dispatches.
 
     Raises:
-        UnavailableError: if it has failed to for a while.
+        UnavailableError: if the dispatcher has been failing for more than ``STUCK_SECONDS``.
     """
     if progress.failing_seconds > STUCK_SECONDS:
         raise UnavailableError("scheduler", f"the dispatcher has been failing for {progress.failing_seconds:.0f} s")

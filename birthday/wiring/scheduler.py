@@ -1,4 +1,4 @@
-"""The parts of the role scheduler, and what they have in common with commands."""
+"""The parts of the role scheduler, some of which commands use as well."""
 
 from datetime import timedelta
 

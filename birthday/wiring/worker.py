@@ -11,7 +11,7 @@ from birthday.worker.settler import Settler
 
 
 def make_pipeline(shared: Shared, channel: Channel, random: Random | None = None) -> Pipeline:
-    """Return the delivery pipeline; ``random`` is where jitter comes from."""
+    """Return the delivery pipeline; ``random`` is the source of jitter."""
     settings, pool, broker = shared.settings, shared.pool, shared.broker
     clock, metrics = shared.clock, shared.metrics
     random = random or Random()  # noqa: S311 - jitter, no secret
