@@ -1,4 +1,4 @@
-"""The command ``birthday check``: the settings in force, and whether everything that they name can be used."""
+"""The command ``birthday check``: the settings in force, and whether each dependency that they name can be used."""
 
 import sys
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def check() -> None:
         check_listener(settings)
         dependencies = run(try_dependencies(settings, SystemClock(), sys.stdout))
         asked = [one for one in dependencies if one.name in {DATABASE, MIGRATIONS}]
-        # What others are is asked only of a database that can tell.
+        # Other processes are read only from a database that works and has the current schema.
         others = [] if any(one.error or one.next_step for one in asked) else run(_running(settings))
     print_settings(effective_settings(settings))
     print_dependencies(misspelt_settings(), dependencies)

@@ -1,9 +1,9 @@
-"""What all commands do alike: ask, and turn errors into exit statuses, here only.
+"""What all commands have in common: confirmation, exit statuses, and the option --env-file.
 
-0 is success, 1 a failure, 2 a wrong setting or a wrong argument, 130 an end by Ctrl-C. Where 1 says what a command has
-found, as that of ``birthday audit`` does, 3 says that it could not look.
+Exit statuses: 0 is success, 1 a failure, 2 a wrong setting or argument, 130 an end by Ctrl-C. If 1 is a result of the
+command, as with ``birthday audit``, 3 means that the command could not get a result.
 
-What takes long to import is imported where it is used: a command must not wait for what only others need.
+Modules that are slow to import are imported where they are used, so that other commands do not wait for them.
 """
 
 import pkgutil
@@ -22,7 +22,7 @@ COULD_NOT_LOOK = 3
 
 
 def require_terminal(why: str) -> None:
-    """Refuse a command that must ask and cannot; ``why`` says both.
+    """Refuse a command that must ask for confirmation and has no terminal; ``why`` says both.
 
     Raises:
         UsageError: if standard input is no terminal.
@@ -33,9 +33,9 @@ def require_terminal(why: str) -> None:
 
 @contextmanager
 def errors(failure: int = 1) -> Iterator[None]:
-    """Say what went wrong in a line on standard error, and leave with the status that fits; ``failure`` by default.
+    """Turn an error into text on standard error and an exit status: 2, 130 or otherwise ``failure``.
 
-    Nothing gets past it as a traceback: of an error that nobody expected, the line names the place in the program.
+    No error becomes a traceback. If the error was not expected, the line names the place in the program instead.
     """
     try:
         yield
@@ -46,7 +46,7 @@ def errors(failure: int = 1) -> Iterator[None]:
         _complain(str(error))
         sys.exit(failure)
     except BrokenPipeError:
-        # Whoever read the output has seen enough.
+        # The reader of the output has closed it, as ``head`` does.
         sys.exit(failure)
     except OSError as error:
         _complain(f"{error.filename or 'standard output'} cannot be used: {error.strerror or error}")
@@ -61,7 +61,7 @@ def errors(failure: int = 1) -> Iterator[None]:
 
 
 def _describe(error: Exception) -> str:
-    """Say what the database refuses, or where in the program an error came from that nobody expected."""
+    """Return the text of an unexpected error: what the database refuses, or the place in the program."""
     import asyncpg  # noqa: PLC0415 - see above
     import structlog  # noqa: PLC0415 - see above
 
@@ -76,13 +76,13 @@ def _describe(error: Exception) -> str:
 
 
 class Commands(click.Group):
-    """Commands of which none ends in a traceback, wherever it fails: at printing what it has found, for example.
+    """Commands that never end in a traceback, even if printing the result fails.
 
     The module of a command is imported when the command is chosen. Until then a placeholder stands for it.
     """
 
     def add_later(self, name: str, place: str, summary: str) -> None:
-        """Add the command at ``place``, as ``module:attribute`` here; ``summary`` is what its help begins with."""
+        """Add the command at ``place``, a ``module:attribute`` in birthday.cli; ``summary`` begins its help."""
         self.add_command(_Placeholder(name, place, summary))
 
     def resolve_command(
@@ -103,7 +103,7 @@ class Commands(click.Group):
 
 
 class _Placeholder(click.Command):
-    """What ``--help`` lists for a command that is not imported yet."""
+    """The entry in ``--help`` for a command that is not imported yet."""
 
     def __init__(self, name: str, place: str, summary: str) -> None:
         super().__init__(name, help=summary)
@@ -111,7 +111,7 @@ class _Placeholder(click.Command):
 
 
 def offer_env_file(command: click.Command) -> None:
-    """Give a command, and all commands in it, the option --env-file; it is obeyed before anything reads a setting."""
+    """Give a command, and all commands in it, the option --env-file; it is applied before any setting is read."""
     command.params.append(
         click.Option(
             ["--env-file"],
@@ -137,7 +137,7 @@ def _apply_env_file(_context: click.Context, _option: click.Parameter, path: Pat
 
 
 def _complain(text: str) -> None:
-    """Write lines that a terminal shows and does not obey: a text may quote a file or an argument."""
+    """Write lines with control characters replaced, because ``text`` may quote a file or an argument."""
     for line in text.splitlines():
         shown = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in line)
         click.echo(f"birthday: {shown}", err=True)

@@ -1,4 +1,4 @@
-"""What all commands do alike that use the database: read the settings, name and open it, and run to an end."""
+"""What commands that use the database have in common: read the settings, open the database, run to the end."""
 
 import os
 import pwd
@@ -26,25 +26,25 @@ _Result = TypeVar("_Result")
 
 
 def run(main_task: Coroutine[Any, Any, _Result]) -> _Result:
-    """Run a command to its end on an event loop of its own. Ctrl-C cancels it, and is raised once it has tidied up."""
+    """Run a command to its end on a new event loop. Ctrl-C cancels it, and is raised after its cleanup."""
     return uvloop.run(main_task)
 
 
 def command_settings() -> Settings:
-    """Read the settings for a command: it logs what is wrong to standard error, readable, and nothing if all is well.
+    """Read the settings for a command, and send its log to standard error: warnings and errors by default.
 
     Raises:
-        ConfigurationError: if one is wrong.
+        ConfigurationError: if a setting is wrong.
     """
     settings = load_settings()
-    # Its result is what it prints. LOG_LEVEL=info is what the service runs with, often in the same environment.
+    # A command prints its result, so info lines are left out: LOG_LEVEL=info may be meant for the service.
     level = "warning" if settings.log_level == "info" else settings.log_level
     configure_logs(level, settings.log_format, LogFile(None), "command")
     return settings
 
 
 def database_settings(*, create: bool = False) -> Settings:
-    """Read the settings for a command that uses the database, and say on standard error which database that is.
+    """Read the settings for a command that uses the database, and print on standard error which database that is.
 
     Raises:
         ConfigurationError: if a setting is wrong, or there is no database and the command must not ``create`` one.
@@ -58,7 +58,7 @@ def database_settings(*, create: bool = False) -> Settings:
 
 @asynccontextmanager
 async def checked_pool(settings: Settings, clock: Clock, *, create: bool = False) -> AsyncIterator[asyncpg.Pool]:
-    """Yield a pool on the database, for work that follows from what time it is.
+    """Yield a pool on the database, for work that depends on the current time.
 
     Raises:
         WrongClockError: if ``clock`` is far from the database's.
@@ -70,21 +70,21 @@ async def checked_pool(settings: Settings, clock: Clock, *, create: bool = False
 
 @asynccontextmanager
 async def connection_for_long(settings: Settings) -> AsyncIterator[Connection]:
-    """Yield a connection to the database that may be used for as long as it takes."""
+    """Yield a connection to the database that may be borrowed without a time limit."""
     async with open_database(settings, SystemClock()) as pool, borrow(pool, None) as connection:
         yield connection
 
 
 @asynccontextmanager
 async def pool_and_broker(settings: Settings) -> AsyncIterator[tuple[asyncpg.Pool, Broker, Clock]]:
-    """Yield the database and the queue, and the clock that goes with them."""
+    """Yield the database, the queue and the clock."""
     clock = SystemClock()
     async with open_database(settings, clock) as pool, open_broker(settings, pool) as broker:
         yield pool, broker, clock
 
 
 def operator() -> str:
-    """Name who runs this command, as user@host."""
+    """Return who runs this command, as user@host."""
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:

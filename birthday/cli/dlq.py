@@ -1,4 +1,4 @@
-"""The commands ``birthday dlq``: dead letters, by whichever queue is in use."""
+"""The commands ``birthday dlq``: dead letters, with either queue."""
 
 import functools
 import sys
@@ -258,7 +258,7 @@ async def _remove(
     to_stderr: bool = False,
 ) -> None:
     async with pool_and_broker(settings) as (pool, broker, clock):
-        # What is older than an age, or younger, follows from what time it is.
+        # --older-than and --newer-than depend on the current time.
         await require_right_clock(pool, clock)
         tally, finished = Tally(), False
         try:

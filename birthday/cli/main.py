@@ -11,7 +11,7 @@ _EPILOG: Final = (
     "Settings are environment variables, or lines of the file --env-file; 'birthday check' lists them all, with what "
     "is in force."
 )
-# The name, where it is, and the first sentence of its help: to list it must not import it. A test compares the two.
+# Name, place and first sentence of the help of each command: --help must import none. A test compares the sentences.
 COMMANDS: Final = (
     ("audit", "audit:audit", "Recompute who was due from DATE to DATE, and compare it with what the messages say."),
     (
@@ -66,7 +66,7 @@ def main(context: click.Context, role: str | None) -> None:
     """
     if context.invoked_subcommand is None:
         with errors():
-            # Only now: it imports all of the product.
+            # Imported here, because it imports the whole product.
             from birthday.cli.serve import serve  # noqa: PLC0415
 
             status = serve(role)

@@ -46,7 +46,7 @@ def migrate(steps: int | None, *, status: bool, yes: bool) -> None:
 
 
 def _confirm_rollback(settings: Settings, steps: int, *, yes: bool) -> None:
-    """Say what would be lost, and go on if that is meant."""
+    """Print what a rollback would lose, and ask for confirmation unless ``yes``."""
     labels, losses = run(_foresee(settings, steps))
     print_losses(labels, losses)
     if labels and not yes:

@@ -1,4 +1,4 @@
-"""The commands ``birthday pause`` and ``birthday resume``: an operator stops messages, and lets them go on."""
+"""The commands ``birthday pause`` and ``birthday resume``: an operator stops sending, and starts it again."""
 
 import click
 
@@ -32,7 +32,7 @@ def resume(message_type: str | None) -> None:
 
 
 def _switch(message_type: str | None, *, paused: bool) -> None:
-    """Pause or resume, and print what is paused then."""
+    """Pause or resume, and print what is paused afterwards."""
     if message_type is not None and message_type not in MESSAGE_TYPES:
         accepted = ", ".join(MESSAGE_TYPES)
         raise click.BadParameter(f"'{message_type}' is no message type; accepted: {accepted}", param_hint="TYPE")

@@ -1,4 +1,4 @@
-"""The command ``birthday requeue``: what counts as delivered and did not reach anybody is sent once more."""
+"""The command ``birthday requeue``: send messages again that count as delivered but reached nobody."""
 
 import sys
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The command ``birthday`` without a command: the service, until it is stopped."""
+"""``birthday`` without a command: run the service until it is stopped."""
 
 import structlog
 
@@ -13,7 +13,7 @@ log = structlog.get_logger()
 
 
 def serve(role: str | None) -> int:
-    """Run the service, with the roles that ``role`` names instead of those of the settings; return its exit status.
+    """Run the service and return its exit status; ``role`` replaces ROLE unless it is None.
 
     Raises:
         BirthdayError: if it cannot start.

@@ -1,4 +1,4 @@
-"""The command ``birthday status``: what runs, what stands still, and what comes, on one screen."""
+"""The command ``birthday status``: the state of the installation on one screen."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What the options of several commands take: a day, an age, an instant."""
+"""The values that options of several commands take: a day, an age, an instant."""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Any

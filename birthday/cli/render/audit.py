@@ -1,4 +1,4 @@
-"""An audit as a person or a program reads it: single findings as they come, then the counts."""
+"""The output of an audit, as text or JSON: single findings as they are found, then the counts."""
 
 import os
 from collections.abc import Iterator
@@ -21,9 +21,9 @@ _DAY: Final = timedelta(days=1)
 async def run_audit(
     auditor: Auditor, first: date, last: date, now: datetime, out: TextIO, *, listed: str | None, as_json: bool
 ) -> Audit:
-    """Audit what is due on the days from ``first`` to ``last``, UTC, and write what there is to ``out``.
+    """Audit what is due on the days from ``first`` to ``last``, UTC, and write the result to ``out``.
 
-    A list may be of any length: nothing of it is kept.
+    Findings are written at once and not kept in memory, because a list may be of any length.
 
     Raises:
         UnavailableError: if the database cannot be read to the end.
@@ -44,14 +44,14 @@ async def run_audit(
 
 
 class _Screen:
-    """Where the audit is written. A reader that closes its end early, as ``head`` does, has seen enough."""
+    """Where the audit is written. If the reader closes its end early, as ``head`` does, further output is dropped."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._open = True
 
     def write(self, text: str) -> None:
-        """Write, unless nobody reads any more; the audit goes on, for its exit status."""
+        """Write, unless the reader has gone. The audit goes on without it, because its exit status is still needed."""
         if self._open:
             with self._unless_closed():
                 self._out.write(text)
@@ -68,7 +68,7 @@ class _Screen:
             yield
         except BrokenPipeError:
             self._open = False
-            # What is still buffered would raise once more at exit.
+            # Text that is still buffered would raise again at exit.
             nothing = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nothing, self._out.fileno())
             os.close(nothing)
@@ -125,7 +125,7 @@ class _Json:
     """One object. A list comes first in it, because the counts are known last."""
 
     def __init__(self, out: _Screen, listed: str | None) -> None:
-        """Begin the list, if there is to be one."""
+        """Begin the list if ``listed``."""
         self._out = out
         self._listed = listed
         self._separator = ""

@@ -1,4 +1,4 @@
-"""What ``birthday check`` prints: the settings, a line for each dependency, and what processes are at odds about."""
+"""What ``birthday check`` prints: settings, a line for each dependency, and the differences between processes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
@@ -14,7 +14,7 @@ from birthday.store.processes import Process
 from birthday.wiring.dependencies import Dependency
 
 _WIDTH: Final = 200
-"""Wider than most terminals: a name or a value that is cut can be neither searched for nor copied."""
+"""Wider than most terminals, because a name or value that is cut off can be neither searched for nor copied."""
 
 
 def print_settings(settings: Iterable[EffectiveSetting]) -> None:
@@ -27,7 +27,7 @@ def print_settings(settings: Iterable[EffectiveSetting]) -> None:
 
 
 def print_dependencies(misspelt: Mapping[str, str], dependencies: Sequence[Dependency]) -> None:
-    """Print which variables are no settings, and how each dependency does."""
+    """Print which variables look misspelt, and the state of each dependency."""
     for name, setting in misspelt.items():
         click.echo(f"warning    {name} is not a setting: did you mean {setting}?")
     for dependency in dependencies:
@@ -38,7 +38,7 @@ def print_dependencies(misspelt: Mapping[str, str], dependencies: Sequence[Depen
 
 
 def print_differences(here: Process, found: Differences) -> None:
-    """Print the time-zone data if all processes have the same, and what they differ in."""
+    """Print the time-zone data if it is the same in all processes, and what differs between them."""
     if len(found.tzdata) == 1:
         click.echo(f"{'tzdata':<10} {here.tzdata}")
     for name, text in describe_differences(found):

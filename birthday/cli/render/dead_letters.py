@@ -1,4 +1,4 @@
-"""Dead letters as a person sees them: a table, one in full, a bar, and what came of it all."""
+"""The output of commands on dead letters: a table, one message in full, a progress bar, and results."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ from birthday.operations.dead_letters.removal import Sifted
 from birthday.store.failed import FailedGroup
 from birthday.store.history import Message
 
-# More than most terminals have: a line that the terminal folds can still be searched for and copied.
+# Wider than most terminals: a line that the terminal folds can still be searched for and copied.
 _WIDTH: Final = 200
 _DETAIL_CHARACTERS: Final = 80
 
 
 def print_listing(listing: Listing, out: TextIO) -> None:
-    """Write a line for each message and each stranger, and below that what is not shown."""
+    """Write a line for each failed message and each unknown dead letter, then the totals."""
     table = Table("message", "user", "error", "detail", "attempts", "failed at (UTC)", "in queue", box=None)
     for message in listing.messages:
         table.add_row(
@@ -52,7 +52,7 @@ def print_listing(listing: Listing, out: TextIO) -> None:
 
 
 def print_summary(groups: Sequence[FailedGroup], out: TextIO) -> None:
-    """Write a line for each cause, status and hour, and how many messages there are in all."""
+    """Write a line for each hour, cause and status, then the total."""
     if not groups:
         out.write("no failed messages\n")
         return
@@ -81,21 +81,21 @@ def print_one(message: Message | None, copies: Sequence[DeadLetter], out: TextIO
 
 @dataclass(slots=True)
 class Tally:
-    """What became of dead letters so far."""
+    """How many dead letters were removed or left so far."""
 
     chosen: Counter[Kind] = field(default_factory=Counter)
     left: Counter[Kind] = field(default_factory=Counter)
     settled: int = 0
 
     def add(self, sifted: Sifted) -> None:
-        """Count some more."""
+        """Add the dead letters of ``sifted`` to the counts."""
         self.chosen.update(found.kind for found in sifted.chosen)
         self.left.update(found.kind for found in sifted.left)
         self.settled += len(sifted.settled)
 
 
 def describe_requeued(requeued: int, wanted: int, tally: Tally, *, finished: bool) -> list[str]:
-    """Return lines that say what a requeue did."""
+    """Return the lines of a requeue's result."""
     stopped = "" if finished else "stopped early, the same command goes on from here: "
     lines = [f"{stopped}{requeued:,} of {many(wanted, 'failed message')} requeued"]
     if tally.settled:
@@ -112,7 +112,7 @@ def describe_requeued(requeued: int, wanted: int, tally: Tally, *, finished: boo
 
 
 def describe_removed(verb: str, tally: Tally, *, finished: bool) -> list[str]:
-    """Return lines that say what a purge or an archive did."""
+    """Return the lines of a purge's or archive's result."""
     stopped = "" if finished else "stopped early, the same command goes on from here: "
     unknown = tally.chosen[Kind.UNKNOWN] + tally.chosen[Kind.MALFORMED]
     letters = many(tally.chosen.total(), "dead letter")
@@ -126,10 +126,10 @@ def describe_removed(verb: str, tally: Tally, *, finished: bool) -> list[str]:
 
 
 class Bar:
-    """A bar while its context is open, on a terminal and nowhere else; ``done`` is how far it has come."""
+    """A progress bar within the context, shown on a terminal only; ``done`` is the count so far."""
 
     def __init__(self, text: str, total: int, stream: TextIO) -> None:
-        """Start at nothing of ``total``."""
+        """Start at 0 of ``total``."""
         self.done = 0
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -144,12 +144,12 @@ class Bar:
         self._task = self._bar.add_task(text, total=total)
 
     def advance(self, more: int) -> None:
-        """Move on by so many."""
+        """Move the bar on by ``more``."""
         self.done += more
         self._bar.advance(self._task, more)
 
     def count(self, batch: Sequence[object]) -> None:
-        """Move on by the length of a batch."""
+        """Move the bar on by the length of a batch."""
         self.advance(len(batch))
 
     def __enter__(self) -> Self:
@@ -161,7 +161,7 @@ class Bar:
 
 
 def many(count: int, what: str) -> str:
-    """Return so many of something, in words."""
+    """Return a count with its noun, such as ``1 message`` or ``2 messages``."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
@@ -170,6 +170,6 @@ def _instant(at: datetime | None) -> str:
 
 
 def _cell(text: str, most: int | None = _DETAIL_CHARACTERS) -> Text:
-    """Return text that a terminal shows and does not obey."""
+    """Return text with control characters replaced, cut after ``most`` characters."""
     shown = text if most is None or len(text) <= most else f"{text[:most]}…"
     return Text("".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in shown))

@@ -1,4 +1,4 @@
-"""A forecast as a person or a program reads it."""
+"""The output of a forecast, as text or JSON."""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, TextIO
@@ -17,7 +17,7 @@ _RULER: Final = "0     6     12    18    "
 
 
 def print_forecast(forecast: Forecast, rate: DeliveryRate | None, out: TextIO, *, by_zone: bool = False) -> None:
-    """Write a line for each day, UTC, with a plot of its hours, one for each zone if asked, and what that means."""
+    """Write a line for each UTC day with a plot of its hours, for each zone if ``by_zone``, and the conclusions."""
     hours = forecast.by_hour()
     table = Table(box=None)
     for heading in ("day, UTC", "messages", _RULER, "largest minute", "messages", "to drain"):
@@ -33,7 +33,7 @@ def print_forecast(forecast: Forecast, rate: DeliveryRate | None, out: TextIO, *
             f"{peak.messages:,}" if peak else "-",
             _duration(drain_seconds(peak, rate)) if peak else "-",
         )
-    # Wide enough for the table: what is narrower would lose digits.
+    # Wide enough for the table: a narrower console would cut off digits.
     console = Console(file=out, width=_WIDTH)
     console.print(table)
     console.print()
@@ -45,7 +45,7 @@ def print_forecast(forecast: Forecast, rate: DeliveryRate | None, out: TextIO, *
 
 
 def write_json(forecast: Forecast, rate: DeliveryRate | None, out: TextIO, *, by_zone: bool = False) -> None:
-    """Write one JSON object: counts by hour, the largest minute, the rate and what follows from it."""
+    """Write one JSON object: counts by hour, the largest minute, the rate, and the time to drain."""
     measured_of = rate.measured_of if rate else None
     peak = forecast.largest_minute()
     members: dict[str, Any] = {
@@ -70,7 +70,7 @@ def write_json(forecast: Forecast, rate: DeliveryRate | None, out: TextIO, *, by
 
 
 def _zones(forecast: Forecast) -> Table:
-    """Return a line for each zone, the one with most messages first."""
+    """Return a table with a line for each zone, the one with most messages first."""
     table = Table("time zone", box=None)
     table.add_column("messages", justify="right")
     table.add_column("largest minute, UTC")
@@ -111,7 +111,7 @@ def _days(forecast: Forecast) -> list[date]:
 
 
 def _bar(messages: int, highest: int) -> str:
-    """Return a bar that is as high as the share of the highest hour of its day; only nothing is empty."""
+    """Return the bar of one hour, relative to the highest hour of the day; it is blank only for 0 messages."""
     return _BARS[(messages * len(_BARS) - 1) // highest] if messages else " "
 
 

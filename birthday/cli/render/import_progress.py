@@ -1,4 +1,4 @@
-"""How far an import has come, drawn on a terminal and nowhere else."""
+"""The progress bar of an import, shown on a terminal only."""
 
 from types import TracebackType
 from typing import Self, TextIO
@@ -10,7 +10,7 @@ from birthday.operations.transfer.importing import ImportSummary
 
 
 class ImportProgress:
-    """A bar while its context is open. ``summary`` is the latest that it was told, terminal or not."""
+    """A progress bar within the context. ``summary`` is the latest one given, even without a terminal."""
 
     def __init__(self, total_bytes: int | None, stream: TextIO) -> None:
         self.summary = ImportSummary()
@@ -28,7 +28,7 @@ class ImportProgress:
         self._task = self._bar.add_task("", total=total_bytes, text="")
 
     def update(self, summary: ImportSummary, bytes_read: int) -> None:
-        """Show what became of all rows so far."""
+        """Show the counts of all rows so far."""
         self.summary = summary
         seconds = self._bar.tasks[0].elapsed
         rate = f"{summary.read / seconds:,.0f} rows/s" if seconds else ""

@@ -1,4 +1,4 @@
-"""Migrations as a person sees them: which are applied, what a rollback loses, and what was done."""
+"""The output of ``birthday migrate``: which migrations are applied, what a rollback loses, and what was done."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ def print_status(statuses: Sequence[MigrationState]) -> None:
 
 
 def print_losses(labels: Sequence[str], losses: Sequence[Loss]) -> None:
-    """Print on standard error what is lost with each migration that is to be undone."""
+    """Print on standard error what data is lost with each migration that would be undone."""
     for label in labels:
         lost = [f"{loss.count:,} {loss.what}" for loss in losses if loss.label == label]
         click.echo(f"undoing {label} loses {'; '.join(lost) or 'no data'}", err=True)

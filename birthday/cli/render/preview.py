@@ -1,4 +1,4 @@
-"""Birthdays to come as a person or a program reads them."""
+"""The output of ``birthday preview``, as a table or JSON."""
 
 from collections.abc import Iterator, Sequence
 from datetime import date, tzinfo
@@ -11,7 +11,7 @@ from birthday.core.occasion import Occasion
 
 def print_preview(occasions: Sequence[Occasion], born: date, zone: tzinfo) -> None:
     """Print a line for each birthday."""
-    # Only now: a program that reads JSON does not wait for it.
+    # Imported here, so that JSON output does not wait for it.
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 

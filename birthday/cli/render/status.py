@@ -1,4 +1,4 @@
-"""The status of an installation as a person or a program reads it."""
+"""The output of ``birthday status``, as text or JSON."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ _COMMIT_CHARACTERS: Final = 12
 
 
 def print_status(status: ServiceStatus, database: str, out: TextIO) -> None:
-    """Write one screen: a line for each process, then a line for each thing to know."""
+    """Write one screen: a line for each process, then a line for each fact, such as pauses and overdue messages."""
     console = Console(file=out, width=_WIDTH)
     out.write(f"{'database':<11} {database}\n{'now':<11} {_instant(status.at)}\n\n")
     if status.running:
@@ -32,7 +32,7 @@ def print_status(status: ServiceStatus, database: str, out: TextIO) -> None:
 
 
 def write_json(status: ServiceStatus, database: str, out: TextIO) -> None:
-    """Write one JSON object with the same."""
+    """Write one JSON object with the same facts."""
     differing = status.differing
     members = {
         "database": database,
@@ -60,7 +60,7 @@ def write_json(status: ServiceStatus, database: str, out: TextIO) -> None:
 
 
 def describe_differences(differing: Differences) -> Iterator[tuple[str, str]]:
-    """Yield, for each thing that processes are at odds about, its name and what there is of it."""
+    """Yield the name and the different values of each thing that is not the same in all processes."""
     if len(differing.versions) > 1:
         yield "builds", f"DIFFER: {' and '.join(differing.versions)}"
     if len(differing.tzdata) > 1:
@@ -89,7 +89,7 @@ def _lines(status: ServiceStatus) -> Iterator[tuple[str, str]]:
 
 
 def _circuits(status: ServiceStatus) -> Iterator[str]:
-    """Yield what there is to say of circuits: of each that is not closed, or of all together."""
+    """Yield a text for each circuit that is not closed, or one text if all are closed."""
     workers = [one.process for one in status.running if one.process.circuit]
     troubled = [one for one in workers if one.circuit != "closed"]
     for one in troubled:

@@ -1,4 +1,4 @@
-"""An import as a person sees it: a bar, the first rows that are wrong, and what came of it all."""
+"""An import with its output: a progress bar, the first rejected rows, and the result."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -24,14 +24,13 @@ async def run_import(
     report_path: Path | None = None,
     catch_up: timedelta | None = None,
 ) -> ImportSummary:
-    """Import the file ``name``, or standard input for ``-``, and say on ``screen`` what happens.
+    """Import the file ``name``, or standard input for ``-``, and show progress and result on ``screen``.
 
-    With ``catch_up`` users keep the ids of the file. Rows that are wrong are listed in ``report_path``, which is
-    ``NAME.errors.ndjson`` unless it is given. An import that ends early, by Ctrl-C or an error, still says how many
-    users are in.
+    With ``catch_up`` users keep the ids of the file. Rejected rows are listed in ``report_path``, by default
+    ``NAME.errors.ndjson``. If the import ends early, by Ctrl-C or an error, it still writes how many users are created.
 
     Raises:
-        InvalidInputError: if the file as a whole cannot be read, or the report not be written.
+        InvalidInputError: if the file as a whole cannot be read, or the report cannot be written.
     """
     path = report_path or default_report_path(name)
     with open_source(name) as source, open_report(path, source) as report:
@@ -52,7 +51,7 @@ async def run_import(
             finished = True
         finally:
             lines = report.excerpt()
-            # Where nothing has been read, whatever ended the import speaks for itself.
+            # If nothing was read, the error that ended the import says enough.
             if finished or progress.summary.read:
                 lines.append(_describe(progress.summary, dry_run=dry_run, finished=finished))
             screen.writelines(f"{line}\n" for line in lines)
@@ -68,10 +67,10 @@ async def run_deletions(
     dry_run: bool = False,
     report_path: Path | None = None,
 ) -> DeletionSummary:
-    """Delete again whom the list in the file ``name`` names, and say on ``screen`` what came of it.
+    """Delete again the users that the file ``name`` lists, and write the result to ``screen``.
 
     Raises:
-        InvalidInputError: if the file as a whole cannot be read, or the report not be written.
+        InvalidInputError: if the file as a whole cannot be read, or the report cannot be written.
     """
     path = report_path or default_report_path(name)
     with open_source(name) as source, open_report(path, source) as report:
