@@ -1,1 +1,1 @@
-"""What operators see: metrics and logs. A leaf: it knows nothing of the roles that report to it."""
+"""What operators see: metrics, logs and traces. It imports nothing of the roles that report to it."""

@@ -1,7 +1,7 @@
-"""The debug mode of the event loop: a thread that names whatever holds the loop up.
+"""The debug mode of the event loop: a thread logs every call that blocks the loop.
 
-Every millisecond it looks at what the loop's thread executes, and a timer of the loop leaves a mark. The same callback
-for some milliseconds, without a mark in between, is a call that blocks.
+Every millisecond the thread looks at what the loop's thread executes, and a timer of the loop sets a mark. If the same
+callback runs for some milliseconds without a mark in between, it blocks the loop.
 """
 
 import asyncio
@@ -21,17 +21,17 @@ log = structlog.get_logger()
 BLOCKING_SECONDS: Final = 0.005
 _LOOK_SECONDS: Final = 0.001
 _SWITCH_SECONDS: Final = 0.0005
-"""How long the loop may keep the interpreter to itself; by default the thread would look too late."""
+"""How long the loop may hold the interpreter lock. With Python's default, the thread would look too late."""
 _SHOWN_FRAMES: Final = 6
 _LOOP_MODULES: Final = frozenset({"asyncio.runners", "asyncio.base_events", "asyncio.events", "uvloop"})
-"""What is executed there is the loop's own business."""
+"""Modules of the event loop itself: their frames belong to no callback."""
 
 
 @contextmanager
 def named_blocking(loop: asyncio.AbstractEventLoop, seconds: float = BLOCKING_SECONDS) -> Iterator[None]:
-    """Log ``event_loop.blocked`` within the context, for every call in the loop of this thread that takes longer.
+    """Within the context, log every call that blocks this thread's loop for ``seconds``: ``event_loop.blocked``.
 
-    It costs some per cent of the processor.
+    It costs a few per cent of a CPU.
     """
     watch = _Watch(loop, threading.get_ident(), seconds)
     thread = threading.Thread(target=watch.run, name="event-loop-debug", daemon=True)
@@ -49,7 +49,10 @@ def named_blocking(loop: asyncio.AbstractEventLoop, seconds: float = BLOCKING_SE
 
 @dataclass(slots=True)
 class _Turn:
-    """One turn of a callback that has been seen to go on: its outermost frame, since when, until when, doing what."""
+    """One run of a callback, as observed: outermost frame, begin, latest observation, and stack at that time.
+
+    Times are in seconds, of ``perf_counter`` and (``_cpu``) of the CPU time of the loop's thread.
+    """
 
     root: FrameType
     since: float
@@ -60,7 +63,7 @@ class _Turn:
 
 
 class _Watch:
-    """Lets the loop's thread leave its mark between callbacks, and looks at it from a thread of its own."""
+    """Sets a mark between callbacks in the loop's thread, and observes that thread from another one."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, thread_id: int, seconds: float) -> None:
         self.stopping = False
@@ -73,20 +76,20 @@ class _Watch:
         self._turn: _Turn | None = None
 
     def mark(self) -> None:
-        """Note, in the loop's thread, that no callback is under way, and do so again soon."""
+        """Note, in the loop's thread, that no callback is running, and schedule the next mark."""
         self._mark = (time.perf_counter(), time.thread_time())
         if not self.stopping:
             self._loop.call_later(_LOOK_SECONDS, self.mark)
 
     def run(self) -> None:
-        """Look until stopped."""
+        """Look at the loop's thread every millisecond until stopped."""
         while not self.stopping:
-            # Not a lock or event: who waits for one executes so much on waking that what is looked for may be over.
+            # Not a lock or an event: waking from one executes so much code that the blocking call may be over by then.
             time.sleep(_LOOK_SECONDS)
             self._look(sys._current_frames().get(self._thread_id))  # noqa: SLF001 - there is no other way to see it
 
     def _look(self, frame: FrameType | None) -> None:
-        """Note what the loop's thread is at. Between two marks, no callback has a second turn."""
+        """Note what the loop's thread executes. Between two marks, no callback runs twice."""
         now, cpu = time.perf_counter(), time.clock_gettime(self._cpu_clock)
         root, mark = _root(frame), self._mark
         turn = self._turn
@@ -95,8 +98,8 @@ class _Watch:
             turn = None
         if frame is not None and root is not None:
             if turn is None:
-                # Who keeps this thread from looking, and computes meanwhile, is in one call that does not let go of
-                # the interpreter.
+                # If the loop's thread used CPU while this thread could not look, it was in one call that did not
+                # release the interpreter lock.
                 begun = max(self._looked, mark)
                 since, since_cpu = begun if cpu - begun[1] >= self._seconds else (now, cpu)
                 turn = _Turn(root, since, since_cpu, now, cpu, [])
@@ -113,7 +116,7 @@ class _Watch:
 
 
 def _root(frame: FrameType | None) -> FrameType | None:
-    """Return the outermost frame of the callback that is executed; None between callbacks."""
+    """Return the outermost frame of the callback that is running; None between callbacks."""
     root = None
     while frame is not None and frame.f_globals.get("__name__") not in _LOOP_MODULES:
         root, frame = frame, frame.f_back
@@ -121,7 +124,7 @@ def _root(frame: FrameType | None) -> FrameType | None:
 
 
 def _stack(frame: FrameType) -> list[str]:
-    """Return the innermost frames of a callback, the last one first."""
+    """Return the innermost frames of a callback, the innermost first."""
     stack: list[str] = []
     while frame.f_globals.get("__name__") not in _LOOP_MODULES and len(stack) < _SHOWN_FRAMES:
         stack.append(f"{frame.f_globals.get('__name__')}.{frame.f_code.co_qualname}:{frame.f_lineno}")

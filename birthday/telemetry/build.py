@@ -1,7 +1,7 @@
 """Which build this is: the version, and the commit that it was made from.
 
-Nothing here runs git, which a container and many hosts lack. Whoever builds an image says the commit (BIRTHDAY_COMMIT);
-pip notes that of an installation from a repository; of a checkout that is installed as it is, git's files have it.
+Nothing here runs git, because containers and many hosts do not have it. An image has the commit in BIRTHDAY_COMMIT. If
+pip installed from a repository, it has noted the commit. For an editable installation, git's files are read.
 """
 
 import json
@@ -15,12 +15,12 @@ UNKNOWN: Final = "unknown"
 
 
 def read_version() -> str:
-    """Return the version of the package that is installed."""
+    """Return the version of the installed package."""
     return version(NAME)
 
 
 def find_commit(given: str | None) -> str:
-    """Return the commit: the one ``given`` by whoever built this, or what the installation tells, or ``unknown``.
+    """Return the commit: ``given`` if it is set, otherwise that of the installation, otherwise ``unknown``.
 
     A checkout may move on while a process runs, so ask once, at the start.
     """
@@ -33,16 +33,16 @@ def find_commit(given: str | None) -> str:
         if origin.get("dir_info", {}).get("editable"):
             return read_head(Path(unquote(urlsplit(origin["url"]).path))) or UNKNOWN
     except (OSError, ValueError, KeyError, AttributeError):
-        # What others wrote may be damaged or unreadable, which is no reason not to start.
+        # Files of pip and git may be damaged or unreadable. The program starts without a commit then.
         pass
     return UNKNOWN
 
 
 def read_head(checkout: Path) -> str | None:
-    """Return the commit that is checked out in a directory, None if it is no checkout of git."""
+    """Return the commit that is checked out in a directory; None if it is not a git checkout."""
     git = checkout / ".git"
     if git.is_file():
-        # A worktree: the file says where its own part is, and that where the branches are.
+        # In a worktree, .git is a file with the path of the worktree's own data. ``commondir`` there leads to the refs.
         git = checkout / git.read_text(encoding="utf-8").strip().removeprefix("gitdir: ")
     if not git.is_dir():
         return None

@@ -1,4 +1,4 @@
-"""The figures of the database as a whole, the same from every process: whoever adds them up counts twice."""
+"""The figures of the whole database. Every process reports the same ones, so they must not be summed over processes."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,15 +12,15 @@ from birthday.telemetry.metrics import Metrics
 
 EVERY_SECONDS: Final = 10.0
 SELDOM_SECONDS: Final = 300.0
-"""For what costs as much as there are birthdays."""
+"""For figures whose cost grows with the number of birthdays."""
 DAY: Final = timedelta(hours=24)
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseFigures:
-    """What the server counts, since its statistics were last reset or now; None is not known.
+    """Figures of the database server; None is not known. Counters begin at the last reset of its statistics.
 
-    ``oldest_queued_at`` is since when the oldest message is in the queue, None if there is none.
+    ``oldest_queued_at`` is when the oldest message in the queue entered it, None if the queue is empty.
     """
 
     commits: int
@@ -42,9 +42,9 @@ async def watch_database(
     metrics: Metrics,
     clock: Clock,
 ) -> None:
-    """Refresh the figures until cancelled; while the database cannot be asked, there are none.
+    """Refresh the figures until cancelled. While the database cannot be read, they are unknown.
 
-    ``count_greeted`` says how many users were greeted whose message fell due after one instant and by another.
+    ``count_greeted`` counts the greeted users whose message was due after its first argument, and by its second.
     """
     figures = (
         metrics.database_commits,

@@ -1,8 +1,8 @@
-"""What a log may say of an exception: enough to find the mistake, and nothing that it quotes from somebody's data.
+"""What a log may say of an exception: enough to find the mistake, but no personal data.
 
-PostgreSQL adds the values of a refused row to its errors, drivers and parsers quote what they could not read, and a
-traceback repeats all that. So the text of an exception is told only where it is known to hold none of it; of any other
-one it is the type, and where it came from.
+PostgreSQL's errors have the values of a refused row, drivers and parsers quote the input that they could not read, and
+a traceback repeats these texts. So the text of an exception is logged only if it is known to quote no data. For all
+other exceptions, only type and place are logged.
 """
 
 import traceback
@@ -14,11 +14,11 @@ import asyncpg
 from birthday.errors import BirthdayError, ConflictError, InvalidInputError
 
 _QUOTING_CLASSES = ("22", "P0")
-"""Classes of SQLSTATE whose primary message may hold a value: data exceptions, and what a trigger raises."""
+"""Classes of SQLSTATE whose primary message may quote a value: data exceptions, and errors raised by PL/pgSQL."""
 
 
 def error_text(error: BaseException) -> str:
-    """Return what may be said of an exception in one line: its type, and its text if that quotes nobody's data."""
+    """Return an exception in one line, fit for a log: its type, and its text if that is known to quote no data."""
     name, text = type(error).__name__, _harmless_text(error)
     if isinstance(error, BirthdayError) and text:
         return text
@@ -32,25 +32,25 @@ def _harmless_text(error: BaseException) -> str:
         case InvalidInputError() | ConflictError():
             return ""
         case asyncpg.PostgresError():
-            # Its text as a whole goes on with the detail, which holds the values of the row.
+            # str(error) would add the detail, which has the values of the row.
             quotes = str(error.sqlstate).startswith(_QUOTING_CLASSES)
             return "" if quotes or not error.args else str(error.args[0])
         case ValueError():
-            # Also asyncpg's DataError, an InterfaceError that quotes the argument.
+            # Includes asyncpg's DataError, an InterfaceError that quotes the argument.
             return ""
         case OSError():
             return error.strerror or str(error)
         case BirthdayError() | asyncpg.InterfaceError() | asyncpg.InternalClientError():
             return str(error)
         case AttributeError() | ImportError() | NameError() | TypeError():
-            # These name what stands in the program.
+            # Their texts quote names in the program, not data.
             return str(error)
         case _:
             return ""
 
 
 def error_traceback(error: BaseException) -> str:
-    """Return the traceback of an exception and of those that led to it, with no more text than ``error_text``."""
+    """Return the traceback of an exception and of its causes, with the texts of ``error_text`` only."""
     return "\n".join(_lines(error, set()))
 
 
@@ -68,6 +68,6 @@ def _lines(error: BaseException, told: set[int]) -> Iterator[str]:
 
 
 def _frames(trace: TracebackType | None) -> Iterator[str]:
-    # Not extract_tb, which looks for the source of each frame: a file or two of the disk, in the event loop.
+    # Not extract_tb, because it reads the source of each frame from disk, which would block the event loop.
     for frame, line in traceback.walk_tb(trace):
         yield f"  {frame.f_code.co_filename}:{line} in {frame.f_code.co_name}"

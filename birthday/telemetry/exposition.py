@@ -1,4 +1,4 @@
-"""The page that Prometheus reads, written in pieces: all of it at once would hold the event loop up."""
+"""The page that Prometheus reads. It is made in pieces, because making it at once would block the event loop."""
 
 import asyncio
 import re
@@ -19,7 +19,7 @@ MAX_AGE_SECONDS: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A part of a registry, as far as an encoder is concerned."""
+    """One metric family, with the only method of a registry that an encoder uses."""
 
     family: Metric
 
@@ -28,35 +28,35 @@ class _Piece:
 
 
 class Page:
-    """The page, made at most once a second for each format: whoever asks more often gets the same one."""
+    """The page, made at most once a second for each format. Requests in between get the same page."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        """Begin without one."""
+        """Begin without a page; ``registry`` is read when one is asked for."""
         self._registry = registry
         self._pages: dict[bool, tuple[float, asyncio.Task[tuple[bytes, str]]]] = {}
 
     async def read(self, accept: str) -> tuple[bytes, str]:
-        """Return the page and its content type: OpenMetrics for whoever accepts that."""
+        """Return the page and its content type: OpenMetrics if ``accept`` names it, otherwise Prometheus text."""
         wanted = _OPENMETRICS in accept
         now = asyncio.get_running_loop().time()
         made_at, making = self._pages.get(wanted, (0.0, None))
         if making is None or now - made_at > MAX_AGE_SECONDS or (making.done() and making.exception() is not None):
             making = asyncio.create_task(expose(self._registry, _OPENMETRICS if wanted else ""))
             self._pages[wanted] = now, making
-        # Who asked may be cancelled; the others still want the page.
+        # If this request is cancelled, others may still wait for the page.
         return await asyncio.shield(making)
 
 
 async def expose(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
-    """Return the page and its content type: OpenMetrics for whoever accepts that.
+    """Return the page and its content type: OpenMetrics if ``accept`` names it, otherwise Prometheus text.
 
-    Whole bounds of buckets are written as Go's client does, ``le="2"``: Prometheus 2 compares them as text.
+    Whole bounds of buckets are written as by Go's client, ``le="2"``, because Prometheus 2 compares them as text.
     """
     encode, content_type = choose_encoder(_OPENMETRICS if _OPENMETRICS in accept else "")
     pieces = []
     resting_at = time.perf_counter()
     for family in registry.collect():
-        # All that an encoder asks of a registry is to collect.
+        # An encoder calls only ``collect`` of a registry.
         page = encode(_Piece(family))
         pieces.append(_WHOLE_BOUND.sub(rb'\1"', page).removesuffix(_END))
         if time.perf_counter() - resting_at > _PIECE_SECONDS:

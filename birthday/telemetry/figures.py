@@ -1,4 +1,4 @@
-"""Figures that somebody else keeps: the database, the queue, the kernel. They are read in the background and shown."""
+"""Figures whose source is the database, the queue or the kernel. They are read in the background."""
 
 from collections.abc import Iterable
 
@@ -7,25 +7,25 @@ from prometheus_client.registry import Collector
 
 
 class Figure(Collector):
-    """One number. While it is not known there is no sample: a gap says so, and an old value would not."""
+    """One number. While it is unknown there is no sample, because a gap shows that and an old value would hide it."""
 
     def __init__(self, name: str, text: str, *, counts: bool = False) -> None:
-        """Begin unknown. ``counts`` says that it only ever grows, which makes it a counter."""
+        """Begin unknown. With ``counts`` it is a counter, otherwise a gauge."""
         self.value: float | None = None
         self._name = name
         self._text = text
         self._family = CounterMetricFamily if counts else GaugeMetricFamily
 
     def set(self, value: float | None) -> None:
-        """Show ``value`` from now on; None is not known."""
+        """Export ``value`` from now on; None is unknown."""
         self.value = value
 
     def describe(self) -> Iterable[Metric]:
-        """Return the family alone, from which a registry learns the name."""
+        """Return the family without a sample: a registry needs its name."""
         return [self._family(self._name, self._text)]
 
     def collect(self) -> Iterable[Metric]:
-        """Return the family, with the value if there is one."""
+        """Return the family, with the value if it is known."""
         family = self._family(self._name, self._text)
         if self.value is not None:
             family.add_metric((), self.value)

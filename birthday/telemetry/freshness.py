@@ -1,4 +1,4 @@
-"""Keeping the figures of a dependency fresh: asked at intervals, and forgotten as soon as it does not answer."""
+"""Read the figures of a dependency at intervals. As soon as it does not answer, they become unknown."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,7 +14,7 @@ from birthday.telemetry.metrics import Metrics
 log = structlog.get_logger()
 
 PATIENCE_SECONDS: Final = 2.0
-"""So long may an answer take before what the last one said is forgotten. It is waited for all the same."""
+"""If an answer takes longer, the figures become unknown. The answer is still waited for."""
 
 
 async def keep_fresh(
@@ -25,9 +25,9 @@ async def keep_fresh(
     metrics: Metrics,
     clock: Clock,
 ) -> None:
-    """Let ``read`` set ``figures`` again and again, until cancelled; it must end in bounded time.
+    """Let ``read`` set ``figures`` at intervals, until cancelled. ``read`` must have a time limit of its own.
 
-    As soon as it fails or is late, they are not known any more, and that is counted.
+    As soon as it fails or is late, ``figures`` become unknown, and that is counted.
     """
     while True:
         reading = asyncio.ensure_future(read())

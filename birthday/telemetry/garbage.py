@@ -1,4 +1,4 @@
-"""Garbage collection: what it costs, and how to make it cost less."""
+"""Garbage collection: measure its pauses, and make it cheaper."""
 
 import gc
 import time
@@ -11,7 +11,7 @@ from birthday.telemetry.metrics import Metrics
 
 @contextmanager
 def measured_collections(metrics: Metrics) -> Iterator[None]:
-    """Measure every collection of this process within the context."""
+    """Measure every garbage collection of this process within the context."""
     pauses = [metrics.gc_pause_seconds.labels(str(generation)) for generation in range(3)]
     started = 0.0
 
@@ -30,12 +30,15 @@ def measured_collections(metrics: Metrics) -> Iterator[None]:
 
 
 _THRESHOLDS: Final = (5_000, 20, 50)
-"""By default it is (700, 10, 10): a tenth of what an API request costs goes into collections that find nothing."""
+"""Python's default is (700, 10, 10): then collections that free nothing take a tenth of the time of an API request."""
 
 
 @contextmanager
 def frozen_start() -> Iterator[None]:
-    """Collect less within the context: less often, and not what exists by now, for modules, classes, caches live on."""
+    """Within the context, collect less often, and skip all present objects.
+
+    These are modules, classes and caches, which live as long as the process.
+    """
     before = gc.get_threshold()
     gc.set_threshold(*_THRESHOLDS)
     gc.collect()

@@ -32,7 +32,7 @@ def listing(metrics: Metrics) -> str:
 
 
 def _others(metrics: Metrics) -> list[Entry]:
-    """Return what collectors export that describe themselves only by what they collect."""
+    """Return the metrics of the collectors that are not in ``entries``, as they export them on this machine."""
     listed = {entry.name for entry in metrics.entries}
     entries = []
     for family in metrics.registry.collect():

@@ -1,8 +1,8 @@
 """Logs: one JSON object a line, or a readable form on a terminal.
 
 Fields: ``timestamp`` (UTC), ``level`` (lower case) and ``severity`` (the same in upper case), ``event`` (dotted),
-``role`` (the roles of the process, or command), then whatever the event tells. Never an e-mail address, a name, a date
-of birth or a secret: what identifies a person here is the id. What libraries log has the same form, and their
+``role`` (the roles of the process, or command), then the fields of the event. A log never has an e-mail address, a
+name, a date of birth or a secret: it identifies people by id only. Lines of libraries have the same form and a field
 ``logger``.
 """
 
@@ -38,9 +38,9 @@ _QUOTED: Final = re.compile(r"[\n(].*", re.DOTALL)
 
 
 class LogFile:
-    """Where log lines go: standard error, or a file that is gone on with in a new one after it has been rotated.
+    """The destination of log lines: standard error, or a file that can be reopened after its rotation.
 
-    Whole lines are written at the end of the file, so those of several processes do not mix.
+    Only whole lines are appended, so lines of several processes do not mix.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -54,9 +54,10 @@ class LogFile:
         self._gathered: list[bytes] = []
 
     def reopen(self) -> None:
-        """Go on in a new file of the same name, as logrotate asks with SIGUSR1; or in the old one, if there is none.
+        """Go on in a new file of the same name, as logrotate asks with SIGUSR1.
 
-        The descriptor is exchanged in one step: no line is lost, whoever is writing meanwhile.
+        If it cannot be opened, the old one is kept. The descriptor is exchanged in one step: no line is lost, even if
+        another thread writes.
         """
         self.flush()
         if self._path is None:
@@ -71,23 +72,23 @@ class LogFile:
         structlog.get_logger().info("log.reopened", path=str(self._path))
 
     def isatty(self) -> bool:
-        """Say whether a person reads along."""
+        """Say whether the log goes to a terminal."""
         return os.isatty(self._descriptor)
 
     def write(self, text: str) -> int:
-        """Write text as it is. What the file does not take, because its disk is full, goes to standard error."""
+        """Write ``text`` at once. If the file cannot be written, because its disk is full, use standard error."""
         self.write_line(text.encode(errors="backslashreplace"))
         return len(text)
 
     def write_line(self, data: bytes) -> None:
-        """Write a line, with its end, as it is; see ``write``."""
+        """Write a line, which has its line end already, at once; see ``write``."""
         self._gathered.append(data)
         self.flush()
 
     def gather_line(self, data: bytes) -> None:
-        """Write a line together with all others of this turn of the event loop: a write is a good part of a line.
+        """Write a line together with the others of this turn of the event loop, because each write is expensive.
 
-        Without a loop it is written at once. ``flush`` before the process ends.
+        Without a loop it is written at once. Call ``flush`` before the process ends.
         """
         self._gathered.append(data)
         if len(self._gathered) == 1:
@@ -97,7 +98,7 @@ class LogFile:
                 self.flush()
 
     def flush(self) -> None:
-        """Write what has been gathered, whole lines at a time, and no more than a pipe takes in one piece."""
+        """Write the gathered lines, in pieces of whole lines that a pipe takes in one write."""
         gathered, self._gathered = self._gathered, []
         piece = b""
         for line in gathered:
@@ -111,22 +112,22 @@ class LogFile:
         try:
             _write_all(self._descriptor, data)
         except OSError:
-            # Nobody is left to be told if that fails too, and a line less must not stop what it tells of.
+            # If standard error fails as well, the line is lost: a failing log must not stop the program.
             with suppress(OSError):
                 _write_all(_STDERR, data)
 
 
 class _LineLogger:
-    """What structlog hands finished lines to, by the name of their level."""
+    """Takes finished lines from structlog, which calls the method of their level."""
 
     def __init__(self, file: LogFile) -> None:
         self.debug = self.info = file.gather_line
-        # What tells of trouble may be the last thing that is told.
+        # Warnings and errors are written at once, because the process may end right after them.
         self.warning = self.error = self.critical = self.exception = file.write_line
 
 
 class _LineLoggers:
-    """Makes such loggers; structlog wants a factory."""
+    """The factory of these loggers, which structlog requires."""
 
     def __init__(self, file: LogFile) -> None:
         self._file = file
@@ -136,9 +137,10 @@ class _LineLoggers:
 
 
 def configure_logs(level: str, form: str | None, file: LogFile, role: str | None = None) -> None:
-    """Set the process's log level, form (json or console; None chooses by what reads along), destination and role.
+    """Set the process's log level, form, destination and role.
 
-    What nobody catches is told there as well, as ``program.crashed``, before the process ends.
+    ``form`` is json or console; None is console on a terminal, otherwise json. An uncaught exception is logged as
+    ``program.crashed`` before the process ends.
     """
     readable = form == "console" or (form is None and file.isatty())
     threshold = logging.getLevelNamesMapping()[level.upper()]
@@ -155,7 +157,7 @@ def configure_logs(level: str, form: str | None, file: LogFile, role: str | None
     common: list[Any] = [structlog.contextvars.merge_contextvars, complete]
     console = structlog.dev.ConsoleRenderer(colors=file.isatty(), exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(
-        # In one step, and in bytes: a line for each request is a good part of what that request costs.
+        # JSON is made in one step, as bytes, because a log line is a large part of the cost of a request.
         processors=[*common, console] if readable else [render_line],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.WriteLoggerFactory(file) if readable else _LineLoggers(file),  # type: ignore[arg-type] # needs write and flush only
@@ -163,7 +165,7 @@ def configure_logs(level: str, form: str | None, file: LogFile, role: str | None
     )
     atexit.register(file.flush)
     render: list[Any] = [console] if readable else [render_json]
-    # Libraries log through the standard library: only what an operator must know, in the same form.
+    # Libraries log through the standard library: only warnings and errors, in the same form.
     handler = logging.StreamHandler(file)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -174,14 +176,14 @@ def configure_logs(level: str, form: str | None, file: LogFile, role: str | None
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.captureWarnings(capture=True)
     sys.excepthook = _tell_uncaught
-    # It reports each malformed request with a traceback: noise that anybody who reaches the port can make.
+    # aiohttp logs each malformed request with a traceback, so anybody who reaches the port could fill the log.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
-    # One for each try to connect; broker.unreachable says it once, and broker.connected when it is over.
+    # aiormq logs every try to connect; broker.unreachable and broker.connected say it once for each outage.
     logging.getLogger("aiormq.connection").addFilter(lambda record: not str(record.msg).startswith(_TRIES_TO_CONNECT))
 
 
 def tell_unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log what the event loop met and nobody handled: in one line what a broken connection leaves, else a traceback."""
+    """Log an error that nothing handled in the event loop: one line for a broken connection, otherwise a traceback."""
     error, what = context.get("exception"), _QUOTED.sub("", context.get("message", ""))
     broken = isinstance(error, OSError | BirthdayError) or type(error).__module__.startswith(("aiormq", "asyncpg"))
     log = structlog.get_logger()
@@ -192,12 +194,12 @@ def tell_unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) ->
 
 
 def _tell_uncaught(_type: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
-    """Log what ends the process. Python itself would print all that an exception quotes, such as a refused row."""
+    """Log the exception that ends the process. Python itself would print its whole text, such as a refused row."""
     structlog.get_logger().critical("program.crashed", exc_info=error)
 
 
 class _Timestamps:
-    """Writes instants; that of the current second is written once."""
+    """Formats the current instant. The text of the current second is kept, because formatting is slow."""
 
     def __init__(self) -> None:
         self._second = 0
@@ -212,9 +214,9 @@ class _Timestamps:
 
 
 def _complete(timestamps: _Timestamps, logger: Any, method: str, event: _Event) -> _Event:  # noqa: ANN401 - whatever it is
-    """Add when and how grave it is, and let exceptions say what a log may say of them.
+    """Add timestamp and level, and reduce exceptions to the text that a log may have.
 
-    One step does what structlog has four processors for: a line for each request is a good part of what that costs.
+    One step replaces four processors of structlog, because a log line is a large part of the cost of a request.
     """
     event["timestamp"] = timestamps.now()
     event["level"] = "error" if method == "exception" else method
@@ -227,7 +229,7 @@ def _complete(timestamps: _Timestamps, logger: Any, method: str, event: _Event) 
 
 
 def _drop_what_is_quoted(_logger: object, _method: str, event: _Event) -> _Event:
-    """Keep what happened. asyncio appends tasks, callbacks and their arguments as they print themselves."""
+    """Cut asyncio's messages after the first part: it appends tasks and callbacks with the repr of their arguments."""
     if event["logger"] == "asyncio":
         event["event"] = _QUOTED.sub("", event["event"])
     return event
@@ -242,7 +244,7 @@ def _render_json(event: _Event, role: str | None) -> bytes:
     try:
         return orjson.dumps(line, default=str)
     except orjson.JSONEncodeError:
-        # A number beyond 64 bits, or half a surrogate pair.
+        # orjson refuses a number beyond 64 bits, and half a surrogate pair.
         return json.dumps(line, default=str).encode(errors="backslashreplace")
 
 

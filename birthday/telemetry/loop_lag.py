@@ -1,4 +1,4 @@
-"""The lag of the event loop: how late it runs what is due. Measured all the time; a lag is felt by every request."""
+"""The lag of the event loop: how late it runs a timer. It is always measured, because a lag delays every request."""
 
 import asyncio
 import time

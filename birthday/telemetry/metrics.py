@@ -1,7 +1,7 @@
-"""Every metric there is, by the names of the runbook. Units are seconds and bytes.
+"""All metrics, with the names of the runbook. Units are seconds and bytes.
 
-A counter is incremented after the transaction it tells of has committed; each role increments its own. What others keep
-is a ``Figure``: it is read in the background, and a gap while it cannot be.
+A counter is incremented after its transaction has committed, by the role that did the work. A number that may be
+unknown, such as one that the database keeps, is a ``Figure``: it is absent while it is unknown.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ BACKGROUND: Final = (
     "worker",
     "worker_utilization",
 )
-"""What a ``Supervisor`` or the worker itself starts again."""
+"""Tasks that a ``Supervisor`` or the worker itself starts again."""
 TASKS: Final = ("plan", "recover", "retire", "audit", "forecast", "dispatch")
 
 _NEEDS_PG_MONITOR = "A gap while others are hidden from the service's database role, which pg_monitor prevents."
@@ -44,7 +44,7 @@ _TASKS_TAKE = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What the list of metrics says about one of them."""
+    """One line of the list of metrics."""
 
     name: str
     kind: str
@@ -54,11 +54,11 @@ class Entry:
 
 
 class Metrics:
-    """The metrics of one process, in a registry of its own, so that two of them can live side by side in tests."""
+    """The metrics of one process, in a registry of its own, so that a test can have several."""
 
     def __init__(self) -> None:
-        """Register everything; nothing is measured before somebody uses it."""
-        # When a counter began is of no use to anybody here, and doubles the page.
+        """Register all metrics."""
+        # The time at which a counter began is not needed, and would double the page.
         disable_created_metrics()  # type: ignore[no-untyped-call] # it has no annotations
         self.registry = CollectorRegistry()
         self.entries: list[Entry] = []
@@ -342,7 +342,7 @@ class Metrics:
         )
 
     def _create_series(self) -> None:  # noqa: C901 - one loop for each label
-        """Show the label values that are known in advance from the start: ``rate()`` needs a first sample."""
+        """Create the series of all label values that are known in advance, because ``rate()`` needs a first sample."""
         for error_type in ErrorType:
             self.messages_failed.labels(error_type.value)
         for reason in (ErrorType.EXTERNAL_API_ERROR, ErrorType.TIMEOUT):

@@ -1,6 +1,6 @@
-"""Tracing with OpenTelemetry, an extra: spans by its semantic conventions for messaging and HTTP.
+"""Tracing with OpenTelemetry, an extra: spans follow its semantic conventions for messaging and HTTP.
 
-No attribute holds what identifies a person but ids, and none the text of an exception, which may quote anything.
+Attributes identify people by id only. They never hold the text of an exception, because it may quote data.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ _Attributes: TypeAlias = dict[str, str | int]
 
 DESTINATION: Final = "birthday_messages"
 LINKS_LIMIT: Final = 128
-"""The SDK's own limit: beyond it, it would keep the last ones."""
+"""The SDK's own limit. Of more links, the SDK would keep the last ones; we keep the first."""
 
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 
@@ -45,12 +45,12 @@ class OpenTelemetryTracing(Tracing):
     enabled = True
 
     def __init__(self, tracer: Tracer, system: str) -> None:
-        """Use ``tracer``, which belongs to its provider."""
+        """Begin spans with ``tracer``."""
         self._tracer = tracer
         self._messaging: _Attributes = {"messaging.system": system, "messaging.destination.name": DESTINATION}
 
     def traceparent(self) -> str | None:
-        """Return the context of the span under way."""
+        """Return the context of the current span."""
         return _traceparent(get_current_span().get_span_context())
 
     def tick(self, job: str, /) -> Span:
@@ -67,14 +67,14 @@ class OpenTelemetryTracing(Tracing):
         return _Sending(span, self, messages, contexts)
 
     def create(self, message: Traced, context: SpanContext, began: int) -> None:
-        """Note in the trace of a message that it was published, which began at ``began``, in Unix nanoseconds."""
+        """Add a span to the trace of a message: it was published, from ``began`` (Unix nanoseconds) until now."""
         attributes = self._operation("create", "create") | {"messaging.message.id": str(message.id)}
         self._tracer.start_span(
             f"create {DESTINATION}", _parent(context), SpanKind.PRODUCER, attributes, start_time=began
         ).end()
 
     def receive(self) -> Span:
-        """Begin the root of a trace; the messages that it will hold are linked."""
+        """Begin the root of a trace; messages are linked to it when they are known (``hold``)."""
         attributes = self._operation("receive", "receive")
         return _Span(self._tracer.start_span(f"receive {DESTINATION}", Context(), SpanKind.CONSUMER, attributes))
 
@@ -88,7 +88,7 @@ class OpenTelemetryTracing(Tracing):
         return _Processing(self._tracer.start_span(f"process {DESTINATION}", parent, SpanKind.CONSUMER, attributes))
 
     def call(self, url: str, attempt: int, /) -> Span:
-        """Begin a span under the one of its message."""
+        """Begin a span under that of its message."""
         parts = urlsplit(url)
         attributes: _Attributes = {
             "http.request.method": "POST",
@@ -101,7 +101,7 @@ class OpenTelemetryTracing(Tracing):
         return _Span(self._tracer.start_span("POST", kind=SpanKind.CLIENT, attributes=attributes))
 
     def serve(self, method: str | None, route: str | None, scheme: str, headers: Mapping[str, str], /) -> Span:
-        """Begin a span under the client's, if it sent one. The path is left out: a client may have written anything."""
+        """Begin a span under the client's, if it sent one. The path is left out, because it may hold any data."""
         attributes: _Attributes = {"http.request.method": method or "_OTHER", "url.scheme": scheme}
         if route is not None:
             attributes["http.route"] = route
@@ -139,7 +139,7 @@ class _Span(Span):
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._leave()
         if kind is not None and issubclass(kind, asyncio.CancelledError):
-            # The process is being stopped, or whoever waits has no more patience: in itself no mistake.
+            # The process is stopping, or the caller's time limit is over: that alone is not an error.
             self._span.set_attribute("birthday.cut_off", True)  # noqa: FBT003 - the SDK's interface
         elif kind is not None:
             self._fail(kind.__qualname__)
@@ -176,7 +176,7 @@ class _Span(Span):
 
 
 class _Processing(_Span):
-    """It goes on until its outcome is stored, unless there will be none."""
+    """The span of an attempt: it ends when its outcome is stored, or with an exception that leaves its context."""
 
     __slots__ = ()
 
@@ -188,7 +188,7 @@ class _Processing(_Span):
 
 
 class _Sending(_Span):
-    """Once the batch is confirmed, each message that is traced has a span that says so in its own trace."""
+    """The span of a batch. Once the batch is confirmed, each sampled message gets a span in its own trace."""
 
     __slots__ = ("_began", "_contexts", "_messages", "_tracing")
 
@@ -221,7 +221,7 @@ def _traceparent(context: SpanContext) -> str | None:
 
 
 def _extract(headers: Mapping[str, str]) -> Context:
-    """Return the context that ``headers`` carry; one without a span if they carry none."""
+    """Return the context in ``headers``; a context without a span if they have none."""
     return _PROPAGATOR.extract(headers, Context())
 
 
@@ -230,7 +230,7 @@ def _parent(context: SpanContext) -> Context:
 
 
 def _contexts(messages: Sequence[Traced]) -> dict[str | None, SpanContext]:
-    """Return each context that ``messages`` carry, once: all that one tick has planned have the same."""
+    """Return each different context of ``messages`` once: messages planned by one tick have the same."""
     texts = dict.fromkeys(message.traceparent for message in messages)
     found = {text: get_current_span(_extract({"traceparent": text})).get_span_context() for text in texts if text}
     return {text: context for text, context in found.items() if context.is_valid}

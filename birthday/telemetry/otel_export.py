@@ -1,6 +1,6 @@
-"""Where spans go: to a collector or the console, in batches and in a thread of the SDK's own.
+"""The export of spans, to a collector or the console, in batches and in a thread of the SDK.
 
-What is not a matter of OTEL_TRACES_EXPORTER the SDK reads from the environment itself: endpoint, sampler, resource.
+The SDK itself reads all other OTEL_ variables from the environment: endpoint, sampler and resource, for example.
 """
 
 import asyncio
@@ -28,10 +28,10 @@ FLUSH_SECONDS: Final = 3.0
 
 @asynccontextmanager
 async def open_tracing(exporter: str, queue_system: str, version: str, console: TextIO) -> AsyncIterator[Tracing]:
-    """Yield what traces, with ``exporter`` otlp or console; on leaving, send what is left, for some seconds at most.
+    """Yield tracing whose ``exporter`` is otlp or console; on leaving, send the remaining spans within FLUSH_SECONDS.
 
     Raises:
-        ConfigurationError: if a variable of the SDK's own is of no use to it.
+        ConfigurationError: if the SDK refuses one of its own variables.
     """
     try:
         reporter = ReportingExporter(_open_exporter(exporter, console))
@@ -56,17 +56,17 @@ def _open_exporter(exporter: str, console: TextIO) -> SpanExporter:
 
 
 async def _shut_down(provider: TracerProvider, reporter: "ReportingExporter") -> None:
-    """Send what is left; what a collector that does not answer has not taken in time is given up."""
+    """Send the remaining spans. Those that the collector has not taken within FLUSH_SECONDS are dropped."""
     loop = asyncio.get_running_loop()
     finished = asyncio.Event()
 
     def flush() -> None:
         provider.shutdown()
-        # Nobody may be left to be told.
+        # The event loop may have been closed by now.
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(finished.set)
 
-    # A daemon: the end of the process does not wait for it.
+    # A daemon thread, so that the end of the process does not wait for it.
     threading.Thread(target=flush, name="tracing-flush", daemon=True).start()
     try:
         async with asyncio.timeout(FLUSH_SECONDS):
@@ -77,10 +77,10 @@ async def _shut_down(provider: TracerProvider, reporter: "ReportingExporter") ->
 
 
 class ReportingExporter(SpanExporter):
-    """An exporter that says when it begins to fail and why, when it works again, and how many spans that has cost."""
+    """An exporter that logs when and why it begins to fail, when it works again, and how many spans were lost."""
 
     def __init__(self, exporter: SpanExporter) -> None:
-        """Hand everything on to ``exporter``."""
+        """Export with ``exporter``."""
         self._exporter = exporter
         self._lost = 0
         self._given_up = False
@@ -88,13 +88,13 @@ class ReportingExporter(SpanExporter):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Keep what the SDK's exporter logs of each of its tries out of the log, and learn from it what is wrong."""
+        """Keep the SDK's log lines about its tries out of the log, but take the reason of a failure from them."""
         logger = logging.getLogger(OTLPSpanExporter.__module__)
         logger.addFilter(self._hear)
         try:
             yield
         finally:
-            # The thread that was not waited for goes on for a moment, and says so.
+            # If the export was given up, its thread still runs for a moment and logs: the filter must stay.
             if not self._given_up:
                 logger.removeFilter(self._hear)
 
@@ -113,7 +113,7 @@ class ReportingExporter(SpanExporter):
         return result
 
     def give_up(self) -> None:
-        """Send nothing any more, and end the waits between tries."""
+        """Stop sending, and end the waits between tries."""
         self._given_up = True
         self._exporter.shutdown()
 
@@ -124,6 +124,6 @@ class ReportingExporter(SpanExporter):
         self._exporter.shutdown()
 
     def _hear(self, record: logging.LogRecord) -> bool:
-        """Keep the first thing that is said about a batch: what comes later is that it was said several times."""
+        """Keep the first line about a batch: later ones only say that it was repeated. Suppress them all."""
         self._reason = self._reason or record.getMessage()
         return False

@@ -1,4 +1,4 @@
-"""How many messages are due and not delivered, and for how long: the figure that tells of any cause there is."""
+"""How many messages are due and not delivered, and for how long: the figure that shows any failure to send."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ EVERY_SECONDS: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Overdue:
-    """Messages that are due and not delivered, and since when the oldest of them is; None if there is none."""
+    """How many messages are due and not delivered, and since when the oldest of them is due; None without any."""
 
     messages: int
     oldest_due_at: datetime | None
 
     def oldest_seconds(self, now: datetime) -> float:
-        """Return how long the oldest has been due, 0 if there is none."""
+        """Return how many seconds the oldest has been due; 0 if there is none."""
         return 0.0 if self.oldest_due_at is None else (now - self.oldest_due_at).total_seconds()
 
 
 async def watch_overdue(count: Callable[[datetime], Awaitable[Overdue]], metrics: Metrics, clock: CheckedClock) -> None:
-    """Refresh the figures until cancelled; while the database cannot be asked or the clock is wrong, there are none."""
+    """Refresh the figures until cancelled. If the database cannot be read or the clock is wrong, they are unknown."""
     figures = (metrics.messages_overdue, metrics.messages_overdue_oldest_age_seconds)
 
     async def refresh() -> None:

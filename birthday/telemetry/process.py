@@ -1,6 +1,6 @@
-"""What this process uses, and what it may use: asked of the kernel at each scrape, in a fraction of a millisecond.
+"""What this process uses, and its limits. The kernel is asked at each scrape, which takes less than a millisecond.
 
-Limits are those of the control group (version 2 or 1) that the process runs in, or else what the machine has.
+A limit is the smallest of the process's control groups (version 2 or 1) and of the machine.
 """
 
 import os
@@ -20,18 +20,18 @@ class ProcessFigures(Collector):
     """The figures of the running process that ``prometheus_client`` does not have."""
 
     def __init__(self, prefix: str, proc: Path = PROC, cgroups: Path = CGROUPS) -> None:
-        """Begin to count the uptime now; ``proc`` and ``cgroups`` are where the kernel shows what it knows."""
+        """Begin to count the uptime now; ``proc`` and ``cgroups`` are the kernel's file systems."""
         self._prefix = prefix
         self._proc = proc
         self._cgroups = cgroups
         self._started = time.monotonic()
 
     def describe(self) -> Iterable[Metric]:
-        """Return nothing: what there is depends on the system."""
+        """Return nothing, because the figures depend on the system."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Yield what this system tells."""
+        """Yield the figures that this system has."""
         times = os.times()
         yield CounterMetricFamily(
             f"{self._prefix}_cpu_seconds_total", "CPU time that the process has used.", times.user + times.system
@@ -93,7 +93,7 @@ class ProcessFigures(Collector):
                 continue
             root = self._cgroups / controllers if controllers else self._cgroups
             group = root / path.lstrip("/")
-            # In a container the path may be the host's, and what it names be mounted at the root.
+            # In a container the path may be the host's, while the process's own group is mounted at the root.
             yield from (each for each in (group, *group.parents) if each.is_relative_to(root))
 
 

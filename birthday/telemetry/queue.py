@@ -1,4 +1,4 @@
-"""The figures of the queue, refreshed all the time by every process, so that each can be scraped alone."""
+"""The figures of the queue. Every process refreshes them, so that each can be scraped alone."""
 
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -40,7 +40,7 @@ class QueueCounts(Protocol):
 
 
 async def watch_queue(read: Callable[[], Awaitable[QueueCounts]], metrics: Metrics, clock: Clock) -> None:
-    """Refresh the figures until cancelled; while the queue cannot be asked, there are none."""
+    """Refresh the figures until cancelled. While the queue cannot be asked, they are unknown."""
     figures = (
         metrics.queue_depth,
         metrics.unacked_messages_count,

@@ -2,9 +2,9 @@
 
     50 x (1 - min(1, e / 0.1)) + 20 x f + 20 x d + 10 x q
 
-``e`` is the share of answers in the last minute that were 5xx, ``f`` the share that took no longer than a second (no
-requests are neither errors nor slow), ``d`` and ``q`` are 1 if database and queue could be asked for their figures the
-last time, and otherwise 0. Probes do not count as requests.
+In the last minute, ``e`` is the share of answers that were 5xx, and ``f`` the share that took at most a second. Without
+requests, ``e`` is 0 and ``f`` is 1. ``d`` and ``q`` are 1 if the figures of database and queue are known, otherwise 0.
+Probes do not count as requests.
 """
 
 from collections import deque
@@ -31,10 +31,10 @@ class Answers:
 
 
 class HealthScore:
-    """Counts answers; what is older than a minute is forgotten."""
+    """Counts the answers of the last minute."""
 
     def __init__(self) -> None:
-        """Start with none."""
+        """Start without any answer."""
         self._recent: deque[Answers] = deque([Answers()], maxlen=round(WINDOW_SECONDS / EVERY_SECONDS))
 
     def count(self, status: int, seconds: float) -> None:
@@ -49,7 +49,7 @@ class HealthScore:
         self._recent.append(Answers())
 
     def value(self, *, database: bool, queue: bool) -> float:
-        """Return the score, given what could be asked for its figures."""
+        """Return the score; ``database`` and ``queue`` say whether their figures are known."""
         total = sum(part.total for part in self._recent) or 1
         failed = sum(part.failed for part in self._recent) / total
         slow = sum(part.slow for part in self._recent) / total
@@ -57,7 +57,7 @@ class HealthScore:
 
 
 async def watch_score(score: HealthScore, metrics: Metrics, clock: Clock) -> None:
-    """Show the score until cancelled, from the time on when the dependencies have been asked."""
+    """Show the score until cancelled. The first one follows after an interval, when dependencies have been asked."""
     while True:
         await clock.sleep(EVERY_SECONDS)
         database = metrics.database_commits.value is not None

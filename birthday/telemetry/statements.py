@@ -1,4 +1,4 @@
-"""How long statements take, by a bounded type, and which take too long."""
+"""How long statements take, by type of statement, and which ones take too long."""
 
 import re
 from collections.abc import Callable
@@ -23,9 +23,9 @@ _SHOWN: Final = 200
 
 
 def statement_observer(metrics: Metrics) -> Callable[[str, float], None]:
-    """Return what counts a statement and its seconds, and names it in the log if it is slow: never its parameters."""
+    """Return a function that counts a statement and its seconds, and logs a slow one, without its parameters."""
 
-    # Every statement is static text: there are so many of them, and no more.
+    # Every statement is static text, so their number is limited.
     @lru_cache(_KNOWN_TEXTS)
     def instruments(text: str) -> tuple[Histogram, Counter, str]:
         kind = query_type(text)
@@ -43,7 +43,7 @@ def statement_observer(metrics: Metrics) -> Callable[[str, float], None]:
 
 
 def query_type(text: str) -> str:
-    """Return what a statement does: one of ``QUERY_TYPES``. One that changes rows in passing is named for that."""
+    """Return the type of a statement, one of ``QUERY_TYPES``. If a WITH clause changes rows, the change is the type."""
     words = " ".join(_COMMENT.sub("", text).lower().split())
     if words.startswith(_TRANSACTION):
         return "transaction"

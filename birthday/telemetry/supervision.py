@@ -16,12 +16,12 @@ log = structlog.get_logger()
 PAUSE_SECONDS: Final = 2.0
 """How long to wait before a task that failed is started again."""
 STEADY_SECONDS: Final = 10.0
-"""A task that runs for so long has recovered; one that has not for so long cannot go on."""
+"""A task that runs for this long has recovered. One that has been failing for this long is reported by ``check``."""
 
 
 @dataclass(slots=True)
 class _Run:
-    """Since when a task runs, and since when it has been failing without having recovered, in the loop's time."""
+    """When a task was last started, and since when it has been failing without recovery; both in the loop's time."""
 
     began: float
     failing_since: float | None = None
@@ -31,7 +31,7 @@ class Supervisor:
     """Keeps the background tasks of one process running."""
 
     def __init__(self, metrics: Metrics, clock: Clock) -> None:
-        """Supervise nothing yet."""
+        """Start without any task."""
         self._metrics = metrics
         self._clock = clock
         self._runs: dict[str, _Run] = {}
@@ -45,7 +45,7 @@ class Supervisor:
             try:
                 await task()
             except Exception:
-                # A task that is being cancelled may end with another error: that of a connection, for example.
+                # A task that is being cancelled may end with another error, such as that of a closed connection.
                 current = asyncio.current_task()
                 if current is not None and current.cancelling():
                     raise asyncio.CancelledError from None
@@ -58,10 +58,10 @@ class Supervisor:
             await self._clock.sleep(PAUSE_SECONDS)
 
     async def check(self) -> None:
-        """Make sure that every task gets on.
+        """Make sure that every task runs.
 
         Raises:
-            UnavailableError: if one fails again and again.
+            UnavailableError: if one has been failing for ``STEADY_SECONDS`` or more.
         """
         now = asyncio.get_running_loop().time()
         for name, run in self._runs.items():

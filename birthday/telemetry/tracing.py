@@ -1,7 +1,7 @@
-"""What the steps tell of themselves to whoever traces. Here nobody does, and nothing is done; ``otel.py`` traces.
+"""The interface for tracing. The classes here do nothing; ``otel.py`` traces with OpenTelemetry.
 
-One trace leads from the request or the planner's tick that made a message to the request that delivers it. What ties
-them together is ``traceparent``, the context of W3C Trace Context, which is stored with each message.
+One trace leads from the request or planner's tick that made a message to the request that delivers it. They are linked
+by ``traceparent`` of W3C Trace Context, which is stored with each message.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Traced(Protocol):
-    """A message with the context that made it, None if nobody traced that."""
+    """A message with the trace context in which it was made, None without tracing."""
 
     @property
     def id(self) -> UUID:
@@ -36,21 +36,22 @@ class TraceContext:
 
 
 class Span:
-    """Some work. Within its context it is the parent of what begins there, and it ends with that. This one is nobody's.
+    """A piece of work that is traced; this class does nothing.
 
-    A message that is being processed is the exception: it ends when it is settled.
+    Within its context it is the parent of the spans that begin there. It ends with its context. Only the span of
+    ``Tracing.process`` ends later, when the message is settled.
     """
 
     __slots__ = ()
 
     @property
     def traceparent(self) -> str | None:
-        """What makes a request to another program part of the trace."""
+        """The header that makes a request to another program part of the trace."""
         return None
 
     @property
     def log_fields(self) -> Mapping[str, str]:
-        """What finds the trace of a log line that is written outside of the span's context."""
+        """The fields to add to a log line outside the span's context, so that its trace can be found."""
         return _NOTHING
 
     def __enter__(self) -> Self:
@@ -60,26 +61,26 @@ class Span:
         pass
 
     def hold(self, messages: Sequence[Traced]) -> None:
-        """Say which messages the work is about."""
+        """Note the messages of this work."""
 
     def answer(self, status: int | None, error_type: str | None = None, **ids: str | None) -> None:
-        """Say how an HTTP request ended, and what identifies it."""
+        """Note how an HTTP request ended, and the ids that identify it."""
 
     def settle(self, outcome: str, error_type: str | None = None) -> None:
-        """Say what came of a message, and end."""
+        """Note the outcome of a message, and end the span."""
 
 
 NO_SPAN: Final = Span()
 
 
 class Tracing:
-    """Begins spans. This one begins none: what it returns is there already, and belongs to everybody."""
+    """Begins spans. This class begins none: it returns the one shared ``NO_SPAN``."""
 
     enabled = False
-    """Whether it is worth finding out what only a trace would tell."""
+    """Whether spans are recorded. If not, work that is only for traces can be skipped."""
 
     def traceparent(self) -> str | None:
-        """Return the context of the work under way here, to be stored with the messages that it makes."""
+        """Return the context of the current span, to be stored with the messages that are made in it."""
         return None
 
     def tick(self, _job: str, /) -> Span:
@@ -91,7 +92,7 @@ class Tracing:
         return NO_SPAN
 
     def receive(self) -> Span:
-        """Begin to claim what the queue has brought."""
+        """Begin to claim the messages of some deliveries."""
         return NO_SPAN
 
     def process(self, _message: Traced, _attempt: int, /) -> Span:
@@ -103,7 +104,7 @@ class Tracing:
         return NO_SPAN
 
     def serve(self, _method: str | None, _route: str | None, _scheme: str, _headers: Mapping[str, str], /) -> Span:
-        """Begin to answer a request of our API: its method, if known, its route, and what came with it."""
+        """Begin to answer a request to our API."""
         return NO_SPAN
 
 

@@ -1,4 +1,4 @@
-"""How much more the worker of this process could do: sampled, so that the pipeline need not count."""
+"""How much capacity the worker of this process has left: sampled, so that the pipeline need not count."""
 
 from collections.abc import Callable
 from typing import Final
