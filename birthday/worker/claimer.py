@@ -1,7 +1,7 @@
-"""Step 3a, claim: from queue deliveries to messages that this worker holds.
+"""Step 3a, claim: turn queue deliveries into messages that this worker holds.
 
-Before: deliveries, each of which may be a duplicate, an unknown one or nonsense. After: those that may be sent are
-``sending`` under a lease; the rest have been acked, rejected or delayed, each with a reason.
+Input: deliveries, some of which may be duplicates, unknown or malformed. Result: messages that may be sent are
+``sending`` under a lease. The other deliveries are acked, rejected or delayed, each for a reason.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ _SOON = timedelta(seconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What came of some deliveries: claims, and the rest. ``claimed_at`` is the loop's time before the claim began."""
+    """Claims, and the deliveries that were not claimed. ``claimed_at`` is the loop's time before the first claim."""
 
     claimed: list[tuple[Delivery, Claim]]
     rest: dict[UUID, Delivery]
@@ -54,14 +54,14 @@ class Claimer:
     tracing: Tracing = NO_TRACING
 
     def probes(self) -> Probes:
-        """Return what chooses probes for one consumer."""
+        """Return an empty collection of probe candidates for one consumer."""
         return Probes(self.pool, self.broker, self.clock, self.random)
 
     async def claim_batch(self, consumer: Consumer, deliveries: Sequence[Delivery]) -> Batch:
-        """Claim what may be sent. The rest of the batch must be handed to ``dispose_of`` afterwards.
+        """Claim the messages that may be sent. The caller must then hand ``Batch.rest`` to ``dispose_of``.
 
         Raises:
-            UnavailableError: the queue is gone. Nothing is lost: queue or lease brings all of it back.
+            UnavailableError: the queue is gone. Nothing is lost: the queue redelivers, and the leases run out.
         """
         by_id = await self._sort_out(consumer, deliveries)
         if not by_id:
@@ -74,7 +74,7 @@ class Claimer:
             began = asyncio.get_running_loop().time()
             now = self.clock.now()
             claims = await claim(self.pool, ids, by_hand, now, now - self.catch_up, self.lease)
-            # Of several parts, the first lease runs out first.
+            # If the batch is claimed in parts, the first lease runs out first.
             claimed_at = claimed_at or began
             return claims
 
@@ -105,12 +105,13 @@ class Claimer:
                 log.error("message.failed", message_id=str(message_id), error_type=error_type, error=error)
                 await consumer.reject([delivery])
             else:
-                # Not even that, or somebody else has it: the janitor finds it if nobody does anything about it.
+                # The database refuses this too, or another worker has the message. If nobody ends it, the janitor finds
+                # it.
                 log.error("message.refused", message_id=str(message_id), error=error)
                 await consumer.ack([delivery])
 
     async def _sort_out(self, consumer: Consumer, deliveries: Sequence[Delivery]) -> dict[UUID, Delivery]:
-        """Return one delivery for each message id; reject what is no message, ack a second copy in the same batch."""
+        """Return one delivery for each message id. Reject malformed deliveries, and ack copies within the batch."""
         by_id: dict[UUID, Delivery] = {}
         malformed = [delivery for delivery in deliveries if delivery.message_id is None]
         copies = [
@@ -130,10 +131,10 @@ class Claimer:
         return by_id
 
     async def dispose_of(self, consumer: Consumer, rest: Mapping[UUID, Delivery]) -> None:
-        """Ack, reject or delay what was not claimed, each for its reason.
+        """Ack, reject or delay the deliveries that were not claimed.
 
         Raises:
-            UnavailableError: the queue is gone, and brings back what has not been disposed of.
+            UnavailableError: the queue is gone. It redelivers what has not been disposed of.
         """
         if not rest:
             return
@@ -160,7 +161,7 @@ class Claimer:
             else:
                 finished.append(delivery)
                 log.debug("message.skipped", message_id=str(message_id), status=status.value)
-        # At once: one after the other, a worker that follows a dead one would wait for hundreds of confirms.
+        # Concurrently: otherwise a worker that takes over from a dead one would wait for hundreds of confirms in turn.
         await asyncio.gather(*(self.broker.publish([message_id], delay) for message_id, delay in delayed.items()))
         await consumer.ack([*finished, *(rest[message_id] for message_id in delayed)])
         await consumer.reject(rejected)
@@ -169,9 +170,9 @@ class Claimer:
     async def _end_what_is_over(
         self, unclaimed: Sequence[Unclaimed], now: datetime
     ) -> tuple[dict[UUID, Status], list[tuple[UUID, Exception]]]:
-        """Cancel what is stale, fail what a dead worker held and nobody may send.
+        """Cancel stale messages. Fail those that a dead worker was sending and that may not be sent again.
 
-        Returns what became of which, and which the database refuses to end.
+        Returns the new status of each ended message, and the messages that the database refuses to end.
         """
         stale = [one.id for one in unclaimed if not one.current and one.status in PENDING]
         held = [one.id for one in unclaimed if one.status is Status.SENDING and not one.lease]
@@ -182,7 +183,7 @@ class Claimer:
         await retry_outage("give up", giving_up.run, self.clock, self.random)
         cancelled, failed = cancelling.results, giving_up.results
         if cancelled:
-            # One that moved while it was being sent and given back has no other message yet.
+            # If a user moved while the message was being sent and given back, no other message is planned yet.
             await retry_outage("cancel", lambda: request_sweep(self.pool), self.clock, self.random)
         self.metrics.messages_cancelled.inc(len(cancelled))
         self.metrics.messages_failed.labels(ErrorType.PERMANENT_FAILURE.value).inc(len(failed))
@@ -195,7 +196,7 @@ class Claimer:
         return ended, [*cancelling.refused, *giving_up.refused]
 
     def _delay(self, state: Unclaimed, now: datetime) -> timedelta | None:
-        """Return how much later to look at a message again, or None if this delivery has nothing more to bring."""
+        """Return after how long to look at a message again, or None if this delivery is not needed any more."""
         if state.status is Status.SENDING:
             return max(state.lease, _SOON)
         if state.status not in PENDING or state.due_since <= now - self.catch_up:

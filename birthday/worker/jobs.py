@@ -1,4 +1,4 @@
-"""What one message is while a worker has it: claimed, then sent, then decided about. Values only."""
+"""The values that describe one message in a worker: claimed, then sent, then turned into a settlement."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -27,7 +27,7 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A claimed message on its way. ``send_by`` is the loop's time after which its lease is too short for a send."""
+    """A claimed message. After ``send_by``, in the loop's time, its lease is too short for a send."""
 
     received: Received
     claim: Claim
@@ -36,11 +36,12 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A job and what came of it; an ``outcome`` of None says that it was not sent. Instants are business time.
+    """A job and its outcome; ``outcome`` is None if the message was not sent. Instants are by ``Clock``.
 
-    ``uncounted`` says that it was a probe, one of the first sends after an outage, or that the circuit has opened
-    meanwhile: what fails then fails for the outage. Unless ``own``: others have been delivered since the message last
-    failed. ``alone`` says that nobody else is refused. ``span`` ends once the outcome is stored.
+    ``uncounted`` says that the send was a probe or one of the first sends after an outage, or that the circuit has
+    opened meanwhile. A failure then does not count as an attempt, unless ``own``: others have been delivered since the
+    message last failed. ``alone`` says that no other message has been refused since the last delivery. ``span`` ends
+    once the outcome is stored.
     """
 
     job: Job
@@ -59,10 +60,11 @@ def greeting_for(claim: Claim) -> Greeting:
 
 
 def decide(done: Done, retry: RetryPolicy, random: Random) -> Settlement:
-    """Turn an outcome into the settlement to store: the only place that knows when a message fails for good.
+    """Turn an outcome into the settlement to store. Only this function decides when a message fails for good.
 
-    What is not counted costs no attempt if a later one may do better, or a long outage would fail the message. A
-    refusal by which a service refuses everybody is final only if others are accepted, and costs nothing before that.
+    A temporary failure during an outage is not counted, because otherwise a long outage would fail the message. A
+    status that may refuse every greeting, such as 401, is final only if others are accepted. Until then it is not
+    counted.
     """
     claim, at, counted, next_at = done.job.claim, done.done_at, True, None
     may_have_arrived = isinstance(done.outcome, Temporary) and done.outcome.may_have_arrived
@@ -103,7 +105,7 @@ def decide(done: Done, retry: RetryPolicy, random: Random) -> Settlement:
 
 
 def is_failure(outcome: Outcome) -> bool:
-    """Say whether the service failed, or refused: over this greeting, or over every one."""
+    """Say whether the outcome is an outage or a refusal, of this greeting or of every greeting."""
     match outcome:
         case Temporary(outage=failed) | Permanent(refused=failed):
             return failed
@@ -112,12 +114,12 @@ def is_failure(outcome: Outcome) -> bool:
 
 
 def _hold(done: Done, retry: RetryPolicy, random: Random) -> datetime:
-    """Return when to look whether the service still refuses. Seldom more and more, but soon after it is mended."""
+    """Return when to retry a refused send. Waits grow to 30 s at most, so that a repaired service is noticed soon."""
     return done.done_at + min(retry.delay(done.job.claim.failures + 1, None, random), _LONGEST_HOLD)
 
 
 def _try_again(done: Done, outcome: Unable) -> Settlement:
-    """Return what to store for an attempt that our own host has spoilt."""
+    """Return the settlement of an attempt that failed because of this host."""
     was_sent = outcome.answer_lost
     return Settlement(
         done.job.claim.id,
@@ -133,9 +135,9 @@ def _try_again(done: Done, outcome: Unable) -> Settlement:
 
 
 def refused(settlement: Settlement, error: Exception) -> Settlement:
-    """Return the failure that takes the place of an outcome which the database refuses to store.
+    """Return the failure to store in place of an outcome that the database refuses.
 
-    What was sent may have arrived: whoever requeues it sends it under the same key.
+    A greeting that was sent may have arrived. If the message is requeued, it is sent under the same key.
     """
     return replace(
         settlement,

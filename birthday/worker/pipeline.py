@@ -1,12 +1,12 @@
 """Step 3, deliver: the pipeline from the queue to the message service and back.
 
-Before: a queue delivery. After: its message is ``delivered``, ``failed`` (and dead-lettered) or ``retrying`` (and in
-the queue once more, with a delay), which commits before the delivery is acked. So a crash repeats work and never drops
-it, and what it may repeat is a send under the same idempotency key.
+Input: a queue delivery. Result: its message is ``delivered``, ``failed`` (and dead-lettered) or ``retrying`` (and
+queued again, with a delay). This status commits before the delivery is acked. So a crash may repeat work, but never
+drops it. A repeated send has the same idempotency key.
 
 It is a stream: the claimer claims ahead in batches, a fixed number of slots send, and one settler stores outcomes in
-micro-batches. Slots and settler outlive the consumer: when its connection breaks, what is in flight is still sent and
-stored, and only the ack is lost, which the next claim makes up for.
+micro-batches. Slots and settler outlive the consumer. If its connection breaks, messages in flight are still sent and
+stored. Only the ack is lost; when the delivery comes again, the claim finds it settled.
 """
 
 import asyncio
@@ -38,34 +38,34 @@ _Result = TypeVar("_Result")
 
 BATCH = 200
 STORING = timedelta(seconds=10)
-"""What is kept of a lease for storing the outcome."""
+"""The part of a lease that is reserved for storing the outcome."""
 GATHER_SECONDS = 0.005
 STEADY_SECONDS = 10.0
-"""A subscription that has held for so long is followed by the next one at once; a shorter one is waited for longer."""
+"""If a subscription lasted this long, the wait before the next one is short again. Otherwise the wait grows."""
 MORE_SECONDS = 0.1
-"""How long a probe waits for the queue to bring a message that has not failed yet."""
+"""How long to wait for the queue to deliver a message that has not failed yet, as a probe."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What bounds one pipeline: so many sends at a time, each for at most ``send_timeout``."""
+    """The limits of one pipeline: ``concurrency`` sends at a time, each for at most ``send_timeout``."""
 
     concurrency: int
     send_timeout: timedelta
 
     @property
     def batch(self) -> int:
-        """How many deliveries are claimed at a time: no more than the slots take up soon."""
+        """How many deliveries are claimed at a time: no more than the slots soon need."""
         return min(BATCH, 2 * self.concurrency)
 
     @property
     def prefetch(self) -> int:
-        """How many deliveries are out at a time: being sent, waiting for a slot, being stored, and to be claimed."""
+        """How many deliveries are unacked at a time: being sent, waiting for a slot, being stored, or to be claimed."""
         return 2 * self.concurrency + 2 * self.batch
 
     @property
     def lease(self) -> timedelta:
-        """How long a claim holds: the longest wait for a slot (three rounds of sends), one send, and to store it."""
+        """How long a claim holds: the longest wait for a slot (three rounds of sends), one send, and storing it."""
         return 4 * self.send_timeout + STORING
 
 
@@ -86,7 +86,7 @@ class Pipeline:
         """Keep what is passed in; nothing starts before ``run``."""
         self.receiving = False
         self.received = 0
-        """How many deliveries have come in, to see whether any do."""
+        """How many deliveries have come in. The watchdog compares it over time."""
         self._broker = broker
         self._claimer = claimer
         self._sender = sender
@@ -109,16 +109,16 @@ class Pipeline:
         self._steps: list[float] = []
 
     def stop(self) -> None:
-        """Let nothing more come; ``run`` returns when all that has come is sent, stored and acked."""
+        """Receive nothing more. ``run`` returns once everything received is sent, stored and acked."""
         self._stopping.set()
 
     def hurry(self) -> None:
-        """After ``stop``: finish what is being sent, and give the rest back for others to send."""
+        """After ``stop``: finish the sends that have begun, and give all other messages back to other workers."""
         self._hurrying = True
         self._interrupted.set()
 
     def resubscribe(self) -> None:
-        """Give the subscription up and get another one; what is in flight goes on."""
+        """Give up the subscription and get a new one. Messages in flight go on."""
         self._interrupted.set()
 
     @property
@@ -138,12 +138,12 @@ class Pipeline:
 
     @property
     def waiting_seconds(self) -> float:
-        """How long the worker, with nothing to stop it, has been waiting for the next delivery."""
+        """How long the worker has been waiting for the next delivery; 0 if it is not waiting."""
         return 0.0 if self._waiting_since is None else asyncio.get_running_loop().time() - self._waiting_since
 
     @property
     def hindrance(self) -> str | None:
-        """Why the worker does not send, or hardly: the circuit is not closed, or its host lacks something."""
+        """Why the worker sends little or nothing: the circuit is not closed, or its host lacks a resource."""
         shortage, breaker = self._sender.shortage, self._sender.breaker
         if shortage.lacks is not None:
             return f"this host lacks a resource ({shortage.lacks}): {shortage.reason}; messages wait"
@@ -153,11 +153,11 @@ class Pipeline:
 
     @property
     def stuck_seconds(self) -> float:
-        """How long the oldest claim or outcome has been waiting for the database, or for the queue to be told."""
+        """How long the oldest running claim or settlement has been waiting for the database or the queue."""
         return asyncio.get_running_loop().time() - min(self._steps) if self._steps else 0.0
 
     async def run(self) -> None:
-        """Deliver until ``stop``, then drain. When it is cancelled instead, the queue and the leases bring all back."""
+        """Deliver until ``stop``, then drain. If cancelled, nothing is lost: queue and leases bring everything back."""
         with self._sender.pulse.beating():
             await self._run()
 
@@ -173,14 +173,15 @@ class Pipeline:
                 task.cancel()
 
     async def _consume_until_stopped(self) -> None:
-        """Hold a subscription, and get another one whenever it breaks; none during a pause or with a wrong clock."""
+        """Hold a subscription, and replace it when it breaks. Hold none during a pause or with a wrong clock."""
         failures = 0
         while not self._stopping.is_set():
             self._interrupted.clear()
             if self._held:
                 await self._unless_stopped(self._wait_until_free())
                 continue
-            # What is in flight is settled before anything else is claimed: its own lease may have run out meanwhile.
+            # Wait until everything in flight is settled. If its lease has run out, this worker could claim it a second
+            # time.
             await self._unless_stopped(self._idle.wait())
             if self._stopping.is_set():
                 break
@@ -193,7 +194,7 @@ class Pipeline:
                         async with self._ceasing_when_stopped(consumer):
                             await self._take(consumer)
                     finally:
-                        # Already now: to take leave of a server that does not answer takes its time.
+                        # Set before unsubscribing, which takes long if the server does not answer.
                         self.receiving = False
                         if asyncio.get_running_loop().time() - since >= STEADY_SECONDS:
                             failures = 0
@@ -202,7 +203,7 @@ class Pipeline:
             except UnavailableError as error:
                 log.warning("worker.consumer_lost", error=str(error))
             except Exception:
-                # The same for one batch of deliveries: the queue brings them back.
+                # A bug that one batch triggers must not end the worker: the queue brings the batch back.
                 log.exception("worker.crashed", during="consume")
                 self._settler.metrics.background_failures.labels("worker").inc()
             failures += 1
@@ -212,15 +213,15 @@ class Pipeline:
 
     @asynccontextmanager
     async def _ceasing_when_stopped(self, consumer: Consumer) -> AsyncIterator[None]:
-        """Let ``consumer`` bring nothing more once the pipeline is stopped; what it has brought is still to be sent."""
+        """Let ``consumer`` receive nothing more once the pipeline is stopped. What it has received is still sent."""
 
         async def cease() -> None:
             await self._stopping.wait()
             if self._sender.breaker.allowance is not None:
-                # Nothing may be sent now, or little: others have more time to wait for that.
+                # Little or nothing may be sent now. Give the deliveries back, because other workers have time to wait.
                 self._interrupted.set()
             else:
-                # If the queue is gone, whoever receives is told so.
+                # If the queue is gone, ``receive`` raises as well.
                 with suppress(UnavailableError):
                     await consumer.cease()
 
@@ -248,9 +249,9 @@ class Pipeline:
         await self._clock.wait_until(right=True)
 
     async def _take(self, consumer: Consumer) -> None:
-        """Claim ahead until interrupted: as much as the slots take up soon, and nothing while the circuit is open.
+        """Claim ahead until interrupted: as many messages as the slots soon need, and none while the circuit is open.
 
-        Once the pipeline is stopped, until nothing is left, or may be sent.
+        Once the pipeline is stopped, return as soon as no delivery is left, or the circuit limits the sends.
         """
         breaker, shortage = self._sender.breaker, self._sender.shortage
         probes = self._claimer.probes()
@@ -259,7 +260,7 @@ class Pipeline:
                 return
             await self._unless_interrupted(self._wait_admitting())
             if breaker.allowance is not None or shortage.lacks:
-                # A probe, or a few: no other message is claimed before their outcomes are known.
+                # Only one or a few sends are allowed now. Claim no other message before their outcomes are known.
                 await self._unless_interrupted(self._idle.wait())
                 await self._unless_interrupted(self._wait_admitting())
             most = 1 if shortage.lacks else min(self._limits.batch, breaker.allowance or self._limits.batch)
@@ -271,7 +272,8 @@ class Pipeline:
             if deliveries == []:
                 return
             if self._clock.fault is not None:
-                # Noticed before the watch has said so. What has come goes back with the subscription.
+                # ``_interrupt_when_clock_is_wrong`` has not noticed yet. The deliveries go back when the subscription
+                # ends.
                 self._interrupted.set()
             if deliveries and not self._interrupted.is_set():
                 with self._step():
@@ -284,9 +286,9 @@ class Pipeline:
         await self._sender.breaker.wait_admitting()
 
     async def _choose_probe(self, consumer: Consumer, probes: Probes) -> list[Delivery] | None:
-        """Return one delivery whose message has not failed yet, if the queue has one, or else any.
+        """Return one delivery as a probe: of a message that has not failed yet if there is one, otherwise of any.
 
-        None at an interruption, and an empty list at the end of what came before ``cease``, as of ``_receive``.
+        Returns None if it is interrupted before a delivery has come, and an empty list if none is left after ``cease``.
         """
         if not len(probes):
             deliveries = await self._receive(consumer, self._limits.batch)
@@ -306,7 +308,7 @@ class Pipeline:
             await probes.add(deliveries)
 
     async def _receive(self, consumer: Consumer, most: int, patience: float | None = None) -> list[Delivery] | None:
-        """Return what comes next, None if that takes longer than ``patience``, in seconds, or is interrupted."""
+        """Return the next deliveries, or None if interrupted, or if none has come within ``patience`` seconds."""
         self._waiting_since = asyncio.get_running_loop().time()
         try:
             receiving = consumer.receive(most, self._gather_seconds)
@@ -317,7 +319,7 @@ class Pipeline:
         return deliveries
 
     def _gather_seconds(self) -> float:
-        """How long to wait for more to come: a lone message never waits."""
+        """Return how long to wait for more deliveries: 0 if nothing is in flight, so a lone message never waits."""
         return GATHER_SECONDS if self._in_flight else 0
 
     def _accept(self, consumer: Consumer, batch: Batch) -> None:
@@ -345,7 +347,8 @@ class Pipeline:
         while True:
             batch = [await self._outcomes.get()]
             if self._in_flight > 1:
-                # Others are on their way: a few milliseconds make one statement of many. A lone message does not wait.
+                # Other outcomes will follow. A wait of a few milliseconds stores many of them in one statement. A lone
+                # message does not wait.
                 await asyncio.sleep(GATHER_SECONDS)
             while len(batch) < BATCH and not self._outcomes.empty():
                 batch.append(self._outcomes.get_nowait())
@@ -354,7 +357,7 @@ class Pipeline:
                 try:
                     stored = await self._settler.settle_batch(batch)
                 except Exception:
-                    # A fault of ours with one batch must not end the worker: its leases bring it back.
+                    # A bug that one batch triggers must not end the worker: the leases bring the batch back.
                     log.exception("worker.crashed", during="settle")
                     self._settler.metrics.background_failures.labels("worker").inc()
             if not stored:
@@ -365,7 +368,7 @@ class Pipeline:
 
     @contextmanager
     def _step(self) -> Iterator[None]:
-        """Keep since when a step that nobody should have to wait for has been under way."""
+        """Record when a claim or a settlement began, for ``stuck_seconds``."""
         since = asyncio.get_running_loop().time()
         self._steps.append(since)
         try:
@@ -374,18 +377,18 @@ class Pipeline:
             self._steps.remove(since)
 
     async def _unless_interrupted(self, waiting: Coroutine[Any, Any, _Result]) -> _Result | None:
-        """Await ``waiting``, or cancel it and return None as soon as the subscription is to be given up."""
+        """Await ``waiting``. Cancel it and return None as soon as the subscription is to be given up."""
         return await _unless(self._interrupted, waiting)
 
     async def _unless_stopped(self, waiting: Coroutine[Any, Any, object]) -> None:
-        """Await ``waiting``, or cancel it as soon as the pipeline is stopped."""
+        """Await ``waiting``. Cancel it as soon as the pipeline is stopped."""
         await _unless(self._stopping, waiting)
 
 
 async def _unless(
     event: asyncio.Event, waiting: Coroutine[Any, Any, _Result], patience: float | None = None
 ) -> _Result | None:
-    """Await ``waiting``, or cancel it and return None as soon as ``event`` is set, or ``patience`` seconds are over."""
+    """Await ``waiting``. Cancel it and return None once ``event`` is set, or after ``patience`` seconds."""
     task = asyncio.ensure_future(waiting)
     interruption = asyncio.ensure_future(event.wait())
     try:

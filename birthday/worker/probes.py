@@ -1,4 +1,4 @@
-"""Which message is the next probe of a circuit that is not closed: one that has not failed yet, if there is one."""
+"""Chooses the next probe while the circuit is not closed: a message that has not failed yet, if there is one."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -13,32 +13,32 @@ from birthday.store.messages import read_last_failures
 from birthday.worker.retrying import retry_outage
 
 _AWAY: Final = timedelta(seconds=5)
-"""How long messages are put away that have failed: until those behind them in the queue have come."""
+"""How long messages that have failed go back to the queue. Meanwhile the messages behind them come."""
 
 
 class Probes:
-    """What one consumer has brought while its worker chooses probes, until it is taken. Put away, the queue has it."""
+    """Deliveries of one consumer that may become probes. Those that are put away are in the queue again."""
 
     def __init__(self, pool: asyncpg.Pool, broker: Broker, clock: Clock, random: Random) -> None:
-        """Hold nothing at first."""
+        """Start empty."""
         self._pool = pool
         self._broker = broker
         self._clock = clock
         self._random = random
         self._fresh: list[Delivery] = []
         self._failed: list[tuple[tuple[bool, datetime], Delivery]] = []
-        """Those last that are at fault themselves, and of these and the others, those last that failed last."""
+        """Messages that are not at fault come before those that are. Among each, the earliest failure comes first."""
 
     def __len__(self) -> int:
         return len(self._fresh) + len(self._failed)
 
     @property
     def has_fresh(self) -> bool:
-        """Whether something is held that has not failed yet, as far as was known when it came."""
+        """Whether a held message had not failed yet when it came."""
         return bool(self._fresh)
 
     async def add(self, deliveries: Sequence[Delivery]) -> None:
-        """Hold these as well."""
+        """Hold these deliveries as well."""
         ids = [delivery.message_id for delivery in deliveries if delivery.message_id is not None]
         failures = await retry_outage("claim", lambda: read_last_failures(self._pool, ids), self._clock, self._random)
         known = [(failures.get(delivery.message_id) if delivery.message_id else None) for delivery in deliveries]
@@ -47,10 +47,10 @@ class Probes:
         self._failed.sort(key=lambda failed: failed[0])
 
     async def put_away(self, consumer: Consumer) -> None:
-        """Give what has failed back to the queue for a while, but for one: it makes room for what has not.
+        """Give all held messages that have failed, except one, back to the queue for 5 s, to make room for others.
 
         Raises:
-            UnavailableError: the queue is gone, and brings back all that is held.
+            UnavailableError: the queue is gone. It redelivers everything that is held.
         """
         away = [one for _, one in self._failed[1:]]
         del self._failed[1:]
@@ -58,16 +58,17 @@ class Probes:
         await consumer.ack(away)
 
     def choose(self) -> list[Delivery]:
-        """Return the next probe, none if nothing is held. Of those that have not failed, by chance.
+        """Return the next probe, or an empty list if nothing is held.
 
-        The head of the queue may be full of messages that the service fails over.
+        Among messages that have not failed yet the choice is random, because the head of the queue may be full of
+        messages that make the service fail.
         """
         if self._fresh:
             return [self._fresh.pop(self._random.randrange(len(self._fresh)))]
         return [self._failed.pop(0)[1]] if self._failed else []
 
     def take(self, most: int) -> list[Delivery]:
-        """Return up to ``most`` of what is held, those first that have not failed."""
+        """Return up to ``most`` held deliveries. Messages that have not failed come first."""
         taken, self._fresh = self._fresh[:most], self._fresh[most:]
         left = most - len(taken)
         taken += [one for _, one in self._failed[:left]]

@@ -1,4 +1,4 @@
-"""The pulse of the process: what has stood still (SIGSTOP, a frozen machine) must not blame others for being late."""
+"""Detects that the process stood still (SIGSTOP, a frozen machine), so that it blames nobody else for its delay."""
 
 import asyncio
 from collections.abc import Iterator
@@ -28,8 +28,8 @@ class Pulse:
     def beating(self) -> Iterator[None]:
         """Beat for the length of the context.
 
-        A beat is a callback and no task: it runs in the turn of the loop that finds out how late it is, before any task
-        that this turn wakes up.
+        A beat is a callback, not a task. So in a turn of the loop that comes late, it runs before any task that this
+        turn wakes up.
         """
         loop = asyncio.get_running_loop()
         timer: asyncio.TimerHandle

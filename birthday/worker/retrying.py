@@ -1,4 +1,4 @@
-"""Waiting out an outage of the database: a claim or an outcome is not given up because of a restart."""
+"""Retries a statement during an outage of the database, so that a restart costs no claim and no outcome."""
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -22,11 +22,11 @@ RECONNECT: Final = RetryPolicy(2**31, base_delay=timedelta(milliseconds=200), ma
 async def retry_outage(what: str, statement: Callable[[], Awaitable[_Result]], clock: Clock, random: Random) -> _Result:
     """Run ``statement`` until the database answers, with growing, random waits; cancel it to give up.
 
-    The statement must be safe to repeat: it may have been committed although the answer was lost. One that fails
-    whatever the rows are (``Sifting``) is repeated as well: somebody has to mend the database.
+    The statement must be safe to repeat, because it may have been committed although the answer was lost. A statement
+    that fails whatever the rows are (see ``Sifting``) is repeated too, until an operator repairs the database.
 
     Raises:
-        DATABASE_ERRORS: if the statement is refused: waiting does not help.
+        DATABASE_ERRORS: if the statement is refused, because a retry does not help then.
     """
     attempt = 0
     while True:

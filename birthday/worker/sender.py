@@ -63,7 +63,7 @@ class Sender:
         return Done(job, outcome, sent_at, self._clock.now(), uncounted, own, alone, span)
 
     def give_back(self, job: Job) -> Done:
-        """Decide not to send: no attempt has been made, and another claim may follow at once."""
+        """Return the job unsent. No attempt has been made, and the message can be claimed again at once."""
         now = self._clock.now()
         return Done(job, None, now, now)
 
@@ -101,6 +101,6 @@ class Sender:
         without_status = "timeout" if late else "none" if isinstance(outcome, Delivered) else "error"
         status = outcome.status or without_status
         if status not in self._calls:
-            # Kept: the look-up of a label takes longer than to count.
+            # Cached, because looking up a label takes longer than counting.
             self._calls[status] = self._metrics.external_api_calls.labels(API, str(status))
         self._calls[status].inc()

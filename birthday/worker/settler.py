@@ -1,4 +1,4 @@
-"""Step 3c, settle: store outcomes, then report them, then tell the queue. In this order, always (invariant 4)."""
+"""Step 3c, settle: store outcomes, then report them, then tell the queue. Always in this order (invariant 4)."""
 
 import asyncio
 import logging
@@ -42,10 +42,10 @@ class Settler:
     random: Random
 
     async def settle_batch(self, batch: Sequence[Done]) -> bool:
-        """Store the outcomes of ``batch`` in one statement, however long the database is away; then ack.
+        """Store the outcomes of ``batch`` in one statement, report them, and ack. Waits for the database if it is away.
 
         Returns:
-            False if the queue could not be told: its deliveries must be given back, and will come again.
+            False if a retry could not be published: its delivery must be given back, and will come again.
         """
         pairs, settled = await self._store([(done, decide(done, self.retry, self.random)) for done in batch])
         first_sent = {(one.id, one.lease_until): one.first_sent for one in settled}
@@ -62,7 +62,7 @@ class Settler:
         return await self._tell_queue(ours)
 
     async def _store(self, pairs: Sequence[_Pair]) -> tuple[Sequence[_Pair], Sequence[Settled]]:
-        """Store outcomes; one that the database refuses becomes a failure, so that it does not hold up the rest."""
+        """Store outcomes. If the database refuses one, store a failure instead, so that the rest is not held up."""
         storing = Sifting("settle", [settlement for _, settlement in pairs], partial(settle, self.pool))
         await retry_outage("settle", storing.run, self.clock, self.random)
         if not storing.refused:
@@ -71,7 +71,7 @@ class Settler:
         failing = Sifting("settle", list(failures.values()), partial(settle, self.pool))
         await retry_outage("settle", failing.run, self.clock, self.random)
         for failure, error in failing.refused:
-            # Not even that: the lease runs out, and the janitor finds it.
+            # The failure is refused too. The lease runs out, and the janitor finds the message.
             log.error("message.unsettled", message_id=str(failure.id), error=error)
         lost = {failure.id for failure, _ in failing.refused}
         replaced = [(done, failures.get(settlement, settlement)) for done, settlement in pairs]
@@ -88,7 +88,7 @@ class Settler:
         self.metrics.message_template_usage.labels(BIRTHDAY).inc(hours.total())
 
     def _report(self, stored: Iterable[tuple[Done, Settlement]]) -> None:
-        """Count and log what came of messages. What is counted for each of hundreds is added up first."""
+        """Count and log outcomes. Counts are added up first, because a batch may have hundreds of messages."""
         metrics = self.metrics
         delivered = failed = on_time = 0
         for done, settlement in stored:
@@ -121,7 +121,7 @@ class Settler:
             log.warning("message.retrying", **fields, error_type=error_type, reason=reason)
 
     async def _tell_queue(self, pairs: Sequence[tuple[Done, Settlement]]) -> bool:
-        """Publish what is to be tried again, then ack it and what is done, and reject what has failed."""
+        """Publish retries, then ack their deliveries and those that are done, and reject those that have failed."""
         unpublished = await self._publish_again([settlement for _, settlement in pairs])
         failed = [done.job.received for done, settlement in pairs if settlement.status is Status.FAILED]
         finished = [
@@ -136,7 +136,7 @@ class Settler:
         return not unpublished
 
     async def _publish_again(self, settlements: Sequence[Settlement]) -> set[UUID]:
-        """Publish what waits for another attempt; return what could not be published."""
+        """Publish the messages that wait for a retry. Return the ids that could not be published."""
         waiting = [one for one in settlements if one.next_attempt_at is not None]
         results = await asyncio.gather(*(self._publish_delayed(one) for one in waiting))
         return {one.id for one, published in zip(waiting, results, strict=True) if not published}
@@ -158,7 +158,7 @@ def _log_delivered(done: Done, lateness: timedelta) -> None:
         fields = {"message_id": str(claim.id), "attempt": claim.attempt, **done.span.log_fields}
         log.info("message.delivered_late", **fields, late_seconds=late_seconds)
     elif log.is_enabled_for(logging.DEBUG):
-        # Asked first: the text of an id costs as much as everything else here.
+        # Checked first, because formatting an id costs as much as the rest of this function.
         log.debug("message.delivered", message_id=str(claim.id), attempt=claim.attempt, **done.span.log_fields)
 
 
@@ -170,7 +170,7 @@ def _by_consumer(some: Sequence[Received]) -> dict[Consumer, list[Delivery]]:
 
 
 async def _tell(telling: Awaitable[None]) -> None:
-    """Tell one consumer. If its connection is gone, the queue gives what it held to another, who finds it settled."""
+    """Ack or reject. If the connection is gone, the queue redelivers, and the next claim finds the message settled."""
     try:
         await telling
     except UnavailableError as error:

@@ -1,4 +1,4 @@
-"""A shortage of our own host: while it lacks files, memory or its name service, little is tried, and nothing counts."""
+"""A shortage of this host: while it lacks files, memory or its name service, sends pause and are not counted."""
 
 from datetime import datetime, timedelta
 from typing import Final
@@ -15,7 +15,7 @@ _LONGEST: Final = timedelta(seconds=5)
 
 
 class Shortage:
-    """What the host of one worker lacks, and until when nothing is sent for it. The pause doubles up to 5 s."""
+    """The resource that the host of one worker lacks, and the pause in sending. The pause doubles up to 5 s."""
 
     def __init__(self, clock: Clock, metrics: Metrics) -> None:
         """Lack nothing at first."""
@@ -37,14 +37,14 @@ class Shortage:
             await self._clock.sleep(self._left().total_seconds())
 
     def meet(self, resource: str, reason: str) -> None:
-        """Note that an attempt could not be made. Logged once, until something else is lacking or it is over."""
+        """Note that a send was impossible. Logged once, until the shortage ends or another resource is lacking."""
         self._metrics.resource_shortages.labels(resource).inc()
         if self.lacks != resource:
             log.error("worker.resource_lacking", resource=resource, reason=reason, action="sending pauses")
             self.lacks, self._pause = resource, _FIRST
         self.reason = reason
         if not self.pausing:
-            # What was under way at the same time is one shortage with this one.
+            # Sends that were under way together belong to one shortage, so they do not prolong the pause.
             self._until = self._clock.now() + self._pause
             self._pause = min(2 * self._pause, _LONGEST)
 
@@ -55,6 +55,6 @@ class Shortage:
             self.lacks, self._until, self._pause = None, None, _FIRST
 
     def _left(self) -> timedelta:
-        """Return how much longer nothing is sent. A clock that was set back does not prolong it."""
+        """Return the rest of the pause. Setting the clock back does not prolong it."""
         left = self._until - self._clock.now() if self._until is not None else timedelta()
         return left if left <= _LONGEST else timedelta()

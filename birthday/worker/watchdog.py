@@ -1,4 +1,4 @@
-"""A watch on the consumer: a subscription that has died without a word looks just like an empty queue."""
+"""Detects a consumer whose subscription died silently. It looks just like a consumer of an empty queue."""
 
 from collections.abc import Awaitable, Callable
 
@@ -18,7 +18,7 @@ SUSPICIOUS_SECONDS = 10.0
 
 
 class Watchdog:
-    """Suspects the consumer of one worker, and has it replaced."""
+    """Checks the consumer of one worker, and has it replaced if it is stuck."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class Watchdog:
         metrics: Metrics,
         patience: float = SUSPICIOUS_SECONDS,
     ) -> None:
-        """Keep what is passed in. ``patience`` is how many seconds are in vain."""
+        """Keep what is passed in. ``patience`` is seconds without a delivery before the consumer counts as stuck."""
         self._pipeline = pipeline
         self._read = read
         self._clock = clock
@@ -38,13 +38,13 @@ class Watchdog:
 
     @property
     def suspicious(self) -> bool:
-        """Whether the queue held messages while the worker waited in vain for one, and none has come in since."""
+        """Whether the queue held messages while the worker waited for one, and none has come in since."""
         return self._received_before == self._pipeline.received
 
     async def run(self) -> None:
-        """Subscribe anew whenever there was reason for suspicion twice in a row, until cancelled.
+        """Have the consumer replaced when two checks in a row find it stuck. Runs until cancelled.
 
-        Twice, because a message may have come in just before the queue was asked.
+        Two checks, because a message may have reached the queue just before the first one.
         """
         while True:
             await self._clock.sleep(EVERY_SECONDS)
@@ -57,7 +57,7 @@ class Watchdog:
                 self._metrics.consumer_restarts.inc()
                 log.warning("worker.consumer_stuck", waiting_seconds=round(waiting_seconds))
                 self._pipeline.resubscribe()
-            # Also of the next consumer, until it has brought something.
+            # Kept for the next consumer too, until it has delivered something.
             self._received_before = received if holds_messages else None
 
     async def _holds_messages(self) -> bool:
@@ -65,5 +65,5 @@ class Watchdog:
             return (await self._read()).ready > 0
         except UnavailableError:
             stay_cancelled()
-            # Whoever receives notices as well.
+            # The consumer notices this outage as well.
             return False
