@@ -1,4 +1,4 @@
-"""How a message reaches the outside: the channel protocol, its outcomes, and the channels there are."""
+"""How a message leaves the program: the channel protocol, its outcomes, and the channels."""
 
 from birthday.channels.protocol import Channel, Delivered, Greeting, Outcome, Permanent, Temporary, Unable
 

@@ -1,7 +1,7 @@
-"""The circuit breaker: when the message service seems down, sending stops until one probe has come through.
+"""The circuit breaker: when the message service seems down, sending stops until a probe succeeds.
 
-The libraries there are (pybreaker, aiobreaker, purgatory) wrap a call and raise in its place. Here a call in place of
-which something is raised would be an attempt burnt: consumption itself must stop, and outcomes are values.
+Libraries (pybreaker, aiobreaker, purgatory) wrap a call, and raise instead of calling while the circuit is open. Here,
+each such error would use up an attempt. Instead, the worker must stop consuming. And outcomes are values here.
 """
 
 import asyncio
@@ -19,17 +19,17 @@ from birthday.channels.protocol import Delivered, Outcome, Permanent, Temporary,
 from birthday.clock import Clock
 
 Ticket = NewType("Ticket", int)
-"""Leave to send once. It tells the outcome of a probe from that of a send that began before the circuit opened."""
+"""Permission for one send. It tells the outcome of a probe from that of a send that began before the circuit opened."""
 
 
 class CircuitState(Enum):
     """The state of a circuit; the value is what the metric ``circuit_breaker_state`` shows.
 
-    CLOSED      everything is sent; left after ``threshold`` failures in a row. After an outage, ``allowance`` says how
-                many at a time: one more with each success, and as many failures in a row as it allows open it again
-    HALF_OPEN   one probe at a time is sent; its success closes the circuit, its failure opens it, and so does an answer
-                that asks for patience: to probe on at once would be none. An answer that may be about one greeting
-                alone is followed by a probe with another greeting, up to ``PROBES`` times
+    CLOSED      everything is sent; left after ``threshold`` failures in a row. After an outage, ``allowance`` limits
+                the sends at a time. It grows by one with each success; as many failures in a row open the circuit again
+    HALF_OPEN   one probe at a time is sent. Its success closes the circuit, its failure opens it. An answer that asks
+                to wait opens it too, because otherwise the next probe would follow at once. If an answer may be about
+                one greeting alone, another greeting is probed next, up to ``PROBES`` times
     OPEN        nothing is sent; left after ``reset_timeout``
     """
 
@@ -41,8 +41,8 @@ class CircuitState(Enum):
 class Cause(StrEnum):
     """Why a circuit is not closed; the value is the label of the metric ``circuit_breaker_open``.
 
-    OUTAGE      nobody gets an answer, or everybody gets a failure
-    REFUSED     the service, or a proxy, refuses everybody: a wrong key or URL
+    OUTAGE      no greeting gets an answer, or every greeting gets a failure
+    REFUSED     the service, or a proxy, refuses every greeting: a wrong key or URL
     POISON      the service fails over some messages, and delivers others
     """
 
@@ -52,18 +52,18 @@ class Cause(StrEnum):
 
 
 FULL: Final = 128
-"""So many successes after an outage, the circuit allows any number of sends at a time again."""
+"""When the allowance reaches this number after an outage, any number of sends at a time is allowed again."""
 PROBES: Final = 200
-"""How many messages are probed at most, one after the other, while each answer may be about its message alone."""
+"""How many messages are probed at most in a row, while each answer may be about its message alone."""
 BLAMED: Final = 10
-"""So many times the threshold: if as many different messages fail that were at fault before, it is not their fault."""
+"""Factor of the threshold: if so many different messages at fault fail in a row, the service is blamed instead."""
 BLAMED_BY_ANSWER: Final = 100
-"""The same for answers that may be about the message alone."""
+"""The same, for answers that may be about the message alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """What is known of the message that is sent: when, when it last failed, and whether that was its own fault."""
+    """A message that is sent: when, when it last failed, and whether that was its own fault (``blamed``)."""
 
     message_id: UUID
     sent_at: datetime
@@ -74,7 +74,7 @@ class Sending:
 class CircuitBreaker:
     """Counts failures in a row and decides whether to send. For one event loop.
 
-    For each send: ``admit``, then ``record`` or, if there is no outcome, ``give_back``.
+    For each send, call ``admit``, and then ``record``, or ``give_back`` if there is no outcome.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class CircuitBreaker:
         self.state = CircuitState.CLOSED
         self.cause: Cause | None = None
         self.reason = ""
-        """The cause in words, and the last failure."""
+        """The reason of the failure that last opened the circuit."""
         self._threshold = threshold
         self._reset_timeout = reset_timeout
         self._clock = clock
@@ -113,11 +113,11 @@ class CircuitBreaker:
 
     @property
     def allowance(self) -> int | None:
-        """How many sends at a time the service is thought to stand, None for any number.
+        """How many sends at a time the service can probably cope with; None means any number.
 
-        After an outage that is one, the probe, and one more with each success: a service that has just come back may
-        not stand what all slots of all workers have in store for it. Whoever claims messages keeps to it; nothing here
-        counts.
+        While the circuit is not closed, it is one, the probe. Then it is two, and grows by one with each success,
+        because a service that has just come back may not cope with all slots of all workers. The worker that claims
+        messages must respect it; the breaker does not count the sends under way.
         """
         return 1 if self.state is not CircuitState.CLOSED else self._allowance
 
@@ -138,9 +138,9 @@ class CircuitBreaker:
                 await self._probe_is_back.wait()
 
     def admit(self) -> Ticket | None:
-        """Return a ticket for one send, or None: the greeting must wait, and no attempt has been made.
+        """Return a ticket for one send, or None if the greeting must wait. No attempt has been made then.
 
-        Half-open, there is one ticket at a time. Every ticket must come back, recorded or not.
+        While half-open, only one ticket is out at a time. Every ticket must come back, by ``record`` or ``give_back``.
         """
         if self.state is CircuitState.CLOSED:
             return self._ticket
@@ -158,12 +158,12 @@ class CircuitBreaker:
         return self._delivered_at is not None and self._delivered_at > instant
 
     def is_own(self, sending: Sending, outcome: Outcome) -> bool:
-        """Say whether a failure is the fault of its message: since its last one, others have been delivered.
+        """Say whether a failure is its message's own fault: others have been delivered since it last failed.
 
-        What was at fault once stays so while the circuit is closed, or open for such messages: there may be nobody else
-        left to be delivered. For the same reason, a probe of a circuit that is open for such messages is at fault if it
-        has failed before and its answer may be about it alone: otherwise it would be probed for ever. It is not if the
-        greeting has not left this host.
+        A message that was at fault once stays so while the circuit is closed, or open for ``POISON``, because there may
+        be no other message left to deliver. For the same reason, a probe of a circuit that is open for ``POISON`` is at
+        fault if it has failed before and the answer may be about it alone. Otherwise it would be probed for ever. A
+        greeting that has not left this host is never at fault.
         """
         if isinstance(outcome, Temporary) and not outcome.handed_over:
             return False
@@ -174,13 +174,13 @@ class CircuitBreaker:
         return sending.blamed and (self.state is CircuitState.CLOSED or self.cause is Cause.POISON)
 
     def refuses_only(self, message_id: UUID) -> bool:
-        """Say whether messages have been delivered here, and since the last one this one alone was refused."""
+        """Say whether messages have been delivered here, and since the last one at most this one was refused."""
         return self._delivered_at is not None and self._refused <= {message_id}
 
     def record(self, ticket: Ticket, outcome: Outcome, sending: Sending | None = None) -> bool:
-        """Learn from an outcome, and say whether it told anything.
+        """Learn from an outcome, and say whether it was used.
 
-        What was admitted before the last change of state tells nothing about now.
+        The outcome of a send that was admitted before the last change of state says nothing about the present.
         """
         if isinstance(outcome, Delivered) and sending is not None:
             self._delivered_at = max(self._delivered_at or sending.sent_at, sending.sent_at)
@@ -216,7 +216,8 @@ class CircuitBreaker:
                 self._failures += 1
                 self._only_letters &= outcome.answers_for_the_letter
             else:
-                # It says of itself what was known already. Unless everybody seems to be at fault.
+                # A failure that is the message's own fault says nothing about the service, unless too many messages
+                # fail so.
                 self._blamed.add(sending.message_id)
             weight = BLAMED_BY_ANSWER if outcome.answers_for_the_letter else BLAMED
             limit = self._allowance if self._allowance and not self._only_letters else self._threshold
@@ -266,7 +267,7 @@ class CircuitBreaker:
         self._only_letters = True
 
     def _suspect_letters(self) -> None:
-        """Note that others are delivered while some fail: if their answers allow it, it is the messages that fail."""
+        """Name ``POISON`` as the cause if others are delivered, and the failures may be about their messages."""
         if self.cause is Cause.OUTAGE and self._only_letters:
             self._set_cause(Cause.POISON)
             self._log.info("circuit.poisoned", failures=self._failures, cause=self.cause_text, reason=self.reason)
@@ -279,7 +280,7 @@ class CircuitBreaker:
             self._log.info("circuit.half_open", failures=self._failures, probes=self._probes, cause=self.cause_text)
 
     def _open_for(self) -> timedelta:
-        """Return how much longer the circuit stays open. A clock that was set back does not prolong it."""
+        """Return how much longer the circuit stays open. Setting the clock back does not prolong it."""
         elapsed = self._clock.now() - self._opened_at
         return self._reset_timeout - elapsed if elapsed >= timedelta() else timedelta()
 
@@ -304,7 +305,7 @@ class CircuitBreaker:
 
 
 def never_open(clock: Clock) -> CircuitBreaker:
-    """Return the circuit of a channel that needs none: nothing opens it."""
+    """Return a circuit that nothing opens, for a channel that needs none."""
     return CircuitBreaker(sys.maxsize, timedelta(), clock, lambda _state: None)
 
 

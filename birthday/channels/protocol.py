@@ -1,4 +1,4 @@
-"""What a channel does: it takes one greeting, tries once, and returns what came of it as a value."""
+"""What a channel does: it tries once to send one greeting, and returns the outcome as a value."""
 
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,7 +16,7 @@ _OF_THE_LETTER: Final = frozenset({403, 404, 410})
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """What is to be sent. ``message_id`` is the idempotency key, the same on every attempt.
+    """A greeting to send. ``message_id`` is the idempotency key, the same on every attempt.
 
     ``traceparent`` makes the request part of a trace.
     """
@@ -30,16 +30,16 @@ class Greeting:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The message service has accepted the greeting. ``status`` is the HTTP status here and below, if there was one."""
+    """The message service has accepted the greeting. ``status``, here and below, is the HTTP status, if any."""
 
     status: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Temporary:
-    """It may work later. ``outage`` says that the service itself seems down: that opens the circuit breaker.
+    """A later attempt may work. ``outage`` says that the service itself seems down; this can open the circuit.
 
-    ``answer_lost`` says that the greeting may have been handed over, and its receiver has not said what came of it.
+    ``answer_lost`` says that the greeting may have been handed over, but the receiver's answer is missing.
     """
 
     error_type: ErrorType
@@ -49,20 +49,21 @@ class Temporary:
     status: int | None = field(default=None, compare=False)
     answer_lost: bool = False
     refused: bool = field(default=False, compare=False)
-    """Somebody on the way, such as a proxy, lets nothing through: no greeting is at fault."""
+    """Something on the way, such as a proxy, refuses every greeting. No greeting is at fault."""
     handed_over: bool = field(default=True, compare=False)
-    """Whether the greeting, or a part of it, left this host: if not, it cannot be at fault."""
+    """Whether at least a part of the greeting left this host. If not, the greeting cannot be at fault."""
 
     @property
     def may_have_arrived(self) -> bool:
-        """Say whether the greeting may have been accepted all the same."""
+        """Say whether the service may have accepted the greeting despite this failure."""
         return self.answer_lost or self.error_type is ErrorType.TIMEOUT
 
     @property
     def answers_for_the_letter(self) -> bool:
-        """Say whether the service works and may have failed over this greeting.
+        """Say whether the service works, and may have failed because of this greeting.
 
-        502 to 504 and a request to wait tell of the service, and what may have arrived should not be repeated soon.
+        502 to 504 and a request to wait are about the service. A greeting that may have arrived is excluded too,
+        because it should not be repeated soon.
         """
         asks_to_wait = self.status in _OF_THE_SERVICE or self.retry_after is not None
         return self.status is not None and self.handed_over and not (asks_to_wait or self.may_have_arrived)
@@ -70,9 +71,9 @@ class Temporary:
 
 @dataclass(frozen=True, slots=True)
 class Permanent:
-    """The service will never take this greeting as it is.
+    """The service will never accept this greeting as it is.
 
-    ``refused`` says that the status is one by which a service refuses everybody, such as 401: it is about this greeting
+    ``refused`` says that a service uses this status, such as 401, to refuse every greeting. It is about this greeting
     only if others are accepted.
     """
 
@@ -83,15 +84,15 @@ class Permanent:
 
     @property
     def answers_for_the_letter(self) -> bool:
-        """Say whether the refusal may be about this greeting: nobody refuses one greeting for the method or the key."""
+        """Say whether the refusal may be about this greeting. A wrong method or key concerns every greeting."""
         return self.status in _OF_THE_LETTER
 
 
 @dataclass(frozen=True, slots=True)
 class Unable:
-    """The attempt says nothing of greeting or service: our own host was at fault, and it costs no attempt.
+    """The attempt says nothing about greeting or service: this host was at fault. It is not counted.
 
-    ``lacks`` names the resource if there was none left, such as ``files``; nothing has been sent then.
+    ``lacks`` names a resource that this host lacks, such as ``files``. ``answer_lost`` is as in ``Temporary``.
     """
 
     reason: str
@@ -108,10 +109,10 @@ class Channel(Protocol):
     """A way to send greetings. Safe for concurrent use within one event loop."""
 
     breaker: "CircuitBreaker | None"
-    """What stops sending while the other side seems down; None if the channel needs none."""
+    """Stops sending while the other side seems down. None if the channel needs none."""
 
     async def send(self, greeting: Greeting) -> Outcome:
-        """Try once, within the channel's own time limit. Never raises for what the other side does."""
+        """Try once, within the channel's own time limit. Never raises because of the other side."""
         ...
 
     async def check(self) -> None:

@@ -12,7 +12,7 @@ class ConsoleChannel:
     """Writes one line for each greeting: instant, address, text, with two spaces in between."""
 
     def __init__(self, stream: TextIO, clock: Clock, breaker: CircuitBreaker | None = None) -> None:
-        """Write to ``stream``, which stays the caller's."""
+        """Write to ``stream``, which the caller owns."""
         self.breaker = breaker
         self._stream = stream
         self._clock = clock
@@ -33,9 +33,9 @@ class ConsoleChannel:
         """Do nothing: there is no other side."""
 
     async def close(self) -> None:
-        """Do nothing: the stream belongs to whoever opened it."""
+        """Do nothing: the caller owns the stream."""
 
 
 def _printable(text: str) -> str:
-    """Return ``text`` with what a terminal might obey, or show as nothing, written as an escape."""
+    """Return ``text`` with unprintable characters escaped, because a terminal may obey them or hide them."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

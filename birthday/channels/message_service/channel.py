@@ -21,19 +21,19 @@ from birthday.errors import UnavailableError
 _ASKS_FOR_PATIENCE = frozenset({408, 425, 429})
 _REFUSES_CONTENT = frozenset({400, 422})
 _REFUSES_EVERYBODY = frozenset({401, 403, 404, 405, 407, 410, *range(300, 400)})
-"""Said for a wrong key, URL or proxy: about one greeting only if others are accepted (design, section 3)."""
+"""Answers to a wrong key, URL or proxy. They are about one greeting only if others are accepted (design, section 3)."""
 _REFUSES_KEYS = frozenset({401, 403, 407})
 _SAYS_NO_MORE = frozenset({401, 407})
-"""Of these, what is about the key even if no key gets the same answer."""
+"""Of these, the statuses that refuse a key even if a request without a key gets the same answer."""
 _WITHOUT_ANSWER = frozenset({502, 504})
-"""Said by a gateway that has passed the greeting on and got no answer, or none that it understood."""
+"""Answers of a gateway that passed the greeting on, and got no answer or one that it did not understand."""
 _SECONDS = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _LONGEST_RETRY_AFTER = timedelta(hours=24)
 _LONGEST_CHECK = timedelta(seconds=5)
 
 
 class HttpChannel:
-    """Sends greetings to ``{base_url}/send``. Nothing is ever sent again here: every attempt is the caller's."""
+    """Sends greetings to ``{base_url}/send``. It never retries: the caller decides about every attempt."""
 
     def __init__(
         self,
@@ -60,14 +60,14 @@ class HttpChannel:
         elif self._base.user is not None:
             self._authorization = {"Authorization": basic_credentials(self._base)}
         headers = {"Content-Type": "application/json", **self._authorization}
-        # What yarl joins loses the query, which the service may need: a tenant, or a version.
+        # yarl drops the query when it joins paths. The service may need the query: a tenant, or a version.
         self._target = (self._base / "send").with_query(self._base.query)
         self._head = self._request_head("POST", self._target, headers)
         self._timeout = timeout
         self._clock = clock
 
     async def send(self, greeting: Greeting) -> Outcome:
-        """Try once, within the timeout. Never raises for what the other side does."""
+        """Try once, within the timeout. Never raises because of the other side."""
         body = orjson.dumps({"email": greeting.email, "message": greeting.text})
         trace = b"traceparent: %b\r\n" % greeting.traceparent.encode() if greeting.traceparent else b""
         own = b"%bIdempotency-Key: %b\r\nContent-Length: %d\r\n\r\n" % (
@@ -103,11 +103,11 @@ class HttpChannel:
 
     @property
     def url(self) -> str:
-        """Where greetings go, without the user, the password and the query, which may hold secrets."""
+        """The URL that greetings go to, without user, password and query, because these may be secret."""
         return str(self._target.with_user(None).with_query(None))
 
     async def check(self) -> None:
-        """Make sure that the service answers at all: to HEAD of the base URL, with whatever status.
+        """Make sure that the service answers HEAD of the base URL, with any status.
 
         Raises:
             UnavailableError: if it does not; the text says where and why.
@@ -115,10 +115,10 @@ class HttpChannel:
         await self._head_of(self._base, {})
 
     async def try_key(self) -> str:
-        """Try the key as far as that goes without a message: HEAD of where greetings go, with and without the key.
+        """Test the key without sending a message: HEAD of the URL for greetings, with the key and without it.
 
         Returns:
-            What that came to, in words.
+            The result, in words.
 
         Raises:
             UnavailableError: if the key is refused, or there is no answer.
@@ -138,7 +138,7 @@ class HttpChannel:
 
     async def _head_of(self, url: URL, headers: Mapping[str, str]) -> int:
         timeout = min(self._timeout, _LONGEST_CHECK)
-        # The origin alone: user, path and query may be secrets.
+        # Only the origin, because user, path and query may be secret.
         where = self._base.origin()
         request = self._request_head("HEAD", url, {"Connection": "close", **headers}) + b"\r\n"
         try:
@@ -157,13 +157,13 @@ class HttpChannel:
 
 
 def _outcome(answer: Response, clock: Clock) -> Outcome:
-    """Return what an answer means. The reason holds no word of the service's own: it may repeat the e-mail address."""
+    """Return what an answer means. The reason never quotes the service, which may repeat the e-mail address."""
     status = answer.status
     if 200 <= status <= 299:
         return Delivered(status)
     reason = f"the message service answered {status} {responses.get(status, '')}".rstrip()
     if 500 <= status <= 599 or status in _ASKS_FOR_PATIENCE:
-        # What is no text there says nothing, and takes nothing from the status.
+        # An invalid Retry-After is ignored. The status still counts.
         text = (answer.retry_after or b"").decode("latin-1")
         wait = parse_retry_after(text, clock.now()) if text else None
         outage = status not in _ASKS_FOR_PATIENCE
@@ -176,7 +176,7 @@ def _outcome(answer: Response, clock: Clock) -> Outcome:
 
 
 def parse_retry_after(text: str, now: datetime) -> timedelta | None:
-    """Return how long Retry-After asks to wait (RFC 9110, section 10.2.3): 24 h at most, None if it is neither form."""
+    """Return the wait that Retry-After asks for (RFC 9110, section 10.2.3): at most 24 h; None if it is invalid."""
     if _SECONDS.fullmatch(text):
         seconds = float(text)
     else:

@@ -1,8 +1,8 @@
-"""One connection to an HTTP/1.1 server: a request, its answer, and then the next request.
+"""One connection to an HTTP/1.1 server, which carries one request after the other.
 
-The status line alone decides what an answer means. It is read here, so whatever follows it changes nothing: a header
-that breaks the rules, a body cut short. httptools, which is strict (its llhttp is the parser of Node.js), says where
-the answer ends, and so whether the connection may be used again.
+The status line alone decides what an answer means. It is read here, so nothing after it can change that, such as an
+invalid header or a truncated body. httptools, which is strict (its llhttp is the parser of Node.js), finds the end of
+the answer. That decides whether the connection can be used again.
 """
 
 import asyncio
@@ -13,28 +13,29 @@ from typing import Final, cast
 import httptools
 
 _BYTES_LIMIT: Final = 128 * 1024
-"""Of one answer. What is longer is not read to its end: nobody here looks at bodies."""
+"""The most bytes of one answer that are read. The rest is not needed, because bodies are not used."""
 _STATUS_LINE: Final = re.compile(rb"[\r\n]*HTTP/\d\.\d ([1-9]\d\d)(?:[ \t\r][^\n]*)?(?=\n)")
 _END_OF_HEAD: Final = re.compile(rb"\n\r?\n")
 _SWITCHING_PROTOCOLS: Final = 101
 
 
 class BrokenConnectionError(Exception):
-    """The connection ended, or brought what is no HTTP, before there was a status. The request may have arrived."""
+    """The connection ended, or brought invalid HTTP, before a status came. The request may have arrived."""
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What a server said, as far as anybody asks."""
+    """The parts of an answer that are used."""
 
     status: int
     retry_after: bytes | None
 
 
 def final_status(received: bytes) -> int:
-    """Return the status of an answer that begins like this; 0 if its status line is not complete, or is none.
+    """Return the status of an answer that begins like this; 0 if its status line is incomplete or invalid.
 
-    What is 1xx comes before the answer proper (RFC 9110, section 15.2); after 101 comes another protocol.
+    Answers with a status of 1xx come before the final answer (RFC 9110, section 15.2). After 101, another protocol
+    follows.
     """
     at = 0
     while (line := _STATUS_LINE.match(received, at)) is not None:
@@ -49,12 +50,12 @@ def final_status(received: bytes) -> int:
 
 
 class HttpConnection(asyncio.Protocol):
-    """A protocol for one transport, whichever way that came about."""
+    """The asyncio protocol of one transport, be it direct, through a proxy, or with TLS."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Wait for a transport."""
         self.reusable = False
-        """Whether the last answer is complete, and nothing else has come or ended since."""
+        """Whether the last answer is complete, and since then no data has come and neither side has closed."""
         self.opened_at = self.idle_since = loop.time()
         self._loop = loop
         self._transport: asyncio.Transport | None = None
@@ -73,13 +74,13 @@ class HttpConnection(asyncio.Protocol):
     async def ask(self, request: bytes, deadline: float) -> Response:
         """Send ``request`` and return its answer, read to its end so that the connection can be used again.
 
-        The answer is known as soon as its status line is: headers that break the rules, a body that is long, breaks off
-        or is not there by ``deadline``, in the loop's time, cost the connection and nothing else. To cancel it costs
-        the connection too.
+        Once the status line has come, the answer counts. If then a header is invalid, or the body is too long,
+        truncated or not there by ``deadline``, in the loop's time, the connection is closed, but the answer still
+        counts. Cancelling closes the connection too.
 
         Raises:
             TimeoutError: no status came by ``deadline``.
-            BrokenConnectionError: none will come.
+            BrokenConnectionError: no status will come.
         """
         self.reusable = False
         self._beginning = b""
@@ -111,7 +112,7 @@ class HttpConnection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came; asyncio calls this. What nobody has asked for costs the connection."""
+        """Parse what came; asyncio calls this. Data that answers no request closes the connection."""
         if self._asking is None:
             self.abort()
             return
@@ -126,37 +127,37 @@ class HttpConnection(asyncio.Protocol):
         except httptools.HttpParserUpgrade:
             self._give_up(BrokenConnectionError("the answer is in another protocol"))
         except httptools.HttpParserError:
-            # Its text may quote the answer, and that the greeting's address.
+            # The error's text may quote the answer, which may repeat the e-mail address.
             self._give_up(BrokenConnectionError("the answer is no HTTP"))
 
     def eof_received(self) -> None:
-        """Use it no more: the other side will close it; asyncio calls this, and closes it from here."""
+        """Do not use the connection again; asyncio calls this, and then closes it."""
         self.reusable = False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let nobody wait any longer; asyncio calls this."""
+        """End the wait for an answer; asyncio calls this."""
         text = getattr(exc, "strerror", None) or "it was closed by the other side"
         self._give_up(BrokenConnectionError(text))
 
     def on_message_begin(self) -> None:
-        """Notice an answer to no request; the parser calls this and the following."""
+        """Notice an answer to no request; the parser calls this and the methods below."""
         if self._asking is None or self._asking.done():
             self.reusable = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep the one header that decides anything."""
+        """Keep Retry-After, the only header that is used."""
         if len(name) == 11 and name.lower() == b"retry-after":
             self._retry_after = value
 
     def on_headers_complete(self) -> None:
-        """Forget the headers of what comes before the answer proper; end what the parser takes for an answer alone."""
+        """Forget the headers of a 1xx answer. Give up if the parser accepts a status line that is invalid here."""
         if 100 <= self._parser.get_status_code() < 200:
             self._retry_after = None
         elif not self._status:
             self._give_up(BrokenConnectionError("the answer is no HTTP"))
 
     def on_message_complete(self) -> None:
-        """Be done with the answer."""
+        """Return the answer to ``ask``, now that it is complete."""
         if self._parser.get_status_code() >= 200 and self._asking is not None and not self._asking.done():
             self._asking.set_result(Response(self._status, self._retry_after))
             self.reusable = self._parser.should_keep_alive()
@@ -165,7 +166,7 @@ class HttpConnection(asyncio.Protocol):
         self._give_up(TimeoutError())
 
     def _give_up(self, error: Exception) -> None:
-        """End the wait for more: with the status if that has come, else with ``error``."""
+        """End the wait for the answer: with its status if that has come, otherwise with ``error``."""
         self.reusable = False
         if self._asking is None or self._asking.done():
             return

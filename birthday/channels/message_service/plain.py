@@ -1,6 +1,6 @@
-"""The plain client of the message service: aiohttp's, behind the same interface as ours.
+"""The plain client of the message service: aiohttp, behind the same interface as our own client.
 
-It is there to compare with, and to change to if ours turns out to be wrong. The contract suite runs both.
+It is kept for comparison, and as a replacement if our own turns out to be wrong. The contract suite runs both.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ from birthday.channels.message_service.route import Route, UnreachableError, exp
 _MOST_BODY_BYTES: Final = 128 * 1024
 _IDLE_SECONDS: Final = 15.0
 _CONNECTING: Final = 0.9
-"""The part of the patience that connecting may take: what fails then has sent nothing."""
+"""The share of ``patience`` for connecting. A send that fails to connect in this time has sent nothing."""
 
 
 class PlainSession:
-    """A ``Client`` that is aiohttp's. Unlike ours it takes no answer whose headers break the rules."""
+    """A ``Client`` that uses aiohttp. Unlike our own, it rejects an answer whose headers are invalid."""
 
     def __init__(self, route: Route, _most_idle: int) -> None:
         """Connect when asked."""
@@ -47,7 +47,7 @@ class PlainSession:
             return await self._ask(session, request, patience)
 
     async def close(self) -> None:
-        """Close the connections, or once what is under way has its answer."""
+        """Close the connections, now or as soon as all requests have their answers."""
         self._closed = True
         if self._session is not None and not self._asking:
             session, self._session = self._session, None
@@ -62,7 +62,7 @@ class PlainSession:
         first, *lines = head.decode("ascii").split("\r\n")
         method, target, _ = first.split(" ")
         headers = dict(line.split(": ", 1) for line in lines)
-        # From the URL of the proxy, aiohttp makes it itself.
+        # aiohttp makes this header itself, from the URL of the proxy.
         headers.pop("Proxy-Authorization", None)
         seconds = patience.total_seconds()
         answer = None

@@ -1,4 +1,4 @@
-"""The way to the message service: directly or through a proxy, in the clear or with TLS."""
+"""The route to the message service: direct or through a proxy, with or without TLS."""
 
 import asyncio
 import errno
@@ -18,16 +18,16 @@ from yarl import URL
 from birthday.channels.message_service.connection import HttpConnection
 
 _NEXT_ADDRESS_SECONDS: Final = 0.25
-"""How long one address of a name may keep silent before the next one is tried beside it (RFC 8305, section 5)."""
+"""How long to wait for one address of a name before the next one is tried in parallel (RFC 8305, section 5)."""
 _KNOWN_SECONDS: Final = 5.0
-"""How long the addresses of a name are used for new connections."""
+"""How long the result of a look-up is used for new connections."""
 _TUNNEL_BYTES_LIMIT: Final = 16 * 1024
 
 
 class UnreachableError(Exception):
-    """There is no way to the server at the moment: nothing has been sent. The text says why, in the system's words.
+    """The server cannot be reached at the moment, and nothing has been sent. The text says why.
 
-    ``status`` is what a proxy answered that opens no tunnel; ``lacks`` what this host has none left of.
+    ``status`` is the answer of a proxy that opens no tunnel. ``lacks`` names a resource that this host lacks.
     """
 
     def __init__(self, text: str, status: int | None = None, lacks: str | None = None) -> None:
@@ -39,9 +39,10 @@ class UnreachableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """What the environment says about ways: ``proxies`` by scheme (``http``, ``https``, ``all``), hosts without, CAs.
+    """Network settings from the environment. ``proxies`` is by scheme: ``http``, ``https`` or ``all``.
 
-    Without ``authorities``, a PEM file, those of the system are trusted.
+    ``no_proxy`` lists the hosts that are reached directly. ``authorities`` is a PEM file of trusted certificate
+    authorities. Without it, those of the system are trusted.
     """
 
     proxies: Mapping[str, str] = field(default_factory=dict)
@@ -49,7 +50,7 @@ class Network:
     authorities: Path | None = None
 
     def proxy_to(self, url: URL) -> URL | None:
-        """Return the proxy that leads to ``url``, or None if it is reached directly."""
+        """Return the proxy for ``url``, or None if it is reached directly."""
         proxy = self.proxies.get(url.scheme) or self.proxies.get("all")
         host, port = url.raw_host or "", str(url.port)
         if not proxy or any(_covers(entry.strip(), host, port) for entry in self.no_proxy.split(",")):
@@ -58,7 +59,7 @@ class Network:
 
 
 def _covers(entry: str, host: str, port: str) -> bool:
-    """Say whether an entry of NO_PROXY stands for ``host``: ``*``, a name and all below it, an address, a network.
+    """Say whether an entry of NO_PROXY covers ``host``: ``*``, a name and its subdomains, an address or a network.
 
     A name or an address may be followed by a port.
     """
@@ -76,10 +77,10 @@ def _covers(entry: str, host: str, port: str) -> bool:
 
 
 class Route:
-    """The way to the origin of one URL."""
+    """The route to the origin of one URL."""
 
     def __init__(self, url: URL, network: Network) -> None:
-        """Choose it.
+        """Choose between a direct connection and a proxy, and load the certificate authorities.
 
         Raises:
             OSError: the file of certificate authorities cannot be read, or holds none (``ssl.SSLError`` is one too).
@@ -96,20 +97,20 @@ class Route:
 
     @property
     def prefix(self) -> str:
-        """What stands before the path in a request line: a proxy that passes requests on has to be told where."""
+        """What precedes the path in a request line: a proxy that forwards requests needs the origin."""
         return "" if self.proxy is None or self.tls else str(self.origin)
 
     @property
     def headers(self) -> dict[str, str]:
-        """What a request has to say on this way besides its own headers."""
+        """The headers that this route adds to each request."""
         headers = {"Host": self.origin.host_port_subcomponent or ""}
         return headers | (_credentials(self.proxy) if self.proxy and not self.tls else {})
 
     async def connect(self) -> HttpConnection:
-        """Return a new connection to the origin. Its name is looked up anew, once for all who connect at that time.
+        """Return a new connection to the origin. Concurrent calls share one look-up of its name.
 
         Raises:
-            UnreachableError: if there is none to be had.
+            UnreachableError: if no connection can be made.
         """
         loop = asyncio.get_running_loop()
         try:
@@ -134,10 +135,12 @@ class Route:
         return connection
 
     async def look_up(self) -> list[Any]:
-        """Return the addresses of the server or its proxy. The resolver has few threads, and a burst connects many.
+        """Return the addresses of the server or its proxy. A result is used for 5 s.
+
+        Callers share a look-up, because the resolver has few threads and a burst opens many connections.
 
         Raises:
-            UnreachableError: if there are none to be had.
+            UnreachableError: if the look-up fails.
         """
         loop = asyncio.get_running_loop()
         async with self._looking_up:
@@ -148,13 +151,13 @@ class Route:
                 except OSError as error:
                     raise UnreachableError(explain(error), lacks=lacking(error)) from error
                 except RuntimeError as error:
-                    # No thread to look it up in.
+                    # No thread could be started for the look-up.
                     raise UnreachableError(str(error), lacks="threads") from error
                 self._found_at = loop.time()
             return self._addresses
 
     async def _open_tunnel(self, wire: socket.socket) -> None:
-        """Have the proxy connect to the origin (RFC 9110, section 9.3.6)."""
+        """Ask the proxy to connect to the origin (RFC 9110, section 9.3.6)."""
         loop = asyncio.get_running_loop()
         where = f"{self.origin.host_subcomponent}:{self.origin.port}"
         headers = {"Host": where} | (_credentials(self.proxy) if self.proxy else {})
@@ -193,7 +196,7 @@ _NAME_SERVICE: Final = {
 
 
 def lacking(error: OSError) -> str | None:
-    """Return which resource of this host an error tells of, if any: neither the way nor the server is to blame."""
+    """Return the resource of this host whose lack caused ``error``, if any. Route and server are not at fault then."""
     known = _NAME_SERVICE if isinstance(error, socket.gaierror) else _RESOURCES
     return known.get(error.errno or 0)
 
@@ -205,12 +208,12 @@ def _credentials(proxy: URL) -> dict[str, str]:
 
 
 def basic_credentials(url: URL) -> str:
-    """Return the user and password of ``url`` as Authorization takes them (RFC 7617)."""
+    """Return the user and password of ``url`` as the value of an Authorization header (RFC 7617)."""
     return "Basic " + b64encode(f"{url.user or ''}:{url.password or ''}".encode()).decode()
 
 
 def explain(error: OSError) -> str:
-    """Return the system's words: what others add, such as addresses and names, says no more."""
+    """Return the system's error text, without the addresses and names that libraries add."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate refused: {error.verify_message}"
     if isinstance(error, ssl.SSLError):

@@ -1,7 +1,7 @@
 """Connections to the message service, kept between greetings.
 
-A session is small because it serves one purpose: so many slots that POST to one origin. No redirects, no cookies, and
-nothing is sent again unasked.
+A session is small because it serves one purpose: a fixed number of slots that POST to one origin. It follows no
+redirects, keeps no cookies, and never repeats a request.
 """
 
 import asyncio
@@ -15,35 +15,35 @@ from birthday.channels.message_service.route import Route, UnreachableError
 _IDLE_SECONDS: Final = 15.0
 """How long an unused connection is kept: shorter than most servers keep theirs."""
 _LONGEST_USE_SECONDS: Final = 60.0
-"""How long a connection is used at most. The next one looks the name up again, so a service that moves is found."""
+"""How long a connection is used at most. A new one looks the name up again, so a service that moves is found."""
 
 
 class Client(Protocol):
-    """What a channel needs of an HTTP client: ``Session`` here, or aiohttp's in ``plain.py``."""
+    """What a channel needs of an HTTP client: our own ``Session``, or the one with aiohttp in ``plain.py``."""
 
     route: Route
 
     async def ask(self, request: bytes, patience: timedelta) -> Response:
-        """Send ``request`` once, over a connection that is free or new; connecting counts against ``patience``.
+        """Send ``request`` once, over an idle or a new connection. Connecting counts against ``patience``.
 
         Raises:
             TimeoutError: no answer in time.
-            UnreachableError: there is no connection to be had. Nothing has been sent.
+            UnreachableError: no connection could be made. Nothing has been sent.
             BrokenConnectionError: the connection ended without an answer. The request may have arrived.
         """
         ...
 
     async def ask_alone(self, request: bytes, patience: timedelta) -> Response:
-        """Send ``request`` over a connection of its own, which is closed after it. Raises as ``ask`` does."""
+        """Send ``request`` over a connection of its own, which is closed afterwards. Raises as ``ask`` does."""
         ...
 
     async def close(self) -> None:
-        """Close what is idle now, and what is in use when its answer has come."""
+        """Close idle connections now, and connections in use as soon as their answers have come."""
         ...
 
 
 class Session:
-    """Connections over one route. For one event loop; whoever opens it closes it."""
+    """Connections over one route. For one event loop. The caller must close it."""
 
     def __init__(self, route: Route, most_idle: int) -> None:
         """Connect when asked, and keep up to ``most_idle`` connections for the next request."""
@@ -94,11 +94,11 @@ class Session:
             async with asyncio.timeout_at(deadline):
                 return await self.route.connect()
         except TimeoutError:
-            # Not the same as no answer: nothing has been sent.
+            # Unlike a missing answer, this means that nothing has been sent.
             raise UnreachableError("no connection in time") from None
 
     def _take(self) -> HttpConnection | None:
-        """Return the connection that was used last: what a burst has opened may then be left to end."""
+        """Return the connection that was used last. So surplus connections of a burst become idle and are closed."""
         now = asyncio.get_running_loop().time()
         while self._idle:
             connection = self._idle.pop()

@@ -1,4 +1,4 @@
-"""A channel to the message service whose requests are part of the traces of their messages."""
+"""A channel to the message service that traces its requests, as part of the traces of their messages."""
 
 from dataclasses import replace
 
@@ -8,10 +8,10 @@ from birthday.telemetry.tracing import Tracing
 
 
 class TracedChannel:
-    """Sends as another channel does, with a span for each request."""
+    """Sends by another channel, with a span for each request."""
 
     def __init__(self, channel: HttpChannel, tracing: Tracing) -> None:
-        """Send by ``channel``, which stays the caller's."""
+        """Keep what is passed in. The caller still owns ``channel``."""
         self._channel = channel
         self._tracing = tracing
         self.breaker = channel.breaker
@@ -27,7 +27,7 @@ class TracedChannel:
 
 
 def _error_type(outcome: Outcome) -> str | None:
-    """Return the status, as the semantic conventions have it, or what happened instead of an answer."""
+    """Return the status, as the semantic conventions require, or the type of error if there was no answer."""
     if isinstance(outcome, Delivered):
         return None
     return str(outcome.status or outcome.error_type)
