@@ -1,4 +1,4 @@
-"""What a broker must do, and what may be relied on: at least once, in no particular order. And what both brokers share.
+"""What every broker guarantees (delivery at least once, in no particular order), and code that both share.
 
 Both brokers pass the suite in ``tests/integration/test_broker_contract.py``.
 """
@@ -20,19 +20,18 @@ from birthday.errors import UnavailableError
 T = TypeVar("T")
 
 Wait: TypeAlias = float | Callable[[], float]
-"""Seconds, or what to ask for them once the first delivery has come: it may be long until then."""
+"""Seconds, or a function that returns them. It is called after the first delivery, which may take long to come."""
 
 _UNQUOTED = re.compile(rb"\{messageId:([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\}")
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One queue message in the hands of one consumer, until it is acked or rejected.
+    """One queue message that one consumer holds until it is acked or rejected.
 
-    ``message_id`` is None when the payload is not ``{"messageId": "<uuid>"}``; ``body`` then shows what it was.
-    ``redelivered`` says that somebody may have had it before, ``by_hand`` that it was not this program that published
-    it. ``size_bytes`` is set if ``body`` is only the beginning, and says how long all of it is. ``tag`` belongs to the
-    broker.
+    ``message_id`` is None when the payload is not ``{"messageId": "<uuid>"}``; ``body`` then shows the payload.
+    ``redelivered`` says that the message may have been delivered before. ``by_hand`` says that this program did not
+    publish it. ``size_bytes`` is set if ``body`` is truncated, and is the full length. ``tag`` belongs to the broker.
     """
 
     tag: int
@@ -47,8 +46,9 @@ class Delivery:
 class DeadLetter:
     """One message in the dead-letter queue. ``message_id`` and ``body`` are as in a ``Delivery``.
 
-    ``reason`` and ``died_at`` are what the broker noted, None if it did not: somebody may have put it there by hand.
-    ``headers`` is whatever else came with it, in the broker's own terms. ``tag`` belongs to the broker.
+    ``reason`` and ``died_at`` come from the broker. They are None if the broker noted nothing, for example because the
+    message was put there by hand. ``headers`` are those of the message, in the broker's own terms. ``tag`` belongs to
+    the broker.
     """
 
     tag: int
@@ -73,23 +73,23 @@ class QueueStats:
 class Consumer(Protocol):
     """A running subscription. Every method raises ``UnavailableError`` once its connection is gone.
 
-    After that nothing that it handed out can be acked: the broker gives all of it to somebody else.
+    After that, its deliveries cannot be acked any more: the broker gives all of them to other consumers.
     """
 
     async def receive(self, most: int, wait: Wait) -> list[Delivery]:
-        """Return at least one delivery as soon as there is one, and at most ``most``.
+        """Wait for at least one delivery, and return at most ``most``.
 
-        After the first one, waits no more than ``wait`` seconds for others to come. Returns none at the end of what
-        came before ``cease``.
+        After the first delivery, wait at most ``wait`` seconds for more. After ``cease``, return what came before it,
+        and then an empty list.
         """
         ...
 
     async def cease(self) -> None:
-        """Let no more come. What has come can still be received, acked and rejected."""
+        """Let no more deliveries come. Those that have come can still be received, acked and rejected."""
         ...
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Say that these are done with."""
+        """Tell the broker that these are done."""
         ...
 
     async def reject(self, deliveries: Sequence[Delivery]) -> None:
@@ -98,21 +98,21 @@ class Consumer(Protocol):
 
 
 class DeadLetters(Protocol):
-    """A look through the dead-letter queue, in no particular order. It may hold what it has shown until it ends.
+    """Browses the dead-letter queue, in no particular order. It may hold what it has shown until it ends.
 
-    So of two looks at a time, each may see a part only. Every method raises ``UnavailableError`` once the broker is
-    gone; what was not dropped by then is still a dead letter.
+    So if two browse at the same time, each may see only a part. Every method raises ``UnavailableError`` once the
+    broker is gone. A letter that was not dropped by then is still a dead letter.
     """
 
     async def take(self) -> list[DeadLetter]:
-        """Return the next dead letters, hundreds at a time; none at the end.
+        """Return the next dead letters, hundreds at a time; an empty list at the end.
 
-        What dies after the browsing began may be left out.
+        Letters that come after the browsing began may be left out.
         """
         ...
 
     async def drop(self, letters: Sequence[DeadLetter]) -> None:
-        """Remove these, which this browsing has shown, from the queue for good."""
+        """Remove letters that this browsing has shown from the queue for good."""
         ...
 
 
@@ -120,20 +120,20 @@ class Broker(Protocol):
     """A message queue with confirms, delays and dead-lettering. Safe for concurrent use within one event loop."""
 
     async def publish(self, message_ids: Sequence[UUID], delay: timedelta = timedelta()) -> None:
-        """Publish, and return once the broker has taken responsibility for every one of them.
+        """Publish, and return once the broker has confirmed every message.
 
-        With ``delay`` they can be consumed after about that long, and never more than a second late; a broker may
-        hand them out early, so a consumer checks what is due.
+        With ``delay``, messages can be consumed after about that time, and at most a second later. A broker may deliver
+        them early, so a consumer must check whether they are due.
 
         Raises:
-            UnavailableError: if any is unconfirmed. Some may have been taken all the same.
+            UnavailableError: if any is unconfirmed. Some may have been published all the same.
         """
         ...
 
     def consume(self, prefetch: int) -> AbstractAsyncContextManager[Consumer]:
         """Subscribe as one more competing consumer with at most ``prefetch`` unacked deliveries.
 
-        On leaving the context, what is unacked goes back to the queue.
+        On leaving the context, unacked deliveries go back to the queue.
 
         Raises:
             UnavailableError: on entering, if the broker cannot be reached.
@@ -141,7 +141,7 @@ class Broker(Protocol):
         ...
 
     def dead_letters(self) -> AbstractAsyncContextManager[DeadLetters]:
-        """Walk through the dead letters. On leaving the context, all that was not dropped is there as before.
+        """Browse the dead letters. On leaving the context, all that were not dropped are dead letters as before.
 
         Raises:
             UnavailableError: on entering, if the broker cannot be reached.
@@ -170,7 +170,7 @@ class Broker(Protocol):
 
 
 class Inbox(Generic[T]):
-    """What a subscription has brought and nobody has taken yet. For one receiver at a time."""
+    """Deliveries of a subscription that have come and are not taken yet. For one receiver at a time."""
 
     def __init__(self) -> None:
         """Start empty."""
@@ -184,38 +184,38 @@ class Inbox(Generic[T]):
         return len(self._items)
 
     def put(self, delivery: T) -> None:
-        """Add what has come in."""
+        """Add a delivery."""
         self._items.append(delivery)
         if len(self._items) >= self._wanted:
             self._arrived.set()
 
     def cease(self) -> None:
-        """Say that no more will come: nobody needs to wait for it."""
+        """Note that no more will come, so that ``take`` does not wait for it."""
         self._ceased = True
         self._arrived.set()
 
     def fail(self, reason: str) -> None:
-        """Say that the subscription is over. All who wait here or come later are told; the first reason counts."""
+        """Note that the subscription is over: waiting and later calls raise. The first reason counts."""
         if self._loss is None:
             self._loss = reason
         self._arrived.set()
 
     def check(self) -> None:
-        """Make sure that the subscription still holds.
+        """Make sure that the subscription is not over.
 
         Raises:
-            UnavailableError: with the reason why it does not.
+            UnavailableError: if it is over; the text says why.
         """
         if self._loss is not None:
             raise UnavailableError("queue", self._loss)
 
     async def take(self, most: int, wait: Wait) -> list[T]:
-        """Wait for the first one and then up to ``wait`` seconds for ``most``. Being cancelled loses none.
+        """Wait for the first delivery, and then up to ``wait`` seconds for ``most``. Cancelling loses none.
 
-        After ``cease`` there is no waiting, and none at the end.
+        After ``cease`` it does not wait, and returns an empty list at the end.
 
         Raises:
-            UnavailableError: if the subscription is over; what is still here cannot be acked any more.
+            UnavailableError: if the subscription is over. What is still here cannot be acked any more.
         """
         await self._reach(1)
         seconds = wait() if callable(wait) else wait
@@ -241,7 +241,8 @@ def encode_payload(message_id: UUID) -> bytes:
 def decode_payload(body: bytes) -> UUID | None:
     """Return the message id in a payload, or None for anything that is not one.
 
-    A shell takes the quotes out of a payload that an operator pastes between double quotes, as the runbook writes it.
+    A payload without quotes is accepted too: if an operator pastes the payload from the runbook between double quotes,
+    the shell removes those inside it.
     """
     if unquoted := _UNQUOTED.fullmatch(body):
         return UUID(unquoted[1].decode())

@@ -105,7 +105,7 @@ class Claimer:
                 log.error("message.failed", message_id=str(message_id), error_type=error_type, error=error)
                 await consumer.reject([delivery])
             else:
-                # The database refuses this too, or another worker has the message. If nobody ends it, the janitor finds
+                # The database refuses this too, or another worker has the message. If it stays open, the janitor finds
                 # it.
                 log.error("message.refused", message_id=str(message_id), error=error)
                 await consumer.ack([delivery])

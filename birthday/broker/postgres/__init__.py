@@ -1,8 +1,8 @@
-"""The queue in PostgreSQL: the table ``queue_messages``, rows of which consumers hold under leases.
+"""The queue in PostgreSQL: the table ``queue_messages``, whose rows consumers hold under leases.
 
-A row is handed out by an UPDATE that gives it to one consumer until an instant of the database's clock, which the
-consumer moves on for as long as it lives. An ack deletes the row, a reject leaves it as a dead letter, and a lease that
-runs out, or a consumer that leaves, puts it back.
+An UPDATE gives a row to one consumer until an instant of the database's clock. The consumer extends this lease for as
+long as it lives. An ack deletes the row, and a reject turns it into a dead letter. If the lease runs out, or the
+consumer leaves, the row can be consumed again.
 """
 
 from birthday.broker.postgres.broker import PostgresBroker

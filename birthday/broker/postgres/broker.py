@@ -28,7 +28,7 @@ _RELEASE: Final = """
 
 
 class PostgresBroker:
-    """A ``Broker`` on a pool that somebody else owns. A consumer keeps one connection of it for as long as it lives."""
+    """A ``Broker`` on a pool that the caller owns. A consumer keeps one connection of it for as long as it lives."""
 
     def __init__(
         self,
@@ -40,8 +40,8 @@ class PostgresBroker:
     ) -> None:
         """Keep the pool.
 
-        ``lease`` is how long a consumer that died keeps what it held, ``timeout`` bounds every wait for the database,
-        and ``where`` begins the text of every error.
+        ``lease`` is how long a dead consumer keeps its rows. ``timeout`` bounds every wait for the database. ``where``
+        begins the text of every error.
         """
         self._pool = pool
         self._lease = lease
@@ -49,10 +49,10 @@ class PostgresBroker:
         self._where = where
 
     async def publish(self, message_ids: Sequence[UUID], delay: timedelta = timedelta()) -> None:
-        """Insert all of them in one statement, and wake the consumers if they can have them now; see ``Broker``.
+        """Insert all ids in one statement, and wake the consumers if there is no delay; see ``Broker``.
 
         Raises:
-            UnavailableError: if the database cannot be used. None is taken then, unless only its answer was lost.
+            UnavailableError: if the database cannot be used. Nothing is published then, unless only the answer is lost.
         """
         if message_ids:
             await self._execute(
@@ -69,7 +69,7 @@ class PostgresBroker:
 
     @asynccontextmanager
     async def consume(self, prefetch: int) -> AsyncIterator[PostgresConsumer]:
-        """Subscribe; see ``Broker``. What was held is put back on leaving, at once if the database can be reached.
+        """Subscribe; see ``Broker``. On leaving, held rows are released, at once if the database can be reached.
 
         Raises:
             UnavailableError: on entering, if the database cannot be used.
@@ -86,14 +86,14 @@ class PostgresBroker:
             consumer.stop()
             try:
                 if running is not None:
-                    # Not cancelled: what a claim has taken must be known, so that it can be put back.
+                    # Not cancelled: the rows that its last claim takes must be known, so that they can be released.
                     await asyncio.wait({running}, timeout=self._seconds)
             finally:
                 await self._end(consumer, connection)
 
     @asynccontextmanager
     async def dead_letters(self) -> AsyncIterator[PostgresDeadLetters]:
-        """Browse the dead rows; see ``Broker``. It holds nothing, and no connection between two steps.
+        """Browse the dead rows; see ``Broker``. It locks no rows, and keeps no connection between two steps.
 
         Raises:
             UnavailableError: on entering, if the database cannot be used.
@@ -102,7 +102,7 @@ class PostgresBroker:
         yield PostgresDeadLetters(self._fetch)
 
     async def stats(self) -> QueueStats:
-        """Count rows, and consumers by the lock that they share; see ``Broker``.
+        """Count rows, and count consumers by the lock that they share; see ``Broker``.
 
         Raises:
             UnavailableError: if the database cannot be used.
@@ -136,7 +136,7 @@ class PostgresBroker:
         await self._execute("SELECT EXISTS (SELECT FROM queue_messages WHERE id = 0)")
 
     async def close(self) -> None:
-        """Do nothing: the pool belongs to whoever made it."""
+        """Do nothing: the caller owns the pool."""
 
     async def _execute(self, statement: str, *values: object) -> None:
         await self._fetch(statement, *values)
@@ -148,7 +148,7 @@ class PostgresBroker:
                 return rows
 
     async def _end(self, consumer: PostgresConsumer, connection: asyncpg.pool.PoolConnectionProxy) -> None:
-        """Give a consumer's connection back as it was, and its rows to the others."""
+        """Restore the consumer's connection and give it back to the pool. Release the consumer's rows."""
         with suppress(UnavailableError), reported(self._where):
             clean = False
             try:
@@ -156,7 +156,7 @@ class PostgresBroker:
                 clean = True
             finally:
                 if not clean:
-                    # It must not be lent to others with what the consumer has set, listens to and holds.
+                    # Other users of the pool must not get a connection with the consumer's setting, listener and lock.
                     connection.terminate()
                 await self._pool.release(connection, timeout=self._seconds)
         if consumer.held:

@@ -14,18 +14,18 @@ from birthday.broker.protocol import Delivery, Inbox, Wait, decode_payload
 from birthday.errors import UnavailableError
 
 _CHANNEL: Final = "queue_messages"
-"""Where publishers NOTIFY that there is something new."""
+"""The channel on which publishers NOTIFY that a row is ready."""
 CONSUMER_LOCK: Final = 760_325_001
-"""Key of an advisory lock that consumers share, so that pg_locks knows how many there are. It dies with its holder."""
+"""Key of an advisory lock that consumers share, so that pg_locks shows how many live. It ends with its connection."""
 _POLL_SECONDS: Final = 0.5
-"""How often to look for what nobody is notified of: delays that end, leases that run out, rows inserted by hand."""
+"""How often to look for rows without a notification: delays that end, leases that run out, rows inserted by hand."""
 _CLAIM_LIMIT: Final = 500
 _BODY_CHARACTERS: Final = 1024
-"""A longer body is no message of ours, so no consumer needs all of it: hundreds of a megabyte would fill its memory."""
+"""Longer bodies are cut: they are no messages of ours, and hundreds of a megabyte each would fill the memory."""
 
-# clock_timestamp() changes while a statement runs, so an index cannot be asked about it; a subselect is evaluated once.
-# Safe under concurrency: a row that another consumer is taking is skipped, and one that it has just taken is looked at
-# again once locked, and then its lease rules it out.
+# clock_timestamp() changes during a statement, so PostgreSQL cannot use an index for it. A subselect is evaluated once.
+# Concurrent claims are safe: a row that another consumer is taking is skipped. A row that another consumer has just
+# taken is checked again after it is locked, and its lease then excludes it.
 CLAIM: Final = """
     WITH next AS (
         SELECT id FROM queue_messages
@@ -39,7 +39,8 @@ CLAIM: Final = """
     FROM next WHERE held.id = next.id
     RETURNING held.id, left(held.body, $4) AS body, octet_length(held.body) AS size, held.by_hand, held.deliveries
 """
-# The consumer's id fences all of these: what somebody else has taken after the lease ran out is left alone.
+# The consumer's id fences these statements. If the lease ran out and another consumer took the row, they leave it
+# alone.
 _EXTEND: Final = """
     UPDATE queue_messages SET lease_until = clock_timestamp() + $3::interval
     WHERE id = ANY($1::bigint[]) AND consumer_id = $2
@@ -54,7 +55,7 @@ _REJECT: Final = """
 class PostgresConsumer:
     """A ``Consumer`` that does everything on one connection. Once that breaks, every method raises.
 
-    ``run`` claims ahead, up to the prefetch, and moves the leases of all that is held.
+    ``run`` claims ahead, up to the prefetch, and extends the leases of all held rows.
     """
 
     def __init__(
@@ -125,7 +126,7 @@ class PostgresConsumer:
         """
         self._connection.add_termination_listener(self._on_terminated)
         with reported(self._where):
-            # A plan made while the queue is empty would read all of it later, when it is full.
+            # A generic plan made while the queue is empty would later read the whole table, when it is full.
             await self._connection.execute("SET plan_cache_mode = force_custom_plan", timeout=self._seconds)
             await self._connection.execute("SELECT pg_advisory_lock_shared($1)", CONSUMER_LOCK, timeout=self._seconds)
             async with asyncio.timeout(self._seconds):
@@ -135,14 +136,14 @@ class PostgresConsumer:
         """Undo what ``subscribe`` did to the connection."""
         self._connection.remove_termination_listener(self._on_terminated)
         if not self._connection.is_closed():
-            # Not all of the session: what the pool has set must stay.
+            # Not RESET ALL, because the settings of the pool must stay.
             async with asyncio.timeout(self._seconds):
                 await self._connection.remove_listener(_CHANNEL, self._on_notified)
                 await self._connection.execute("RESET plan_cache_mode")
                 await self._connection.execute("SELECT pg_advisory_unlock_all()")
 
     async def run(self) -> None:
-        """Claim whenever there is room and something to claim, until ``stop`` or until the connection breaks."""
+        """Claim rows whenever there is room, and extend leases, until ``stop`` or until the connection breaks."""
         pause = min(_POLL_SECONDS, self._lease.total_seconds() / 3)
         try:
             extend_at = 0.0
@@ -158,11 +159,11 @@ class PostgresConsumer:
         except UnavailableError as error:
             self._inbox.fail(str(error))
         finally:
-            # Nobody may wait for what nobody claims any more, whatever the reason is.
+            # However this ends, nothing is claimed any more, so no ``receive`` may wait for it.
             self._inbox.fail("this subscription has ended")
 
     def stop(self) -> None:
-        """End the subscription; what ``run`` is doing with the database is still finished."""
+        """End the subscription. A statement that ``run`` has begun is still finished."""
         self._stopping = True
         self._news.set()
         self._room.set()
@@ -177,7 +178,7 @@ class PostgresConsumer:
         return len(rows)
 
     async def _extend(self, due_at: float) -> float:
-        """Move the leases if that is due, and return when it is due next, in the loop's time."""
+        """Extend the leases if that is due. Return when it is due next, in the loop's time."""
         now = asyncio.get_running_loop().time()
         if now < due_at:
             return due_at

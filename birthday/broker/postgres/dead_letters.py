@@ -9,11 +9,11 @@ import asyncpg
 from birthday.broker.protocol import DeadLetter, decode_payload
 
 _BROWSE_LIMIT: Final = 200
-"""There may be some of a megabyte."""
+"""Bounds the memory of one step, because some dead letters may have a megabyte."""
 
 
 class PostgresDeadLetters:
-    """A ``DeadLetters`` by position: the instant of death, then the row's id."""
+    """A ``DeadLetters`` that continues after the last position: the instant of death, then the row's id."""
 
     def __init__(self, fetch: Callable[..., Awaitable[list[asyncpg.Record]]]) -> None:
         """Begin before the first one."""

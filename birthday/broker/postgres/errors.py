@@ -1,4 +1,4 @@
-"""The errors of asyncpg, as those of the queue."""
+"""Turns errors of asyncpg into errors of the queue."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

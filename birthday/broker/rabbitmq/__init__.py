@@ -1,4 +1,4 @@
-"""The queue in RabbitMQ, over aiormq. ``broker`` puts together what the other modules are, each one thing of AMQP."""
+"""The queue in RabbitMQ, over aiormq. ``broker`` combines the other modules; each covers one part of AMQP."""
 
 from birthday.broker.rabbitmq.broker import RabbitMQBroker
 

@@ -1,4 +1,4 @@
-"""The queue in RabbitMQ, 3.10 to 4.x, as a ``Broker``: one connection, and on it a channel for each thing that lasts.
+"""The queue in RabbitMQ, 3.10 to 4.x, as a ``Broker``: one connection with several channels.
 
 Publishing has a channel of its own, and so has each consumer. Nothing waits for the server longer than ``timeout``.
 """
@@ -22,7 +22,7 @@ from birthday.broker.rabbitmq.topology import DEAD_LETTER_QUEUE, QUEUE, RETRY_QU
 from birthday.errors import UnavailableError
 
 _CONFIRMS_IN_FLIGHT: Final = 500
-# How long the queue may take to get back what browsing held. After that, somebody else may have it.
+# How long to wait until the queue has back what browsing held. After that, another consumer may have it.
 _RETURN_SECONDS: Final = 1.0
 
 
@@ -37,10 +37,10 @@ class RabbitMQBroker:
         heartbeat: timedelta = timedelta(seconds=15),
         path: FramePath | None = None,
     ) -> None:
-        """Keep where the server is; ``path`` is our own frame path unless another one is given.
+        """Keep the address of the server. ``path`` is our own frame path by default.
 
-        ``timeout`` bounds every single exchange with it. A peer that vanished without a word is noticed after about
-        three times ``heartbeat`` (whole seconds); a ``heartbeat`` in the query of ``url`` wins.
+        ``timeout`` bounds every exchange with the server. A peer that dies silently is noticed after about three times
+        ``heartbeat`` (whole seconds). A ``heartbeat`` in the query of ``url`` takes precedence.
         """
         self._connection = AmqpConnection(url, timeout, heartbeat, self._on_drop)
         self._path: FramePath = path or OwnPath()
@@ -50,10 +50,11 @@ class RabbitMQBroker:
     async def publish(self, message_ids: Sequence[UUID], delay: timedelta = timedelta()) -> None:
         """Publish persistent messages, hundreds at a time, and return once each is confirmed; see ``Broker``.
 
-        A delay is spent in the longest retry queue that is not longer, the shortest being one second.
+        A delayed message goes to the longest retry queue that is not longer than ``delay``. The shortest one holds
+        messages for a second.
 
         Raises:
-            UnavailableError: if any is refused, belongs to no queue, or is unconfirmed. Some may have been taken.
+            UnavailableError: if any is refused, belongs to no queue, or is unconfirmed. Some may have been published.
         """
         exchange, routing_key = route(delay)
         publisher = await self._open_publisher()
@@ -64,7 +65,7 @@ class RabbitMQBroker:
         except UnavailableError as error:
             if isinstance(error, MissingError):
                 self._connection.forget_topology()
-            # The next one opens a new channel.
+            # The next publish opens a new channel.
             if self._publisher is publisher:
                 self._publisher = None
             await self._connection.discard(publisher.channel)
@@ -82,7 +83,8 @@ class RabbitMQBroker:
             callback = self._path.deliver(channel, consumer.on_delivery)
             self._consumers.add(consumer)
             try:
-                # Before consuming: a limit that is set later does not hold for what is on its way by then.
+                # Set before consuming, because a later limit does not apply to deliveries that are already on their
+                # way.
                 await channel.ask(channel.raw.basic_qos(prefetch_count=prefetch))
                 await consumer.subscribe(callback)
                 yield consumer
@@ -95,7 +97,7 @@ class RabbitMQBroker:
 
     @asynccontextmanager
     async def dead_letters(self) -> AsyncIterator[RabbitMQDeadLetters]:
-        """Walk through the dead-letter queue on a channel of its own, whose end gives back the rest; see ``Broker``.
+        """Browse the dead-letter queue on a channel of its own. Closing it gives back the rest; see ``Broker``.
 
         Raises:
             UnavailableError: on entering, if the server cannot be reached or holds another topology.
@@ -112,9 +114,9 @@ class RabbitMQBroker:
                 await self._wait_for_dead_letters(browsing.kept)
 
     async def stats(self) -> QueueStats:
-        """Ask for the length of each queue. One that is missing is declared again, with everything else.
+        """Ask for the length of each queue. If one is missing, the whole topology is declared again.
 
-        AMQP does not tell what is unacked: that is what the consumers of this broker object hold, not the total.
+        AMQP does not report unacked messages. So ``unacked`` counts those of this object's consumers, not all.
 
         Raises:
             UnavailableError: if the server cannot be reached or holds another topology.
@@ -146,7 +148,7 @@ class RabbitMQBroker:
         await self._connection.close()
 
     async def _wait_for_dead_letters(self, count: int) -> None:
-        """Wait until the queue has noticed that the channel of browsing is closed: another walk may follow at once."""
+        """Wait until the queue has back what browsing held, because another browsing may follow at once."""
         async with self._connection.channel() as channel:
             while (await channel.measure(DEAD_LETTER_QUEUE))[0] < count:  # noqa: ASYNC110 - the server tells nobody
                 await asyncio.sleep(_RETURN_SECONDS / 100)

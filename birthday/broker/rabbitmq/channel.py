@@ -1,4 +1,4 @@
-"""An AMQP channel on which every exchange ends in time, and the stream below it in which sinks can take frames."""
+"""An AMQP channel with a time limit for every exchange, and the stream below it, from which sinks take frames."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -14,7 +14,7 @@ from birthday.errors import UnavailableError
 
 T = TypeVar("T")
 
-# The server cleans up after a connection that just goes.
+# Short, because the server cleans up after a connection that ends without a handshake.
 _CLOSE_SECONDS: Final = 1.0
 
 
@@ -22,13 +22,13 @@ class AmqpChannel:
     """An open channel on which every exchange ends in time, with an answer or an ``UnavailableError``."""
 
     def __init__(self, raw: aiormq.Channel, sinks: dict[int, Sink], where: str, seconds: float) -> None:
-        """Watch an open aiormq channel: left alone, it can die and keep its callers waiting for ever.
+        """Watch an open aiormq channel, because it can die without telling its callers, who then wait for ever.
 
         ``sinks`` are those of its connection.
         """
         self.raw = raw
         self._sinks = sinks
-        # The number may have been that of a channel which the server has closed.
+        # A channel that the server has closed may have had the same number.
         self._sinks.pop(raw.number, None)
         self._sink: Sink | None = None
         self.where = where
@@ -37,25 +37,25 @@ class AmqpChannel:
 
     @property
     def is_open(self) -> bool:
-        """Whether it can be used, as far as is known here."""
+        """Whether the channel can be used, as far as is known here."""
         return not self.raw.is_closed and self.raw.connection.is_opened
 
     @property
     def loss(self) -> str:
-        """Why it closed."""
+        """Why the channel closed."""
         return reason(self.closing)
 
     def divert(self, sink: Sink) -> None:
-        """Let ``sink`` take what it knows, before aiormq sees it."""
+        """Let ``sink`` take the frames that it knows before aiormq sees them."""
         self._sinks[self.raw.number] = self._sink = sink
 
     def restore(self) -> None:
-        """Let aiormq have everything again, unless the number is that of another channel by now."""
+        """Let aiormq have all frames again, unless another channel has this number by now."""
         if self._sink is not None and self._sinks.get(self.raw.number) is self._sink:
             del self._sinks[self.raw.number]
 
     async def ask(self, operation: Coroutine[Any, Any, T]) -> T:
-        """Do something on this channel.
+        """Run an operation on this channel.
 
         Raises:
             UnavailableError: if it fails, takes too long, or the channel closes meanwhile.
@@ -73,7 +73,7 @@ class AmqpChannel:
 
 
 class DivertingTransport(TransportFactory):
-    """Connects as aiormq would, with a stream in which sinks can take frames. For one connection."""
+    """Connects as aiormq does, but with a stream from which sinks can take frames. For one connection."""
 
     def __init__(self) -> None:
         """Begin with no sinks."""
@@ -102,21 +102,21 @@ class DivertingTransport(TransportFactory):
 async def answer(
     operation: Coroutine[Any, Any, T], where: str, seconds: float, closing: asyncio.Future[Any] | None = None
 ) -> T:
-    """Return what ``operation`` does, as long as it does it within ``seconds`` and before ``closing`` is done.
+    """Return the result of ``operation`` if it ends within ``seconds`` and before ``closing`` is done.
 
-    aiormq tells of a lost connection with errors of its own, RuntimeError, OSError, CancelledError (which must not pass
-    for our own) or plain Exception, and some of its waits end with none at all. Here all of that becomes one thing.
+    aiormq reports a lost connection with errors of its own, RuntimeError, OSError, CancelledError (which must not be
+    mistaken for our own) or plain Exception. Some of its waits never end. Here all of these become one error.
 
     Raises:
-        MissingError: if something of the topology is not there.
-        UnavailableError: if it does not; the cause is what aiormq raised.
+        MissingError: if an exchange or a queue of ours is missing.
+        UnavailableError: if there is no result; the cause is what aiormq raised, if anything.
     """
     task = asyncio.ensure_future(operation)
     watched: set[asyncio.Future[Any]] = {task} if closing is None else {task, closing}
     try:
         await asyncio.wait(watched, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        # Not awaited: it may be stuck in a place that takes no cancellation.
+        # Not awaited, because it may be stuck where it cannot be cancelled.
         task.cancel()
         task.add_done_callback(_forget)
     if task.done() and not task.cancelled() and task.exception() is None:
@@ -132,13 +132,16 @@ async def answer(
 
 
 def reason(ended: asyncio.Future[Any]) -> str:
-    """Say why something ended, in the words of aiormq if it has any."""
+    """Say why something ended, in the words of aiormq if there are any."""
     error = "" if ended.cancelled() else str(ended.exception() or "")
     return error or "the connection was closed"
 
 
 async def close_politely(closing: Coroutine[Any, Any, None]) -> bool:
-    """Wait a little for something to close, and say whether it has. If not, it goes on: a cancelled one stays open."""
+    """Wait a second for something to close, and say whether it has.
+
+    If it has not, it goes on closing, because cancelling it would leave it open.
+    """
     task = asyncio.ensure_future(closing)
     task.add_done_callback(_forget)
     await asyncio.wait({task}, timeout=_CLOSE_SECONDS)
@@ -146,6 +149,6 @@ async def close_politely(closing: Coroutine[Any, Any, None]) -> bool:
 
 
 def _forget(task: asyncio.Future[Any]) -> None:
-    """Take what a task ends with after nobody waits for it any more: asyncio would report it as lost."""
+    """Retrieve the error of a task that is not awaited any more, because asyncio would log it otherwise."""
     if not task.cancelled():
         task.exception()

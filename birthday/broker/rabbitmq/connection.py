@@ -1,4 +1,4 @@
-"""The one AMQP connection of a broker: made at the first use, and again at the first use after it broke."""
+"""The one AMQP connection of a broker. The first use opens it, and so does the first use after it broke."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -26,7 +26,7 @@ class AmqpConnection:
     def __init__(
         self, url: str, timeout: timedelta, heartbeat: timedelta, on_drop: Callable[[AbstractConnection, str], None]
     ) -> None:
-        """Keep where the server is; ``on_drop`` is told, with a reason, of a connection that is given up."""
+        """Keep the address of the server. ``on_drop`` is called with a connection that is given up, and the reason."""
         self.where = f"RabbitMQ at {mask_url(url)}"
         parts = urlsplit(url)
         parameters = {"heartbeat": str(round(heartbeat.total_seconds()))} | amqp_parameters(parts)
@@ -41,12 +41,12 @@ class AmqpConnection:
         self._unreachable = False
 
     def forget_topology(self) -> None:
-        """Have the next channel declare everything: something of it is missing."""
+        """Have the next channel declare all exchanges and queues, because one is missing."""
         self._declared = False
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Let one at a time open a channel. The time limit includes the wait: many would wait for long one by one.
+        """Let one caller at a time open a channel. The time limit includes the wait, because waits would add up.
 
         Raises:
             UnavailableError: if the time runs out. The connection is dropped then.
@@ -59,10 +59,10 @@ class AmqpConnection:
             raise UnavailableError("queue", f"{self.where} did not answer within {self._seconds:g} s") from None
 
     async def open_channel(self) -> AmqpChannel:
-        """Open a channel, on a new connection if there is none. Only within ``turn``.
+        """Open a channel, on a new connection if there is none. Call it only within ``turn``.
 
-        The first one declares the topology. To do so each time would cost ten exchanges for each probe, and hang for a
-        minute wherever a node of the cluster is silent.
+        The first channel declares the topology. Declaring it each time would cost ten exchanges for each health check.
+        It would also hang for a minute whenever a node of the cluster is silent.
 
         Raises:
             UnavailableError: if the server cannot be reached or holds another topology.
@@ -90,7 +90,7 @@ class AmqpConnection:
             await self.discard(channel)
 
     async def discard(self, channel: AmqpChannel) -> None:
-        """Close a channel. If that gets no answer, nothing on this connection does."""
+        """Close a channel. If the server does not answer that, give up the connection."""
         try:
             if not await close_politely(channel.raw.close()) and channel.raw.connection is self._connection:
                 await self._drop()
@@ -114,12 +114,12 @@ class AmqpConnection:
                 self._connection = await answer(connecting, self.where, self._seconds)
             except UnavailableError as error:
                 if not self._unreachable:
-                    # Once for each outage: whoever needs the queue says what it cannot do meanwhile.
+                    # Logged once for each outage, because the callers log what they cannot do meanwhile.
                     log.warning("broker.unreachable", error=error)
                     self._unreachable = True
                 if not isinstance(error.__cause__, aiormq.InvalidFrameError):
                     raise
-                # All that aiormq says is that the last answer was not the one it expected.
+                # aiormq says only that the last answer was not the one it expected.
                 what = "there is no such virtual host, or the user may not use it"
                 raise UnavailableError("queue", f"{self.where} closed the connection: {what}") from error.__cause__
             self._unreachable = False
@@ -129,6 +129,6 @@ class AmqpConnection:
     async def _drop(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            # Told here: aiormq tells of a connection that is silent only when its heartbeats have run out.
+            # Called here, because aiormq reports a silent connection only after its heartbeats have run out.
             self._on_drop(connection, f"{self.where}: the connection was given up")
             await close_politely(connection.close())

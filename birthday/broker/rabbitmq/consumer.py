@@ -1,4 +1,4 @@
-"""Consuming: what the server delivers, and what it is told of it."""
+"""Consuming: takes deliveries from the server, and sends acks and rejects."""
 
 import asyncio
 import struct
@@ -21,7 +21,7 @@ class RabbitMQConsumer:
     """A ``Consumer`` on a channel of its own. It ends with the channel, or when the server cancels it."""
 
     def __init__(self, channel: AmqpChannel, prefetch: int, on_missing: Callable[[], None]) -> None:
-        """Watch the channel; ``RabbitMQBroker.consume`` subscribes. ``on_missing`` is told that the queue is gone."""
+        """Watch the channel; ``RabbitMQBroker.consume`` subscribes. ``on_missing`` is called if the queue is gone."""
         self._channel = channel
         self._on_missing = on_missing
         self._prefetch = prefetch
@@ -34,20 +34,20 @@ class RabbitMQConsumer:
 
     @property
     def unacked(self) -> int:
-        """How many deliveries the server waits for."""
+        """How many deliveries are unacked from the server's point of view."""
         return len(self._window)
 
     async def subscribe(self, callback: ConsumerCallback) -> None:
         """Begin to consume; aiormq calls ``callback`` for deliveries that it sees.
 
         Raises:
-            UnavailableError: if the server does not let it.
+            UnavailableError: if the server refuses, or the channel is gone.
         """
         consuming = self._channel.raw.basic_consume(QUEUE, callback, no_ack=False)
         self._tag = (await self._channel.ask(consuming)).consumer_tag or ""
 
     async def cease(self) -> None:
-        """Cancel the subscription. The server's answer comes after all that it has delivered; see ``Consumer``.
+        """Cancel the subscription. The server answers this after its last delivery; see ``Consumer``.
 
         Raises:
             UnavailableError: once the subscription is over.
@@ -61,12 +61,12 @@ class RabbitMQConsumer:
         Raises:
             UnavailableError: once the subscription is over.
         """
-        # No more can come than the server may still deliver: what is acked and not told yet has made no room.
+        # Do not wait for more than the server may still deliver. An ack that is not sent yet makes no room there.
         handed_out = len(self._window) - len(self._inbox)
         return await self._inbox.take(max(1, min(most, self._prefetch - handed_out)), wait)
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Settle these, as soon as one ack can settle many; see ``Consumer``.
+        """Settle these. The ack may be sent later, so that one ack settles many; see ``Consumer``.
 
         Raises:
             UnavailableError: once the subscription is over.
@@ -74,7 +74,7 @@ class RabbitMQConsumer:
         await self._settle(finished=[delivery.tag for delivery in deliveries])
 
     async def reject(self, deliveries: Sequence[Delivery]) -> None:
-        """Dead-letter these at once, each by itself, with ``x-death`` telling the reason ``rejected``.
+        """Dead-letter these at once, one by one. ``x-death`` then has the reason ``rejected``.
 
         Raises:
             UnavailableError: once the subscription is over.
@@ -82,14 +82,14 @@ class RabbitMQConsumer:
         await self._settle(rejected=[delivery.tag for delivery in deliveries])
 
     async def leave(self) -> None:
-        """Settle what is finished and end. The server takes back everything else when the channel closes."""
+        """Ack what is finished, and end. The server takes back everything else when the channel closes."""
         with suppress(UnavailableError):
             self._inbox.check()
             await self._channel.ask(self._send((), self._window.rest(), None))
         self._inbox.fail("this subscription has ended")
 
     def lose(self, connection: AbstractConnection, reason: str) -> None:
-        """End, if this subscription is on ``connection``: nothing comes from there any more."""
+        """End if this subscription is on ``connection``, which delivers nothing any more."""
         if self._channel.raw.connection is connection:
             self._inbox.fail(reason)
 
@@ -99,19 +99,20 @@ class RabbitMQConsumer:
         self._inbox.put(Delivery(tag, decode_payload(body), redelivered, body, not _is_ours(properties)))
 
     async def _settle(self, *, finished: Sequence[int] = (), rejected: Sequence[int] = ()) -> None:
-        # In turn: an ack for all up to a tag that a later ack has covered already would be an error.
+        # One at a time. An ack for all tags up to one that a later ack has covered would be an error.
         async with self._acking:
             self._inbox.check()
             rejects, singles, up_to = self._window.settle(finished, rejected)
             try:
                 await self._channel.ask(self._send(rejects, singles, up_to))
             except BaseException:
-                # The window takes for told what may not have been; a later ack would cover a lost reject.
+                # The window counts acks and rejects as sent that may be lost. A later ack for many would then cover a
+                # rejected delivery.
                 self._inbox.fail("an ack to the queue was interrupted")
                 raise
 
     async def _send(self, rejects: Iterable[int], singles: Iterable[int], up_to: int | None) -> None:
-        """Tell the server. Rejects come first, since what comes last settles everything before it."""
+        """Send rejects and acks. Rejects come first, because the last ack settles everything before it."""
         raw = self._channel.raw
         for tag in rejects:
             await raw.basic_reject(tag, requeue=False, wait=False)
@@ -130,7 +131,7 @@ class RabbitMQConsumer:
 
 @lru_cache(maxsize=64)
 def _is_ours(properties: bytes) -> bool:
-    """Say whether the properties of a message name this program: the same octets nearly every time, so remembered."""
+    """Say whether the properties name this program. Cached, because they are nearly always the same octets."""
     decoded = aiormq.spec.Basic.Properties()
     with suppress(ValueError, IndexError, RecursionError, struct.error):
         decoded.unmarshal(int.from_bytes(properties[:2]), properties[2:])

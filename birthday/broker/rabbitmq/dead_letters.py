@@ -1,4 +1,4 @@
-"""The dead-letter queue: looked through from its beginning, and some of it dropped."""
+"""Browses the dead-letter queue from its beginning, and drops letters from it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -12,21 +12,22 @@ from birthday.broker.protocol import DeadLetter, Inbox, decode_payload
 from birthday.broker.rabbitmq.channel import AmqpChannel
 from birthday.broker.rabbitmq.topology import DEAD_LETTER_QUEUE
 
-# Bounds what a look through the dead letters keeps in memory, and there may be some of a megabyte.
+# Bounds the memory of one step, because some dead letters may have a megabyte.
 _BATCH_LIMIT: Final = 200
-# A dead letter that does not come for so long may have gone to somebody else.
+# If a dead letter has not come after this time, another consumer may have it.
 _DEAD_SECONDS: Final = 0.5
 
 
 class RabbitMQDeadLetters:
-    """A ``DeadLetters`` that consumes, and acks only what is dropped. The end of its channel gives back the rest.
+    """A ``DeadLetters`` that consumes, and acks only what is dropped. Closing its channel gives back the rest.
 
-    Giving back earlier would bring the same ones again. So each step is a consumer of its own, which gets as many as
-    its prefetch and is cancelled before anything is acked: what is dropped makes no room for others.
+    If letters were given back earlier, the same ones would come again. So each step has a consumer of its own, which
+    gets as many letters as its prefetch. It is cancelled before anything is acked, so that a dropped letter makes no
+    room for others.
     """
 
     def __init__(self, channel: AmqpChannel, count: int) -> None:
-        """Walk through the first ``count``; ``kept`` is how many of them were not dropped."""
+        """Browse the first ``count`` letters; ``kept`` is how many of them were not dropped."""
         self.kept = count
         self._channel = channel
         self._left = count
@@ -60,11 +61,12 @@ class RabbitMQDeadLetters:
     async def end(self) -> None:
         """Make sure that what was dropped is gone.
 
-        Of many acks, the server's channel keeps most until the queue has seen the first ones, and forgets them when it
-        is closed. The queue answers who comes and goes only after what it has seen before.
+        If there are many acks, the server's channel keeps most of them until the queue has processed the first ones. If
+        the channel is closed before that, the acks that it keeps are lost. The queue answers a consumer that comes or
+        goes only after it has processed everything before.
 
         Raises:
-            UnavailableError: if some of it may be a dead letter again.
+            UnavailableError: if some dropped letters may be dead letters again.
         """
         async with self._consuming(1):
             pass
@@ -86,7 +88,7 @@ class RabbitMQDeadLetters:
                     continue
             ready, _ = await self._channel.measure(DEAD_LETTER_QUEUE)
             if not ready and not len(self._inbox):
-                # They were counted at the beginning, and are with somebody else by now.
+                # The others were counted at the beginning, but another consumer has them by now.
                 self._left = 0
                 break
         return letters
@@ -100,7 +102,7 @@ class RabbitMQDeadLetters:
 
 
 def _dead_letter(message: DeliveredMessage) -> DeadLetter:
-    """Return a message of the dead-letter queue. Its headers may be anything: whoever publishes may set them."""
+    """Return a message of the dead-letter queue. Its headers may be anything, because any publisher can set them."""
     headers = message.header.properties.headers or {}
     deaths = headers.get("x-death")
     latest = deaths[0] if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict) else {}

@@ -1,11 +1,11 @@
-"""What AMQP can tell besides that the server is away."""
+"""An error of AMQP that does not mean that the server is away."""
 
 from birthday.errors import UnavailableError
 
 
 class MissingError(UnavailableError):
-    """An exchange or a queue of ours is gone: somebody deleted it, or the server has lost it."""
+    """An exchange or a queue of ours is missing: it was deleted, or the server lost it."""
 
     def __init__(self, message: str) -> None:
-        """Say it of the queue."""
+        """Report that the queue is unavailable."""
         super().__init__("queue", message)

@@ -1,8 +1,9 @@
-"""AMQP frames that come by the thousand, taken out of the stream before aiormq decodes them one by one.
+"""Takes the most frequent AMQP frames out of the stream, before aiormq decodes them one by one.
 
-A delivery costs aiormq three objects, three turns of a queue and a task; a publish, a lock, a future and more. That is
-most of what a worker spends on a message, besides sending it. So what workers receive and what confirms a publish is
-decoded here. All the rest (handshake, topology, heartbeats, the end of a channel) is left in the stream, as it came.
+For a delivery, aiormq needs three objects, three turns of a queue and a task. For a publish, it needs a lock, a future
+and more. Besides sending, that is most of the processor time that a worker spends on a message. So deliveries and
+confirms are decoded here. All other frames (handshake, topology, heartbeats, the end of a channel) stay in the stream
+unchanged.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ _RETURN: Final = b"\x00\x3c\x00\x32"
 _ACK: Final = b"\x00\x3c\x00\x50"
 _NACK: Final = b"\x00\x3c\x00\x78"
 
-# Octets and sizes of AMQP 0-9-1, sections 2.3 and 4.2: kind, channel and size before, one octet after each frame.
+# AMQP 0-9-1, sections 2.3 and 4.2: kind, channel and size precede the payload of a frame, and one octet follows.
 _ENVELOPE: Final = struct.Struct(">BHI")
 _TAG_AND_BITS: Final = struct.Struct(">QB")
 _CONTENT: Final = struct.Struct(">HHQ")
@@ -33,7 +34,7 @@ _BASIC: Final = 60
 
 
 def encode_publishes(channel: int, publish: bytes, properties: bytes, bodies: Iterable[bytes]) -> bytes:
-    """Return the frames that publish ``bodies``, of one frame each; ``publish`` is what the method says of each."""
+    """Return the frames that publish ``bodies``, one body frame each; ``publish`` has the method's arguments."""
     method = _frame(_METHOD, channel, _PUBLISH + publish)
     parts: list[bytes] = []
     for body in bodies:
@@ -55,16 +56,16 @@ class Sink(Protocol):
 
 
 class FrameReader(asyncio.StreamReader):
-    """A stream in which there is only what no sink has taken."""
+    """A stream that contains only the frames that no sink has taken."""
 
     def __init__(self, sinks: Mapping[int, Sink], loop: asyncio.AbstractEventLoop) -> None:
-        """Let ``sinks`` of any time take what comes for the channels that they have by number."""
+        """Let ``sinks`` take the frames of their channels. The keys are channel numbers; sinks may be added later."""
         super().__init__(loop=loop)
         self._sinks = sinks
         self._rest = b""
 
     def feed_data(self, data: bytes) -> None:  # type: ignore[override] # what transports feed is bytes
-        """Sort what has come in, as far as its frames are complete."""
+        """Give each complete frame to the sink of its channel, or leave it in the stream."""
         data = self._rest + data
         left = bytearray()
         taken = False
@@ -83,14 +84,14 @@ class FrameReader(asyncio.StreamReader):
             start = end + 1
         self._rest = data[start:]
         if taken:
-            # The server sends no heartbeats while it has other things to send, and aiormq must see that it is alive.
+            # The server sends no heartbeats while it sends other frames, but aiormq must see that the server is alive.
             left += _HEARTBEAT
         super().feed_data(bytes(left))
 
     def feed_eof(self) -> None:
-        """Hand on what is left: a server that speaks another protocol sends no frames.
+        """Pass on the incomplete rest, because a server that speaks another protocol sends no frames.
 
-        asyncio calls this twice: when the other side has ended the stream, and when the connection is closed then.
+        asyncio calls this twice: when the other side has ended the stream, and when the connection is then closed.
         """
         if self._rest:
             super().feed_data(self._rest)
@@ -99,7 +100,7 @@ class FrameReader(asyncio.StreamReader):
 
 
 class DeliverySink:
-    """Takes deliveries, and hands on tag, whether it is a redelivery, the properties as they came, and the body."""
+    """Takes deliveries, and passes on tag, redelivered flag, encoded properties and body."""
 
     def __init__(self, on_delivery: Callable[[int, bool, bytes, bytes], None]) -> None:
         """Call ``on_delivery`` for each, in order."""
@@ -136,15 +137,15 @@ class ConfirmSink:
     """Takes confirms. Every publish on its channel must be announced with ``expect``, in the order of writing."""
 
     def __init__(self) -> None:
-        """Begin with the channel: its confirms count from 1."""
+        """Begin with a new channel, whose confirms count from 1."""
         self._last = 0
         self._windows: dict[int, _Confirming] = {}
         self._returned = False
 
     def expect(self, count: int) -> asyncio.Future[None]:
-        """Return what is done once the next ``count`` publishes are confirmed.
+        """Return a future that is done once the next ``count`` publishes are confirmed.
 
-        It fails with an ``UnavailableError`` if one of them, or another one on its way, is refused or sent back.
+        It fails with an ``UnavailableError`` if one of them, or another publish under way, is refused or sent back.
         """
         window = _Confirming(count, asyncio.get_running_loop().create_future())
         self._windows |= dict.fromkeys(range(self._last + 1, self._last + count + 1), window)
@@ -152,7 +153,7 @@ class ConfirmSink:
         return window.done
 
     def take(self, kind: int, payload: bytes) -> bool:
-        """Take confirms, refusals, and what is sent back because no queue takes it."""
+        """Take confirms, refusals, and messages that are sent back because they belong to no queue."""
         if kind != _METHOD:
             taken, self._returned = self._returned, self._returned and kind != _BODY
             return taken
@@ -173,7 +174,7 @@ class ConfirmSink:
     def _confirm(self, last: int, *, multiple: bool) -> None:
         tags: Sequence[int] = [last]
         if multiple:
-            # Insertion is in order, so what is confirmed stands in front.
+            # Tags are inserted in order, so the confirmed ones come first.
             tags = []
             for tag in self._windows:
                 if tag > last:
@@ -187,7 +188,7 @@ class ConfirmSink:
                     window.done.set_result(None)
 
     def _refuse(self, error: UnavailableError) -> None:
-        """Fail all that waits: what is sent back does not say which publish it was."""
+        """Fail all publishes under way, because a message sent back does not say which publish it was."""
         for window in self._windows.values():
             if not window.done.done():
                 window.done.set_exception(error)

@@ -1,6 +1,7 @@
-"""How messages get through a channel: our own frame path, or aiormq alone, which costs a multiple of the processor.
+"""How messages pass a channel: our own frame path, or aiormq alone, which takes several times the CPU time.
 
-The contract suite runs both. The plain path is there to compare with, and to change to if ours turns out to be wrong.
+The contract suite runs both. The plain path is kept for comparison, and as a replacement if our own turns out to be
+wrong.
 """
 
 import asyncio
@@ -37,22 +38,22 @@ class Publishing(Protocol):
 
 
 class FramePath(Protocol):
-    """What a broker needs of a channel that thousands of messages go through."""
+    """How a broker publishes and receives thousands of messages on a channel."""
 
     def publisher(self, channel: AmqpChannel) -> Publishing:
-        """Return what publishes on ``channel``, which nothing has been published on."""
+        """Return a publisher for ``channel``, on which nothing has been published yet."""
         ...
 
     def deliver(self, channel: AmqpChannel, on_delivery: OnDelivery) -> ConsumerCallback:
-        """Call ``on_delivery`` for each delivery on ``channel``; return what aiormq is to call for what it sees."""
+        """Call ``on_delivery`` for each delivery on ``channel``. Return the callback that aiormq needs."""
         ...
 
 
 class OwnPath:
-    """Frames are encoded and decoded here, see ``frames.py``."""
+    """Encodes and decodes frames itself; see ``frames.py``."""
 
     def publisher(self, channel: AmqpChannel) -> Publisher:
-        """Return what writes many messages as one piece."""
+        """Return a publisher that writes many messages at once."""
         return Publisher(channel)
 
     def deliver(self, channel: AmqpChannel, on_delivery: OnDelivery) -> ConsumerCallback:
@@ -62,14 +63,14 @@ class OwnPath:
 
 
 class PlainPath:
-    """Frames are left to aiormq."""
+    """Leaves frames to aiormq."""
 
     def publisher(self, channel: AmqpChannel) -> "PlainPublisher":
-        """Return what publishes message by message."""
+        """Return a publisher that sends message by message."""
         return PlainPublisher(channel)
 
     def deliver(self, _channel: AmqpChannel, on_delivery: OnDelivery) -> ConsumerCallback:
-        """Hand on what aiormq delivers."""
+        """Pass on what aiormq delivers."""
 
         async def hand_on(message: DeliveredMessage) -> None:
             properties = message.header.properties.marshal()
@@ -108,4 +109,4 @@ class PlainPublisher:
 
 
 async def _ignore(_: DeliveredMessage) -> None:
-    """Do nothing: a sink has taken what aiormq would call back for."""
+    """Do nothing, because a sink takes the deliveries before aiormq."""

@@ -1,4 +1,4 @@
-"""Publishing: many messages are written as one piece, and their confirms are counted."""
+"""Publishes many messages in one write, and counts their confirms."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from birthday.broker.rabbitmq.frames import ConfirmSink, encode_publishes
 from birthday.errors import UnavailableError
 
 APP_ID: Final = "birthday"
-"""Tells what this program has published from what an operator has, who publishes a bare payload."""
+"""Marks what this program has published. An operator publishes a bare payload."""
 
 
 class Publisher:
-    """A channel for publishing: many messages are written as one piece, and their confirms are counted."""
+    """Publishes on one channel: many messages in one write, whose confirms are counted."""
 
     def __init__(self, channel: AmqpChannel) -> None:
-        """Take over the confirms of ``channel``, which nothing has been published on."""
+        """Take over the confirms of ``channel``, on which nothing has been published yet."""
         self.channel = channel
         self._confirms = ConfirmSink()
         self._writing = asyncio.Lock()
@@ -38,10 +38,10 @@ class Publisher:
         bodies = [encode_payload(message_id) for message_id in message_ids]
         raw = self.channel.raw
         frames = encode_publishes(raw.number, method, self._properties, bodies)
-        # Confirms come by number, in the order of writing. A write that is cancelled while it waits takes no number.
+        # Confirms are numbered in the order of writing. A write that is cancelled while it waits takes no number.
         async with self._writing:
             if not self.channel.is_open:
-                # The server would end the connection, and with it every consumer.
+                # If this were sent, the server would end the connection, and with it every consumer.
                 raise UnavailableError("queue", "the channel has been closed")
             await raw.write_queue.put(ChannelFrame(frames, should_close=False))
             confirmed = self._confirms.expect(len(bodies))

@@ -22,15 +22,17 @@ RETRY_QUEUES: Final = {
     timedelta(minutes=2): "birthday_messages_retry_2m",
     timedelta(minutes=10): "birthday_messages_retry_10m",
 }
-"""Where a message waits for so long. One queue for each time: messages of mixed age would wait for the one in front."""
+"""A queue for each delay. If delays shared a queue, a message would wait for the one in front of it."""
 
-# RabbitMQ 4 dead-letters after 20 deliveries unless told otherwise. Each consumer that ends gives back what it holds,
-# which counts, and a long outage has many of those. PostgreSQL bounds the attempts; this bounds only a loop gone mad.
+# By default, RabbitMQ 4 dead-letters after 20 deliveries. Each consumer that ends gives back what it holds, which
+# counts as a delivery, and a long outage has many of those. PostgreSQL bounds the attempts; this limit only ends an
+# endless loop.
 _DELIVERY_LIMIT: Final = 10_000
-# An operator who looks at a dead letter and puts it back uses up a delivery. No amount of looking may drop it.
+# If an operator browses a dead letter and puts it back, that counts as a delivery. Browsing must never drop a dead
+# letter.
 _NO_DELIVERY_LIMIT: Final = 2_000_000_000
-# Dead-lettering is "at most once", the default: with the other strategy, not every queue comes back after a crash of
-# RabbitMQ 3.10. What is lost on the way to another queue, the janitor finds in PostgreSQL.
+# Dead-lettering is "at most once", the default. With the other strategy, not every queue comes back after a crash of
+# RabbitMQ 3.10. If a message is lost on the way to another queue, the janitor finds it in PostgreSQL.
 _QUEUE_ARGUMENTS: Final[dict[str, dict[str, Any]]] = {
     DEAD_LETTER_QUEUE: {"x-queue-type": "quorum", "x-delivery-limit": _NO_DELIVERY_LIMIT},
     QUEUE: {
@@ -52,10 +54,10 @@ _QUEUE_ARGUMENTS: Final[dict[str, dict[str, Any]]] = {
 
 
 async def declare(channel: AmqpChannel) -> None:
-    """Declare all exchanges and queues, which changes nothing where they exist.
+    """Declare all exchanges and queues. Those that exist stay as they are.
 
     Raises:
-        UnavailableError: also if something of that name exists with other properties; the text says what to do.
+        UnavailableError: also if one of them exists with other properties; the text says what to do.
     """
     for exchange in (EXCHANGE, DEAD_LETTER_EXCHANGE):
         operation = channel.raw.exchange_declare(exchange, exchange_type="direct", durable=True)
@@ -81,7 +83,7 @@ async def _declare(channel: AmqpChannel, what: str, operation: Coroutine[Any, An
 
 
 def route(delay: timedelta) -> tuple[str, str]:
-    """Return exchange and routing key for a message that shall be consumed after ``delay``, or a little earlier."""
+    """Return exchange and routing key for a message to be consumed after ``delay``, or a little earlier."""
     if delay <= timedelta():
         return EXCHANGE, QUEUE
     rung = max((rung for rung in RETRY_QUEUES if rung <= delay), default=min(RETRY_QUEUES))

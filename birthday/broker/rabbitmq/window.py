@@ -1,4 +1,4 @@
-"""What one AMQP channel owes its server: which deliveries are settled, and what of that the server knows."""
+"""Tracks the deliveries of one AMQP channel: which are settled, and which of those the server knows of."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 class Window:
     """The delivery tags of one channel, which count from 1, and what the server knows about them.
 
-    One ack tells it of everything up to the low watermark, below which all is done. What is done above that waits,
-    until half of the prefetch does: then it is told one by one, or one slow message would stop the deliveries.
+    One ack covers all tags below the first open one. Settled tags above it wait. Once half of the prefetch waits, they
+    are acked one by one, because otherwise one slow message would stop the deliveries.
     """
 
     def __init__(self, prefetch: int) -> None:
@@ -26,7 +26,7 @@ class Window:
         self._last = tag
 
     def settle(self, finished: Sequence[int], rejected: Sequence[int]) -> tuple[list[int], list[int], int | None]:
-        """Return what to reject, what to ack one by one, and up to where to ack everything, if anywhere."""
+        """Return the tags to reject, the tags to ack one by one, and the tag up to which to ack all, or None."""
         rejects = [tag for tag in rejected if self._is_open(tag)]
         self._told.update(rejects)
         self._finished.update(tag for tag in finished if self._is_open(tag))
@@ -34,7 +34,7 @@ class Window:
         while (tag := self._low + 1) in self._told or tag in self._finished:
             self._low = tag
             if tag in self._finished:
-                # It must be a tag that the server still waits for.
+                # The server must still wait for this tag.
                 up_to = tag
             self._finished.discard(tag)
             self._told.discard(tag)
@@ -42,7 +42,7 @@ class Window:
         return rejects, singles, up_to
 
     def rest(self) -> list[int]:
-        """Return what is finished and the server does not know yet; from now on it counts as told."""
+        """Return the finished tags that the server does not know of yet. From now on they count as told."""
         rest = sorted(self._finished)
         self._told.update(rest)
         self._finished.clear()
