@@ -15,7 +15,7 @@ from uuid import UUID
 
 import structlog
 
-from birthday.channels.protocol import Delivered, Outcome, Permanent, Temporary, Unable
+from birthday.channels.outcomes import Delivered, Outcome, Permanent, Temporary, Unable
 from birthday.clock import Clock
 
 Ticket = NewType("Ticket", int)

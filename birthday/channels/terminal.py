@@ -3,7 +3,7 @@
 from typing import TextIO
 
 from birthday.channels.breaker import CircuitBreaker
-from birthday.channels.protocol import Delivered, Greeting, Outcome, Temporary
+from birthday.channels.outcomes import Delivered, Greeting, Outcome, Temporary
 from birthday.clock import Clock
 from birthday.core.message import ErrorType
 

@@ -13,7 +13,7 @@ from birthday.channels.breaker import CircuitBreaker
 from birthday.channels.message_service.connection import BrokenConnectionError, Response
 from birthday.channels.message_service.route import Network, Route, UnreachableError, basic_credentials
 from birthday.channels.message_service.session import Client, Session
-from birthday.channels.protocol import Delivered, Greeting, Outcome, Permanent, Temporary, Unable
+from birthday.channels.outcomes import Delivered, Greeting, Outcome, Permanent, Temporary, Unable
 from birthday.clock import Clock
 from birthday.core.message import ErrorType
 from birthday.errors import UnavailableError

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from birthday.channels.message_service.channel import HttpChannel
-from birthday.channels.protocol import Delivered, Greeting, Outcome
+from birthday.channels.outcomes import Delivered, Greeting, Outcome
 from birthday.telemetry.tracing import Tracing
 
 
