@@ -1,4 +1,4 @@
-"""``birthday`` and ``python -m birthday``: the first that runs of the program, so that no signal comes before it."""
+"""The entry point of ``birthday`` and ``python -m birthday``: it handles SIGUSR1 before it imports the program."""
 
 import io
 import os
@@ -8,20 +8,20 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Run the command ``birthday``, deaf to SIGUSR1 until the service listens to it.
+    """Run the command ``birthday``, and ignore SIGUSR1 until the service handles it.
 
-    logrotate sends that to every process there is, and by default it ends those which have only begun to start. A log
-    file that is not open yet need not be reopened. What does nothing is a handler, and not SIG_IGN, which programs that
-    are started from here would inherit.
+    logrotate sends SIGUSR1 to every process of the program. By default it would end a process that is still starting.
+    A log file that is not open yet need not be reopened. The signal is ignored by an empty handler, because child
+    processes would inherit SIG_IGN.
     """
     signal.signal(signal.SIGUSR1, lambda _number, _frame: None)
     if sys.stdout is None:
-        # Whoever started this has closed it.
+        # The parent process has closed standard output.
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open as long as the process
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A terminal that lacks a character shows an escape, as standard error does: a name must not end a command.
+        # A character that the output's encoding lacks is escaped, as on standard error: a name must not end a command.
         sys.stdout.reconfigure(errors="backslashreplace")
-    # Only now: a signal may come while it is imported.
+    # Imported only now, because a signal may arrive during the import.
     from birthday.cli.main import main as command  # noqa: PLC0415
 
     try:
@@ -31,11 +31,11 @@ def main() -> None:
 
 
 def _end_output() -> None:
-    """Hand over what is still buffered. If nobody reads it any more, that is no error; anything else is."""
+    """Flush standard output. A closed pipe is no error; after any other failure, exit with status 1."""
     try:
         sys.stdout.flush()
     except OSError as error:
-        # Python would try again at its exit, and fail again.
+        # Otherwise Python flushes again at its exit, and fails again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         if not isinstance(error, BrokenPipeError):
             sys.stderr.write(f"birthday: standard output cannot be written: {error.strerror}\n")

@@ -1,4 +1,4 @@
-"""Time, injected: everything that needs to know when it is, or to wait, is handed a ``Clock``."""
+"""The clock is passed in: code that reads the time or waits gets a ``Clock``."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Where business time comes from. Production uses ``SystemClock``; tests pass one that they move themselves."""
+    """The source of business time. Production uses ``SystemClock``; tests pass a clock that they set themselves."""
 
     def now(self) -> datetime:
         """Return the current instant as an aware UTC datetime."""
@@ -22,11 +22,11 @@ class CheckedClock(Clock, Protocol):
 
     @property
     def fault(self) -> str | None:
-        """Why nothing that time decides may be done now; None if the clock is right."""
+        """Why the clock is wrong, so that nothing that depends on the time may be done; None if it is right."""
         ...
 
     async def wait_until(self, *, right: bool) -> None:
-        """Return as soon as the clock is right, or is not."""
+        """Wait until the clock is right or, if ``right`` is false, until it is wrong."""
         ...
 
 

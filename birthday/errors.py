@@ -1,7 +1,7 @@
 """The error taxonomy: what can go wrong, in the words of the domain.
 
-Nothing here knows of HTTP or of exit statuses: ``http/middleware/problems.py`` and ``cli/command.py`` translate them,
-each in one place.
+Nothing here depends on HTTP or exit statuses. ``http/middleware/problems.py`` turns these errors into HTTP responses,
+``cli/command.py`` turns them into exit statuses.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class InvalidInputError(BirthdayError):
     """Input that breaks a rule. Carries every broken field, not just the first."""
 
     def __init__(self, *fields: FieldError) -> None:
-        """Keep ``fields`` and say them all in the message."""
+        """Keep ``fields``, and name all of them in the text."""
         super().__init__("; ".join(f"{field.pointer.lstrip('/')}: {field.detail}".lstrip(": ") for field in fields))
         self.fields = fields
 
@@ -36,10 +36,10 @@ class NotFoundError(BirthdayError):
 
 
 class ConflictError(BirthdayError):
-    """The request is well-formed and clashes with what is stored. ``pointer`` names the field, if there is one."""
+    """The request is well-formed but conflicts with stored data. ``pointer`` names the field, if there is one."""
 
     def __init__(self, message: str, pointer: str = "") -> None:
-        """Keep the text and the JSON pointer of the field that clashes."""
+        """Keep the text and the JSON pointer of the field that conflicts."""
         super().__init__(message)
         self.pointer = pointer
 
@@ -48,9 +48,9 @@ class UnavailableError(BirthdayError):
     """A resource that we depend on cannot be used now. ``resource`` names it: database, queue, channel, ..."""
 
     def __init__(self, resource: str, message: str, *, maybe_done: bool = False) -> None:
-        """Keep which resource it is; the text says where it was looked for and why it failed.
+        """Keep the name of the resource; ``message`` says at which address it was tried and why that failed.
 
-        ``maybe_done`` says that only the answer may be lost: what was asked for may have been done all the same.
+        ``maybe_done`` says that perhaps only the answer is lost: the operation may have been done.
         """
         super().__init__(message)
         self.resource = resource
@@ -58,12 +58,12 @@ class UnavailableError(BirthdayError):
 
 
 class WrongClockError(UnavailableError):
-    """The clock of this host is not the database's. The text says how far it is off."""
+    """This host's clock differs from the database's. The text says by how much."""
 
     def __init__(self, fault: str) -> None:
-        """Keep what is wrong with it."""
+        """Take ``fault`` as the text."""
         super().__init__("clock", fault)
 
 
 class ConfigurationError(BirthdayError):
-    """A setting, or two that contradict each other. The text names variable, value and what is accepted."""
+    """A setting is invalid, or two contradict each other. The text names variable, value and what is accepted."""

@@ -49,19 +49,19 @@ log = structlog.get_logger()
 
 LEAVING = timedelta(seconds=1)
 CLOSING = timedelta(seconds=2)
-"""How long closing everything may take beyond SHUTDOWN_TIMEOUT, which is for what is in flight."""
+"""How long closing everything may take after SHUTDOWN_TIMEOUT, which covers only the messages in flight."""
 SETTLING = timedelta(seconds=2)
-"""What a stop keeps of SHUTDOWN_TIMEOUT for storing the last outcomes."""
+"""The part of SHUTDOWN_TIMEOUT that a stop reserves for storing the last outcomes."""
 
 
 async def run(settings: Settings, clock: Clock, logs: LogFile) -> int:
     """Serve until SIGTERM or SIGINT and return the exit status; SIGUSR1 reopens the log file.
 
-    0 is a clean stop, 1 one that cut something off or a role that crashed, 130 a second signal, which waits for
-    nothing. Whatever is cut off comes again from queue and leases.
+    The status is 0 after a clean stop. It is 1 if a resource failed, a role crashed, or the stop cut something off. It
+    is 130 after a second signal, which stops at once. Messages that are cut off come again, from the queue or when
+    their lease has run out.
 
-    A resource that cannot be opened is logged, with where it was looked for and why: what follows a start in the log
-    need not be read in two places.
+    If a resource cannot be opened, its address and the reason are logged, so that the log alone shows how a start went.
     """
     stop = asyncio.Event()
     serving = asyncio.create_task(serve(settings, clock, stop, sys.stdout))
@@ -80,7 +80,7 @@ async def run(settings: Settings, clock: Clock, logs: LogFile) -> int:
     try:
         return 0 if await serving else 1
     except ConfigurationError:
-        # A wrong setting is a plain line and status 2, as in every command.
+        # The caller reports a wrong setting as a plain line, with status 2, as in every command.
         raise
     except (BirthdayError, asyncpg.PostgresError) as error:
         log.error("service.failed", error=error)
@@ -151,20 +151,20 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
 
 
 class Cutoff:
-    """The end of all patience with a database that does not answer: whoever waits for it then waits no more."""
+    """The time limit of a stop: then all connections are terminated, so that nothing waits for the database."""
 
     def __init__(self, patience: timedelta) -> None:
-        """Keep how long after ``start`` it comes."""
+        """Set how long after ``start`` the connections are terminated."""
         self.happened = False
         self._seconds = patience.total_seconds()
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self, pool: asyncpg.Pool, tasks: Sequence[asyncio.Task[None]]) -> None:
-        """Terminate every connection of ``pool`` later, unless that is cancelled; ``tasks`` is what may still run."""
+        """Start the timer that terminates all connections of ``pool``; ``tasks`` are logged if they still run then."""
         self._timer = asyncio.get_running_loop().call_later(self._seconds, self._cut_off, pool, tasks)
 
     def cancel(self) -> None:
-        """Do nothing later: everything is closed."""
+        """Stop the timer, because everything is closed."""
         if self._timer is not None:
             self._timer.cancel()
 
@@ -187,10 +187,10 @@ async def let_clients_leave(settings: Settings, clock: Clock) -> None:
 
 
 async def drain(pipeline: Pipeline, delivering: asyncio.Task[None], patience: timedelta, sending: timedelta) -> bool:
-    """Stop the pipeline and say whether it ended within ``patience``; what has not is cut off.
+    """Stop the pipeline and say whether it ended within ``patience``; if not, it is cancelled.
 
-    What it has taken from the queue is sent as long as there is time, then given back: ``sending`` is how long one send
-    may take, and its outcome has to be stored as well.
+    The pipeline first sends what it has taken from the queue. When ``patience`` has just enough time left for one send
+    (``sending``) and for storing its outcome, the pipeline gives back what it has not begun to send.
     """
     pipeline.stop()
     at_ease = max(timedelta(), patience - sending - SETTLING)
@@ -205,7 +205,7 @@ async def drain(pipeline: Pipeline, delivering: asyncio.Task[None], patience: ti
 
 
 def announce(settings: Settings, address: tuple[str, int]) -> None:
-    """Log where everything is, and what to set to change it."""
+    """Log the address of everything, and the settings that change it."""
     host, port = address
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     places = {"health": f"{url}/health", "metrics": f"{url}/metrics"}
