@@ -1,8 +1,8 @@
-"""E-mail addresses: one spelling for each, so that two users with one address are seen to have it.
+"""E-mail addresses: each has one spelling, so that two users with the same address are noticed.
 
-The stored spelling is also the one that is sent and compared: the part before the @ in NFC, its case as given, and the
-domain as DNS has it: ``münchen.de`` is ``xn--mnchen-3ya.de`` (IDNA 2008, mapped by UTS 46). The database compares
-without regard to case. Nothing asks DNS: a domain that does not exist now may exist on the birthday.
+The stored spelling is also the one that is sent and compared. The part before the @ is in NFC and keeps its case. The
+domain is in its ASCII form for DNS: ``münchen.de`` is ``xn--mnchen-3ya.de`` (IDNA 2008, mapped by UTS 46). The database
+compares without regard to case. DNS is not asked, because a domain that does not exist now may exist on the birthday.
 """
 
 import re
@@ -17,10 +17,10 @@ MAX_CHARACTERS: Final = 254
 _MAX_LOCAL_BYTES: Final = 64
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LABEL = r"(?!..--)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-# At least two labels. The last one begins with a letter: 127.0.0.1 is no name. What looks ahead only excludes: programs
-# that generate what a pattern takes know no better.
+# At least two labels. The last one begins with a letter, because 127.0.0.1 is not a name. All lookaheads are negative,
+# because programs that generate examples from a pattern cannot handle other ones.
 PLAIN: Final = rf"^(?![^@]{{{_MAX_LOCAL_BYTES + 1}}}){_ATOM}(\.{_ATOM})*@({_LABEL}\.)+(?![0-9]){_LABEL}$"
-"""What nearly all addresses are: ASCII, unquoted, and stored as given."""
+"""The pattern of nearly all addresses: ASCII, unquoted, and stored as given."""
 
 _PLAIN = re.compile(PLAIN, re.ASCII)
 _DOT_ATOM = re.compile(rf"{_ATOM}(\.{_ATOM})*")
@@ -29,10 +29,10 @@ _TOP_LABEL = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
 
 
 def parse_address(text: str) -> str:
-    """Return the spelling of an e-mail address that is stored.
+    """Return an e-mail address in the spelling that is stored.
 
     Raises:
-        ValueError: if it is none; the text says why, without the address itself.
+        ValueError: if ``text`` is not an address; the error says why, without the address itself.
     """
     if _PLAIN.fullmatch(text):
         return text
@@ -75,7 +75,7 @@ def _parse_domain(domain: str) -> str:
     try:
         ascii_domain = idna.encode(domain, uts46=True, std3_rules=True).decode()
     except UnicodeError as error:
-        # What follows quotes the domain, which the caller shows.
+        # The rest of the text quotes the domain, which the caller shows already.
         reason = str(error).partition(" in '")[0]
         raise ValueError(f"its domain cannot be in DNS: {reason:.100}") from None
     *above, top = ascii_domain.split(".")

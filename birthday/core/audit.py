@@ -1,7 +1,7 @@
-"""The rules of the audit: whose birthday was due when, and what the messages say about it.
+"""The rules of the audit: when each birthday was due, and what the messages say about it.
 
-It looks at birthdays from the other side than the planner does: from each day of birth forward to the date on which it
-is celebrated, in every zone there is. A mistake in how messages are planned is not repeated here.
+The audit takes another way than the planner: from each day of birth forward to the date on which it is celebrated, in
+every zone. So it does not repeat a mistake of the planner.
 """
 
 from collections import defaultdict
@@ -20,18 +20,18 @@ _LEAP_YEAR = date(2000, 1, 1)
 
 
 class Finding(StrEnum):
-    """What came of a birthday that was due; and, besides, a message that there should not be.
+    """What the audit says of a birthday that was due, or of a message that is wrong.
 
     DELIVERED   the message service accepted the message
     EXPIRED     it was later than the catch-up window
     FAILED      it failed for good; an operator can requeue it
     PENDING     it is on its way, or its message is about to be replaced because the user has moved
-    CANCELLED   the user was deleted after it was due and before it was sent
+    CANCELLED   the user was deleted after the birthday was due and before its message was sent
     ARCHIVED    retention has removed the message; the user's greeted_year says that there was one
-    MISSING     there is no message, or one that was cancelled for no reason, or one that does not answer it
+    MISSING     there is no message, or only one that was cancelled for no reason or is not for this birthday
     DUPLICATE   a message that repeats another one of the same user and year
-    MISTIMED    a message that was sent before its instant, or planned for another one than that of its user
-    LATE        a message that was delivered more than an hour after its instant, as its times say
+    MISTIMED    a message that was sent before its instant, or planned for another instant than its user's
+    LATE        a message that was delivered more than an hour after its instant
     """
 
     DELIVERED = "delivered"
@@ -47,37 +47,37 @@ class Finding(StrEnum):
 
 
 BROKEN = (Finding.MISSING, Finding.DUPLICATE, Finding.MISTIMED)
-"""The findings that there must never be: a birthday was lost, greeted twice, or greeted at the wrong time."""
+"""The findings that must never occur: a birthday was lost, greeted twice, or greeted at the wrong time."""
 
 OF_MESSAGES = (Finding.DUPLICATE, Finding.MISTIMED, Finding.LATE)
-"""The findings about messages, besides the one that there is about each birthday."""
+"""The findings about messages. They come in addition to the one finding about each birthday."""
 
 FAILABLE = (Finding.FAILED, Finding.EXPIRED, Finding.LATE)
-"""The findings that an operator may want to hear of as failures: somebody got no greeting, or not in time."""
+"""The findings that an operator may treat as failures, because somebody got no greeting, or got it late."""
 
 EXACT = timedelta(minutes=1)
-"""How far a message may be from its instant: hosts' clocks differ by seconds."""
+"""How far a message may be from its instant, because hosts' clocks differ by seconds."""
 
 LATE_AFTER = timedelta(hours=1)
-"""What was delivered sooner than this after its instant is not late."""
+"""A message is late if it was delivered more than this after its instant."""
 
 CLOSEST = timedelta(days=300)
-"""Whose birth date and zone stay what they are has birthdays that are much further apart than this."""
+"""As long as birth date and zone do not change, two birthdays of a user are much further apart than this."""
 
 REPLACED_WITHIN = timedelta(hours=1)
-"""How long a message that the claim has cancelled may go without its replacement: the planner sweeps that often, and
-mostly at its next tick, because the claim asks for it."""
+"""How long a message that the claim has cancelled may be without a replacement. The planner sweeps this often, and
+mostly at its next tick, because the claim requests a sweep."""
 
 _SAME_OCCASION = timedelta(days=2)
-"""How far the dates of one birthday can be apart: by another LEAP_DAY, or where a zone has skipped a date."""
+"""How far apart the dates of one birthday can be, if LEAP_DAY has changed or a zone has skipped a date."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counterpart:
-    """A message. ``planned_from`` is its own ``schedule_from``, ``on`` the local date that it greets.
+    """A message. ``planned_from`` is its own ``schedule_from``, ``on`` the local date of the birthday.
 
-    ``taken_over`` says that it may have arrived before its user moved: it is finished on its old date. ``sent_at`` is
-    when it was first handed to the message service; ``requeued`` says that an operator had it sent again.
+    ``taken_over`` says that the message may have arrived before its user moved, so it is finished on its old date.
+    ``sent_at`` is when it was first sent to the message service. ``requeued`` says that an operator had it sent again.
     """
 
     status: Status
@@ -92,11 +92,10 @@ class Counterpart:
 
 @dataclass(frozen=True, slots=True)
 class Birthday:
-    """One birthday that was due before its user was deleted, if ever, and the message of that year, if there is one.
+    """One birthday that was due while its user was not deleted, and the message of that year, if there is one.
 
-    All of it is as stored. Without an answer, ``was_cancelled`` says that there is one that was planned from the user
-    as it is, and cancelled; ``dropped_at`` when one that was planned from the user as it had been was last cancelled
-    by the claim.
+    The values are as stored. If ``answer`` is None, ``was_cancelled`` says that a message of the user's current
+    schedule version was cancelled, and ``dropped_at`` is when the claim last cancelled one of an older version.
     """
 
     due_at: datetime
@@ -113,9 +112,9 @@ class Birthday:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """How far back the messages tell: those created before ``kept_from`` may have been removed.
+    """How far back messages are kept: those created before ``kept_from`` may have been removed.
 
-    ``lead`` is how long before its instant a message may have been created.
+    ``lead`` is the longest time between the creation of a message and its instant.
     """
 
     kept_from: datetime
@@ -123,11 +122,11 @@ class Memory:
 
 
 def judge(birthday: Birthday, memory: Memory, now: datetime) -> Finding | None:
-    """Say what came of a birthday; None if its year was taken before the date of birth or the zone moved.
+    """Return the finding about a birthday; None if its year was taken before the date of birth or the zone moved.
 
-    There is no grace for a birthday without a message: messages are made before they are due, or together with the
-    user whom they are for. Only a user who moves while a message is being sent waits for its outcome, and if it has
-    failed, until the claim has cancelled it and the planner has made another one.
+    A due birthday without a message is missing at once, because messages are made before they are due, or together with
+    their user. There is one exception: if a user moves while a message is being sent and that send fails, the birthday
+    has no message until the claim has cancelled the old one and the planner has made a new one.
     """
     answer = birthday.answer
     if answer is not None and _counts(birthday, answer):
@@ -147,11 +146,11 @@ def judge(birthday: Birthday, memory: Memory, now: datetime) -> Finding | None:
 
 
 def judge_instant(birthday: Birthday, rules_since: datetime | None) -> Finding | None:
-    """Say whether the message of a birthday was sent at another instant than it should have been; None if not.
+    """Return MISTIMED or LATE if the message of a birthday was not sent at its instant, else None.
 
-    A message of a user who has moved is not looked at. ``rules_since`` is since when messages are planned by the rules
-    that the birthday's own instant follows from; None if they are not, or nobody knows. What was planned before is only
-    compared with the instant that it was planned for.
+    The message of a user who has moved is not judged. ``rules_since`` is since when the planner has used the rules by
+    which ``birthday.due_at`` was computed; None if it uses other rules, or if that is unknown. A message that was
+    planned for an earlier instant is compared only with that instant, not with ``birthday.due_at``.
     """
     answer = birthday.answer
     sent_at = (answer.sent_at or answer.delivered_at) if answer else None
@@ -168,9 +167,10 @@ def judge_instant(birthday: Birthday, rules_since: datetime | None) -> Finding |
 
 
 def _counts(birthday: Birthday, answer: Counterpart) -> bool:
-    """Say whether a message of the year answers the birthday.
+    """Say whether a message of the year counts as the message of the birthday.
 
-    One that nobody has seen delivered does not, nor one for another date, unless the user has moved since it was made.
+    A message that is ``delivered`` without ``delivered_at`` does not count. A message for another date counts only if
+    the user has moved since it was made.
     """
     if answer.status is Status.DELIVERED and answer.delivered_at is None:
         return False
@@ -183,9 +183,10 @@ def _was_dropped_since(birthday: Birthday, instant: datetime) -> bool:
 
 
 def _may_be_removed(birthday: Birthday, memory: Memory) -> bool:
-    """Say whether the message that took the year may be older than what is kept.
+    """Say whether retention may have removed the message that took the year.
 
-    That of a user who has moved since may be as old as the user; any other was created a little before its instant.
+    If the user has moved since, that message may be as old as the user. Otherwise it was created at most ``lead``
+    before its instant.
     """
     has_moved = birthday.schedule_from > birthday.created_at
     own = max(birthday.due_at - memory.lead, birthday.schedule_from)
@@ -198,12 +199,12 @@ def every_zone() -> list[str]:
 
 
 def occasions_under_way(from_at: datetime, to_at: datetime, rules: Rules) -> Iterator[list[ZoneOccasion]]:
-    """Yield, a zone at a time, everybody's occasions that have begun before ``to_at`` and not ended by ``from_at``.
+    """Yield, one zone at a time, the occasions that fall due before ``to_at`` and end after ``from_at``.
 
-    Begun means due. So these are all whose greeting may fall in ``[from_at, to_at)``: also of users who came later on
-    that same local date.
+    These are all occasions whose greeting may fall in ``[from_at, to_at)``, because a user who is created later on the
+    same local date is greeted then.
     """
-    # A local date ends up to two and a half days after it began somewhere, and a day later where a date was skipped.
+    # A local date ends up to two and a half days after it begins anywhere, and a day later if a zone skips a date.
     days = _celebrated(from_at.date() - 4 * _DAY, to_at.date() + 2 * _DAY, rules.leap_day)
     for zone in every_zone():
         occasions = ((tuple(month_days), _occasion(zone, day, rules)) for day, month_days in days.items())
@@ -228,5 +229,5 @@ def _celebrated(first: date, last: date, leap_day: LeapDay) -> dict[date, list[i
 
 @lru_cache(maxsize=16_384)
 def _occasion(zone: str, day: date, rules: Rules) -> Occasion:
-    """Remember a few days in every zone: those of one day's audit are mostly those of the next one's."""
+    """Cache a few days in every zone, because the audits of two days in a row mostly need the same ones."""
     return occasion_on(load_zone(zone), day, rules.send_at)

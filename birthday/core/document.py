@@ -1,29 +1,29 @@
-"""JSON that strangers wrote: parsed, and refused if it is nested deeper than anything that we take."""
+"""Untrusted JSON: it is parsed, and refused if it is nested too deep."""
 
 import orjson
 
 MAX_DEPTH = 64
-"""Arrays and objects within each other. What is handled recursively later stays far from Python's own limit."""
+"""How deep arrays and objects may be nested. The limit keeps later recursion far from Python's own limit."""
 
 
 def parse_json(text: bytes) -> object:
-    """Return the value that ``text`` is.
+    """Return the value that ``text`` contains.
 
     Raises:
-        ValueError: if it is not JSON, or nested too deep; the text of the error quotes nothing of it.
+        ValueError: if ``text`` is not JSON, or nested too deep; the error quotes nothing of it.
     """
     try:
         value: object = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise ValueError(f"{error.msg} at column {error.colno}") from None
-    # Counting is fast, and hardly any document has as many brackets as it takes to be too deep.
+    # Brackets are counted first: that is fast, and few documents have enough of them to be nested too deep.
     if text.count(b"[") + text.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
         raise ValueError(f"it is nested too deep: at most {MAX_DEPTH} levels are accepted")
     return value
 
 
 def _depth(value: object) -> int:
-    """Return how many arrays and objects are within each other, as far as it matters."""
+    """Return how deep arrays and objects are nested, counted up to MAX_DEPTH + 1."""
     level, depth = [value], 0
     while depth <= MAX_DEPTH and (containers := [item for item in level if isinstance(item, dict | list)]):
         depth += 1

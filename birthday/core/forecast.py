@@ -16,10 +16,10 @@ class Peak:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryRate:
-    """Messages per second, and those that fell due together of which it was measured; None if it is a supposition.
+    """Messages per second. ``measured_of`` is the burst that it was measured on; None if the rate is an assumption.
 
-    ``is_sustained`` says that it held for a minute on end. That of a shorter burst is only an upper limit: what a
-    message service takes for five seconds, it may not take for a minute.
+    ``is_sustained`` says that the rate held for a whole minute. The rate of a shorter burst is only an upper limit,
+    because a message service that keeps up for five seconds may not keep up for a minute.
     """
 
     per_second: float
@@ -29,9 +29,9 @@ class DeliveryRate:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What falls due in ``(from_at, to_at]``: the number of messages of each instant, UTC.
+    """How many messages fall due in ``(from_at, to_at]``, by instant, UTC.
 
-    ``unknown_zones`` are zones that do not exist: nobody can say when the birthdays of their users are due.
+    ``unknown_zones`` are zones that do not exist, so the birthdays of their users cannot be computed.
     """
 
     from_at: datetime
@@ -39,30 +39,30 @@ class Forecast:
     due: Mapping[datetime, int]
     unknown_zones: tuple[str, ...] = ()
     zones: Mapping[str, Mapping[datetime, int]] = field(default_factory=dict)
-    """The same of the users of each time zone, by its name."""
+    """The same for the users of each time zone, by its name."""
 
     @property
     def messages(self) -> int:
-        """How many there are in all."""
+        """How many messages fall due in all."""
         return sum(self.due.values())
 
     def by_hour(self) -> dict[datetime, int]:
-        """Return how many fall due in each hour in which any do, by the instant at which the hour begins."""
+        """Return how many fall due in each hour, by the start of the hour. Hours without messages are left out."""
         return _sums(self.due, timedelta(hours=1))
 
     def by_hour_of_day(self) -> dict[int, int]:
-        """Return how many fall due in each hour of the day, UTC, from 0 to 23, whichever day it is of."""
+        """Return how many fall due in each hour of the day, UTC, from 0 to 23, summed over all days."""
         hours = dict.fromkeys(range(24), 0)
         for at, messages in self.by_hour().items():
             hours[at.hour] += messages
         return hours
 
     def largest_minute(self, day: date | None = None) -> Peak | None:
-        """Return the minute in which most fall due, of one day, UTC, or of all; None if nothing does."""
+        """Return the minute in which most fall due, on ``day`` (UTC) or on all days; None if nothing falls due."""
         return _largest({at: messages for at, messages in self.due.items() if day in {None, at.astimezone(UTC).date()}})
 
     def by_zone(self) -> dict[str, Peak]:
-        """Return how many fall due in each zone, and when the most of them do; the largest zone first."""
+        """Return how many fall due in each zone, and the minute in which most of them do; the largest zone first."""
         sums = {zone: sum(due.values()) for zone, due in self.zones.items()}
         peaks = {zone: _largest(self.zones[zone]) for zone in sorted(sums, key=lambda zone: (-sums[zone], zone))}
         return {zone: Peak(peak.at, sums[zone]) for zone, peak in peaks.items() if peak is not None}
@@ -75,7 +75,7 @@ def _largest(due: Mapping[datetime, int]) -> Peak | None:
 
 
 def drain_seconds(peak: Peak | None, rate: DeliveryRate | None) -> float | None:
-    """Return how long a peak takes to deliver; None while the rate is unknown and there is anything to do."""
+    """Return how many seconds a peak takes to deliver: 0 if there is no peak, None if only the rate is unknown."""
     if peak is None:
         return 0.0
     return None if rate is None else peak.messages / rate.per_second

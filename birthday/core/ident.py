@@ -1,4 +1,4 @@
-"""Identifiers of what the program creates itself: UUIDs that sort by the instant of creation."""
+"""Ids that the program makes: UUIDs that sort by the instant of creation."""
 
 import random
 from datetime import UTC, datetime, timedelta
@@ -11,8 +11,8 @@ _MICROSECOND = timedelta(microseconds=1)
 def uuid7(at: datetime) -> UUID:
     """Return a UUID version 7 for an instant (RFC 9562, section 5.7).
 
-    The microseconds stand in the twelve bits after the version (section 6.2, method 3), so that ids of one host sort by
-    creation within a millisecond too; the other 62 bits are random, and no secret.
+    The twelve bits after the version hold the microseconds (section 6.2, method 3), so that ids of one host sort by
+    creation within a millisecond too. The other 62 bits are random, but not secret.
     """
     milliseconds, microseconds = divmod((at - _EPOCH) // _MICROSECOND, 1000)
     fraction = microseconds * 4096 // 1000

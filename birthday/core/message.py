@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Final
 
 BIRTHDAY: Final = "birthday"
-"""The one message type there is. Stored with each message, so that a second one needs no migration of the first."""
+"""The only message type. It is stored with each message, so that a second type needs no migration of the first."""
 
 
 class Status(StrEnum):
@@ -48,6 +48,6 @@ class ErrorType(StrEnum):
 
 
 def greeting(first_name: str, last_name: str) -> str:
-    """Return the text of a birthday message, to the letter of the contract. ``last_name`` may be empty."""
+    """Return the text of a birthday message, exactly as the contract says. ``last_name`` may be empty."""
     name = f"{first_name} {last_name}" if last_name else first_name
     return f"Hey, {name} it's your birthday"

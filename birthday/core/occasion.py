@@ -16,7 +16,7 @@ from birthday.core.zone import load_zone
 _DAY = timedelta(days=1)
 _WIDEST_OFFSET = timedelta(hours=26)
 _LONGEST_WAY_TO_END = timedelta(days=4)
-"""From the nominal date of a birthday: a date that the zone skips, the day itself, the widest offset, and a gap."""
+"""From the nominal date to the end of its occasion: a skipped date, the day itself, the widest offset, and a gap."""
 LEAP_MONTH_DAY = 229
 LAST_YEAR = date.max.year - 1
 
@@ -51,9 +51,9 @@ class Occasion:
     message_type: str = BIRTHDAY
 
     def due_for(self, schedule_from: datetime) -> datetime | None:
-        """Return when to greet somebody whose birth date and zone are known since ``schedule_from``.
+        """Return when to greet a user whose birth date and zone are known since ``schedule_from``.
 
-        That is the due instant, or at once when it was learned later on that same local date; None if it was over.
+        That is the due instant, or ``schedule_from`` if it is later on the same local date; None if the date was over.
         """
         if schedule_from >= self.ends_at:
             return None
@@ -88,8 +88,8 @@ def month_days_on(day: date, leap_day: LeapDay) -> tuple[int, ...]:
 def local_instant(zone: tzinfo, day: date, at: time) -> datetime:
     """Return the instant of a local date and time.
 
-    A time that occurs twice means the first; a time that a clock change skips means the first instant after the
-    change; a date that the zone skipped as a whole means the next one that exists, same time.
+    If the time occurs twice, the first one is meant. If a clock change skips the time, the first instant after the
+    change is meant. If the zone skips the whole date, the same time on the next date that exists is meant.
     """
     wall = datetime.combine(day, at)
     instant = wall.replace(tzinfo=zone).astimezone(UTC)
@@ -109,7 +109,7 @@ def occasion_on(zone: tzinfo, day: date, send_at: time) -> Occasion:
 
 
 def birthdays(date_of_birth: date, zone: tzinfo, rules: Rules, first_year: int) -> Iterator[Occasion]:
-    """Yield somebody's birthdays from ``first_year`` on, not the day of birth itself, to the end of the calendar."""
+    """Yield the birthdays from ``first_year`` to the end of the calendar, without the day of birth itself."""
     for year in range(max(first_year, date_of_birth.year + 1), LAST_YEAR + 1):
         yield occasion_on(zone, birthday_in(date_of_birth, year, rules.leap_day), rules.send_at)
 
@@ -121,7 +121,7 @@ def birthdays_from(date_of_birth: date, zone: tzinfo, rules: Rules, day: date) -
 
 def birthdays_not_over(date_of_birth: date, zone: tzinfo, rules: Rules, instant: datetime) -> Iterator[Occasion]:
     """Yield the birthdays that end after ``instant``, in order of time."""
-    # What is past by that much is over in every zone, which need not be asked: that takes most of the time.
+    # Earlier dates are over in every zone. They are skipped because the zone's look-up takes most of the time.
     first = instant.date() - _LONGEST_WAY_TO_END
     for year in range(max(first.year, date_of_birth.year + 1), LAST_YEAR + 1):
         day = birthday_in(date_of_birth, year, rules.leap_day)
@@ -154,13 +154,13 @@ def zone_occasions(zone: str, after: datetime, until: datetime, rules: Rules) ->
 
 @lru_cache(maxsize=16_384)
 def _remembered_occasion(zone: tzinfo, day: date, send_at: time) -> Occasion:
-    """Remember what many people share: those born on a date, in the zones where most of them live."""
+    """Cache the occasion, because many users share a birthday and a zone."""
     return occasion_on(zone, day, send_at)
 
 
 @lru_cache(maxsize=16_384)
 def _due_at(zone: str, day: date, at: time) -> datetime:
-    """Remember the instants of a few days in every zone: each tick of the planner asks for the same ones."""
+    """Cache the instants of a few days in every zone, because each tick of the planner asks for the same ones."""
     return local_instant(load_zone(zone), day, at)
 
 
@@ -173,7 +173,7 @@ def _wall(instant: datetime, zone: tzinfo) -> datetime:
 
 
 def _first_instant_past(wall: datetime, zone: tzinfo) -> datetime:
-    """Return the instant at which the zone's clock jumps over ``wall``, to the second: where its gap ends.
+    """Return the instant, to the second, at which the zone's clock jumps over ``wall``: the end of the gap.
 
     PEP 495: for a time in a gap, fold=1 maps to before the jump and fold=0 to after it.
     """

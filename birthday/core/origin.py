@@ -1,7 +1,7 @@
-"""What an export says of a user besides the profile, so that whoever is fed in again is the same user as before.
+"""The fields of an export besides the profile: with them, an import restores the same user.
 
-The id of a message, which is its idempotency key, follows from the user's id and from ``schedule_from``: with both a
-restored database plans what it has forgotten under the keys that the receiver knows.
+The id of a message, which is its idempotency key, follows from the user's id and from ``schedule_from``. So if both are
+restored, the messages that the database has lost are planned again under the keys that the receiver knows.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ class Origin(BaseModel):
 
 
 def parse_origin(data: Mapping[str, object], now: datetime) -> Origin:
-    """Return what the members ``ORIGIN_FIELDS`` say. Exports of before lack the last two.
+    """Return the values of the members ``ORIGIN_FIELDS``. Older exports lack the last two.
 
     Raises:
         InvalidInputError: with every field that is wrong.

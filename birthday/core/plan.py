@@ -1,4 +1,4 @@
-"""Which messages a user needs now, and when the next one is due: the rules of section 5 applied to one profile."""
+"""Which messages a user needs now, and when the next one is due: the rules of ``occasion.py`` for one profile."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from birthday.core.zone import load_zone
 OVERLAP = timedelta(hours=1)
 """How much further than the planner a change of a user looks ahead.
 
-The planner does not see a change that is committed after it has read; that change itself then covers everything up
-to the horizon and this much more, so that nothing falls between the two, on hosts whose clocks differ by less.
+The planner does not see a change that is committed after it has read the user. So the change itself makes all messages
+up to the horizon and this much more. Then no message is missed, if the hosts' clocks differ by less than this.
 """
 
 
@@ -26,7 +26,7 @@ class PlannedMessage:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What is ahead of a user whose birth date and zone are new: what to materialise, and when the first falls due.
+    """The messages to materialise for a user whose birth date and zone are new, and when the next one falls due.
 
     ``first_at`` is None at the end of the calendar.
     """
@@ -37,17 +37,18 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """What planned instants follow from: SEND_AT and LEAP_DAY, and the release of the time-zone data.
+    """What planned instants depend on: SEND_AT and LEAP_DAY, and the release of the time-zone data.
 
-    The planner notes it, so that it knows what others have planned by. Of two processes with different data, the newer
-    ones count: ``09:00:00 feb28 2026b+2025a`` says that one with older data has planned something since.
+    The planner stores it, so that other planners know by which rules messages were planned. If two processes have
+    different data, the newer data count. ``09:00:00 feb28 2026b+2025a`` says that messages were planned by 2026b, and
+    that a process with the older 2025a has planned some since.
     """
 
     rules: Rules
     zone_data: str
 
     def __str__(self) -> str:
-        """Return it as it is noted."""
+        """Return the text that is stored."""
         return f"{self._head} {self.zone_data}"
 
     @property
@@ -55,17 +56,17 @@ class Basis:
         return f"{self.rules.send_at.isoformat()} {self.rules.leap_day}"
 
     def yields_to(self, noted: str | None) -> bool:
-        """Say whether everything has been planned by the same rules and newer data than these."""
+        """Say whether ``noted`` has the same rules and newer data."""
         head, _, data = (noted or "").rpartition(" ")
         return head == self._head and data.partition("+")[0] > self.zone_data
 
     def beside(self, noted: str) -> str:
-        """Return what is to be noted if something was planned by this basis beside one that it yields to."""
+        """Return what to store when this basis has planned something, and yields to ``noted``."""
         return f"{noted.partition('+')[0]}+{self.zone_data}"
 
 
 def look_ahead(profile: Profile, schedule_from: datetime, horizon: timedelta, rules: Rules) -> Outlook:
-    """Return what a user needs before the planner looks again; birth date and zone are new since ``schedule_from``."""
+    """Return what a user whose birth date and zone are new since ``schedule_from`` needs up to the horizon."""
     planned: list[PlannedMessage] = []
     first_at: datetime | None = None
     for occasion in birthdays_not_over(profile.date_of_birth, load_zone(profile.zone), rules, schedule_from):
@@ -80,14 +81,14 @@ def look_ahead(profile: Profile, schedule_from: datetime, horizon: timedelta, ru
 def planned_messages(
     profile: Profile, schedule_from: datetime, horizon: timedelta, rules: Rules
 ) -> list[PlannedMessage]:
-    """Return what of ``look_ahead`` is to be materialised."""
+    """Return only the messages of ``look_ahead``."""
     return look_ahead(profile, schedule_from, horizon, rules).messages
 
 
 def messages_since(
     profile: Profile, schedule_from: datetime, since: datetime, now: datetime, horizon: timedelta, rules: Rules
 ) -> list[PlannedMessage]:
-    """Return what fell due to a user of before after ``since``, and what does so before the planner looks again."""
+    """Return the messages of a restored user for birthdays that end after ``since``, up to the horizon."""
     planned: list[PlannedMessage] = []
     zone = load_zone(profile.zone)
     for occasion in birthdays_not_over(profile.date_of_birth, zone, rules, max(schedule_from, since)):

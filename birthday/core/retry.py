@@ -21,7 +21,7 @@ class RetryPolicy:
         """Return the wait after failed attempt number ``attempt``.
 
         Uniform between zero and ``base * 2**(attempt - 1)``, capped at ``max_delay``: "full jitter" of the AWS
-        Architecture Blog. What the receiver asked for with Retry-After is the least to wait, even beyond the cap.
+        Architecture Blog. The wait is never shorter than the receiver's Retry-After, even beyond the cap.
         """
         doublings = min(attempt - 1, 62)
         ceiling = min(self.max_delay.total_seconds(), self.base_delay.total_seconds() * 2.0**doublings)

@@ -1,4 +1,4 @@
-"""Text that a person sees: what of it is invisible, and how an error shows that."""
+"""Text that a person sees: find its invisible characters, and show them in errors."""
 
 import re
 import unicodedata
@@ -8,7 +8,8 @@ BIDI = r"\u202a-\u202e\u2066-\u2069"
 """Embeddings, overrides and isolates (UAX 9): they change how the text around them is read."""
 
 # Default_Ignorable_Code_Point of Unicode's DerivedCoreProperties, annotations, and letters and symbols without ink.
-# Escapes that every dialect of regular expressions knows; beyond the BMP there are none, so the characters themselves.
+# The escapes are those that every dialect of regular expressions knows. Beyond the BMP there are none, so the
+# characters themselves are used.
 INVISIBLE = (
     r"\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
     r"\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
@@ -19,7 +20,7 @@ _TO_REVEAL = re.compile(rf"[{CONTROL}{INVISIBLE}]|[^\S ]")
 
 
 def find_invisible(text: str) -> str | None:
-    """Return the first character that shows nothing, or that only tells others how to look (category Cf)."""
+    """Return the first character that is invisible or only formats others (category Cf); None if there is none."""
     if text.isascii() and text.isprintable():
         return None
     return next(
@@ -29,7 +30,7 @@ def find_invisible(text: str) -> str | None:
 
 
 def reveal(text: str) -> str:
-    """Return ``text`` with each character that nobody can see written as its code point, such as ``<U+200B>``."""
+    """Return ``text`` with each invisible character written as its code point, such as ``<U+200B>``."""
     return (
         text if text.isascii() and text.isprintable() else _TO_REVEAL.sub(lambda match: f"<{name_of(match[0])}>", text)
     )

@@ -1,4 +1,4 @@
-"""What a user is, and what of it may be written: the one validation that the API and the import share."""
+"""The profile of a user, and its validation, which the API and the import share."""
 
 import json
 import re
@@ -19,8 +19,8 @@ _DATE_TIME = re.compile(
     r"(\d{4}-\d\d-\d\d)([Tt ]([01]\d|2[0-3]):[0-5]\d(:([0-5]\d|60)(\.\d+)?)?([Zz]|[+-]([01]\d|2[0-3]):?[0-5]\d)?)?",
     re.ASCII,
 )
-# At least one character that can be seen; written for every dialect of regular expressions that reads JSON Schema. What
-# joins or parts letters and emoji (ZWJ, ZWNJ) may stand beside it: scripts need it.
+# At least one visible character. The pattern works in every dialect of regular expressions that reads JSON Schema.
+# Characters that join or separate letters and emoji (ZWJ, ZWNJ) may stand beside it, because some scripts need them.
 _ANY = rf"[^{CONTROL}{BIDI}]*"
 _VISIBLE = rf"{_ANY}[^\s{CONTROL}{INVISIBLE}]{_ANY}"
 _FORBIDDEN = re.compile(rf"[{CONTROL}{BIDI}]")
@@ -28,9 +28,9 @@ _FORBIDDEN = re.compile(rf"[{CONTROL}{BIDI}]")
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What somebody may say about a user.
+    """The data of a user that a client can set.
 
-    ``last_name`` is empty for who has one name. ``zone`` is an IANA name or a fixed offset such as ``UTC+07:00``.
+    ``last_name`` is empty for a user with one name. ``zone`` is an IANA name or a fixed offset such as ``UTC+07:00``.
     """
 
     first_name: str
@@ -40,7 +40,7 @@ class Profile:
     zone: str
 
     def as_input(self) -> dict[str, Any]:
-        """Return the JSON members that would create this profile; of the two zone members, the one that applies."""
+        """Return the JSON members that would create this profile; the zone member that does not apply is None."""
         offset = fixed_offset(self.zone)
         return {
             "firstName": self.first_name,
@@ -53,7 +53,7 @@ class Profile:
 
 
 def parse_date(value: object) -> date:
-    """Return the calendar date that is written in a date or date-time, whatever zone the latter is in."""
+    """Return the date that is written in a date or date-time; the zone of a date-time is ignored."""
     if type(value) is date:
         return value
     match = _DATE_TIME.fullmatch(value) if isinstance(value, str) else None
@@ -137,7 +137,7 @@ class ProfileInput(BaseModel):
     )
 
     def zone(self) -> str:
-        """Return the zone by name; of the two members, the one that is given."""
+        """Return the name of the zone, from the one member that is given."""
         return self.timezone or "" if self.timezone_offset is None else fixed_zone_name(self.timezone_offset)
 
 
@@ -171,9 +171,9 @@ def parse_profile(data: object, now: datetime) -> Profile:
 
 
 def patch_profile(profile: Profile, changes: object, now: datetime) -> Profile:
-    """Return ``profile`` with the members of ``changes`` in place of its own; a new zone replaces either form of it.
+    """Return ``profile`` with ``changes`` applied. Either zone member replaces the zone, also one of the other form.
 
-    Names and an address that stay are not judged: they may be older than today's rules.
+    Names and an address that do not change are not validated, because they may be older than today's rules.
 
     Raises:
         InvalidInputError: with every field that is wrong.
@@ -228,6 +228,6 @@ def _detail(kind: str, message: str, context: Mapping[str, Any], value: object) 
 
 
 def _shown(value: object) -> str:
-    """Return what was given as text that is short enough to stand in an error, and in which everything can be seen."""
+    """Return a value as text for an error: at most 100 characters, with the invisible ones revealed."""
     text = reveal(json.dumps(value, ensure_ascii=False, default=str))
     return text if len(text) <= 100 else f"{text[:97]}..."

@@ -1,7 +1,7 @@
 """Time zones: IANA names and fixed offsets, always from the pinned ``tzdata`` package.
 
-The host's own zone files are not used: two hosts with different ones would disagree about an instant.
-A fixed offset is written ``UTC+07:00`` where a name is wanted, and is minutes east of UTC where a number is.
+The host's own zone files are not used, because two hosts with different files would compute different instants.
+As a name, a fixed offset is written ``UTC+07:00``; as a number, it is in minutes east of UTC.
 """
 
 import re
@@ -38,7 +38,7 @@ def data_version() -> str:
 
 @cache
 def zone_names() -> frozenset[str]:
-    """Return every IANA name that ``tzdata`` carries, ``Factory`` (which means "not set") excepted."""
+    """Return every IANA name in ``tzdata`` except ``Factory``, which means "not set"."""
     return frozenset((files("tzdata") / "zones").read_text(encoding="utf-8").split()) - {"Factory"}
 
 
@@ -61,7 +61,7 @@ def load_zone(name: str) -> tzinfo:
 
 
 def check_offset(minutes: int) -> None:
-    """Refuse an offset that no zone uses: most likely hours were meant.
+    """Refuse an offset that no zone uses, because most likely it was given in hours.
 
     Raises:
         InvalidInputError: naming the value, the unit and an example.
@@ -85,7 +85,7 @@ def fixed_zone_name(minutes: int) -> str:
 def fixed_offset(name: str) -> int | None:
     """Return the minutes east of UTC of a fixed-offset name, or None for an IANA name.
 
-    An offset has one name: what ``fixed_zone_name`` would not write (``UTC-00:00``, ``UTC+06:60``) is none.
+    Each offset has one name, that of ``fixed_zone_name``. Other spellings (``UTC-00:00``, ``UTC+06:60``) give None.
     """
     fixed = _FIXED.fullmatch(name)
     if not fixed:
@@ -112,7 +112,7 @@ def _unknown_zone(name: str) -> str:
 def _meant_offset(name: str) -> str | None:
     """Return the name of the fixed offset that ``GMT+2``, ``utc-5:30`` or ``+0200`` most likely mean: east is +.
 
-    The names that look most like these, ``Etc/GMT+2`` and so on, count the other way round.
+    The IANA names that look similar, such as ``Etc/GMT+2``, have the opposite sign.
     """
     match = _LOOSE_OFFSET.fullmatch(name.strip())
     if match is None:
