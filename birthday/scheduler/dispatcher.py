@@ -1,9 +1,9 @@
 """Step 2, dispatch: publish what is due, at its instant.
 
-Before: ``scheduled`` messages whose instant comes. After: they are ``queued``, which commits only once the broker has
-confirmed them. A crash in between leaves them ``scheduled`` with a copy in the queue: the next dispatcher publishes
-them again, and the claim of the worker lets only one copy through. The dispatcher looks ahead, so that it wakes at the
-next instant, not at the next minute.
+Before: ``scheduled`` messages that fall due. After: they are ``queued``, which is committed only after the broker has
+confirmed them. A crash in between leaves them ``scheduled``, with a copy in the queue. Then the next dispatcher
+publishes them again, and the worker's claim lets only one copy through. The dispatcher reads when the next message
+falls due, so that it wakes at that instant.
 """
 
 import asyncio
@@ -29,9 +29,9 @@ log = structlog.get_logger()
 
 BATCH = 500
 SLOTS = 2
-"""How many batches are on their way: the database stores the last one and finds the next while the broker has one."""
+"""How many batches are under way at a time: one is at the broker, while the database stores or finds the other."""
 TICK_LIMIT = 20 * BATCH
-"""How many messages one tick publishes. The next one, at once, sees what has fallen due meanwhile, in its order."""
+"""How many messages one tick publishes. The next tick follows at once, and sorts in what has fallen due meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Dispatched:
 
 @dataclass(frozen=True, slots=True)
 class Dispatcher:
-    """Publishes due messages. Any number may run: each skips the rows that another one holds."""
+    """Publishes due messages. Any number may run, because each skips the rows that another one holds."""
 
     pool: asyncpg.Pool
     broker: Broker
@@ -54,10 +54,10 @@ class Dispatcher:
     tracing: Tracing = NO_TRACING
 
     async def dispatch_once(self, now: datetime) -> Dispatched:
-        """Publish what is due at ``now``, what must arrive soonest first, and say what comes next.
+        """Publish what is due at ``now``, in order of deadline; return how many, and when the next one falls due.
 
-        That is ``now``, if more is due than one tick publishes. What is later than the catch-up window is left to the
-        janitor, which expires it. Nothing is published during a pause.
+        ``next_due_at`` is ``now`` if more is due than one tick publishes. Messages later than the catch-up window are
+        left to the janitor, which expires them. Nothing is published during a pause.
         """
         if self.pauses.is_paused(BIRTHDAY):
             return Dispatched(0, None)
@@ -71,9 +71,10 @@ class Dispatcher:
         return Dispatched(published, due.next_due_at if published < TICK_LIMIT else now)
 
     async def _publish_due(self, now: datetime, late: datetime, last_deadline: datetime) -> int:
-        """Publish batch after batch until one is short, in ``SLOTS`` transactions at a time; return how many messages.
+        """Publish batches in ``SLOTS`` transactions at a time until one is not full; return how many messages.
 
-        The slots take turns, so that what is found first is published first, and nothing once there is a pause.
+        The slots take turns, so that batches are published in the order in which they were found. Publishing stops when
+        a pause begins.
         """
         looking, publishing = asyncio.Lock(), asyncio.Lock()
         left = TICK_LIMIT
@@ -105,7 +106,7 @@ class Dispatcher:
                 self.metrics.messages_queued.inc(len(ids))
                 published += len(ids)
 
-        # A slot that fails does not cut the other one off in the middle of a batch.
+        # If one slot fails, the other one still finishes its batch.
         slots = await asyncio.gather(*(dispatch_batches() for _ in range(SLOTS)), return_exceptions=True)
         for failure in slots:
             if isinstance(failure, BaseException):
@@ -113,7 +114,7 @@ class Dispatcher:
         return sum(count for count in slots if isinstance(count, int))
 
     async def _mark_each(self, ids: Sequence[UUID], now: datetime) -> list[UUID]:
-        """Record that these are published, which the database refuses for some: those fail. Return the others."""
+        """Record that these are published. Fail those that the database refuses, and return the others."""
 
         async def mark(some: Sequence[UUID]) -> Sequence[UUID]:
             await mark_queued(self.pool, some, now)

@@ -1,7 +1,7 @@
-"""What is left in between: rescue what the queue lost, expire what is too late, remove what is old, audit, look ahead.
+"""Tidy up: rescue what the queue has lost, expire what is too late, remove what is old, audit, and forecast.
 
-Before: messages that something should have happened to. After: they are in the queue again, ``expired`` with a log
-line and a count, or gone because they are history. What the audit finds and the forecast says is told, and left alone.
+Before: messages that were left in between two steps, and old ones. After: they are in the queue again, ``expired`` with
+a log line and a count, or removed. Audit and forecast only report; they change nothing.
 """
 
 from collections.abc import Sequence
@@ -34,12 +34,12 @@ GRACE = timedelta(minutes=1)
 PATIENCE = timedelta(minutes=15)
 
 AHEAD = timedelta(hours=24)
-"""How far the forecast looks: far enough to add workers, and each hour of the day is in it once."""
+"""How far the forecast looks ahead: far enough to add workers, and each hour of the day is in it once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Janitor:
-    """Tidies up. Any number may run: each skips the rows that another one holds."""
+    """Tidies up. Any number may run, because each skips the rows that another one holds."""
 
     pool: asyncpg.Pool
     broker: Broker
@@ -53,7 +53,8 @@ class Janitor:
     async def recover_once(self, now: datetime) -> None:
         """Expire what is later than the catch-up window, then rescue what was in flight and got lost.
 
-        During a pause nothing is lost by not being taken, and after it the whole queue cannot be taken at once.
+        Nothing is rescued during a pause, because workers take nothing then. Nothing is rescued shortly after it
+        either, because workers cannot take the whole queue at once.
         """
         while await self._expire_batch(now) >= BATCH:
             pass
@@ -76,7 +77,7 @@ class Janitor:
         return removed
 
     async def audit_once(self, now: datetime) -> None:
-        """Audit the birthdays of the last catch-up window, and show what came of them as gauges."""
+        """Audit the birthdays of the last catch-up window, and show the findings as gauges."""
         audit = await self.auditor.audit(now - self.catch_up, now, now)
         self.metrics.audit_birthdays.labels("expected").set(audit.expected)
         for finding in Finding:
@@ -85,7 +86,7 @@ class Janitor:
             log.error("audit.broken", **{str(finding): audit.counts[finding] for finding in BROKEN})
 
     async def forecast_once(self, now: datetime) -> None:
-        """Show as gauges what falls due within the next day, and how long its largest minute takes to deliver."""
+        """Show as gauges what falls due within the next day, and how long the largest minute takes to deliver."""
         forecast = await self.forecaster.forecast(now, now + AHEAD)
         rate = await self.forecaster.measure_rate(now)
         for hour, messages in forecast.by_hour_of_day().items():
@@ -144,7 +145,7 @@ class Janitor:
         return len(ids)
 
     async def _mark_each(self, ids: Sequence[UUID], now: datetime) -> list[UUID]:
-        """Record that these are published, which the database refuses for some: those fail. Return the others."""
+        """Record that these are published. Fail those that the database refuses, and return the others."""
 
         async def mark(some: Sequence[UUID]) -> Sequence[UUID]:
             await mark_rescued(self.pool, some, now)
@@ -157,10 +158,10 @@ class Janitor:
 
 
 def _patience_with(stats: QueueStats) -> timedelta:
-    """Return how long a message that should have been taken may be left alone before it counts as lost.
+    """Return how long a message may stay untaken in the queue before it counts as lost.
 
-    A queue that holds messages may just be long. One that is empty may have handed them to consumers that wait for the
-    message service; RabbitMQ does not say how many they hold. A copy of what they hold does no harm, and there is one
-    at the most: while it waits, the queue is not empty.
+    If the queue holds messages, it may just be long. If it is empty, consumers that wait for the message service may
+    hold its messages; RabbitMQ does not say how many. A second copy of those does no harm, and there is at most one:
+    while the copy waits, the queue is not empty.
     """
     return PATIENCE if stats.ready else GRACE

@@ -1,4 +1,4 @@
-"""The loops around the steps: they only wait, call, count and log. What is done stands in the steps themselves."""
+"""The loops around the steps: they only wait, call, count and log. The steps themselves do the work."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -23,15 +23,15 @@ log = structlog.get_logger()
 _Result = TypeVar("_Result")
 
 POLL = timedelta(milliseconds=500)
-"""The longest that the dispatcher sleeps: a message that an API process makes due at once waits no longer than this."""
+"""The longest sleep of the dispatcher. If an API process makes a message that is due at once, it waits at most this."""
 
 AFTER_FAILURE = timedelta(seconds=2)
 
 AUDIT = "3-59/5 * * * *"
-"""When the audit refreshes its gauges: seldom, and not at the quarters of an hour, when messages fall due."""
+"""When the audit refreshes its gauges: not at the quarters of an hour, because messages fall due then."""
 
 FORECAST = "1-59/5 * * * *"
-"""When the forecast is made anew: an import may have changed it. Not at the quarters of an hour either."""
+"""When the forecast is refreshed, because an import may have changed it. Not at the quarters of an hour either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Schedule:
 
 
 class DispatchProgress:
-    """Whether the dispatcher gets anywhere: how long, in seconds, each of its ticks has failed."""
+    """For how long, in seconds, all ticks of the dispatcher have failed."""
 
     def __init__(self) -> None:
         """Start without a failure."""
@@ -52,7 +52,7 @@ class DispatchProgress:
 
     @property
     def failing_seconds(self) -> float:
-        """How long ago the first of the failures in a row was; 0 if the last tick did not fail."""
+        """Seconds since the first of the current failures in a row; 0 if the last tick did not fail."""
         return 0.0 if self._failing_since is None else asyncio.get_running_loop().time() - self._failing_since
 
     def note(self, *, failed: bool) -> None:
@@ -72,10 +72,10 @@ async def run_scheduler(
     metrics: Metrics,
     progress: DispatchProgress,
 ) -> None:
-    """Run every job until cancelled. Each also runs once at the start, to catch up, and none while the clock is wrong.
+    """Run every job until cancelled. Each also runs once at the start, to catch up. None runs while the clock is wrong.
 
-    The audit waits for the first plan: what has only not been planned yet is not missing.
-    ``progress`` is told how dispatching goes.
+    The audit waits for the first plan, because a message that is only not planned yet is not missing. Each tick of the
+    dispatcher is noted in ``progress``.
     """
     async with asyncio.TaskGroup() as jobs:
         planned = asyncio.Event()
@@ -103,7 +103,7 @@ async def _on_cron(
     while True:
         await clock.wait_until(right=True)
         await _guarded(job, tick, clock.now(), metrics)
-        # Read once: between two readings somebody may set the clock, and the wait would be as long as it was moved.
+        # Read once: if the clock were set between two readings, the wait would be wrong by that much.
         now = clock.now()
         due: datetime = croniter(expression, now.astimezone(UTC)).get_next(datetime)
         await clock.sleep((due - now).total_seconds())

@@ -1,9 +1,10 @@
 """Step 1, plan: turn birthdays that come up into scheduled messages.
 
-Before: users with a birth date and a zone. After: one ``scheduled`` message for each of them whose birthday falls due
-before the horizon. It works by zone, not by user: the instants of each zone in use are computed here, and one statement
-a chunk materialises everybody they concern. A stored watermark says how far it has come, so that it catches up after
-any downtime. What changes in between is planned with the change itself (``store/creation.py``, ``store/users.py``).
+Before: users with a birth date and a zone. After: one ``scheduled`` message for each user whose birthday falls due
+before the horizon. The planner works by zone, not by user. It computes the instants of each zone in use, and one
+statement for each chunk inserts the messages of all users concerned. A stored watermark says how far it has come, so
+that it catches up after any downtime. A new or changed user is planned with the change itself (``store/creation.py``,
+``store/users.py``).
 """
 
 import asyncio
@@ -44,12 +45,12 @@ log = structlog.get_logger()
 SWEEP_EVERY = timedelta(hours=1)
 CHUNK = timedelta(days=1)
 FARTHEST = timedelta(days=2)
-"""How far another SEND_AT, another LEAP_DAY and other time-zone data may move a message, and a little more."""
+"""How far a new SEND_AT, a new LEAP_DAY and new time-zone data can move a message, with a margin."""
 
 
 @dataclass(frozen=True, slots=True)
 class Planner:
-    """Materialises messages. Any number may run: each transaction holds the watermark, so one plans at a time."""
+    """Materialises messages. Any number may run: each transaction locks the watermark, so only one plans at a time."""
 
     pool: asyncpg.Pool
     metrics: Metrics
@@ -59,14 +60,13 @@ class Planner:
     zone_data: str = field(default_factory=data_version)
 
     async def plan_once(self, now: datetime) -> int:
-        """Plan everything from the watermark to the horizon, a day a transaction; return how many messages are new.
+        """Plan from the watermark to the horizon, one day for each transaction; return how many messages are new.
 
-        Once an hour it starts as far back as the catch-up window instead. That finds users who were written to the
-        database by other means, and whatever else fell through; what exists already is left alone. Who asks for that
-        while it is under way gets another one.
+        Once an hour, and when requested, it sweeps: it starts at the beginning of the catch-up window instead. That
+        finds users whom other programs have written to the database, and anything else that was missed. Existing
+        messages stay as they are. If a sweep is requested while one is under way, another one follows.
 
-        Once SEND_AT or LEAP_DAY is another one than before, or the time-zone data are newer, messages that are not due
-        yet move.
+        If SEND_AT or LEAP_DAY has changed, or the time-zone data are newer, messages that are not due yet move.
         """
         with self.tracing.tick("plan"):
             return await self._plan_until_horizon(now)
@@ -74,7 +74,7 @@ class Planner:
     async def _plan_until_horizon(self, now: datetime) -> int:
         basis, noted = Basis(self.planning.rules, self.zone_data), await read_rules(self.pool)
         rules = str(basis)
-        # With older data than another scheduler has: what that one has moved would move back and forth.
+        # If another scheduler has newer data, this one moves nothing: otherwise messages would move back and forth.
         yielding = basis.yields_to(noted)
         moving = not yielding and await is_planned_otherwise(self.pool, rules)
         begun = await begin_sweep(self.pool, now, SWEEP_EVERY)
@@ -83,7 +83,7 @@ class Planner:
         planned = moved = 0
         while after is None or after < until:
             async with self.pool.acquire() as connection, connection.transaction():
-                # One that lies ahead comes from a longer horizon, or from a clock that was wrong.
+                # A watermark beyond the horizon comes from a longer horizon, or from a clock that was wrong.
                 watermark = min(await lock_watermark(connection, PLANNED) or now - self.catch_up, until)
                 if after is None:
                     after = min(watermark, now - self.catch_up) if begun else watermark
@@ -96,7 +96,7 @@ class Planner:
                     if not yielding:
                         await note_rules(connection, rules, now)
                     elif noted and planned + fresh:
-                        # The other one has to look at these as well.
+                        # The scheduler with the newer data must check these messages as well.
                         await note_rules(connection, basis.beside(noted), now)
             after = reached
             planned += fresh
@@ -111,7 +111,7 @@ class Planner:
         return planned
 
     async def _plan(self, connection: Connection, occasions: Sequence[ZoneOccasion], now: datetime) -> int:
-        """Materialise what ``occasions`` ask for; users whose messages the database refuses do not hold up the rest."""
+        """Materialise the messages of ``occasions``. Users whose messages the database refuses do not block others."""
         traceparent = self.tracing.traceparent()
 
         async def plan_some(some: Sequence[ZoneOccasion]) -> list[int]:
@@ -138,7 +138,7 @@ class Planner:
         return sum(planning.results)
 
     async def _move(self, connection: Connection, now: datetime, until: datetime) -> int:
-        """Move what is planned, wherever its new instant is: before now, or beyond what is planned."""
+        """Move planned messages to their new instants, even if these are before now or beyond the horizon."""
         last = max(until, await last_scheduled(connection) or until)
         occasions = await self._occasions(connection, now - FARTHEST, last + FARTHEST)
         return await move(connection, occasions, now)
@@ -151,9 +151,9 @@ class Planner:
             try:
                 occasions += zone_occasions(zone, after, until, self.planning.rules)
             except InvalidInputError as error:
-                # Written by other means than ours. It must not keep everybody else from being planned.
+                # Another program has written this zone. The users of all other zones must be planned all the same.
                 self.metrics.planner_unknown_zones.inc()
                 log.error("planner.unknown_zone", zone=zone, error=str(error))
-            # Hundreds of zones take some milliseconds: others may run in between.
+            # Hundreds of zones take some milliseconds, so let other tasks run in between.
             await asyncio.sleep(0)
         return occasions

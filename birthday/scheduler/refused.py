@@ -1,4 +1,4 @@
-"""Messages that the database refuses to move: each fails, with the reason, and does not hold up the rest."""
+"""Messages that the database refuses to update: each fails, with the reason, so that it does not block the others."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -18,7 +18,7 @@ log = structlog.get_logger()
 async def fail_each(
     pool: asyncpg.Pool, refused: Iterable[tuple[UUID, Exception]], now: datetime, metrics: Metrics
 ) -> None:
-    """Fail each of these; one that cannot even fail is logged again at the next tick.
+    """Fail each of these. If the database refuses even that, the message is logged, at each tick again.
 
     Raises:
         DATABASE_ERRORS: if the database is away.
