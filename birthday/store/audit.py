@@ -1,4 +1,4 @@
-"""What the audit reads: birthdays that were due, by users, and messages that repeat one another. Nothing is locked."""
+"""What the audit reads, without locks: users' birthdays that were due, and messages that repeat one another."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from birthday.store.users import Connection
 AUDIT_SECONDS = 600
 """How long one statement may take: a day of all users, or the repeats of a long range."""
 
-# A few milliseconds of work: others may run in between.
+# A few milliseconds of work. Other tasks may run between two pieces.
 _PIECE_ROWS = 200
 
 
 @dataclass(frozen=True, slots=True)
 class AuditedBirthday:
-    """A birthday of a user, and the message that answers it, if there is one."""
+    """A birthday of a user, and the message of that year, if there is one."""
 
     user_id: UUID
     message_id: UUID | None
@@ -34,8 +34,8 @@ async def read_birthdays(
 ) -> AsyncIterator[AuditedBirthday]:
     """Yield every birthday of ``occasions`` that was due in ``[from_at, to_at)``, in order of time.
 
-    Users come from ``users`` alone, deleted ones too if they were there when it was due. Within the caller's
-    transaction; one statement, so that a user and the message of a change made meanwhile are seen together.
+    All users count, also those who were deleted after the birthday was due. Runs within the caller's transaction. It is
+    one statement, so that a concurrent change of a user and the message of that change are seen together.
     """
     rows = [(spec, month_day) for spec in occasions for month_day in spec.month_days]
     cursor = connection.cursor(
@@ -102,7 +102,7 @@ async def read_birthdays(
 
 @dataclass(frozen=True, slots=True)
 class RepeatedMessage:
-    """A message that repeats ``first_id``, or one that retention has removed if that is None."""
+    """A message that repeats the message ``first_id``; None if retention has removed that one."""
 
     id: UUID
     user_id: UUID
@@ -117,11 +117,10 @@ async def read_repeats(
 ) -> AsyncIterator[RepeatedMessage]:
     """Yield every message that repeats another one of its user, where either of the two is due in the range.
 
-    Two messages are one too many if they are for the same year or the same date, and each was delivered, may have
-    arrived, or is not cancelled; and, whatever year they are for, if both were delivered within 300 days although date
-    of birth and zone had not moved in between. Of two, the later one is the repeat. A message for the year that a
-    user's ``greeted_year`` names is one too many as well, if the user is older than ``kept_from``, so that retention
-    may have removed the first one.
+    Two messages for the same year or the same date repeat each other if each was delivered, may have arrived, or is not
+    cancelled. Two messages for different years repeat each other if both were delivered within 300 days and neither
+    date of birth nor zone had moved in between. The later one is the repeat. A message for the ``greeted_year`` of its
+    user is a repeat as well if the user is older than ``kept_from``, because retention may have removed the first one.
     """
     cursor = connection.cursor(
         """
@@ -177,7 +176,7 @@ async def read_repeats(
 
 
 async def read_noted_rules(connection: Connection) -> tuple[str | None, datetime | None]:
-    """Return by which rules messages are planned, and since when, as the planner has noted it."""
+    """Return the rules by which messages are planned, and since when, as the planner has stored them."""
     row = await connection.fetchrow("SELECT rules, rules_since FROM watermarks WHERE name = $1", PLANNED)
     return (None, None) if row is None else (row["rules"], row["rules_since"])
 
@@ -192,7 +191,7 @@ class Population:
 
 
 async def read_populations(connection: Connection) -> list[Population]:
-    """Return every zone that users have. Reads all of them."""
+    """Return the population of every zone. Reads all users."""
     rows = await connection.fetch(
         """
         SELECT timezone, count(*) FILTER (WHERE deleted_at IS NULL) AS live_users, min(schedule_from) AS since

@@ -1,4 +1,4 @@
-"""Connections of the pool, lent for a bounded wait; every way in which the database can be away is one error."""
+"""Lend connections of the pool for a limited time, and turn every kind of outage of the database into one error."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,14 +12,14 @@ from birthday.errors import UnavailableError
 DATABASE_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What asyncpg raises when the database is gone, restarting, overloaded or has aborted a deadlock.
 
-``InternalClientError`` is among them: a server that dies in the middle of an exchange leaves its driver confused.
+``InternalClientError`` is among them because asyncpg raises it if the server dies in the middle of an exchange.
 """
 
 ACQUIRE_SECONDS = 5.0
 """How long a caller waits for a free connection, and for a connection to be cleaned up when it is given back."""
 
 LOAN_SECONDS = 10.0
-"""How long a caller may keep a connection, the wait for it included: nobody who waits for an answer waits longer."""
+"""How long a caller may keep a connection, including the wait for it. This limits how long clients wait."""
 
 _AWAY = (
     OSError,
@@ -43,9 +43,9 @@ resources, state, operator and system."""
 
 
 def is_outage(error: Exception) -> bool:
-    """Say whether one of ``DATABASE_ERRORS`` may be gone when the same is tried again, whatever the data are."""
+    """Say whether the same statement may succeed later, because the error does not depend on the data."""
     if isinstance(error, asyncpg.PostgresError):
-        # What is prepared for an older schema is prepared anew.
+        # A statement that was prepared for an older schema is prepared again.
         stale = isinstance(error, asyncpg.InvalidCachedStatementError)
         return stale or str(error.sqlstate).startswith(_OUTAGE_CLASSES)
     # asyncpg's DataError is an InterfaceError too: an argument that cannot be sent.
@@ -53,20 +53,20 @@ def is_outage(error: Exception) -> bool:
 
 
 _MOVED = ("25006", "57P01", "57P02", "57P03", "57P04", "57P05")
-"""A server that may only be read from, or ends the session."""
+"""The server is read-only, or ends the session."""
 
 
 def has_moved(error: asyncpg.PostgresError) -> bool:
-    """Say whether the session is on a server that is none to write to any more, as after a switchover.
+    """Say whether the server of the session cannot be written to any more, for example after a switchover.
 
-    Another connection, to the same name, may lead to another server.
+    A new connection to the same host name may lead to another server.
     """
     recovering = error.sqlstate == "55000" and "recovery" in str(error)
     return recovering or error.sqlstate in _MOVED
 
 
 def _loses_the_answer(error: Exception) -> bool:
-    """Say whether the statement may have been committed: the server has not said that it failed."""
+    """Say whether the statement may have been committed, because the server has not said that it failed."""
     if isinstance(error, asyncpg.PostgresError):
         return str(error.sqlstate).startswith(("08", "57P01", "57P02"))
     return True
@@ -78,7 +78,7 @@ async def borrow(
 ) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy]:
     """Lend a connection of the pool for the length of the context.
 
-    By default that is for short work that somebody waits for; long work says with None that it takes its time.
+    The default ``seconds`` is for short work that a client waits for. Long work passes None: no limit.
 
     Raises:
         UnavailableError: if none is free in time, the time runs out, or the database cannot be used.
@@ -99,19 +99,19 @@ async def borrow(
 
 
 async def keep_session(_connection: asyncpg.Connection) -> None:
-    """Give a connection back to its pool as it is, but for an open transaction, which asyncpg ends in any case.
+    """Give a connection back to its pool without resetting its session. asyncpg still ends an open transaction.
 
-    By default asyncpg sends a query that resets the session, which takes as long as a small statement. Nothing of ours
-    needs it: whoever changes the session of a connection (SET, LISTEN, an advisory lock, a temporary table) undoes that
-    before giving it back, as ``broker/postgres/``, ``store/migrations.py`` and ``store/transfer.py`` do. What is set
-    for the length of a transaction is undone with it.
+    By default asyncpg sends a query that resets the session, which takes as long as a small statement. The reset is not
+    needed, because code that changes the session (SET, LISTEN, an advisory lock, a temporary table) undoes the change
+    before it gives the connection back: ``broker/postgres/``, ``store/migrations.py`` and ``store/transfer.py`` do so.
+    Settings that are local to a transaction end with it.
     """
 
 
 def stay_cancelled() -> None:
-    """Go on being cancelled, for whoever catches database errors in a loop.
+    """Raise again the cancellation of the current task, if there is one. Call this where database errors are caught.
 
-    A connection that breaks while a cancelled task gives it back raises its own error in place of the cancellation.
+    If a connection breaks while a cancelled task gives it back, its error replaces the cancellation.
 
     Raises:
         CancelledError: if the current task has been cancelled.
@@ -149,6 +149,6 @@ async def check_database(pool: asyncpg.Pool) -> None:
 
 
 async def knows_case(connection: asyncpg.Connection | asyncpg.pool.PoolConnectionProxy) -> bool:
-    """Say whether the database's locale knows the case of letters beyond ASCII, as unique addresses need it."""
+    """Say whether the database's locale knows the case of letters beyond ASCII. Unique addresses depend on it."""
     known: bool = await connection.fetchval("SELECT lower('\u00c4') = '\u00e4'")
     return known

@@ -18,7 +18,7 @@ from birthday.store.users import Connection, Planning, User, email_taken
 
 @dataclass(frozen=True, slots=True)
 class NewUser:
-    """A user to store, with what is to be materialised at once. ``user.created_at`` is also ``schedule_from``.
+    """A user to store, with the messages to materialise at once. ``user.created_at`` is also ``schedule_from``.
 
     ``traceparent`` is the context of the request, if that is traced.
     """
@@ -41,12 +41,12 @@ async def create_users(
 ) -> Sequence[User | ConflictError]:
     """Store new users with their messages, in one statement, and return what became of each.
 
-    That is the user, or a ``ConflictError`` if a live user has the e-mail address. One row that the database refuses,
-    or that would make many wait for somebody else's transaction, makes the statement fail for all.
+    The result for each is the user, or a ``ConflictError`` if a live user has the e-mail address. If the database
+    refuses one row, or one row waits too long for another transaction, the statement fails for all.
 
     Raises:
         UnavailableError: if the database cannot be used: nobody was created, unless only the answer was lost.
-        LockNotAvailableError: if one has waited for a lock for ``lock_seconds``, where they are limited.
+        LockNotAvailableError: if a row has waited for a lock for ``lock_seconds``; None keeps the session's limit.
     """
     async with borrow(pool, seconds) as connection:
         created = await _insert_users(connection, users, lock_seconds)
@@ -54,11 +54,11 @@ async def create_users(
 
 
 async def _insert_users(connection: Connection, users: Sequence[NewUser], lock_seconds: float | None) -> set[UUID]:
-    """Insert those whose address is free, with their messages, and return their ids. The first of two gets it."""
-    # In the order of the addresses, like an import: who inserts several waits for others in one direction only. An
-    # address that somebody else is inserting is waited for, and left to them once they commit. Who waits for one does
-    # not keep the rest waiting: lock_timeout is set before the first row is read, and until the transaction ends. As
-    # JSON, because for asyncpg a dozen arrays are twice the work.
+    """Insert users whose address is free, with their messages; return their ids. The first of two gets an address."""
+    # The rows are inserted in order of address, as in an import, so that concurrent statements cannot deadlock. If
+    # another transaction is inserting an address, the statement waits, and the other one has the address if it commits.
+    # lock_timeout limits this wait for all rows: it is set before the first row is read, until the transaction ends.
+    # The rows are passed as JSON, because a dozen arrays are twice the work for asyncpg.
     rows = await connection.fetch(
         """
         WITH created AS (

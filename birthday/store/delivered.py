@@ -1,4 +1,4 @@
-"""Messages that count as delivered and are to be sent once more, as an operator says."""
+"""Delivered messages that an operator has sent once more."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -9,9 +9,9 @@ from birthday.store.users import Connection
 
 
 async def find_delivered(connection: Connection, from_at: datetime, before: datetime) -> list[UUID]:
-    """Return the ids of messages that were delivered at ``from_at`` or later and before ``before``, in that order.
+    """Return the ids of messages that were delivered in ``[from_at, before)``, in order of delivery.
 
-    Those of deleted users are left out: they stay what they are.
+    Messages of deleted users are left out, because they are not sent again.
     """
     rows = await connection.fetch(
         """
@@ -28,10 +28,10 @@ async def find_delivered(connection: Connection, from_at: datetime, before: date
 async def requeue_delivered(
     connection: Connection, ids: Sequence[UUID], now: datetime, traceparent: str | None = None
 ) -> list[Message]:
-    """Give those of ``ids`` that are delivered a new start, as ``requeue_failed`` does with failed ones.
+    """Requeue those of ``ids`` that are delivered, as ``requeue_failed`` does with failed ones.
 
-    The row stays, and with it the one message of the year and its idempotency key. That it may have arrived is noted:
-    it is never replaced by a message with another key. ``sent_at`` stays when it was first handed over.
+    The row stays, so there is still one message for the year, with the same idempotency key. ``may_have_arrived`` is
+    set, so that no message with another key ever replaces it. ``sent_at`` stays the time of the first send.
     """
     await connection.execute(
         "SELECT FROM message_logs WHERE id = ANY($1::uuid[]) AND status = 'delivered' ORDER BY id FOR UPDATE", ids

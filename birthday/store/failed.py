@@ -1,6 +1,6 @@
-"""Messages that failed, as operators handle them: found by what they have in common, and given another start.
+"""Failed messages, as operators handle them: find them by error, user or time, and requeue them.
 
-The truth about a dead letter is here; the dead-letter queue only has a copy of its id.
+The truth about a dead letter is its row; the dead-letter queue only has a copy of its id.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -16,14 +16,14 @@ from birthday.store.history import Message, read_messages
 from birthday.store.users import Connection
 
 PAGE = 10_000
-"""How many ids are read at a time: each page sorts all that has failed."""
+"""How many ids are read at a time: many, because the query of each page sorts all failed messages."""
 COUNT_SECONDS = 600
 """How long counting may take: a whole day's messages may have failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class FailedFilter:
-    """Which failed messages are meant: those for which all that is given holds.
+    """Which failed messages are selected: those that meet all given conditions.
 
     They failed at ``failed_from`` or later, and before ``failed_before``.
     """
@@ -34,13 +34,13 @@ class FailedFilter:
     failed_before: datetime | None = None
     message_id: UUID | None = None
     http_status: int | None = None
-    """What the message service, or a proxy before it, answered."""
+    """The status that the message service, or a proxy before it, answered."""
 
 
 async def find_failed(pool: asyncpg.Pool, wanted: FailedFilter, limit: int | None = None) -> AsyncIterator[list[UUID]]:
-    """Yield the ids of up to ``limit`` failed messages that are meant, those whose local birthday ends soonest first.
+    """Yield the ids of up to ``limit`` selected failed messages, those whose local birthday ends soonest first.
 
-    That is a page at a time, each in a statement of its own, and none is yielded twice.
+    Each page is read in a statement of its own. No id is yielded twice.
     """
     left, after = limit, (datetime.min.replace(tzinfo=UTC), UUID(int=0))
     while left is None or left > 0:
@@ -65,7 +65,7 @@ async def find_failed(pool: asyncpg.Pool, wanted: FailedFilter, limit: int | Non
 
 
 async def select_failed(connection: Connection, wanted: FailedFilter, ids: Sequence[UUID]) -> set[UUID]:
-    """Return those of ``ids`` that are failed messages that are meant."""
+    """Return those of ``ids`` that are failed messages and selected by ``wanted``."""
     rows = await connection.fetch(
         "SELECT id FROM message_logs m WHERE id = ANY($7::uuid[]) AND is_selected(m, $1, $2, $3, $4, $5, $6)",
         *astuple(wanted),
@@ -78,7 +78,7 @@ async def select_failed(connection: Connection, wanted: FailedFilter, ids: Seque
 class FailedGroup:
     """How many messages failed within the hour that begins at ``hour``, UTC, for one reason.
 
-    ``http_status`` is what the message service answered, None if it answered nothing.
+    ``http_status`` is what the message service answered; None if it did not answer.
     """
 
     error_type: str
@@ -88,7 +88,7 @@ class FailedGroup:
 
 
 async def count_failed(connection: Connection, wanted: FailedFilter) -> list[FailedGroup]:
-    """Count the failed messages that are meant by reason and hour, the latest hour first, then the largest group."""
+    """Count the selected failed messages by reason and hour, the latest hour first, then the largest group."""
     rows = await connection.fetch(
         """
         SELECT coalesce(error_type, 'unknown') AS error_type, http_status(m) AS http_status,
@@ -107,13 +107,14 @@ async def count_failed(connection: Connection, wanted: FailedFilter) -> list[Fai
 async def requeue_failed(
     connection: Connection, ids: Sequence[UUID], now: datetime, traceparent: str | None = None
 ) -> list[Message]:
-    """Give those of ``ids`` that are failed a new start, and hold their rows until the transaction ends.
+    """Requeue those of ``ids`` that are failed, and hold their rows until the transaction ends.
 
-    The broker must have confirmed them before that transaction commits. ``traceparent`` is the context of whoever asks
-    for that, if it is traced: it takes the place of the one that each was made in.
+    The broker must confirm them before that transaction commits. If the request is traced, ``traceparent`` is its
+    context, and replaces the context in which each message was made.
     """
-    # In order of id: two operators with the same messages cannot deadlock, and the later one finds them queued. Two
-    # statements, because a plan of one, made while the table is small, would join row by row when it is large.
+    # Locked in order of id, so that two operators with the same messages cannot deadlock; the later one finds them
+    # queued. Two statements, because the plan of a single one that was made while the table was small would join row by
+    # row when it is large.
     await connection.execute(
         "SELECT FROM message_logs WHERE id = ANY($1::uuid[]) AND status = 'failed' ORDER BY id FOR UPDATE", ids
     )

@@ -1,4 +1,4 @@
-"""What a forecast reads: who falls due when, and how fast earlier peaks were delivered. Nothing is locked."""
+"""What a forecast reads, without locks: how many fall due when, and how fast earlier peaks were delivered."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,17 +11,17 @@ FORECAST_SECONDS = 600
 """How long one statement may take: a day may be the birthday of all users."""
 
 SMALLEST_BURST = 100
-"""Of fewer messages that fall due together, the time says more about one message than about many."""
+"""Smaller bursts are not measured, because their time says more about single messages than about the rate."""
 
 
 async def count_due(
     connection: Connection, occasions: Sequence[ZoneOccasion], after: datetime, until: datetime
 ) -> list[tuple[str, datetime, int]]:
-    """Return how many messages fall due in ``(after, until]``, by zone and instant; ``occasions`` are all of it.
+    """Return how many messages fall due in ``(after, until]``, by zone and instant.
 
-    Those that are planned already count at the instant that they are planned for, all other users at that of their
-    zone, unless they have had the message of that year. One statement, so that a planner cannot move anybody from one
-    half to the other meanwhile.
+    ``occasions`` must be all occasions of that range. A planned message counts at its planned instant. Any other user
+    counts at the instant of the zone, unless there is already a message for that year. One statement counts both, so
+    that a planner cannot move a user from one half to the other meanwhile.
     """
     rows = [(spec, month_day) for spec in occasions for month_day in spec.month_days]
     counts = await connection.fetch(
@@ -59,10 +59,10 @@ async def count_due(
 
 
 async def read_sustained_rate(connection: Connection, since: datetime, now: datetime) -> DeliveryRate | None:
-    """Return the best rate at which messages that fell due together after ``since`` were delivered for a minute on end.
+    """Return the best rate at which messages that fell due together after ``since`` were delivered for a whole minute.
 
-    A minute counts if each ten seconds of it saw deliveries: in an outage nothing shows what could be delivered. Only
-    first attempts do, because others waited for another reason. None if no burst took so long.
+    A minute counts only if there were deliveries in each ten seconds of it, because an outage does not show what could
+    be delivered. Only first attempts count, because retries waited for another reason. None if no burst took so long.
     """
     row = await connection.fetchrow(
         """
@@ -91,8 +91,8 @@ async def read_sustained_rate(connection: Connection, since: datetime, now: date
 async def read_burst_rate(connection: Connection, since: datetime, now: datetime) -> DeliveryRate | None:
     """Return the best rate at which messages that fell due together after ``since`` were delivered.
 
-    The rate of one such burst is that of its first 99 %, from the first send to the delivery of the last of them: the
-    others were tried again after a failure. None if no burst had 100 messages.
+    Such a burst is measured by its first 99 %, from the first send to the delivery of the last of them, because the
+    rest were retried after a failure. None if no burst had 100 messages.
     """
     row = await connection.fetchrow(
         """

@@ -1,7 +1,7 @@
 """Messages as the API shows them: lists, newest first, and one by id.
 
-Lists are cut by position (``scheduled_at``, then id), never by counting, so that a page follows the one before it
-whatever is written in between.
+Pages are cut by position (``scheduled_at``, then id), not by offset, so that a page continues the one before it even if
+rows are written in between.
 """
 
 from collections.abc import Collection, Sequence
@@ -21,7 +21,7 @@ from birthday.store.users import Connection
 class Message:
     """A message as stored: the columns of the view ``message_details``.
 
-    Instants are aware UTC; ``occasion_on`` is the local date that is greeted.
+    Instants are aware UTC; ``occasion_on`` is the local date of the birthday.
     """
 
     id: UUID
@@ -49,7 +49,7 @@ class Position(NamedTuple):
 
 
 FIRST = Position(datetime.max.replace(tzinfo=UTC), UUID(int=2**128 - 1))
-"""Before the newest message there can be."""
+"""The position before any message."""
 
 
 @dataclass(frozen=True, slots=True)

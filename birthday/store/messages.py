@@ -1,7 +1,7 @@
 """The way of a message from plan to outcome: every move between two states is one guarded UPDATE.
 
-In order: plan (planner), dispatch (dispatcher), claim and settle (worker). What was left in between is the business of
-``upkeep.py``. ``now`` is business time; ``lease_until`` alone is the database's clock, because workers on several hosts
+In order: plan (planner), dispatch (dispatcher), claim and settle (worker). ``upkeep.py`` handles what was left in
+between. ``now`` is business time. Only ``lease_until`` is by the database's clock, because workers on several hosts
 compare it.
 """
 
@@ -24,7 +24,7 @@ PLAN_SECONDS = 600
 
 
 async def lock_watermark(connection: Connection, name: str) -> datetime | None:
-    """Return how far a job has come, None at first, and keep others of its kind out until the transaction ends."""
+    """Return how far a job has come (None at first), and lock its watermark until the transaction ends."""
     await connection.execute(
         "INSERT INTO watermarks (name, reached_at) VALUES ($1, '-infinity') ON CONFLICT (name) DO NOTHING", name
     )
@@ -35,7 +35,7 @@ async def lock_watermark(connection: Connection, name: str) -> datetime | None:
 
 
 async def read_watermark(connection: Connection, name: str) -> datetime | None:
-    """Return how far a job has come, None if it was never done."""
+    """Return how far a job has come; None if it was never done."""
     reached_at: datetime | None = await connection.fetchval(
         "SELECT nullif(reached_at, '-infinity') FROM watermarks WHERE name = $1", name
     )
@@ -48,7 +48,7 @@ async def set_watermark(connection: Connection, name: str, reached_at: datetime)
 
 
 async def is_planned_otherwise(pool: asyncpg.Pool, rules: str) -> bool:
-    """Say whether there may be messages that were planned by other rules than these."""
+    """Say whether there may be scheduled messages that were planned by other rules than these."""
     otherwise: bool = await pool.fetchval(
         """
         SELECT NOT EXISTS (SELECT FROM watermarks WHERE name = $1 AND rules = $2)
@@ -61,13 +61,13 @@ async def is_planned_otherwise(pool: asyncpg.Pool, rules: str) -> bool:
 
 
 async def read_rules(pool: asyncpg.Pool) -> str | None:
-    """Return by which rules everything is planned, None if that is not noted."""
+    """Return the rules by which everything is planned; None if none are stored."""
     rules: str | None = await pool.fetchval("SELECT rules FROM watermarks WHERE name = $1", PLANNED)
     return rules
 
 
 async def last_scheduled(connection: Connection) -> datetime | None:
-    """Return when the last message that is scheduled falls due, None if there is none."""
+    """Return when the last ``scheduled`` message falls due; None if there is none."""
     last: datetime | None = await connection.fetchval(
         "SELECT max(scheduled_at) FROM message_logs WHERE status = 'scheduled'"
     )
@@ -75,7 +75,7 @@ async def last_scheduled(connection: Connection) -> datetime | None:
 
 
 async def note_rules(connection: Connection, rules: str, now: datetime) -> None:
-    """Note by which rules everything is planned, and since when; ``lock_watermark`` must hold the watermark."""
+    """Store the rules by which everything is planned, and since when; ``lock_watermark`` must hold the watermark."""
     await connection.execute(
         "UPDATE watermarks SET rules = $2, rules_since = $3 WHERE name = $1 AND rules IS DISTINCT FROM $2",
         PLANNED,
@@ -85,7 +85,7 @@ async def note_rules(connection: Connection, rules: str, now: datetime) -> None:
 
 
 async def zones_in_use(connection: Connection) -> list[str]:
-    """Return the zones of all live users. Costs one index probe a zone, however many users there are."""
+    """Return the zones of all live users. This costs one index probe for each zone, however many users there are."""
     rows = await connection.fetch(
         """
         WITH RECURSIVE zone AS (
@@ -108,12 +108,12 @@ async def plan(
     traceparent: str | None = None,
     only: Sequence[UUID] | None = None,
 ) -> int:
-    """Materialise a message for everybody whom ``occasions`` concern and who has none for that year; return how many.
+    """Materialise a message for each user of ``occasions`` who has none for that year; return how many.
 
-    Safe at any concurrency and any number of times: the unique index on user, type and year decides. What was cancelled
-    by hand stays so: its id exists. A user who changes meanwhile leaves at worst a stale message, which the claim
-    recognises by its ``schedule_from``. ``traceparent`` is the context of the tick, if that is traced. ``only`` are
-    the users who are meant, if not all.
+    Safe to run concurrently and repeatedly, because the unique index on user, type and year decides. A message that was
+    cancelled by hand stays cancelled, because its id exists. If a user changes meanwhile, at worst there is a stale
+    message, which the claim recognises by its ``schedule_from``. ``traceparent`` is the context of the tick, if that is
+    traced. If ``only`` is given, only these users count.
     """
     status = await connection.execute(
         """
@@ -137,7 +137,7 @@ async def plan(
 
 
 async def users_concerned(connection: Connection, occasion: ZoneOccasion) -> list[UUID]:
-    """Return the live users whom an occasion concerns, whether they have a message or not."""
+    """Return the live users of an occasion, with or without a message."""
     rows = await connection.fetch(
         """
         SELECT id FROM users
@@ -150,10 +150,11 @@ async def users_concerned(connection: Connection, occasion: ZoneOccasion) -> lis
 
 
 async def move(connection: Connection, occasions: Sequence[ZoneOccasion], now: datetime) -> int:
-    """Let messages that were planned by other rules fall due when ``occasions`` say; return how many.
+    """Move messages that were planned by other rules to the instants of ``occasions``; return how many.
 
-    Only what is not due yet moves, and nothing into a day that is over. What has come since the old instant is due now.
-    A dispatcher or a change of the user that holds a row is waited for, and ``status`` is looked at again after it.
+    Only messages that are not due yet move, and none moves to a day that is over. If the new instant has passed, the
+    message is due now. If a dispatcher or a change of the user holds a row, the statement waits for it, and then checks
+    the row's ``status`` again.
     """
     status = await connection.execute(
         """
@@ -175,7 +176,7 @@ async def move(connection: Connection, occasions: Sequence[ZoneOccasion], now: d
 
 
 def _columns(occasions: Sequence[ZoneOccasion]) -> tuple[Sequence[object], ...]:
-    """Return zones, days of birth, message types, years, dates, instants and ends, one entry for each day of birth."""
+    """Return zones, days of birth, types, years, dates, instants and ends as columns, a row for each day of birth."""
     rows = [(spec.zone, month_day, spec.occasion) for spec in occasions for month_day in spec.month_days]
     return (
         [zone for zone, _, _ in rows],
@@ -190,14 +191,14 @@ def _columns(occasions: Sequence[ZoneOccasion]) -> tuple[Sequence[object], ...]:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What waits to be dispatched: the last deadline among what is due, and when more falls due. Either may be None."""
+    """The last deadline of the messages that are due, and when the next message falls due. Either may be None."""
 
     last_deadline: datetime | None
     next_due_at: datetime | None
 
 
 async def look_ahead(connection: Connection | asyncpg.Pool, now: datetime, not_before: datetime) -> Due:
-    """Say whether anything is due at ``now`` that was not due already at ``not_before``, and what comes next."""
+    """Read what fell due in ``(not_before, now]``, and when the next message falls due."""
     row = await connection.fetchrow(
         """
         SELECT (SELECT max(ends_at) FROM message_logs
@@ -215,10 +216,10 @@ async def look_ahead(connection: Connection | asyncpg.Pool, now: datetime, not_b
 async def lock_due(
     connection: Connection, now: datetime, not_before: datetime, last_deadline: datetime, limit: int
 ) -> list[UUID]:
-    """Return up to ``limit`` due messages, those whose local birthday ends soonest first, held by the transaction.
+    """Lock and return up to ``limit`` due messages, those whose local birthday ends soonest first.
 
-    Dispatchers on other hosts skip what is held here; a worker that already received one waits for the commit.
-    ``last_deadline`` keeps the index scan, which is in order of deadline, from walking through the whole future.
+    Other dispatchers skip the locked rows. A worker that has already received one of them waits for the commit. The
+    index scan is in order of deadline; ``last_deadline`` keeps it from reading all future messages.
     """
     rows = await connection.fetch(
         """
@@ -236,13 +237,13 @@ async def lock_due(
 
 
 async def read_trace_contexts(connection: Connection, ids: Sequence[UUID]) -> list[TraceContext]:
-    """Return the context that each of these messages was made in."""
+    """Return the trace context in which each of these messages was made."""
     rows = await connection.fetch("SELECT id, traceparent FROM message_logs WHERE id = ANY($1::uuid[])", ids)
     return [TraceContext(*row) for row in rows]
 
 
 async def mark_queued(connection: Connection | asyncpg.Pool, ids: Sequence[UUID], now: datetime) -> None:
-    """Record that the broker has confirmed these, which a transaction holds or nobody."""
+    """Record that the broker has confirmed these messages. The caller's transaction may hold them, but need not."""
     await connection.execute(
         """
         UPDATE message_logs SET status = 'queued', queued_at = $2, updated_at = $2
@@ -255,11 +256,11 @@ async def mark_queued(connection: Connection | asyncpg.Pool, ids: Sequence[UUID]
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A message in the hands of this worker until its lease runs out, by the database's clock.
+    """A message that this worker has claimed, until its lease runs out by the database's clock.
 
-    ``lease_until`` is the fencing token: no two claims of a message have the same. ``traceparent`` is the context that
-    the message was made in, if that was traced. ``failures`` counts its failures, ``failed_at`` is the last one, and
-    ``blamed`` says that others were delivered between two of them.
+    ``lease_until`` is the fencing token: no two claims of a message have the same. ``traceparent`` is the context in
+    which the message was made, if that was traced. ``failures`` counts its failures, and ``failed_at`` is the last one.
+    ``blamed`` says that other messages were delivered between two of them.
     """
 
     id: UUID
@@ -283,16 +284,17 @@ async def claim(
     late: datetime,
     lease: timedelta,
 ) -> list[Claim]:
-    """Take the messages among ``ids`` that may be sent now, with their user as it is at this moment.
+    """Claim the messages among ``ids`` that may be sent now, with the current data of their users.
 
-    Claimable is what is queued or due for another attempt, or was left behind by a dead worker whose lease has run
-    out, is not older than ``late``, and whose user is live with the birthday and zone it was planned for. And, of
-    ``by_hand``, what had failed: an operator has put it into the queue again. What may have arrived already, as that
-    of a dead worker may, is finished although birthday or zone have moved, and counts as planned for the new ones.
+    A message can be claimed if it is queued, is due for a retry, or was left by a dead worker whose lease has run out.
+    It must have fallen due, or been requeued, after ``late``. Its user must be live, with the birthday and zone that it
+    was planned for. A failed message can be claimed if it is in ``by_hand``: an operator has put it into the queue
+    again. If a message may have arrived, which includes those of dead workers, it is finished even if birthday or zone
+    has moved, and gets the new schedule version.
 
-    ``scheduled`` counts as queued: a dispatcher that died between confirm and commit leaves that. The rows are locked
-    in order of id first, so that a dispatcher which is about to commit is waited for, and two workers with the same
-    messages cannot deadlock.
+    ``scheduled`` counts as queued, because a dispatcher that dies between confirm and commit leaves that status. The
+    rows are locked in order of id first, so that the claim waits for a dispatcher that is about to commit, and two
+    workers with the same messages cannot deadlock.
     """
     rows = await pool.fetch(
         """
@@ -324,7 +326,7 @@ async def claim(
 
 
 async def read_last_failures(pool: asyncpg.Pool, ids: Sequence[UUID]) -> dict[UUID, tuple[bool, datetime]]:
-    """Return of those among ``ids`` that have failed before whether that was their own fault, and when it was."""
+    """Return when those of ``ids`` that have failed before last failed, and whether it was their own fault."""
     rows = await pool.fetch(
         "SELECT id, blamed, failed_at FROM message_logs WHERE id = ANY($1::uuid[]) AND failed_at IS NOT NULL", ids
     )
@@ -333,7 +335,7 @@ async def read_last_failures(pool: asyncpg.Pool, ids: Sequence[UUID]) -> dict[UU
 
 @dataclass(frozen=True, slots=True)
 class Unclaimed:
-    """Why a message could not be claimed. ``ready_at`` is when it could be; ``lease`` how long somebody else has it."""
+    """Why a message could not be claimed. ``ready_at`` is when it can be; ``lease`` is what another claim has left."""
 
     id: UUID
     status: Status
@@ -346,10 +348,10 @@ class Unclaimed:
 async def read_unclaimed(pool: asyncpg.Pool, ids: Sequence[UUID]) -> list[Unclaimed]:
     """Return the state of messages that ``claim`` did not take. Ids that do not exist are left out.
 
-    A dispatcher that is about to commit is waited for: by a clock that is a little behind its own, what it has just
-    published is not due yet, and must not pass for something that nobody has published.
+    The statement waits for a dispatcher that is about to commit. Otherwise a message that it has just published would
+    look unpublished, if this host's clock is a little behind, so that the message is not due here yet.
 
-    ``current`` is what the SQL function ``is_current`` says of message and user.
+    ``current`` is the result of the SQL function ``is_current`` for message and user.
     """
     rows = await pool.fetch(
         """
@@ -377,9 +379,10 @@ async def read_unclaimed(pool: asyncpg.Pool, ids: Sequence[UUID]) -> list[Unclai
 
 
 async def cancel(pool: asyncpg.Pool, ids: Sequence[UUID], now: datetime) -> list[UUID]:
-    """Cancel those of ``ids`` that are pending and whose user is gone or has moved; return which.
+    """Cancel those of ``ids`` that are pending and whose user is deleted or has moved; return which.
 
-    What may have arrived is cancelled only if the user is gone: its replacement could be the second greeting.
+    A message that may have arrived is cancelled only if the user is deleted, because its replacement could be a second
+    greeting.
     """
     async with pool.acquire() as connection, connection.transaction():
         await _hold(connection, ids)
@@ -397,10 +400,10 @@ async def cancel(pool: asyncpg.Pool, ids: Sequence[UUID], now: datetime) -> list
 
 
 async def give_up(pool: asyncpg.Pool, ids: Sequence[UUID], now: datetime, late: datetime) -> list[UUID]:
-    """Fail those of ``ids`` that a dead worker was sending and nobody may send any more; return which.
+    """Fail those of ``ids`` that a dead worker was sending and that may not be sent any more; return which.
 
-    That is when the user is gone, or the message is not younger than ``late``. Whether it arrived is not known, so the
-    year stays taken: ``cancelled`` would free it for a second greeting.
+    A message may not be sent any more if its user is deleted, or if it was due or requeued at ``late`` or before. It
+    may have arrived, so it is failed and its year stays taken: ``cancelled`` would free the year for a second greeting.
     """
     async with pool.acquire() as connection, connection.transaction():
         await _hold(connection, ids)
@@ -423,26 +426,27 @@ async def give_up(pool: asyncpg.Pool, ids: Sequence[UUID], now: datetime, late: 
 
 
 async def _hold(connection: Connection, ids: Sequence[UUID]) -> None:
-    """Hold messages, in order of id, for the next statement of the transaction.
+    """Lock messages, in order of id, for the next statement of the transaction.
 
-    A statement that had to wait for one of them would look at it again as it has become, but at the users as they were.
+    If that statement itself had to wait for a message, it would read the message as it is then, but the user as it
+    was before.
     """
     await connection.execute("SELECT FROM message_logs WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE", ids)
 
 
 async def request_sweep(pool: asyncpg.Pool) -> None:
-    """Let the next tick of the planner look over its whole window: somebody may lack a message.
+    """Request a sweep, because a message may be missing: the planner's next tick looks over its whole window.
 
-    Waits for nobody who plans: a planner holds this row for the length of a statement only.
+    This does not wait for a planner, because a planner locks this row only for the length of a statement.
     """
     await pool.execute("UPDATE watermarks SET reached_at = '-infinity' WHERE name = $1", SWEPT)
 
 
 async def begin_sweep(pool: asyncpg.Pool, now: datetime, every: timedelta) -> datetime | None:
-    """Say whether a sweep is due, the last one being ``every`` ago or another one asked for, and note that it begins.
+    """Begin a sweep if the last one is ``every`` ago or longer, or if one was requested.
 
     Returns:
-        What stands for it until ``end_sweep``, or None. Should it not come to its end, the next one is due.
+        A token for ``end_sweep``; None if no sweep is due. If the sweep does not end, another one is due.
     """
     begun = now - every
     due: datetime | None = await pool.fetchval(
@@ -460,7 +464,7 @@ async def begin_sweep(pool: asyncpg.Pool, now: datetime, every: timedelta) -> da
 
 
 async def end_sweep(pool: asyncpg.Pool, begun: datetime, now: datetime) -> None:
-    """Note that the sweep that ``begun`` stands for is done, unless another one has been asked for meanwhile."""
+    """Record that the sweep with the token ``begun`` is done, unless another one has been requested meanwhile."""
     await pool.execute("UPDATE watermarks SET reached_at = $3 WHERE name = $1 AND reached_at = $2", SWEPT, begun, now)
 
 
@@ -476,10 +480,10 @@ class Failure:
 class Settlement:
     """What became of one claim: delivered, failed, or retrying at ``next_attempt_at``.
 
-    ``lease_until`` is that of the claim. ``sent_at`` is when it was handed to the message service; None says that it
-    was given back unsent. ``counted`` says whether this was an attempt of those that a message has, and
-    ``may_have_arrived`` that it may have been accepted all the same. ``failed`` says that letter or service failed, and
-    ``blamed`` that it was the letter.
+    ``lease_until`` is that of the claim. ``sent_at`` is when the message was sent to the message service; None says
+    that it was given back unsent. ``counted`` says whether this attempt counts toward MAX_ATTEMPTS.
+    ``may_have_arrived`` says that the message may have been accepted. ``failed`` says that the message or the service
+    was at fault, and ``blamed`` that it was the message.
     """
 
     id: UUID
@@ -505,10 +509,10 @@ class Settled:
 
 
 async def settle(pool: asyncpg.Pool, settlements: Sequence[Settlement]) -> list[Settled]:
-    """Store outcomes in one statement. What is missing from the result had been taken over by another worker.
+    """Store outcomes in one statement. If one is missing from the result, another worker had taken the message over.
 
-    Safe to repeat when the answer was lost: an outcome is stored only for the claim that it is of, and what is stored
-    already is recognised by when it was settled.
+    Safe to repeat when the answer was lost. An outcome is stored only under the lease of its claim. An outcome that is
+    stored already is recognised by ``settled_at``.
     """
     rows = await pool.fetch(
         """

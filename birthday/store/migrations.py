@@ -1,12 +1,12 @@
 """The migration runner: numbered SQL files in ``schema/``, applied in order, each in a transaction of its own.
 
-``NNNN_name.up.sql`` makes a change and ``NNNN_name.down.sql`` takes it back; neither has BEGIN or COMMIT. What has been
-applied stands in the table ``schema_migrations``. Several runners may start at once: they take turns under an advisory
-lock, which PostgreSQL releases when the session that holds it ends, however it ends. So ``connection`` leads to
-PostgreSQL itself, or through a pooler that keeps sessions.
+``NNNN_name.up.sql`` makes a change and ``NNNN_name.down.sql`` takes it back; neither has BEGIN or COMMIT. The table
+``schema_migrations`` says what has been applied. Several runners may start at once: they take turns under an advisory
+lock, which PostgreSQL releases when the session that holds it ends, however it ends. So ``connection`` must lead to
+PostgreSQL directly, or through a pooler in session mode.
 
-The program runs on a schema that is newer than itself, and is warned: a deployment is rolled back without its schema,
-because each migration leaves the program before it working.
+The program also runs on a schema that is newer than itself, with a warning. So a deployment can be rolled back without
+its schema, because the previous program still works after each migration.
 """
 
 import asyncio
@@ -35,8 +35,8 @@ Connection: TypeAlias = asyncpg.Connection | PoolConnectionProxy
 LOCK_SECONDS: Final = 60.0
 """How long a runner waits for another one, unless it is told otherwise."""
 
-# Instead of the limit that the connection may have for statements: an index on millions of rows takes its time.
 _PAUSE_SECONDS: Final = 2.0
+# Replaces the connection's limit for statements, because building an index on millions of rows takes long.
 _MIGRATION_SECONDS: Final = 86_400.0
 _LOCK_KEY: Final = int.from_bytes(b"birthday")
 _LOST: Final = re.compile(r"^-- Lost: (.+?) \| (SELECT .+)$", re.MULTILINE)
@@ -44,14 +44,14 @@ _FILE_NAME: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.(up|down)\.sql")
 
 
 class MigrationError(BirthdayError):
-    """The schema is not, or cannot be brought to, what the program needs. The text names the migration."""
+    """The schema is not what the program needs, or cannot be migrated to it. The text names the migration."""
 
 
 class PendingMigrationError(MigrationError):
     """Migrations are still to be applied, in the ordinary course of a deployment. ``labels`` names them."""
 
     def __init__(self, labels: Sequence[str]) -> None:
-        """Say which, and the command that applies them."""
+        """Name the migrations, and the command that applies them."""
         super().__init__(f"the database lacks {', '.join(labels)}: run `birthday migrate`")
         self.labels = labels
 
@@ -77,12 +77,12 @@ class Migration:
 
 
 class State(StrEnum):
-    """What a migration is to one database.
+    """The state of a migration in one database.
 
     APPLIED   its change has been made
     PENDING   its change is still to be made
-    CHANGED   its change was made, and the file says something else now
-    UNKNOWN   its change was made, by a newer program: there is no such file here
+    CHANGED   its change was made, but its file has changed since
+    UNKNOWN   its change was made by a newer program, and there is no such file here
     """
 
     APPLIED = "applied"
@@ -152,7 +152,7 @@ def load_migrations(directory: Traversable) -> list[Migration]:
 async def migrate(
     connection: Connection, migrations: Sequence[Migration], now: datetime, *, patience: float = LOCK_SECONDS
 ) -> list[Migration]:
-    """Apply what is pending and return it; ``now`` is remembered as the time. None of a failing migration remains.
+    """Apply the pending migrations and return them; ``now`` is stored as the time. A failing one is undone as a whole.
 
     Raises:
         MigrationError: if one fails (those before it stay), if an applied one is unknown here, has changed or comes
@@ -188,7 +188,7 @@ async def rollback(
 ) -> list[Migration]:
     """Take back the last ``count`` applied migrations, latest first, and return them.
 
-    A file that has changed since does not prevent it: this is how such a change is brought in.
+    A migration whose file has changed can be rolled back too; this is how to bring in such a change.
 
     Raises:
         MigrationError: if one fails (those after it stay taken back), if this program does not know it, or if another
@@ -212,7 +212,7 @@ async def rollback(
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """What a rollback of one migration would destroy: so many of ``what``. A migration that loses nothing has none."""
+    """What a rollback of one migration would destroy: ``count`` of ``what``. A migration may lose nothing."""
 
     label: str
     what: str
@@ -222,9 +222,9 @@ class Loss:
 async def foresee_rollback(
     connection: Connection, migrations: Sequence[Migration], count: int
 ) -> tuple[list[str], list[Loss]]:
-    """Return the labels of what ``rollback`` would take back, latest first, and what would be lost with it, counted.
+    """Return the labels of what ``rollback`` would take back, latest first, and the data that would be lost, counted.
 
-    What that is stands in the ``down.sql`` of each, as ``-- Lost: WHAT | SELECT count(*) ...``.
+    The ``down.sql`` of a migration says what is lost: ``-- Lost: WHAT | SELECT count(*) ...``.
     """
     applied = await _read_applied(connection)
     by_version = {migration.version: migration for migration in migrations}
@@ -250,11 +250,11 @@ async def pending(connection: Connection, migrations: Sequence[Migration]) -> li
 
 
 async def check_schema(connection: Connection, migrations: Sequence[Migration]) -> list[MigrationState]:
-    """Make sure that the program can run on this schema, and return where it differs all the same: worth a warning.
+    """Make sure that the program can run on this schema, and return the differences that deserve a warning.
 
     Raises:
-        MigrationError: if migrations are pending; the text names the command that applies them. Or if the role may not
-            use the tables, after a restore by another one for example.
+        MigrationError: if migrations are pending; the text names the command that applies them. Also if the role may
+            not read the tables, for example because another role has restored them.
     """
     await _check_privileges(connection)
     statuses = await status(connection, migrations)
@@ -288,8 +288,9 @@ async def _change(
 ) -> None:
     """Execute ``text`` of a migration and record that, in one transaction.
 
-    It may need a table that a long transaction uses, such as a dump. Whoever needs that table afterwards would wait
-    behind it, so it waits for seconds only, lets them pass, and tries again, for ``patience`` seconds in all.
+    The migration may have to wait for a long transaction that uses its table, such as a dump. Later statements on that
+    table would wait behind the migration. So it waits for a few seconds only, lets those statements pass, and tries
+    again, for ``patience`` seconds in all.
     """
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + patience

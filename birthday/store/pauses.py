@@ -1,4 +1,4 @@
-"""Which message types operators have paused: a row for each that ever was, so that it outlives every process."""
+"""Which message types operators have paused. Each has a row, so that a pause outlives every process."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from birthday.store.users import Connection
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """The last thing that operators did about a message type: paused it or resumed it, when, and who."""
+    """The last pause or resumption of a message type: when it was, and who did it."""
 
     message_type: str
     is_paused: bool
@@ -18,7 +18,7 @@ class Pause:
 
 
 async def read_pauses(connection: Connection) -> list[Pause]:
-    """Return every message type that was ever paused, in order of name, with what it is now."""
+    """Return every message type that was ever paused, with its current state, in order of name."""
     rows = await connection.fetch(
         "SELECT message_type, is_paused, changed_at, changed_by FROM pauses ORDER BY message_type"
     )
@@ -28,7 +28,7 @@ async def read_pauses(connection: Connection) -> list[Pause]:
 async def set_paused(
     connection: Connection, message_types: Collection[str], *, paused: bool, now: datetime, by: str
 ) -> None:
-    """Pause or resume message types. For one that is so already, nothing changes: since when and by whom stays."""
+    """Pause or resume message types. If one is in that state already, its ``changed_at`` and ``changed_by`` stay."""
     await connection.execute(
         """
         INSERT INTO pauses (message_type, is_paused, changed_at, changed_by)

@@ -1,4 +1,4 @@
-"""A pool of connections that tells how it is used: how many are lent, who waits how long, and what they execute."""
+"""A pool of connections with metrics: how many are lent, how long callers wait, and how long statements take."""
 
 import time
 from collections.abc import Awaitable, Callable, Generator
@@ -16,16 +16,16 @@ from birthday.telemetry.statements import statement_observer
 
 _QUERIES: Final = 50_000
 _IDLE_SECONDS: Final = 300.0
-"""These two are asyncpg's own defaults, which only its ``create_pool`` knows."""
+"""These two are asyncpg's own defaults, repeated here because only its ``create_pool`` has them."""
 _WINDOW_SECONDS: Final = 5.0
 _REPLACE_SECONDS: Final = 1.0
-"""How often all connections are replaced at most: where every server is read-only, new ones are no better."""
+"""All connections are replaced at most this often, because new ones do not help if every server is read-only."""
 
 log = structlog.get_logger()
 
 
 def make_pool(dsn: str, metrics: Metrics | None, **options: Any) -> Pool:  # noqa: ANN401 - those of create_pool
-    """Return a pool to be awaited, a measured one if there are metrics; ``options`` are asyncpg's."""
+    """Return a pool that must be awaited, a ``MeasuredPool`` if there are metrics; ``options`` are asyncpg's."""
     if metrics is not None:
         return MeasuredPool(dsn, metrics, **options)
     return asyncpg.create_pool(dsn, init=partial(set_session, serving=False), **options)
@@ -50,10 +50,10 @@ def _measured(method: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
 
 
 class MeasuredConnection(asyncpg.Connection):
-    """A connection that tells how long each statement takes. asyncpg's query loggers cost three times as much."""
+    """A connection that measures how long each statement takes. asyncpg's query loggers cost three times as much."""
 
     observe: Callable[[str, float], None] = staticmethod(lambda _query, _seconds: None)
-    """Before it is in the pool, asyncpg may ask it whether it is the server that is wanted."""
+    """It has a default because asyncpg may execute a query, to find the wanted server, before ``init`` sets it."""
     on_error: Callable[[asyncpg.PostgresError], Awaitable[None]] = staticmethod(_ignore)
 
     execute = _measured(asyncpg.Connection.execute)
@@ -94,7 +94,7 @@ class MeasuredPool(Pool):
         metrics.connection_pool_wait_time.set_function(self.longest_wait)
 
     def acquire(self, *, timeout: float | None = None) -> "_Acquiring":  # type: ignore[override] # it does the same
-        """Lend a connection, and measure the wait for it. The pool's own methods acquire theirs here too."""
+        """Lend a connection, and measure the wait for it. The pool's own methods use this too."""
         return _Acquiring(self, super().acquire(timeout=timeout))
 
     async def measure(self, acquiring: Awaitable[PoolConnectionProxy]) -> PoolConnectionProxy:
@@ -110,7 +110,7 @@ class MeasuredPool(Pool):
             self._acquisition_time.observe(seconds)
 
     async def _replace_if_moved(self, error: asyncpg.PostgresError) -> None:
-        """Lend no connection again that is as old as the one that met ``error``, if that is on a wrong server."""
+        """Replace all connections if ``error`` says that their server cannot be written to any more."""
         now = time.perf_counter()
         if has_moved(error) and now - self._replaced_at >= _REPLACE_SECONDS:
             self._replaced_at = now
@@ -118,13 +118,13 @@ class MeasuredPool(Pool):
             await self.expire_connections()
 
     def longest_wait(self) -> float:
-        """Return the longest wait for a connection in the last seconds, those that go on included."""
+        """Return the longest wait for a connection in the last seconds, in seconds, including current waits."""
         now = time.perf_counter()
         return max([self._waits.longest(), *(now - since for since in self._waiting_since.values())])
 
 
 class _Acquiring:
-    """What ``acquire`` returns: to be awaited, or entered."""
+    """What ``acquire`` returns: it can be awaited, or used as a context manager."""
 
     _connection: PoolConnectionProxy
 

@@ -9,12 +9,12 @@ from birthday.errors import UnavailableError
 from birthday.store.connection import borrow, check_database
 
 EVERY_SECONDS: Final = 5.0
-"""How long a confirmed write counts: probes come more often, and those of many processes add up."""
+"""How long a confirmed write counts, because checks come more often, and the writes of many processes add up."""
 PATIENCE_SECONDS: Final = 1.5
 
-# One message to the server is one transaction. Its query keeps more rows than fit into its memory in a temporary file,
-# so that a full disk shows. What it emits is written to the log of transactions, and to no table: the commit waits for
-# the disk and for synchronous standbys, as that of a real write does.
+# The statements are sent as one message, so they are one transaction. The query has more rows than fit into its memory,
+# so it writes a temporary file, and fails if the disk is full. pg_logical_emit_message writes to the WAL but to no
+# table, so the commit waits for the disk and for synchronous standbys, like the commit of a real write.
 _WRITE: Final = """
     SET LOCAL work_mem = '64kB';
     SELECT count(*) FROM generate_series(1, 8192);
@@ -26,12 +26,12 @@ class DatabaseCheck:
     """A check for one pool. It raises ``UnavailableError`` if the database cannot be used; the text says why."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
-        """Ask nothing yet."""
+        """Keep the pool; nothing is asked yet."""
         self._pool = pool
         self._written_at = float("-inf")
 
     async def __call__(self) -> None:
-        """Ask the database whether it may be written to, and every few seconds, or after a failure, write."""
+        """Ask the database whether it can be written to. Every few seconds, and after a failure, also write."""
         await check_database(self._pool)
         now = asyncio.get_running_loop().time()
         if now - self._written_at < EVERY_SECONDS:
@@ -50,5 +50,5 @@ class DatabaseCheck:
                 "synchronous standby away?",
             ) from None
         except (asyncpg.InsufficientPrivilegeError, asyncpg.ConfigurationLimitExceededError):
-            # What an administrator has taken away from this role says nothing about its tables.
+            # An administrator has restricted this role, but its tables may still be writable.
             return

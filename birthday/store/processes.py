@@ -1,6 +1,6 @@
-"""The processes that run: each renews its row all the time, and everybody can read what the others are.
+"""The processes that run: each renews its own row regularly, and can read the rows of the others.
 
-``seen_at`` is the database's clock, which all compare; ``started_at`` is what the process itself took the time for.
+``seen_at`` is by the database's clock, because processes compare it. ``started_at`` is by the process's own clock.
 """
 
 import json
@@ -14,7 +14,7 @@ from birthday.store.users import Connection
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """What one process says of itself. ``settings`` are those that must be the same in all, as they are written.
+    """What one process reports of itself. ``settings`` are those that must be the same everywhere, as text.
 
     ``circuit`` is the state of its circuit breaker, None where there is no worker; ``circuit_reason`` is why it opened.
     """
@@ -41,10 +41,9 @@ class Seen:
 
 
 async def report(connection: Connection, process: Process) -> None:
-    """Say that a process runs, and remove what has said nothing for an hour.
+    """Report that a process runs, and remove processes that have not reported for an hour.
 
-    Safe at any concurrency: each process writes its own row only, and of those that are removed, rows that somebody
-    else removes just now are passed over.
+    Safe to run concurrently: each process writes its own row only, and skips old rows that another one is removing.
     """
     await connection.execute(
         """
@@ -74,12 +73,12 @@ async def report(connection: Connection, process: Process) -> None:
 
 
 async def withdraw(connection: Connection, process_id: UUID) -> None:
-    """Say that a process runs no more."""
+    """Remove the row of a process that stops."""
     await connection.execute("DELETE FROM processes WHERE id = $1", process_id)
 
 
 async def read_processes(connection: Connection, within_seconds: float) -> Sequence[Seen]:
-    """Return the processes that have reported lately, in order of role, host and start."""
+    """Return the processes that have reported within ``within_seconds``, in order of role, host and start."""
     rows = await connection.fetch(
         """
         SELECT id, host, pid, roles, version, commit, tzdata, settings, circuit, circuit_reason, started_at,

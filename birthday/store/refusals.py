@@ -1,7 +1,8 @@
-"""Statements for many rows, of which the database may refuse some: those are told apart, and the rest goes on.
+"""Statements for many rows, of which the database may refuse some: find those, and execute the statement for the rest.
 
-An outage is waited out by whoever meets one. Any other error belongs to a row (bad data, a constraint, a trigger),
-unless the statement fails even without rows: then a column or a privilege is missing, and no row is to blame.
+If the error is an outage, it is raised, and the caller waits. Any other error belongs to a row (bad data, a constraint,
+a trigger), unless the statement fails even without rows: then a column or a privilege is missing, and no row is at
+fault.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,7 +22,7 @@ Result = TypeVar("Result")
 
 
 class Sifting(Generic[Row, Result]):
-    """Runs a statement for all rows at once, and for ever smaller parts of them once it is refused."""
+    """Runs a statement for all rows at once. If it is refused, halves the rows until each refused row is found."""
 
     def __init__(
         self, what: str, rows: Sequence[Row], statement: Callable[[Sequence[Row]], Awaitable[Sequence[Result]]]
@@ -35,10 +36,10 @@ class Sifting(Generic[Row, Result]):
         self._statement = statement
 
     async def run(self) -> None:
-        """Run the statement for every row. After an outage, run this again: it goes on where it was.
+        """Run the statement for every row. After an outage, call this again: it goes on where it stopped.
 
         Raises:
-            UnavailableError: if the statement fails whatever the rows are.
+            UnavailableError: if the statement fails even without rows.
             DATABASE_ERRORS: if the database is away.
         """
         while self._waiting:
@@ -60,7 +61,7 @@ class Sifting(Generic[Row, Result]):
                 self._waiting.pop()
 
     async def _make_sure_that_it_is_the_rows(self) -> None:
-        """Run the statement without rows: PostgreSQL checks columns and privileges all the same."""
+        """Run the statement without rows, because PostgreSQL checks columns and privileges even then."""
         try:
             await self._statement(())
         except DATABASE_ERRORS as error:
@@ -71,16 +72,17 @@ class Sifting(Generic[Row, Result]):
 
 
 def refusal_text(error: Exception) -> str:
-    """Return what is stored as the reason why a message failed: the SQLSTATE, and no data."""
+    """Return the reason to store for a message that the database refused: the SQLSTATE, without data."""
     return f"the database refused it: {error_text(error)}"
 
 
 async def fail_refused(
     connection: Connection | asyncpg.Pool, message_id: UUID, now: datetime, error: Exception
 ) -> bool:
-    """Fail a message that the database refuses to move, and say whether it is failed now.
+    """Fail a message that the database refuses to update, and say whether it is failed now.
 
-    One that a worker holds is left to that worker. One that a dead worker was sending may have arrived.
+    If a worker has claimed the message, it is left to that worker. If a dead worker was sending it, it may have
+    arrived, and that is stored.
     """
     status: str = await connection.execute(
         """

@@ -1,4 +1,4 @@
-"""What every connection must be: a session of its own, on a database whose encoding holds every name."""
+"""What every connection needs: a session of its own, and a database whose encoding can hold every name."""
 
 import secrets
 
@@ -7,7 +7,7 @@ import asyncpg
 from birthday.errors import UnavailableError
 
 SHARED_SESSION_ERRORS = (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError)
-"""What a statement meets that was prepared on another connection to the server than it is executed on."""
+"""The errors of a prepared statement that is executed on another server connection than it was prepared on."""
 
 NO_SESSIONS = (
     "the pooler before it hands connections out by transaction (pool_mode), and sessions are needed: LISTEN, advisory "
@@ -17,10 +17,10 @@ _TRIES = 3
 
 
 async def set_session(connection: asyncpg.Connection, *, serving: bool) -> None:
-    """Set what we want of a session. A pooler refuses most of that when the connection is made."""
+    """Change the settings of a session. They are not sent at connection time, because a pooler refuses most of them."""
     await connection.execute("SET jit = off")
     if serving:
-        # The server lets the service hold locks without a word for so long: others wait for them if its host vanishes.
+        # If the service's host vanishes, its locks are released after this time, because others wait for them.
         await connection.execute("SET idle_in_transaction_session_timeout = '30s'")
 
 
@@ -39,7 +39,7 @@ async def check_sessions(pool: asyncpg.Pool) -> None:
                 "with --encoding=UTF8 --template=template0",
             )
         try:
-            # A pooler gives each client a number of its own.
+            # Equal numbers mean that there is no pooler, because a pooler gives each client a number of its own.
             if await one.fetchval("SELECT pg_backend_pid()") == one.get_server_pid():
                 return
             async with pool.acquire() as other:
@@ -51,7 +51,7 @@ async def check_sessions(pool: asyncpg.Pool) -> None:
 
 
 async def _share(one: asyncpg.pool.PoolConnectionProxy, other: asyncpg.pool.PoolConnectionProxy) -> bool:
-    """Say whether what one connection has set in its session is set in that of the other one."""
+    """Say whether a setting made in the session of one connection shows in that of the other one."""
     mark = secrets.token_hex(8)
     await one.execute("SELECT set_config('birthday.session', $1, false)", mark)
     shown: str | None = await other.fetchval("SELECT current_setting('birthday.session', true)")

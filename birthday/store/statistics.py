@@ -1,7 +1,7 @@
 """What the database says about itself and its load, for the metrics.
 
-Nothing here needs a privilege, but PostgreSQL hides what others do from a role that is no member of ``pg_monitor``.
-What cannot be told for that reason is None: hidden sessions must not pass for idle ones.
+Nothing here needs a privilege. But PostgreSQL hides the activity of other roles from a role that is not a member of
+``pg_monitor``. A hidden figure is None, because hidden sessions must not count as idle ones.
 """
 
 from datetime import datetime
@@ -15,10 +15,10 @@ from birthday.telemetry.overdue import Overdue
 
 
 async def read_figures(pool: asyncpg.Pool) -> DatabaseFigures:
-    """Read what the server counts.
+    """Read the server's statistics.
 
     Raises:
-        UnavailableError: if it cannot be asked.
+        UnavailableError: if the server cannot be asked.
     """
     try:
         async with borrow(pool) as connection:
@@ -58,7 +58,7 @@ async def read_figures(pool: asyncpg.Pool) -> DatabaseFigures:
 
 
 async def count_greeted(pool: asyncpg.Pool, after: datetime, until: datetime) -> int:
-    """Count the users greeted whose message fell due after one instant and by another.
+    """Count the delivered messages that fell due in ``(after, until]``.
 
     Raises:
         UnavailableError: if the database cannot be asked.
@@ -81,9 +81,9 @@ async def count_greeted(pool: asyncpg.Pool, after: datetime, until: datetime) ->
 async def count_overdue(pool: asyncpg.Pool, now: datetime) -> Overdue:
     """Count the messages that are due and not delivered.
 
-    Each half reads an index and ends at 100,000 rows: in an outage that leaves millions, every process asks this all
-    the time, and the exact number changes nothing for anybody. Since when the oldest has been due holds beyond that
-    for what is not queued yet.
+    Each half of the query reads an index and stops at 100,000 rows. After an outage there may be millions, every
+    process asks this often, and the exact number does not matter then. Beyond that limit, the oldest due instant is
+    still exact for messages that are not queued yet.
 
     Raises:
         UnavailableError: if the database cannot be asked.
@@ -104,5 +104,5 @@ async def count_overdue(pool: asyncpg.Pool, now: datetime) -> Overdue:
             )
     except asyncpg.PostgresError as error:
         raise UnavailableError("database", f"the messages cannot be counted: {error}") from error
-    # A statement of aggregates has one row.
+    # An aggregate query returns one row.
     return Overdue(row["messages"], row["oldest_due_at"]) if row else Overdue(0, None)

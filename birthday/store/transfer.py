@@ -18,7 +18,7 @@ from birthday.store.users import Connection
 
 
 class StagedUser(NamedTuple):
-    """A user to create, and the line of the file that says so; with an ``origin``, one who was there before."""
+    """A user to create, and its line in the file. A user with an ``origin`` existed before, and is restored."""
 
     line: int
     profile: Profile
@@ -42,10 +42,10 @@ class StoredBatch:
 
 @dataclass(frozen=True, slots=True)
 class Clash:
-    """A line whose e-mail address, or id, belongs to somebody else.
+    """A line whose e-mail address, or id, belongs to another user, the holder.
 
     ``first_line`` is the line of the same batch that created the holder, or None if the holder is older than the batch.
-    ``differing`` names the JSON members in which the two differ; it is empty if the holder is gone by now.
+    ``differing`` names the JSON members in which the two differ; it is empty if the holder has been deleted meanwhile.
     ``deleted`` says that the line has the id of a deleted user.
     """
 
@@ -58,7 +58,7 @@ class Clash:
 
 @asynccontextmanager
 async def staging(connection: Connection) -> AsyncIterator[None]:
-    """Give ``connection`` the temporary tables of an import, and take them away again.
+    """Create the temporary tables of an import on ``connection``, and drop them at the end.
 
     ``import_stage`` holds the batch of the running transaction; ``import_rehearsed`` what a dry run would have created.
     """
@@ -85,7 +85,7 @@ async def staging(connection: Connection) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        # A connection that is lost has taken them along.
+        # If the connection is lost, the server has dropped them.
         with suppress(InterfaceError):
             await connection.execute("DROP TABLE import_stage, import_rehearsed")
 
@@ -120,12 +120,13 @@ def _own(origin: Origin | None) -> tuple[UUID | datetime | int | None, ...]:
 
 
 async def create_staged(connection: Connection, messages: Sequence[StagedMessage], now: datetime) -> StoredBatch:
-    """Create the staged users whose e-mail address and id are free, with the messages of those, in one statement.
+    """Create the staged users whose e-mail address and id are free, with their messages, in one statement.
 
-    The earliest line with an address gets it. Runs within the caller's transaction, after ``stage_users``.
+    If several lines have the same address, the first one gets it. Runs within the caller's transaction, after
+    ``stage_users``.
     """
-    # In the order of the addresses, so that two imports at once wait for each other in one direction only. An address
-    # that somebody else is inserting is waited for, and left to them once they commit.
+    # Inserted in order of address, so that concurrent imports cannot deadlock. If another transaction is inserting an
+    # address, the statement waits, and the other one has the address if it commits.
     row = await connection.fetchrow(
         """
         WITH numbered AS MATERIALIZED (
@@ -169,12 +170,12 @@ async def create_staged(connection: Connection, messages: Sequence[StagedMessage
 
 
 async def rehearse_staged(connection: Connection, messages: Sequence[StagedMessage]) -> StoredBatch:
-    """Find out what ``create_staged`` would do, those before it in the same dry run included, and change nothing.
+    """Return what ``create_staged`` would do after the earlier batches of the dry run; no user or message changes.
 
-    Needs no more than a read-only transaction of the caller, after ``stage_users``.
+    A read-only transaction of the caller is enough. Call this after ``stage_users``.
     """
-    # A sub-select that yields a value, where NOT EXISTS would do: like LIMIT in find_clashes, it is an index scan per
-    # line, whatever the sizes of the tables were when the statement was planned.
+    # A sub-select that returns a value is used instead of NOT EXISTS. Like LIMIT in find_clashes, it makes an index
+    # scan for each line, whatever the sizes of the tables were when the statement was planned.
     row = await connection.fetchrow(
         """
         WITH created AS (
@@ -197,13 +198,13 @@ async def rehearse_staged(connection: Connection, messages: Sequence[StagedMessa
 
 
 async def find_clashes(connection: Connection, skipped_lines: Sequence[int]) -> list[Clash]:
-    """Return those of the skipped lines that differ from the user who has their e-mail address or id; the others agree.
+    """Return the skipped lines that differ from the user who has their e-mail address or id, and leave out the others.
 
-    Within the transaction that skipped them. A statement of its own, so that it sees a holder whom another
+    Runs within the transaction that skipped them. It is a statement of its own, so that it sees a user whom another
     transaction has committed since.
     """
-    # LIMIT keeps the holder's look-up an index scan per line: a plan from when the tables were small and empty must
-    # not become a scan of all users for each batch.
+    # LIMIT makes the look-up of the holder an index scan for each line. Without it, a plan that was made while the
+    # tables were small or empty could scan all users for each batch.
     rows = await connection.fetch(
         """
         WITH skipped AS MATERIALIZED (
@@ -250,7 +251,7 @@ async def find_clashes(connection: Connection, skipped_lines: Sequence[int]) -> 
 
 
 async def open_users(connection: Connection) -> Cursor:
-    """Open a cursor over all live users in order of id, as they are now; within the caller's transaction."""
+    """Open a cursor over all live users, as they are now, in order of id. Runs within the caller's transaction."""
     return await connection.cursor(
         """
         SELECT id, first_name, last_name, email, date_of_birth, timezone, created_at, updated_at, schedule_from,
@@ -264,18 +265,18 @@ async def open_users(connection: Connection) -> Cursor:
 
 
 async def open_deletions(connection: Connection) -> Cursor:
-    """Open a cursor over the deleted users whom retention has not removed yet; within the caller's transaction."""
+    """Open a cursor over the deleted users whom retention has not removed yet. Runs within the caller's transaction."""
     return await connection.cursor(
         "SELECT id, deleted_at FROM users WHERE deleted_at IS NOT NULL ORDER BY deleted_at, id"
     )
 
 
 async def delete_again(connection: Connection, ids: Sequence[UUID], now: datetime) -> tuple[int, int]:
-    """Delete those of ``ids`` that are live users, cancel what is pending; return how many of each.
+    """Delete those of ``ids`` that are live users, and cancel their pending messages; return how many of each.
 
     Runs within the caller's transaction.
     """
-    # In the order of the ids, so that two of these at once wait for each other in one direction only.
+    # Locked in order of id, so that two such statements cannot deadlock.
     row = await connection.fetchrow(
         """
         WITH held AS MATERIALIZED (

@@ -12,7 +12,7 @@ from birthday.store.users import Connection
 
 
 async def lock_lost(connection: Connection, now: datetime, wait: timedelta, limit: int) -> list[UUID]:
-    """Return messages in flight that nobody has taken for ``wait``, held: the queue may lack them."""
+    """Lock and return messages in flight that no worker has taken for ``wait``: the queue may have lost them."""
     rows = await connection.fetch(
         """
         SELECT id FROM message_logs
@@ -30,7 +30,7 @@ async def lock_lost(connection: Connection, now: datetime, wait: timedelta, limi
 
 
 async def mark_rescued(connection: Connection | asyncpg.Pool, ids: Sequence[UUID], now: datetime) -> None:
-    """Record that these, which a transaction holds or nobody, are in the queue again; their state stays as it is."""
+    """Record that these are in the queue again; their status stays. The caller's transaction may hold them."""
     await connection.execute(
         "UPDATE message_logs SET updated_at = $2 WHERE id = ANY($1::uuid[])",
         ids,
@@ -40,14 +40,14 @@ async def mark_rescued(connection: Connection | asyncpg.Pool, ids: Sequence[UUID
 
 @dataclass(frozen=True, slots=True)
 class Expired:
-    """A message that was given up, and when it had been due."""
+    """An expired message, and when it was due."""
 
     id: UUID
     scheduled_at: datetime
 
 
 async def read_late(pool: asyncpg.Pool, late: datetime, limit: int) -> list[UUID]:
-    """Return messages that ``expire`` would give up: up to ``limit`` unpublished ones, and as many in the queue."""
+    """Return messages that ``expire`` would expire: up to ``limit`` unpublished ones, and as many in the queue."""
     rows = await pool.fetch(
         """
         (SELECT id FROM message_logs WHERE status = 'scheduled' AND scheduled_at <= $1
@@ -67,10 +67,10 @@ async def read_late(pool: asyncpg.Pool, late: datetime, limit: int) -> list[UUID
 async def expire(
     pool: asyncpg.Pool, late: datetime, now: datetime, limit: int, only: Sequence[UUID] | None = None
 ) -> list[Expired]:
-    """Give up messages that were due at ``late`` or before and are not being sent; return them.
+    """Expire messages that were due at ``late`` or before and are not being sent; return them.
 
-    That is up to ``limit`` of those that are still to be published, and as many of those in the queue. ``only`` are the
-    messages that are meant, if not all.
+    These are up to ``limit`` unpublished ones, and as many in the queue. If ``only`` is given, only these messages
+    count.
     """
     rows = await pool.fetch(
         """
@@ -101,9 +101,9 @@ async def expire(
 async def remove_old(pool: asyncpg.Pool, created_before: datetime, limit: int) -> int:
     """Remove up to ``limit`` finished messages that were created before an instant; return how many.
 
-    A trigger keeps the years they stood for, so that nobody is greeted twice in one (invariant 1). One transaction,
-    which keeps planners out: one that had read a user before would not see the year that is being kept. The users are
-    locked first, as everybody else does who locks both.
+    A trigger keeps the years of these messages with their users, so that nobody is greeted twice in a year (invariant
+    1). The transaction locks the planners' watermark, because a planner that had read a user before would not see the
+    year that is being kept. Users are locked before messages, as everywhere else.
     """
     async with pool.acquire() as connection, connection.transaction():
         await lock_watermark(connection, PLANNED)

@@ -1,6 +1,6 @@
-"""Users, and the planning that belongs to a change of one: both in the same transaction.
+"""Users, and the planning that follows from a change of a user, in the same transaction.
 
-Invariant 5 holds throughout: each change is a guarded UPDATE, and zero rows is an answer, not an accident.
+Invariant 5 holds throughout: each change is a guarded UPDATE, and zero rows is a normal answer.
 """
 
 from collections.abc import Sequence
@@ -51,8 +51,8 @@ class Replanned:
 
 async def read_users(connection: Connection, ids: Sequence[UUID], now: datetime, rules: Rules) -> list[User]:
     """Return those of ``ids`` that are live users, in order of id."""
-    # An array that the planner cannot look into: otherwise it would plan anew each time that there are few ids, which
-    # takes longer than to read them.
+    # The sub-select hides the array from PostgreSQL's planner. Otherwise it would make a new plan for each call with
+    # few ids, which takes longer than reading the users.
     rows = await connection.fetch(
         """
         SELECT u.id, u.first_name, u.last_name, u.email, u.date_of_birth, u.timezone, u.schedule_from, u.greeted_year,
@@ -75,7 +75,7 @@ async def read_users(connection: Connection, ids: Sequence[UUID], now: datetime,
 
 
 async def list_ids(connection: Connection, after: UUID | None, limit: int) -> list[UUID]:
-    """Return up to ``limit`` ids of live users in order, which is that of creation, from the one after ``after``."""
+    """Return up to ``limit`` ids of live users after ``after``, in order of id, which is the order of creation."""
     rows = await connection.fetch(
         "SELECT id FROM users WHERE deleted_at IS NULL AND id > $1 ORDER BY id LIMIT $2", after or UUID(int=0), limit
     )
@@ -143,8 +143,8 @@ async def replace_profile(
     if not moved:
         return Replanned()
     messages = planned_messages(new, now, planning.horizon, planning.rules)
-    # A planner may have inserted a message for the old birthday just now: the insert then waits for its commit and
-    # finds the year taken. Cancelling once more, with that message visible, makes room.
+    # A planner may just have inserted a message for the old birthday. Then our insert waits for the planner's commit,
+    # and finds the year taken. The second cancellation sees that message, and frees the year.
     await _keep_what_may_have_arrived(connection, user_id)
     cancelled = await _cancel_stale(connection, user_id, now)
     planned = await _insert_planned(connection, user_id, messages, now, traceparent)
@@ -189,9 +189,10 @@ async def purge_deleted_users(pool: asyncpg.Pool, deleted_before: datetime, limi
 
 
 async def _keep_what_may_have_arrived(connection: Connection, user_id: UUID) -> None:
-    """Let a message that the service may have accepted go on, under its own key, although the birthday has moved.
+    """Keep a message that may have arrived, under its own key, although the birthday has moved.
 
-    Another message for the new date would be the second one this year. What is being sent is left to the next claim.
+    A message for the new date could be a second greeting this year. A message that is being sent is left to the next
+    claim.
     """
     await connection.execute(
         """
@@ -204,7 +205,7 @@ async def _keep_what_may_have_arrived(connection: Connection, user_id: UUID) -> 
 
 
 async def _cancel_stale(connection: Connection, user_id: UUID, now: datetime) -> int:
-    """Cancel what is pending and not current any more: all of it once the user is deleted."""
+    """Cancel pending messages that are not current any more: all of them if the user is deleted."""
     rows = await connection.fetch(
         """
         UPDATE message_logs m SET status = 'cancelled', updated_at = $2, next_attempt_at = NULL
@@ -256,7 +257,7 @@ def _user(row: asyncpg.Record, now: datetime, rules: Rules) -> User:
     due_at = row["pending_at"]
     if due_at is None:
         taken = {row["greeted_year"], *(row["taken_years"] or ())}
-        # A zone that does not exist was written by other means than ours: nobody knows when that is.
+        # Another program has written a zone that does not exist. Then the next instant is unknown.
         with suppress(InvalidInputError):
             due_at = next_message_at(profile, row["schedule_from"], now, taken, rules)
     return User(row["id"], profile, due_at, row["created_at"], row["updated_at"])
@@ -267,10 +268,10 @@ def _profile(row: asyncpg.Record) -> Profile:
 
 
 def unknown_user(user_id: UUID) -> NotFoundError:
-    """Return what to raise about a user who is not there."""
+    """Return the error for a user who does not exist."""
     return NotFoundError(f"there is no user {user_id}")
 
 
 def email_taken(profile: Profile) -> ConflictError:
-    """Return what to raise about an e-mail address that another live user has."""
+    """Return the error for an e-mail address that another live user has."""
     return ConflictError(f"another user has the e-mail address {profile.email}", "/email")
