@@ -18,7 +18,7 @@ _MAX_LOCAL_BYTES: Final = 64
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LABEL = r"(?!..--)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 # At least two labels. The last one begins with a letter, because 127.0.0.1 is not a name. All lookaheads are negative,
-# because programs that generate examples from a pattern cannot handle other ones.
+# because programs that generate examples from a pattern may ignore them.
 PLAIN: Final = rf"^(?![^@]{{{_MAX_LOCAL_BYTES + 1}}}){_ATOM}(\.{_ATOM})*@({_LABEL}\.)+(?![0-9]){_LABEL}$"
 """The pattern of nearly all addresses: ASCII, unquoted, and stored as given."""
 

@@ -148,9 +148,9 @@ def judge(birthday: Birthday, memory: Memory, now: datetime) -> Finding | None:
 def judge_instant(birthday: Birthday, rules_since: datetime | None) -> Finding | None:
     """Return MISTIMED or LATE if the message of a birthday was not sent at its instant, else None.
 
-    The message of a user who has moved is not judged. ``rules_since`` is since when the planner has used the rules by
-    which ``birthday.due_at`` was computed; None if it uses other rules, or if that is unknown. A message that was
-    planned for an earlier instant is compared only with that instant, not with ``birthday.due_at``.
+    The message of a user who has moved is not judged. ``rules_since`` is when the planner began to use the rules that
+    ``birthday.due_at`` was computed by; None if it uses other rules, or if that is unknown. A message that was planned
+    for an earlier instant is compared only with that instant, not with ``birthday.due_at``.
     """
     answer = birthday.answer
     sent_at = (answer.sent_at or answer.delivered_at) if answer else None

@@ -75,7 +75,7 @@ def _largest(due: Mapping[datetime, int]) -> Peak | None:
 
 
 def drain_seconds(peak: Peak | None, rate: DeliveryRate | None) -> float | None:
-    """Return how many seconds a peak takes to deliver: 0 if there is no peak, None if only the rate is unknown."""
+    """Return how many seconds a peak takes to deliver: 0 if there is no peak, else None if the rate is unknown."""
     if peak is None:
         return 0.0
     return None if rate is None else peak.messages / rate.per_second

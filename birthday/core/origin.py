@@ -17,7 +17,7 @@ ORIGIN_FIELDS: Final = ("id", "createdAt", "scheduleFrom", "greetedYear")
 
 
 class Origin(BaseModel):
-    """Who a user was. ``greeted_year`` is the latest year whose greeting has arrived, or 0."""
+    """The identity of an exported user. ``greeted_year`` is the latest year whose greeting has arrived, or 0."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 

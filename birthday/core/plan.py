@@ -66,7 +66,7 @@ class Basis:
 
 
 def look_ahead(profile: Profile, schedule_from: datetime, horizon: timedelta, rules: Rules) -> Outlook:
-    """Return what a user whose birth date and zone are new since ``schedule_from`` needs up to the horizon."""
+    """Return the messages up to the horizon and OVERLAP; birth date and zone are new since ``schedule_from``."""
     planned: list[PlannedMessage] = []
     first_at: datetime | None = None
     for occasion in birthdays_not_over(profile.date_of_birth, load_zone(profile.zone), rules, schedule_from):

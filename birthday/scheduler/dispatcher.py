@@ -31,7 +31,7 @@ BATCH = 500
 SLOTS = 2
 """How many batches are under way at a time: one is at the broker, while the database stores or finds the other."""
 TICK_LIMIT = 20 * BATCH
-"""How many messages one tick publishes. The next tick follows at once, and sorts in what has fallen due meanwhile."""
+"""How many messages one tick publishes. The next tick follows at once, and includes what has fallen due meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)

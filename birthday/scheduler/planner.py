@@ -151,7 +151,7 @@ class Planner:
             try:
                 occasions += zone_occasions(zone, after, until, self.planning.rules)
             except InvalidInputError as error:
-                # Another program has written this zone. The users of all other zones must be planned all the same.
+                # Another program has written this zone. The users of all other zones must still be planned.
                 self.metrics.planner_unknown_zones.inc()
                 log.error("planner.unknown_zone", zone=zone, error=str(error))
             # Hundreds of zones take some milliseconds, so let other tasks run in between.

@@ -108,7 +108,7 @@ async def read_message(connection: Connection, message_id: UUID) -> Message:
     """Return one message.
 
     Raises:
-        NotFoundError: if there is none.
+        NotFoundError: if there is no such message.
     """
     for message in (await read_messages(connection, [message_id])).values():
         return message

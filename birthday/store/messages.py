@@ -287,10 +287,10 @@ async def claim(
     """Claim the messages among ``ids`` that may be sent now, with the current data of their users.
 
     A message can be claimed if it is queued, is due for a retry, or was left by a dead worker whose lease has run out.
-    It must have fallen due, or been requeued, after ``late``. Its user must be live, with the birthday and zone that it
-    was planned for. A failed message can be claimed if it is in ``by_hand``: an operator has put it into the queue
-    again. If a message may have arrived, which includes those of dead workers, it is finished even if birthday or zone
-    has moved, and gets the new schedule version.
+    It must have fallen due, or been requeued, after ``late``. A failed message can be claimed if it is in ``by_hand``,
+    because an operator has put it into the queue again. In all these cases the user must be live, with the birthday and
+    zone for which the message was planned. There is one exception: a message that may have arrived, such as that of a
+    dead worker, is finished even if birthday or zone has moved, and gets the new schedule version.
 
     ``scheduled`` counts as queued, because a dispatcher that dies between confirm and commit leaves that status. The
     rows are locked in order of id first, so that the claim waits for a dispatcher that is about to commit, and two

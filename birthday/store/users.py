@@ -86,7 +86,7 @@ async def lock_profile(connection: Connection, user_id: UUID) -> Profile:
     """Return a live user's profile and hold its row until the transaction ends.
 
     Raises:
-        NotFoundError: if there is none.
+        NotFoundError: if there is no such live user.
     """
     row = await connection.fetchrow(
         """
