@@ -205,7 +205,7 @@ async def drain(pipeline: Pipeline, delivering: asyncio.Task[None], patience: ti
 
 
 def announce(settings: Settings, address: tuple[str, int]) -> None:
-    """Log the address of everything, and the settings that change it."""
+    """Log the address of everything. For a default, also name the setting that changes it."""
     host, port = address
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     places = {"health": f"{url}/health", "metrics": f"{url}/metrics"}

@@ -1,7 +1,7 @@
 """The rules of the audit: when each birthday was due, and what the messages say about it.
 
-The audit takes another way than the planner: from each day of birth forward to the date on which it is celebrated, in
-every zone. So it does not repeat a mistake of the planner.
+The audit takes a different way from the planner's: from each day of birth forward to the date on which it is
+celebrated, in every zone. So it does not repeat a mistake of the planner.
 """
 
 from collections import defaultdict
@@ -77,7 +77,7 @@ class Counterpart:
     """A message. ``planned_from`` is its own ``schedule_from``, ``on`` the local date of the birthday.
 
     ``taken_over`` says that the message may have arrived before its user moved, so it is finished on its old date.
-    ``sent_at`` is when it was first sent to the message service. ``requeued`` says that an operator had it sent again.
+    ``sent_at`` is when it was first sent to the message service. ``requeued`` says that an operator has requeued it.
     """
 
     status: Status

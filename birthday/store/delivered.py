@@ -1,4 +1,4 @@
-"""Delivered messages that an operator has sent once more."""
+"""Delivered messages that an operator wants to send once more."""
 
 from collections.abc import Sequence
 from datetime import datetime

@@ -326,7 +326,7 @@ async def claim(
 
 
 async def read_last_failures(pool: asyncpg.Pool, ids: Sequence[UUID]) -> dict[UUID, tuple[bool, datetime]]:
-    """Return when those of ``ids`` that have failed before last failed, and whether it was their own fault."""
+    """Return ``(blamed, failed_at)`` of those among ``ids`` that have failed before."""
     rows = await pool.fetch(
         "SELECT id, blamed, failed_at FROM message_logs WHERE id = ANY($1::uuid[]) AND failed_at IS NOT NULL", ids
     )
