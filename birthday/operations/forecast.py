@@ -12,7 +12,7 @@ from birthday.core.occasion import Rules, ZoneOccasion, zone_occasions
 from birthday.errors import InvalidInputError
 from birthday.store.connection import borrow
 from birthday.store.forecast import count_due, read_burst_rate, read_sustained_rate
-from birthday.store.messages import zones_in_use
+from birthday.store.planning import zones_in_use
 
 _DAY = timedelta(days=1)
 

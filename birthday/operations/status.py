@@ -15,10 +15,10 @@ from birthday.operations.forecast import Forecaster
 from birthday.operations.heartbeats import RUNNING_SECONDS, Differences, differences
 from birthday.store.connection import borrow
 from birthday.store.failed import FailedFilter, count_failed
-from birthday.store.messages import PLANNED, read_watermark
 from birthday.store.pauses import Pause, read_pauses
 from birthday.store.processes import Seen, read_processes
 from birthday.store.statistics import count_overdue
+from birthday.store.watermarks import PLANNED, read_watermark
 from birthday.telemetry.overdue import Overdue
 
 AHEAD: Final = timedelta(hours=24)

@@ -20,7 +20,7 @@ from birthday.core.message import BIRTHDAY
 from birthday.operations.pauses import Pauses
 from birthday.scheduler.refused import fail_each
 from birthday.store.connection import DATABASE_ERRORS, is_outage, stay_cancelled
-from birthday.store.messages import lock_due, look_ahead, mark_queued, read_trace_contexts
+from birthday.store.dispatching import lock_due, look_ahead, mark_queued, read_trace_contexts
 from birthday.store.refusals import Sifting
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.tracing import NO_TRACING, Tracing

@@ -20,23 +20,19 @@ from birthday.core.occasion import ZoneOccasion, zone_occasions
 from birthday.core.plan import Basis
 from birthday.core.zone import data_version
 from birthday.errors import InvalidInputError
-from birthday.store.messages import (
-    PLANNED,
-    begin_sweep,
-    end_sweep,
+from birthday.store.planning import (
     is_planned_otherwise,
     last_scheduled,
-    lock_watermark,
     move,
     note_rules,
     plan,
     read_rules,
-    set_watermark,
     users_concerned,
     zones_in_use,
 )
 from birthday.store.refusals import Sifting
 from birthday.store.users import Connection, Planning
+from birthday.store.watermarks import PLANNED, begin_sweep, end_sweep, lock_watermark, set_watermark
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.tracing import NO_TRACING, Tracing
 

@@ -10,8 +10,8 @@ from asyncpg import Record
 from birthday.core.audit import CLOSEST, Birthday, Counterpart
 from birthday.core.message import Status
 from birthday.core.occasion import ZoneOccasion
-from birthday.store.messages import PLANNED
 from birthday.store.users import Connection
+from birthday.store.watermarks import PLANNED
 
 AUDIT_SECONDS = 600
 """How long one statement may take: a day of all users, or the repeats of a long range."""

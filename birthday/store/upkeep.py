@@ -7,8 +7,8 @@ from uuid import UUID
 
 import asyncpg
 
-from birthday.store.messages import PLANNED, lock_watermark
 from birthday.store.users import Connection
+from birthday.store.watermarks import PLANNED, lock_watermark
 
 
 async def lock_lost(connection: Connection, now: datetime, wait: timedelta, limit: int) -> list[UUID]:

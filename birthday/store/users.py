@@ -122,7 +122,7 @@ async def replace_profile(
             """
             UPDATE users SET first_name = $2, last_name = $3, email = $4, date_of_birth = $5, timezone = $6,
                              updated_at = $7,
-                             -- Never the same twice, nor earlier: what a message was planned from tells it apart.
+                             -- Strictly increasing: identifies the version of the schedule.
                              schedule_from = CASE WHEN $8 THEN greatest($7, schedule_from + interval '1 us')
                                                   ELSE schedule_from END
             WHERE id = $1

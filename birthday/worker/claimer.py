@@ -18,9 +18,10 @@ import structlog
 from birthday.broker import Broker, Consumer, Delivery
 from birthday.clock import Clock
 from birthday.core.message import PENDING, ErrorType, Status
+from birthday.store.claims import Claim, Unclaimed, cancel, claim, give_up, read_unclaimed
 from birthday.store.connection import DATABASE_ERRORS, stay_cancelled
-from birthday.store.messages import Claim, Unclaimed, cancel, claim, give_up, read_unclaimed, request_sweep
 from birthday.store.refusals import Sifting, fail_refused
+from birthday.store.watermarks import request_sweep
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.tracing import NO_TRACING, Tracing
 from birthday.worker.probes import Probes

@@ -9,8 +9,9 @@ from birthday.broker import Consumer, Delivery
 from birthday.channels import Delivered, Greeting, Outcome, Permanent, Temporary, Unable
 from birthday.core.message import ErrorType, Status, greeting
 from birthday.core.retry import RetryPolicy
-from birthday.store.messages import Claim, Failure, Settlement
+from birthday.store.claims import Claim
 from birthday.store.refusals import refusal_text
+from birthday.store.settling import Failure, Settlement
 from birthday.telemetry.tracing import NO_SPAN, Span
 
 _LONGEST_HOLD: Final = timedelta(seconds=30)

@@ -9,7 +9,7 @@ import asyncpg
 
 from birthday.broker import Broker, Consumer, Delivery
 from birthday.clock import Clock
-from birthday.store.messages import read_last_failures
+from birthday.store.claims import read_last_failures
 from birthday.worker.retrying import retry_outage
 
 _AWAY: Final = timedelta(seconds=5)

@@ -19,8 +19,8 @@ from birthday.clock import Clock
 from birthday.core.message import BIRTHDAY, ON_TIME, Status
 from birthday.core.retry import RetryPolicy
 from birthday.errors import UnavailableError
-from birthday.store.messages import Failure, Settled, Settlement, settle
 from birthday.store.refusals import Sifting
+from birthday.store.settling import Failure, Settled, Settlement, settle
 from birthday.telemetry.metrics import Metrics
 from birthday.worker.jobs import Done, Received, decide, refused
 from birthday.worker.retrying import retry_outage

@@ -11,8 +11,8 @@ import pytest
 from birthday.broker.postgres import PostgresBroker
 from birthday.core.occasion import LeapDay, Rules
 from birthday.scheduler.planner import Planner
-from birthday.store.messages import request_sweep
 from birthday.store.users import Planning
+from birthday.store.watermarks import request_sweep
 from birthday.telemetry.metrics import Metrics
 from tests.support.clock import ManualClock
 from tests.support.product import Product, eventually, metric, parse

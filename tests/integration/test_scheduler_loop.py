@@ -11,8 +11,8 @@ import pytest
 from birthday.broker.postgres import PostgresBroker
 from birthday.core.occasion import Rules
 from birthday.scheduler.loop import DispatchProgress, Schedule, run_scheduler
-from birthday.store.messages import PLANNED, lock_watermark
 from birthday.store.users import Planning
+from birthday.store.watermarks import PLANNED, lock_watermark
 from birthday.telemetry.metrics import Metrics
 from tests.support.clock import ManualClock
 from tests.support.product import Product, eventually, is_waiting_for_a_lock, metric, parse

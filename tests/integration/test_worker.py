@@ -17,7 +17,8 @@ from birthday.broker.protocol import encode_payload
 from birthday.broker.rabbitmq import RabbitMQBroker
 from birthday.channels import Delivered, Greeting, Outcome, Permanent, Temporary
 from birthday.core.message import ErrorType
-from birthday.store.messages import cancel, lock_due, mark_queued
+from birthday.store.claims import cancel
+from birthday.store.dispatching import lock_due, mark_queued
 from birthday.store.users import delete_user, lock_profile, replace_profile
 from birthday.telemetry.metrics import Metrics
 from tests.support.channel import HeldChannel, RecordingChannel

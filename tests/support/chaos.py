@@ -24,7 +24,7 @@ from birthday.broker import Broker
 from birthday.broker.postgres import PostgresBroker
 from birthday.broker.rabbitmq import RabbitMQBroker
 from birthday.core.occasion import Rules, zone_occasions
-from birthday.store.messages import plan
+from birthday.store.planning import plan
 from tests.support.message_service import Answer, Fault, Received
 from tests.support.program import Program, run, running
 

@@ -18,9 +18,9 @@ from birthday.clock import Clock
 from birthday.errors import ConflictError, UnavailableError
 from birthday.operations.dead_letters.letters import Kind, look_up
 from birthday.store.connection import borrow
+from birthday.store.dispatching import read_trace_contexts
 from birthday.store.failed import FailedFilter, find_failed, requeue_failed
 from birthday.store.history import Message, read_message
-from birthday.store.messages import read_trace_contexts
 from birthday.store.refusals import Sifting
 from birthday.store.users import Connection
 from birthday.telemetry.tracing import NO_TRACING, Tracing

@@ -1,0 +1,194 @@
+"""Step 3a, claim: a guarded UPDATE with a lease. What cannot be claimed is cancelled, given up or waited for.
+
+``now`` is business time. Only ``lease_until`` is by the database's clock, because workers on several hosts compare it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import asyncpg
+
+from birthday.core.message import Status
+from birthday.store.users import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A message that this worker has claimed, until its lease runs out by the database's clock.
+
+    ``lease_until`` is the fencing token: no two claims of a message have the same. ``traceparent`` is the context in
+    which the message was made, if that was traced. ``failures`` counts its failures, and ``failed_at`` is the last one.
+    ``blamed`` says that other messages were delivered between two of them.
+    """
+
+    id: UUID
+    attempt: int
+    lease_until: datetime
+    scheduled_at: datetime
+    first_name: str
+    last_name: str
+    email: str
+    traceparent: str | None = None
+    failures: int = 0
+    failed_at: datetime | None = None
+    blamed: bool = False
+
+
+async def claim(
+    pool: asyncpg.Pool,
+    ids: Sequence[UUID],
+    by_hand: Sequence[UUID],
+    now: datetime,
+    late: datetime,
+    lease: timedelta,
+) -> list[Claim]:
+    """Claim the messages among ``ids`` that may be sent now, with the current data of their users.
+
+    A message can be claimed if it is queued, is due for a retry, or was left by a dead worker whose lease has run out.
+    It must have fallen due, or been requeued, after ``late``. A failed message can be claimed if it is in ``by_hand``,
+    because an operator has put it into the queue again. In all these cases the user must be live, with the birthday and
+    zone for which the message was planned. There is one exception: a message that may have arrived, such as that of a
+    dead worker, is finished even if birthday or zone has moved, and gets the new schedule version.
+
+    ``scheduled`` counts as queued, because a dispatcher that dies between confirm and commit leaves that status. The
+    rows are locked in order of id first, so that the claim waits for a dispatcher that is about to commit, and two
+    workers with the same messages cannot deadlock.
+    """
+    rows = await pool.fetch(
+        """
+        UPDATE message_logs m
+        SET status = 'sending', lease_until = clock_timestamp() + $5::interval, next_attempt_at = NULL, updated_at = $3,
+            may_have_arrived = m.may_have_arrived OR m.status = 'sending', schedule_from = u.schedule_from,
+            attempts = CASE WHEN m.status = 'failed' THEN 1 ELSE m.attempts + 1 END,
+            failures = CASE WHEN m.status = 'failed' THEN 0 ELSE m.failures END,
+            failed_at = CASE WHEN m.status = 'failed' THEN NULL ELSE m.failed_at END,
+            blamed = m.blamed AND m.status <> 'failed',
+            requeued_at = CASE WHEN m.status = 'failed' THEN $3 ELSE m.requeued_at END
+        FROM (SELECT id FROM message_logs WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE) held, users u
+        WHERE m.id = held.id AND u.id = m.user_id AND is_current(m, u)
+          AND (m.status = 'failed' AND m.id = ANY($2::uuid[])
+               OR greatest(m.scheduled_at, m.requeued_at) > $4
+                  AND (m.status IN ('scheduled', 'queued') AND m.scheduled_at <= $3
+                       OR m.status = 'retrying' AND m.next_attempt_at <= $3
+                       OR m.status = 'sending' AND m.lease_until < clock_timestamp()))
+        RETURNING m.id, m.attempts, m.lease_until, m.scheduled_at, u.first_name, u.last_name, u.email,
+                  m.traceparent, m.failures, m.failed_at, m.blamed
+        """,
+        ids,
+        by_hand,
+        now,
+        late,
+        lease,
+    )
+    return [Claim(*row) for row in rows]
+
+
+async def read_last_failures(pool: asyncpg.Pool, ids: Sequence[UUID]) -> dict[UUID, tuple[bool, datetime]]:
+    """Return ``(blamed, failed_at)`` of those among ``ids`` that have failed before."""
+    rows = await pool.fetch(
+        "SELECT id, blamed, failed_at FROM message_logs WHERE id = ANY($1::uuid[]) AND failed_at IS NOT NULL", ids
+    )
+    return {row["id"]: (row["blamed"], row["failed_at"]) for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Unclaimed:
+    """Why a message could not be claimed. ``ready_at`` is when it can be; ``lease`` is what another claim has left."""
+
+    id: UUID
+    status: Status
+    ready_at: datetime
+    due_since: datetime
+    lease: timedelta
+    current: bool
+
+
+async def read_unclaimed(pool: asyncpg.Pool, ids: Sequence[UUID]) -> list[Unclaimed]:
+    """Return the state of messages that ``claim`` did not take. Ids that do not exist are left out.
+
+    The statement waits for a dispatcher that is about to commit. Otherwise a message that it has just published would
+    look unpublished, if this host's clock is a little behind, so that the message is not due here yet.
+
+    ``current`` is the result of the SQL function ``is_current`` for message and user.
+    """
+    rows = await pool.fetch(
+        """
+        SELECT m.id, m.status, coalesce(m.next_attempt_at, m.scheduled_at) AS ready_at,
+               greatest(m.scheduled_at, m.requeued_at) AS due_since,
+               greatest(m.lease_until - clock_timestamp(), interval '0') AS lease, u.id IS NOT NULL AS current
+        FROM message_logs m
+        LEFT JOIN users u ON u.id = m.user_id AND is_current(m, u)
+        WHERE m.id = ANY($1::uuid[])
+        ORDER BY m.id FOR SHARE OF m
+        """,
+        ids,
+    )
+    return [
+        Unclaimed(
+            row["id"],
+            Status(row["status"]),
+            row["ready_at"],
+            row["due_since"],
+            row["lease"] or timedelta(),
+            row["current"],
+        )
+        for row in rows
+    ]
+
+
+async def cancel(pool: asyncpg.Pool, ids: Sequence[UUID], now: datetime) -> list[UUID]:
+    """Cancel those of ``ids`` that are pending and whose user is deleted or has moved; return which.
+
+    A message that may have arrived is cancelled only if the user is deleted, because its replacement could be a second
+    greeting.
+    """
+    async with pool.acquire() as connection, connection.transaction():
+        await _hold(connection, ids)
+        rows = await connection.fetch(
+            """
+            UPDATE message_logs m SET status = 'cancelled', updated_at = $2, next_attempt_at = NULL
+            WHERE m.id = ANY($1::uuid[]) AND m.status IN ('scheduled', 'queued', 'retrying')
+              AND NOT EXISTS (SELECT FROM users u WHERE u.id = m.user_id AND is_current(m, u))
+            RETURNING m.id
+            """,
+            ids,
+            now,
+        )
+    return [row["id"] for row in rows]
+
+
+async def give_up(pool: asyncpg.Pool, ids: Sequence[UUID], now: datetime, late: datetime) -> list[UUID]:
+    """Fail those of ``ids`` that a dead worker was sending and that may not be sent any more; return which.
+
+    A message may not be sent any more if its user is deleted, or if it was due or requeued at ``late`` or before. It
+    may have arrived, so it is failed and its year stays taken: ``cancelled`` would free the year for a second greeting.
+    """
+    async with pool.acquire() as connection, connection.transaction():
+        await _hold(connection, ids)
+        rows = await connection.fetch(
+            """
+            UPDATE message_logs m
+            SET status = 'failed', updated_at = $2, lease_until = NULL, may_have_arrived = true,
+                error_type = 'permanent_failure',
+                error_detail = 'a worker died while sending it: it may have arrived, and may not be sent again'
+            WHERE m.id = ANY($1::uuid[]) AND m.status = 'sending' AND m.lease_until < clock_timestamp()
+              AND (greatest(m.scheduled_at, m.requeued_at) <= $3
+                   OR NOT EXISTS (SELECT FROM users u WHERE u.id = m.user_id AND is_current(m, u)))
+            RETURNING m.id
+            """,
+            ids,
+            now,
+            late,
+        )
+    return [row["id"] for row in rows]
+
+
+async def _hold(connection: Connection, ids: Sequence[UUID]) -> None:
+    """Lock messages, in order of id, for the next statement of the transaction.
+
+    If that statement itself had to wait for a message, it would read the message as it is then, but the user as it
+    was before.
+    """
+    await connection.execute("SELECT FROM message_logs WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE", ids)

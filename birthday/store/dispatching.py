@@ -1,0 +1,76 @@
+"""Step 2, dispatch: what is due, in order of deadline, and what the broker has confirmed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+from birthday.store.users import Connection
+from birthday.telemetry.tracing import TraceContext
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """The last deadline of the messages that are due, and when the next message falls due. Either may be None."""
+
+    last_deadline: datetime | None
+    next_due_at: datetime | None
+
+
+async def look_ahead(connection: Connection | asyncpg.Pool, now: datetime, not_before: datetime) -> Due:
+    """Read what fell due in ``(not_before, now]``, and when the next message falls due."""
+    row = await connection.fetchrow(
+        """
+        SELECT (SELECT max(ends_at) FROM message_logs
+                WHERE status = 'scheduled' AND scheduled_at <= $1 AND scheduled_at > $2) AS last_deadline,
+               (SELECT min(scheduled_at) FROM message_logs
+                WHERE status = 'scheduled' AND scheduled_at > $1) AS next_due_at
+        """,
+        now,
+        not_before,
+    )
+    last_deadline, next_due_at = row or (None, None)
+    return Due(last_deadline, next_due_at)
+
+
+async def lock_due(
+    connection: Connection, now: datetime, not_before: datetime, last_deadline: datetime, limit: int
+) -> list[UUID]:
+    """Lock and return up to ``limit`` due messages, those whose local birthday ends soonest first.
+
+    Other dispatchers skip the locked rows. A worker that has already received one of them waits for the commit. The
+    index scan is in order of deadline; ``last_deadline`` keeps it from reading all future messages.
+    """
+    rows = await connection.fetch(
+        """
+        SELECT id FROM message_logs
+        WHERE status = 'scheduled' AND scheduled_at <= $1 AND scheduled_at > $2 AND ends_at <= $3
+        ORDER BY ends_at LIMIT $4
+        FOR UPDATE SKIP LOCKED
+        """,
+        now,
+        not_before,
+        last_deadline,
+        limit,
+    )
+    return [row["id"] for row in rows]
+
+
+async def read_trace_contexts(connection: Connection, ids: Sequence[UUID]) -> list[TraceContext]:
+    """Return the trace context in which each of these messages was made."""
+    rows = await connection.fetch("SELECT id, traceparent FROM message_logs WHERE id = ANY($1::uuid[])", ids)
+    return [TraceContext(*row) for row in rows]
+
+
+async def mark_queued(connection: Connection | asyncpg.Pool, ids: Sequence[UUID], now: datetime) -> None:
+    """Record that the broker has confirmed these messages. The caller's transaction may hold them, but need not."""
+    await connection.execute(
+        """
+        UPDATE message_logs SET status = 'queued', queued_at = $2, updated_at = $2
+        WHERE id = ANY($1::uuid[]) AND status = 'scheduled'
+        """,
+        ids,
+        now,
+    )

@@ -1,0 +1,157 @@
+"""Step 1, plan: messages for everybody whom an occasion concerns, and messages that move."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+from birthday.core.occasion import ZoneOccasion
+from birthday.store.users import Connection
+from birthday.store.watermarks import PLANNED
+
+PLAN_SECONDS = 600
+
+"""How long one planning statement may take: after a long downtime it covers millions of users."""
+
+
+async def is_planned_otherwise(pool: asyncpg.Pool, rules: str) -> bool:
+    """Say whether there may be scheduled messages that were planned by other rules than these."""
+    otherwise: bool = await pool.fetchval(
+        """
+        SELECT NOT EXISTS (SELECT FROM watermarks WHERE name = $1 AND rules = $2)
+           AND EXISTS (SELECT FROM message_logs WHERE status = 'scheduled')
+        """,
+        PLANNED,
+        rules,
+    )
+    return otherwise
+
+
+async def read_rules(pool: asyncpg.Pool) -> str | None:
+    """Return the rules by which everything is planned; None if none are stored."""
+    rules: str | None = await pool.fetchval("SELECT rules FROM watermarks WHERE name = $1", PLANNED)
+    return rules
+
+
+async def last_scheduled(connection: Connection) -> datetime | None:
+    """Return when the last ``scheduled`` message falls due; None if there is none."""
+    last: datetime | None = await connection.fetchval(
+        "SELECT max(scheduled_at) FROM message_logs WHERE status = 'scheduled'"
+    )
+    return last
+
+
+async def note_rules(connection: Connection, rules: str, now: datetime) -> None:
+    """Store the rules by which everything is planned, and since when; ``lock_watermark`` must hold the watermark."""
+    await connection.execute(
+        "UPDATE watermarks SET rules = $2, rules_since = $3 WHERE name = $1 AND rules IS DISTINCT FROM $2",
+        PLANNED,
+        rules,
+        now,
+    )
+
+
+async def zones_in_use(connection: Connection) -> list[str]:
+    """Return the zones of all live users. This costs one index probe for each zone, however many users there are."""
+    rows = await connection.fetch(
+        """
+        WITH RECURSIVE zone AS (
+            (SELECT timezone FROM users WHERE deleted_at IS NULL ORDER BY timezone LIMIT 1)
+            UNION ALL
+            SELECT (SELECT u.timezone FROM users u
+                    WHERE u.deleted_at IS NULL AND u.timezone > zone.timezone ORDER BY u.timezone LIMIT 1)
+            FROM zone WHERE zone.timezone IS NOT NULL
+        )
+        SELECT timezone FROM zone WHERE timezone IS NOT NULL
+        """
+    )
+    return [row["timezone"] for row in rows]
+
+
+async def plan(
+    connection: Connection,
+    occasions: Sequence[ZoneOccasion],
+    now: datetime,
+    traceparent: str | None = None,
+    only: Sequence[UUID] | None = None,
+) -> int:
+    """Materialise a message for each user of ``occasions`` who has none for that year; return how many.
+
+    Safe to run concurrently and repeatedly, because the unique index on user, type and year decides. A message that was
+    cancelled by hand stays cancelled, because its id exists. If a user changes meanwhile, at worst there is a stale
+    message, which the claim recognises by its ``schedule_from``. ``traceparent`` is the context of the tick, if that is
+    traced. If ``only`` is given, only these users count.
+    """
+    status = await connection.execute(
+        """
+        INSERT INTO message_plans SELECT planned.*
+        FROM unnest($2::text[], $3::smallint[], $4::text[], $5::smallint[], $6::date[], $7::timestamptz[],
+                    $8::timestamptz[]) AS spec (zone, month_day, message_type, year, day, due_at, ends_at)
+        JOIN users u ON u.timezone = spec.zone AND u.birth_month_day = spec.month_day AND u.deleted_at IS NULL
+        CROSS JOIN LATERAL plan_message(
+            u.id, spec.message_type, u.schedule_from, spec.year, spec.day, greatest(spec.due_at, u.schedule_from),
+            spec.ends_at, $1, $9) planned
+        WHERE is_concerned(u, spec.year, spec.ends_at) AND ($10::uuid[] IS NULL OR u.id = ANY($10))
+        ON CONFLICT DO NOTHING
+        """,
+        now,
+        *_columns(occasions),
+        traceparent,
+        only,
+        timeout=PLAN_SECONDS,
+    )
+    return int(status.rpartition(" ")[2])
+
+
+async def users_concerned(connection: Connection, occasion: ZoneOccasion) -> list[UUID]:
+    """Return the live users of an occasion, with or without a message."""
+    rows = await connection.fetch(
+        """
+        SELECT id FROM users
+        WHERE timezone = $1 AND birth_month_day = ANY($2::smallint[]) AND deleted_at IS NULL
+        """,
+        occasion.zone,
+        list(occasion.month_days),
+    )
+    return [row["id"] for row in rows]
+
+
+async def move(connection: Connection, occasions: Sequence[ZoneOccasion], now: datetime) -> int:
+    """Move messages that were planned by other rules to the instants of ``occasions``; return how many.
+
+    Only messages that are not due yet move, and none moves to a day that is over. If the new instant has passed, the
+    message is due now. If a dispatcher or a change of the user holds a row, the statement waits for it, and then checks
+    the row's ``status`` again.
+    """
+    status = await connection.execute(
+        """
+        UPDATE message_logs m
+        SET scheduled_at = greatest(spec.due_at, u.schedule_from, $1), ends_at = spec.ends_at, occasion_on = spec.day,
+            updated_at = $1
+        FROM unnest($2::text[], $3::smallint[], $4::text[], $5::smallint[], $6::date[], $7::timestamptz[],
+                    $8::timestamptz[]) AS spec (zone, month_day, message_type, year, day, due_at, ends_at)
+        JOIN users u ON u.timezone = spec.zone AND u.birth_month_day = spec.month_day AND u.deleted_at IS NULL
+        WHERE m.user_id = u.id AND m.message_type = spec.message_type AND m.occasion_year = spec.year
+          AND m.status = 'scheduled' AND m.scheduled_at > $1 AND m.schedule_from = u.schedule_from
+          AND m.scheduled_at <> greatest(spec.due_at, u.schedule_from) AND spec.ends_at > $1
+        """,
+        now,
+        *_columns(occasions),
+        timeout=PLAN_SECONDS,
+    )
+    return int(status.rpartition(" ")[2])
+
+
+def _columns(occasions: Sequence[ZoneOccasion]) -> tuple[Sequence[object], ...]:
+    """Return zones, days of birth, types, years, dates, instants and ends as columns, a row for each day of birth."""
+    rows = [(spec.zone, month_day, spec.occasion) for spec in occasions for month_day in spec.month_days]
+    return (
+        [zone for zone, _, _ in rows],
+        [month_day for _, month_day, _ in rows],
+        [occasion.message_type for _, _, occasion in rows],
+        [occasion.year for _, _, occasion in rows],
+        [occasion.on for _, _, occasion in rows],
+        [occasion.due_at for _, _, occasion in rows],
+        [occasion.ends_at for _, _, occasion in rows],
+    )

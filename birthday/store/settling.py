@@ -1,0 +1,98 @@
+"""Step 3c, settle: outcomes of many sends, stored by one guarded UPDATE."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+from birthday.core.message import ErrorType, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an attempt failed."""
+
+    error_type: ErrorType
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What became of one claim: delivered, failed, or retrying at ``next_attempt_at``.
+
+    ``lease_until`` is that of the claim. ``sent_at`` is when the message was sent to the message service; None says
+    that it was given back unsent. ``counted`` says whether this attempt counts toward MAX_ATTEMPTS.
+    ``may_have_arrived`` says that the message may have been accepted. ``failed`` says that the message or the service
+    was at fault, and ``blamed`` that it was the message.
+    """
+
+    id: UUID
+    lease_until: datetime
+    status: Status
+    settled_at: datetime
+    sent_at: datetime | None
+    next_attempt_at: datetime | None
+    counted: bool
+    failure: Failure | None = None
+    may_have_arrived: bool = False
+    failed: bool = False
+    blamed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A settlement that was stored. ``first_sent`` says that no earlier attempt had reached the message service."""
+
+    id: UUID
+    lease_until: datetime
+    first_sent: bool
+
+
+async def settle(pool: asyncpg.Pool, settlements: Sequence[Settlement]) -> list[Settled]:
+    """Store outcomes in one statement. If one is missing from the result, another worker had taken the message over.
+
+    Safe to repeat when the answer was lost. An outcome is stored only under the lease of its claim. An outcome that is
+    stored already is recognised by ``settled_at``.
+    """
+    rows = await pool.fetch(
+        """
+        UPDATE message_logs m
+        SET status = done.status, updated_at = done.settled_at, lease_until = NULL,
+            attempts = m.attempts - CASE WHEN done.counted OR m.status <> 'sending' THEN 0 ELSE 1 END,
+            sent_at = coalesce(m.sent_at, done.sent_at),
+            delivered_at = CASE WHEN done.status = 'delivered' THEN done.settled_at END,
+            next_attempt_at = done.next_attempt_at,
+            may_have_arrived = m.may_have_arrived OR done.may_have_arrived,
+            failures = m.failures + CASE WHEN done.failed AND m.status = 'sending' THEN 1 ELSE 0 END,
+            failed_at = CASE WHEN done.failed THEN done.settled_at ELSE m.failed_at END,
+            blamed = m.blamed OR done.blamed,
+            error_type = CASE WHEN done.sent_at IS NULL AND done.status <> 'failed'
+                              THEN m.error_type ELSE done.error_type END,
+            error_detail = CASE WHEN done.sent_at IS NULL AND done.status <> 'failed'
+                                THEN m.error_detail ELSE done.error_detail END
+        FROM unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[],
+                    $7::boolean[], $8::text[], $9::text[], $10::boolean[], $11::boolean[], $12::boolean[])
+            AS done (id, lease_until, status, settled_at, sent_at, next_attempt_at, counted, error_type, error_detail,
+                     may_have_arrived, failed, blamed)
+        WHERE m.id = done.id
+          AND (m.status = 'sending' AND m.lease_until = done.lease_until
+               OR m.status = done.status AND m.lease_until IS NULL AND m.updated_at = done.settled_at)
+        RETURNING m.id, done.lease_until,
+                  m.sent_at IS NOT DISTINCT FROM done.sent_at AND done.sent_at IS NOT NULL AS first_sent
+        """,
+        [one.id for one in settlements],
+        [one.lease_until for one in settlements],
+        [one.status for one in settlements],
+        [one.settled_at for one in settlements],
+        [one.sent_at for one in settlements],
+        [one.next_attempt_at for one in settlements],
+        [one.counted for one in settlements],
+        [one.failure.error_type if one.failure else None for one in settlements],
+        [one.failure.detail if one.failure else None for one in settlements],
+        [one.may_have_arrived for one in settlements],
+        [one.failed for one in settlements],
+        [one.blamed for one in settlements],
+    )
+    return [Settled(*row) for row in rows]
