@@ -34,7 +34,7 @@ from birthday.telemetry.supervision import Supervisor
 from birthday.wiring.channel import open_channel
 from birthday.wiring.collectors import make_collectors, show_usage
 from birthday.wiring.database import open_database
-from birthday.wiring.file_limit import raise_file_limit
+from birthday.wiring.file_limit import FileLimit, raise_file_limit
 from birthday.wiring.names import channel_name, database_name, queue_name
 from birthday.wiring.process import open_tracing
 from birthday.wiring.queue import needs_queue, open_broker
@@ -104,7 +104,7 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
     async with AsyncExitStack() as stack:
         tracing = await stack.enter_async_context(open_tracing(settings, console))
         stack.callback(cutoff.cancel)
-        log.info("service.file_limit", files=str(raise_file_limit()))
+        file_limit = raise_file_limit()
         metrics = Metrics()
         pool = await stack.enter_async_context(open_database(settings, clock, metrics, create=True))
         guard = ClockGuard(clock, pool, metrics)
@@ -136,7 +136,7 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
         async with asyncio.TaskGroup() as roles:
             background = [roles.create_task(supervisor.keep(name, task), name=name) for name, task in tasks.items()]
             delivering = roles.create_task(pipeline.run(), name="worker") if Role.WORKER in settings.role else None
-            announce(settings, address)
+            announce(settings, address, file_limit)
             await stop.wait()
             readiness.draining = True
             cutoff.start(pool, [*background, delivering] if delivering else background)
@@ -204,7 +204,7 @@ async def drain(pipeline: Pipeline, delivering: asyncio.Task[None], patience: ti
     return not late
 
 
-def announce(settings: Settings, address: tuple[str, int]) -> None:
+def announce(settings: Settings, address: tuple[str, int], file_limit: FileLimit) -> None:
     """Log the address of everything. For a default, also name the setting that changes it."""
     host, port = address
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
@@ -219,4 +219,5 @@ def announce(settings: Settings, address: tuple[str, int]) -> None:
         database=database_name(settings),
         queue=queue_name(settings),
         channel=channel_name(settings),
+        file_limit=str(file_limit),
     )

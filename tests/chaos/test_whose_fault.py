@@ -66,6 +66,7 @@ async def test_messages_that_the_service_fails_over_end_and_the_others_are_deliv
     assert (audit.delivered, audit.failed) == (others, poison)
 
 
+@pytest.mark.timeout(420)
 async def test_a_storm_of_poison_holds_the_others_up_for_two_reset_times_at_most(
     crowd: Crowd, database_url: str, queue_url: str | None
 ) -> None:
@@ -83,9 +84,10 @@ async def test_a_storm_of_poison_holds_the_others_up_for_two_reset_times_at_most
         opened = await worker.wait_for_event("circuit.opened")
         await crowd.wait_for_delivered(100, 2 * 5 + 2)
         assert opened["cause"] == "outage"
-        # Whoever was met last by none but their like waits for a witness.
+        # A message that failed after the last delivery is at fault once another one is delivered. If the circuit opens
+        # again meanwhile, one is probed in each reset time.
         await crowd.gather(1)
-        await crowd.wait_until_settled(90)
+        await crowd.wait_until_settled(240)
         assert "poison" in {event.get("cause") for event in worker.events}
         audit = await crowd.audit(receiver)
     audit.verify(failed=150)

@@ -79,7 +79,7 @@ async def test_a_database_without_the_tables_is_no_backup(
     database_url: str, pool: asyncpg.Pool, tmp_path: Path
 ) -> None:
     """Somebody pointed it at the wrong database."""
-    await pool.execute("DROP TABLE users")
+    await pool.execute("DROP TABLE users CASCADE")
     finished = await backup(tmp_path, DATABASE_URL=database_url)
     assert (finished.status, "lacks users" in finished.err) == (1, True)
     assert files(tmp_path) == {}
