@@ -73,6 +73,7 @@ QUIET = {
     r"promql 'max\(birthday_scheduler_forecast_": "nothing fell due, and nothing had been measured, when it started",
     r"promql .*\[(2h:1m|7d:5m)\]": "its steps are minutes, and this installation is younger",
     r"logs .*circuit\.": "the circuit has not opened",
+    r"logs .*worker\.resource_": "the host lacks nothing",
     r".* --list expired --json": "nothing has expired",
 }
 YOUNG = re.compile(r"offset 1d")
