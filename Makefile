@@ -2,7 +2,7 @@
 PYTHON ?= python3
 ARGS ?=
 SOAK_SECONDS ?= 3600
-TEST_PROCESSES ?= 3
+TEST_PROCESSES ?= 2
 
 BIN := .venv/bin
 COVERAGE := --cov --cov-report=term --cov-report=xml --cov-fail-under=0
