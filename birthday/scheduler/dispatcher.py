@@ -7,7 +7,6 @@ falls due, so that it wakes at that instant.
 """
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -18,10 +17,9 @@ import structlog
 from birthday.broker import Broker
 from birthday.core.message import BIRTHDAY
 from birthday.operations.pauses import Pauses
-from birthday.scheduler.refused import fail_each
+from birthday.scheduler.refused import mark_each
 from birthday.store.connection import DATABASE_ERRORS, is_outage, stay_cancelled
 from birthday.store.dispatching import lock_due, look_ahead, mark_queued, read_trace_contexts
-from birthday.store.refusals import Sifting
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.tracing import NO_TRACING, Tracing
 
@@ -102,7 +100,7 @@ class Dispatcher:
                     stay_cancelled()
                     if not queued or is_outage(error):
                         raise
-                    ids = await self._mark_each(ids, now)
+                    ids = await mark_each(self.pool, "dispatch", ids, mark_queued, now, self.metrics)
                 self.metrics.messages_queued.inc(len(ids))
                 published += len(ids)
 
@@ -112,15 +110,3 @@ class Dispatcher:
             if isinstance(failure, BaseException):
                 raise failure
         return sum(count for count in slots if isinstance(count, int))
-
-    async def _mark_each(self, ids: Sequence[UUID], now: datetime) -> list[UUID]:
-        """Record that these are published. Fail those that the database refuses, and return the others."""
-
-        async def mark(some: Sequence[UUID]) -> Sequence[UUID]:
-            await mark_queued(self.pool, some, now)
-            return some
-
-        marking = Sifting("dispatch", ids, mark)
-        await marking.run()
-        await fail_each(self.pool, marking.refused, now, self.metrics)
-        return marking.results

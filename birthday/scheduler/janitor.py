@@ -20,7 +20,7 @@ from birthday.core.message import BIRTHDAY, ON_TIME
 from birthday.operations.audit import Auditor
 from birthday.operations.forecast import Forecaster
 from birthday.operations.pauses import Pauses
-from birthday.scheduler.refused import fail_each
+from birthday.scheduler.refused import fail_each, mark_each
 from birthday.store.connection import DATABASE_ERRORS, is_outage, stay_cancelled
 from birthday.store.refusals import Sifting
 from birthday.store.upkeep import Expired, expire, lock_lost, mark_rescued, read_late, remove_old
@@ -138,23 +138,11 @@ class Janitor:
             stay_cancelled()
             if not published or is_outage(error):
                 raise
-            ids = await self._mark_each(ids, now)
+            ids = await mark_each(self.pool, "rescue", ids, mark_rescued, now, self.metrics)
         if ids:
             self.metrics.messages_rescued.inc(len(ids))
             log.warning("janitor.rescued", messages=len(ids))
         return len(ids)
-
-    async def _mark_each(self, ids: Sequence[UUID], now: datetime) -> list[UUID]:
-        """Record that these are published. Fail those that the database refuses, and return the others."""
-
-        async def mark(some: Sequence[UUID]) -> Sequence[UUID]:
-            await mark_rescued(self.pool, some, now)
-            return some
-
-        marking = Sifting("rescue", ids, mark)
-        await marking.run()
-        await fail_each(self.pool, marking.refused, now, self.metrics)
-        return marking.results
 
 
 def _patience_with(stats: QueueStats) -> timedelta:

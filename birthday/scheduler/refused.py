@@ -1,6 +1,6 @@
 """Messages that the database refuses to update: each fails, with the reason, so that it does not block the others."""
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -9,7 +9,7 @@ import structlog
 
 from birthday.core.message import ErrorType
 from birthday.store.connection import DATABASE_ERRORS, is_outage, stay_cancelled
-from birthday.store.refusals import fail_refused
+from birthday.store.refusals import Sifting, fail_refused
 from birthday.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
@@ -38,3 +38,27 @@ async def fail_each(
             log.error("message.failed", message_id=str(message_id), error_type=error_type, error=error)
         else:
             log.error("message.refused", message_id=str(message_id), error=error)
+
+
+async def mark_each(
+    pool: asyncpg.Pool,
+    during: str,
+    ids: Sequence[UUID],
+    mark: Callable[[asyncpg.Pool, Sequence[UUID], datetime], Awaitable[None]],
+    now: datetime,
+    metrics: Metrics,
+) -> list[UUID]:
+    """Record with ``mark`` that these are published. Fail those that the database refuses, and return the others.
+
+    Raises:
+        DATABASE_ERRORS: if the database is away.
+    """
+
+    async def mark_some(some: Sequence[UUID]) -> Sequence[UUID]:
+        await mark(pool, some, now)
+        return some
+
+    marking = Sifting(during, ids, mark_some)
+    await marking.run()
+    await fail_each(pool, marking.refused, now, metrics)
+    return marking.results
