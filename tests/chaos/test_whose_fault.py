@@ -5,7 +5,7 @@ from datetime import timedelta
 import aiohttp
 import pytest
 
-from tests.support.chaos import FULL, Crowd, Fleet, Receiver, fleet, let_fault_last
+from tests.support.chaos import FULL, Crowd, Fleet, Receiver, fleet, let_fault_last, until
 from tests.support.message_service import Answer, MessageService, Received
 from tests.support.program import Program
 
@@ -84,10 +84,18 @@ async def test_a_storm_of_poison_holds_the_others_up_for_two_reset_times_at_most
         opened = await worker.wait_for_event("circuit.opened")
         await crowd.wait_for_delivered(100, 2 * 5 + 2)
         assert opened["cause"] == "outage"
-        # A message that failed after the last delivery is at fault once another one is delivered. If the circuit opens
-        # again meanwhile, one is probed in each reset time.
-        await crowd.gather(1)
-        await crowd.wait_until_settled(240)
+        others = 100
+
+        async def poison_ends_while_others_come() -> bool:
+            # A message that failed after the last delivery is at fault once another one is delivered.
+            nonlocal others
+            statuses = await crowd.statuses()
+            if statuses["delivered"] == others and statuses["failed"] < 150:
+                await crowd.gather(1)
+                others += 1
+            return set(statuses) <= {"delivered", "failed"}
+
+        await until(poison_ends_while_others_come, "all poison has failed", 240)
         assert "poison" in {event.get("cause") for event in worker.events}
         audit = await crowd.audit(receiver)
     audit.verify(failed=150)
