@@ -15,7 +15,8 @@ _OF_THE_GREETING: Final = frozenset({403, 404, 410})
 class Greeting:
     """A greeting to send. ``message_id`` is the idempotency key, the same on every attempt.
 
-    ``traceparent`` makes the request part of a trace.
+    ``traceparent`` makes the request part of a trace. What a channel has no use for, it ignores: ``subject``, ``html``
+    and ``unsubscribe_url`` are for e-mail; ``payload`` is a JSON document that replaces the body of a request.
     """
 
     message_id: UUID
@@ -23,6 +24,10 @@ class Greeting:
     text: str
     attempt: int = 1
     traceparent: str | None = None
+    subject: str | None = None
+    html: str | None = None
+    payload: bytes | None = None
+    unsubscribe_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,82 @@
+-- Yearly dates besides the birthday, and what is known of a user for the text of a message.
+
+ALTER TABLE users
+    -- The customer's own id.
+    ADD COLUMN external_id text,
+    -- BCP 47, such as pt-BR. Null: not known.
+    ADD COLUMN locale text,
+    -- A JSON object for templates. Null: empty.
+    ADD COLUMN attributes jsonb,
+    -- Nothing is ever sent to this user.
+    ADD COLUMN suppressed boolean NOT NULL DEFAULT false;
+
+COMMENT ON COLUMN users.date_of_birth IS 'In the year 4: a birthday whose year is not known.';
+
+CREATE UNIQUE INDEX users_live_external_id ON users (external_id) WHERE deleted_at IS NULL AND external_id IS NOT NULL;
+
+CREATE TABLE anniversaries (
+    user_id uuid NOT NULL REFERENCES users ON DELETE CASCADE,
+    message_type text NOT NULL CHECK (message_type ~ '^[a-z][a-z0-9-]{0,39}$' AND message_type <> 'birthday'),
+    -- Null: the user has no such date any more. The row stays, because greeted_year must outlive the date.
+    date date,
+    month_day smallint GENERATED ALWAYS AS
+        ((extract(month FROM date) * 100 + extract(day FROM date))::smallint) STORED,
+    -- Copied from the user, for the planner's join.
+    timezone text NOT NULL,
+    -- Since when date and timezone are what they are; see users.schedule_from.
+    schedule_from timestamptz NOT NULL,
+    -- See users.greeted_year.
+    greeted_year smallint NOT NULL DEFAULT 0,
+    -- Copied from the user: users.deleted_at.
+    deleted_at timestamptz,
+    PRIMARY KEY (user_id, message_type)
+);
+
+CREATE INDEX anniversaries_occasions ON anniversaries (message_type, timezone, month_day)
+    WHERE date IS NOT NULL AND deleted_at IS NULL;
+
+-- Every yearly date of every user, live or deleted.
+CREATE VIEW yearly_dates AS
+    SELECT id AS user_id, 'birthday'::text AS message_type, date_of_birth AS date, birth_month_day AS month_day, timezone,
+           schedule_from, greeted_year, deleted_at
+    FROM users
+    UNION ALL
+    SELECT user_id, message_type, date, month_day, timezone, schedule_from, greeted_year, deleted_at
+    FROM anniversaries WHERE date IS NOT NULL;
+
+-- As is_current, for a message that is not for a birthday. Apart, because a function with a subquery is not inlined.
+CREATE FUNCTION is_current_anniversary(
+    user_id uuid, message_type text, year smallint, schedule_from timestamptz, is_kept boolean) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT EXISTS (
+        SELECT FROM anniversaries a
+        WHERE a.user_id = $1 AND a.message_type = $2 AND a.greeted_year <> $3
+          AND (a.date IS NOT NULL AND a.schedule_from = $4 OR $5))
+$$;
+
+-- Whether a message may still be sent to its user: the user is live and not suppressed, has the date and zone that it was
+-- planned for (what may have arrived is finished all the same), and retention has not removed a message of that year.
+CREATE OR REPLACE FUNCTION is_current(m message_logs, u users) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT u.deleted_at IS NULL AND NOT u.suppressed AND CASE
+        WHEN m.message_type = 'birthday' THEN u.greeted_year <> m.occasion_year
+             AND (u.schedule_from = m.schedule_from OR m.may_have_arrived OR m.status = 'sending')
+        ELSE is_current_anniversary(
+            u.id, m.message_type, m.occasion_year, m.schedule_from, m.may_have_arrived OR m.status = 'sending') END
+$$;
+
+-- Whoever deletes message rows (retention, an operator with psql), the year they stood for stays taken.
+CREATE OR REPLACE FUNCTION remember_greeted_years() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE users SET greeted_year = gone.year
+    FROM (SELECT user_id, max(occasion_year) AS year FROM removed
+          WHERE status IN ('sending', 'retrying', 'delivered', 'failed', 'expired') AND message_type = 'birthday'
+          GROUP BY user_id) gone
+    WHERE users.id = gone.user_id AND users.greeted_year < gone.year;
+    UPDATE anniversaries a SET greeted_year = gone.year
+    FROM (SELECT user_id, message_type, max(occasion_year) AS year FROM removed
+          WHERE status IN ('sending', 'retrying', 'delivered', 'failed', 'expired') AND message_type <> 'birthday'
+          GROUP BY user_id, message_type) gone
+    WHERE a.user_id = gone.user_id AND a.message_type = gone.message_type AND a.greeted_year < gone.year;
+    RETURN NULL;
+END $$;
