@@ -5,7 +5,7 @@ A limit is the smallest of the process's control groups (version 2 or 1) and of 
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,10 +25,6 @@ class ProcessFigures(Collector):
         self._proc = proc
         self._cgroups = cgroups
         self._started = time.monotonic()
-
-    def describe(self) -> Iterable[Metric]:
-        """Return nothing, because the figures depend on the system."""
-        return []
 
     def collect(self) -> Iterator[Metric]:
         """Yield the figures that this system has."""
