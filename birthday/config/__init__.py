@@ -4,7 +4,7 @@ from birthday.config.checks import check_channel, check_listener
 from birthday.config.loading import apply_env_file, load_settings, misspelt_settings
 from birthday.config.settings import Settings
 from birthday.config.shown import documented_settings, effective_settings, shared_settings
-from birthday.config.urls import mask_url
+from birthday.config.urls import mask_path, mask_url
 from birthday.config.values import ApiKey, Network, Role, Scope, is_loopback, parse_duration, show_duration
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "effective_settings",
     "is_loopback",
     "load_settings",
+    "mask_path",
     "mask_url",
     "misspelt_settings",
     "parse_duration",

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from birthday.config.env_file import parse_env_file, unknown_variables
 from birthday.config.settings import Settings
-from birthday.config.urls import mask_url
+from birthday.config.urls import mask_path, mask_url
 from birthday.errors import ConfigurationError
 
 
@@ -64,8 +64,10 @@ def _explain(error: ValidationError, given: dict[str, object]) -> Iterator[str]:
 
 def _shown_value(name: str, given: dict[str, object]) -> str:
     value = str(given.get(name) or os.environ.get(name.upper()) or os.environ.get(name) or "")
-    if name in {"message_service_api_key", "api_keys"}:
+    if name in {"message_service_api_key", "message_service_signing_secret", "api_keys"}:
         return "***"
+    if name == "message_service_path":
+        return f"'{mask_path(value)}'"
     if not name.endswith(("_url", "_proxy")) or name == "no_proxy":
         return f"'{value}'"
     try:

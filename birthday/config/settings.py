@@ -17,7 +17,14 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from birthday.config.cron import longest_gap, parse_cron
-from birthday.config.urls import check_amqp_url, check_database_url, check_proxy_url, check_service_url, mask_url
+from birthday.config.urls import (
+    check_amqp_url,
+    check_database_url,
+    check_path,
+    check_proxy_url,
+    check_service_url,
+    mask_url,
+)
 from birthday.config.values import (
     ApiKey,
     Network,
@@ -34,6 +41,7 @@ from birthday.config.values import (
 )
 from birthday.core.occasion import LeapDay, Rules
 from birthday.core.retry import RetryPolicy
+from birthday.core.signing import parse_signing_secrets
 
 PositiveDuration = Annotated[timedelta, BeforeValidator(lambda value: positive(parse_duration(value)))]
 Cron = Annotated[str, BeforeValidator(parse_cron)]
@@ -66,9 +74,15 @@ class Settings(BaseSettings):
     rabbitmq_url: SecretStr | None = None
     """RabbitMQ, as `amqp://user:password@host:5672/vhost` or `amqps://`. Default: the queue is kept in PostgreSQL."""
     message_service_url: str | None = None
-    """Base URL of the message service; messages are POSTed to `{base}/send`. Default: none: see CHANNEL."""
+    """Base URL of the message service. Default: none: see CHANNEL."""
+    message_service_path: str = "/send"
+    """Path that messages are POSTed to, appended to the base URL; it may have a query. Its query and long segments are
+    not shown, because providers of webhooks put secrets there."""
     message_service_api_key: SecretStr | None = None
     """Sent as `Authorization: Bearer ...`."""
+    message_service_signing_secret: SecretStr | None = None
+    """`whsec_...`: requests are signed as [Standard Webhooks](https://www.standardwebhooks.com) 1.0 describes. Two,
+    separated by a space, while one is replaced: each request has both signatures."""
     message_service_timeout: PositiveDuration = timedelta(seconds=10)
     """Time limit of one attempt, connecting included."""
     channel: Literal["console"] | None = None
@@ -199,6 +213,19 @@ class Settings(BaseSettings):
     def _check_key(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not re.fullmatch(r"[!-~]+", value.get_secret_value()):
             raise ValueError("a key of printable ASCII characters is accepted, without spaces or line ends")
+        return value
+
+    @field_validator("message_service_path", mode="after")
+    @classmethod
+    def _check_path(cls, value: str) -> str:
+        check_path(value)
+        return value
+
+    @field_validator("message_service_signing_secret", mode="after")
+    @classmethod
+    def _check_signing_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parse_signing_secrets(value.get_secret_value())
         return value
 
     @field_validator("otel_traces_exporter", mode="after")

@@ -6,7 +6,7 @@ from datetime import time, timedelta
 from pydantic import SecretStr
 
 from birthday.config.settings import Settings
-from birthday.config.urls import mask_url
+from birthday.config.urls import mask_path, mask_url
 from birthday.config.values import ApiKey, role_names, show_duration
 
 _SHARED = (
@@ -84,6 +84,8 @@ def _show(value: object) -> str:
             return role_names(value)
         case tuple():
             return ",".join(_show_entry(entry) for entry in value) or "-"
+        case str() if value.startswith("/"):
+            return mask_path(value)
         case _:
             return mask_url(str(value)) if "://" in str(value) else str(value)
 

@@ -15,6 +15,9 @@ _ENCODING: Final = (
 _BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _HOST: Final = re.compile(r"(?:\[[^\[\]]+\]|[^:\[\]]*)(?::(\d*))?")
 _PORTS: Final = range(1, 65536)
+_PATH: Final = re.compile(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*")
+_LONGEST_NAME: Final = 20
+"""A longer segment of a path is probably an id or a token, as in the URLs of incoming webhooks."""
 
 _TLS: Final = {
     "cacertfile": "cafile",
@@ -38,6 +41,22 @@ def mask_url(url: str) -> str:
     host = parts.netloc.rpartition("@")[2]
     user = f"{parts.username}:***@" if parts.password else f"{parts.username}@" if parts.username else ""
     return urlunsplit((parts.scheme, f"{user}{host}", parts.path, "", ""))
+
+
+def mask_path(path: str) -> str:
+    """Return a path without its query and segments that may be secret, fit for a log line."""
+    segments = path.partition("?")[0].split("/")
+    return "/".join(segment if len(segment) <= _LONGEST_NAME else "***" for segment in segments)
+
+
+def check_path(path: str) -> None:
+    """Refuse a path that no request line can have.
+
+    Raises:
+        ValueError: if it is invalid.
+    """
+    if not _PATH.fullmatch(path):
+        raise ValueError("a path such as /send is accepted, with special characters percent-encoded")
 
 
 def check_database_url(url: str) -> None:

@@ -6,12 +6,13 @@ from typing import TextIO
 
 from birthday.channels import Channel
 from birthday.channels.breaker import Cause, CircuitBreaker
-from birthday.channels.message_service.channel import HttpChannel
+from birthday.channels.message_service.channel import HttpChannel, Service
 from birthday.channels.message_service.route import Network
 from birthday.channels.message_service.traced import TracedChannel
 from birthday.channels.terminal import ConsoleChannel
 from birthday.clock import Clock
 from birthday.config import Settings
+from birthday.core.signing import parse_signing_secrets
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.tracing import NO_TRACING, Tracing
 
@@ -33,12 +34,17 @@ async def open_channel(
     if settings.message_service_url is None:
         yield ConsoleChannel(console, clock, breaker)
         return
-    key = settings.message_service_api_key
-    channel = HttpChannel(
+    key, secret = settings.message_service_api_key, settings.message_service_signing_secret
+    service = Service(
         settings.message_service_url,
+        key.get_secret_value() if key else None,
+        settings.message_service_path,
+        parse_signing_secrets(secret.get_secret_value()) if secret else (),
+    )
+    channel = HttpChannel(
+        service,
         Network(settings.proxies, settings.no_proxy or "", settings.ssl_cert_file),
         settings.worker_concurrency,
-        key.get_secret_value() if key else None,
         settings.message_service_timeout,
         clock,
         breaker=breaker,

@@ -3,20 +3,25 @@
 import asyncio
 import socket
 import time
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import timedelta
 from typing import Protocol
 from uuid import UUID
 
 import pytest
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from birthday.channels import Delivered, Greeting, Outcome, Permanent, Temporary
-from birthday.channels.message_service.channel import HttpChannel, parse_retry_after
+from birthday.channels.message_service.channel import HttpChannel, Service, parse_retry_after
 from birthday.channels.message_service.plain import PlainSession
 from birthday.channels.message_service.route import Network
 from birthday.channels.message_service.session import Session
+from birthday.clock import SystemClock
 from birthday.core.message import ErrorType
+from birthday.core.signing import parse_signing_secrets
 from birthday.errors import UnavailableError
 from tests.support.clock import NINE_O_CLOCK, ManualClock
 from tests.support.message_service import Answer, Fault, MessageService
@@ -46,7 +51,7 @@ async def channel_to(request: pytest.FixtureRequest) -> AsyncIterator[Connect]:
     def connect(
         url: str, api_key: str | None = None, timeout: timedelta = timedelta(seconds=10), slots: int = 10
     ) -> HttpChannel:
-        channels.append(HttpChannel(url, Network(), slots, api_key, timeout, ManualClock(), request.param))
+        channels.append(HttpChannel(Service(url, api_key), Network(), slots, timeout, ManualClock(), request.param))
         return channels[-1]
 
     yield connect
@@ -99,6 +104,56 @@ class TestWhatGoesOut:
         await channel_to(message_service.url + base).send(GREETING)
 
         assert message_service.requests[0].path == path
+
+    @pytest.mark.parametrize(
+        ("base", "path", "target"),
+        [
+            ("", "/v3/mail/send", "/v3/mail/send"),
+            ("/v1/", "/", "/v1/"),
+            ("/api?tenant=7", "/a%2Fb/invoke?sig=x%2By&v=1", "/api/a%2Fb/invoke?tenant=7&sig=x%2By&v=1"),
+        ],
+    )
+    async def test_path_of_the_settings(
+        self, message_service: MessageService, base: str, path: str, target: str
+    ) -> None:
+        """MESSAGE_SERVICE_PATH takes the place of /send; a query of its own is added to that of the URL."""
+        channel = HttpChannel(Service(message_service.url + base, path=path), Network(), 1, LATE, ManualClock())
+
+        await channel.send(GREETING)
+        await channel.close()
+
+        assert message_service.requests[0].path == target
+        assert "sig" not in channel.url
+
+    async def test_payload(self, channel_to: Connect, message_service: MessageService) -> None:
+        """A payload is the whole body, byte for byte; the headers are the same as without one."""
+        payload = '{ "to": "ada@example.com",\n "text": "Hé" }\n'.encode()
+        channel = channel_to(message_service.url, api_key="s3cret")
+
+        await channel.send(replace(GREETING, payload=payload))
+        await channel.send(GREETING)
+
+        with_payload, without = message_service.requests
+        assert with_payload.body == payload
+        assert with_payload.headers["Content-Type"] == "application/json"
+        assert {**with_payload.headers, "Content-Length": ""} == {**without.headers, "Content-Length": ""}
+
+    async def test_signatures(self, message_service: MessageService) -> None:
+        """Each secret signs id, time and body, so that either verifies a request while one replaces the other."""
+        old, new = f"whsec_{b64encode(b'o' * 24).decode()}", f"whsec_{b64encode(b'n' * 32).decode()}"
+        service = Service(message_service.url, signing_keys=parse_signing_secrets(f"{old} {new}"))
+        channel = HttpChannel(service, Network(), 1, LATE, SystemClock())
+
+        await channel.send(GREETING)
+        await channel.send(replace(GREETING, payload=b'{"text":"Hi"}'))
+        await channel.close()
+
+        for received in message_service.requests:
+            assert received.headers["webhook-id"] == received.key
+            for secret in (old, new):
+                assert Webhook(secret).verify(received.body, dict(received.headers)) == received.json
+            with pytest.raises(WebhookVerificationError):
+                Webhook(old).verify(received.body + b" ", dict(received.headers))
 
     async def test_unicode(self, channel_to: Connect, message_service: MessageService) -> None:
         """Any character of a name arrives as it was."""

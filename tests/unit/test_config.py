@@ -29,6 +29,7 @@ from birthday.core.retry import RetryPolicy
 from birthday.errors import ConfigurationError
 
 DIGEST = "0123456789abcdef" * 4
+WHSEC = "whsec_plJ3nmyCDGBKInavdOK15jsl"
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +52,9 @@ def test_defaults() -> None:
         "database_pool_max": 20,
         "rabbitmq_url": None,
         "message_service_url": None,
+        "message_service_path": "/send",
         "message_service_api_key": None,
+        "message_service_signing_secret": None,
         "message_service_timeout": timedelta(seconds=10),
         "channel": None,
         "host": "127.0.0.1",
@@ -343,6 +346,13 @@ def test_no_contradiction(environment: pytest.MonkeyPatch, given_settings: dict[
         ("HTTP_PROXY", "http://ada:s3cret@proxy.example.com:port"),
         ("MESSAGE_SERVICE_API_KEY", "s3cret\nx"),
         ("MESSAGE_SERVICE_API_KEY", "s3cret\u00fc"),
+        ("MESSAGE_SERVICE_SIGNING_SECRET", "s3cret"),
+        ("MESSAGE_SERVICE_SIGNING_SECRET", "whsec_s3cret"),
+        ("MESSAGE_SERVICE_SIGNING_SECRET", f"{WHSEC} whsec_s3cret"),
+        ("MESSAGE_SERVICE_SIGNING_SECRET", f"{WHSEC} {WHSEC} {WHSEC} s3cret"),
+        ("MESSAGE_SERVICE_PATH", "send?sig=s3cret"),
+        ("MESSAGE_SERVICE_PATH", "/send?sig=s3cret#"),
+        ("MESSAGE_SERVICE_PATH", "/%/a-long-token-that-is-s3cret"),
     ],
 )
 def test_no_secret_in_error(environment: pytest.MonkeyPatch, name: str, text: str) -> None:
@@ -535,6 +545,8 @@ def test_effective_settings(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("DATABASE_URL", "postgresql://ada:s3cret@example.com/db?password=s3cret")
     environment.setenv("RABBITMQ_URL", "amqps://ada:s3cret@example.com/v1?name=s3cret")
     environment.setenv("MESSAGE_SERVICE_API_KEY", "s3cret")
+    environment.setenv("MESSAGE_SERVICE_PATH", "/services/T0000/a-long-token-that-is-s3cret?sig=s3cret")
+    environment.setenv("MESSAGE_SERVICE_SIGNING_SECRET", WHSEC)
     environment.setenv("API_KEYS", f"ops:{DIGEST}:admin,ci:{DIGEST}:read")
     environment.setenv("ROLE", "worker,api")
     environment.setenv("SEND_AT", "08:30:15")
@@ -546,7 +558,9 @@ def test_effective_settings(environment: pytest.MonkeyPatch) -> None:
     assert {each.variable: each.value for each in shown if each.is_set} == {
         "DATABASE_URL": "postgresql://ada:***@example.com/db",
         "RABBITMQ_URL": "amqps://ada:***@example.com/v1",
+        "MESSAGE_SERVICE_PATH": "/services/T0000/***",
         "MESSAGE_SERVICE_API_KEY": "***",
+        "MESSAGE_SERVICE_SIGNING_SECRET": "***",
         "API_KEYS": "ops:***:admin,ci:***:read",
         "ROLE": "api,worker",
         "SEND_AT": "08:30:15",

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http.client import responses
@@ -15,7 +16,9 @@ from birthday.channels.message_service.route import Network, Route, UnreachableE
 from birthday.channels.message_service.session import Client, Session
 from birthday.channels.outcomes import Delivered, Greeting, Outcome, Permanent, Temporary, Unable
 from birthday.clock import Clock
+from birthday.config import mask_path
 from birthday.core.message import ErrorType
+from birthday.core.signing import sign
 from birthday.errors import UnavailableError
 
 _ASKS_FOR_PATIENCE = frozenset({408, 425, 429})
@@ -32,15 +35,27 @@ _LONGEST_RETRY_AFTER = timedelta(hours=24)
 _LONGEST_CHECK = timedelta(seconds=5)
 
 
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Where the message service is, and how it knows us. ``path`` is appended to the URL, and may have a query.
+
+    With ``signing_keys``, requests are signed by each of them.
+    """
+
+    url: str
+    api_key: str | None = None
+    path: str = "/send"
+    signing_keys: tuple[bytes, ...] = ()
+
+
 class HttpChannel:
-    """Sends greetings to ``{base_url}/send``. It never retries: the caller decides about every attempt."""
+    """Sends greetings to one URL. It never retries: the caller decides about every attempt."""
 
     def __init__(
         self,
-        base_url: str,
+        service: Service,
         network: Network,
         concurrency: int,
-        api_key: str | None,
         timeout: timedelta,
         clock: Clock,
         client: Callable[[Route, int], Client] = Session,
@@ -52,29 +67,31 @@ class HttpChannel:
             OSError: the file of certificate authorities cannot be read, or holds none.
         """
         self.breaker = breaker
-        self._base = URL(base_url)
+        self._base = URL(service.url)
         self._session = client(Route(self._base, network), concurrency)
         self._authorization: dict[str, str] = {}
-        if api_key:
-            self._authorization = {"Authorization": f"Bearer {api_key}"}
+        if service.api_key:
+            self._authorization = {"Authorization": f"Bearer {service.api_key}"}
         elif self._base.user is not None:
             self._authorization = {"Authorization": basic_credentials(self._base)}
         headers = {"Content-Type": "application/json", **self._authorization}
-        # yarl drops the query when it joins paths. The service may need the query: a tenant, or a version.
-        self._target = (self._base / "send").with_query(self._base.query)
+        path = URL(service.path, encoded=True)
+        # yarl drops the query when it changes the path. The service may need the query: a tenant, or a version.
+        target = self._base.with_path(self._base.raw_path.rstrip("/") + path.raw_path, encoded=True)
+        self._target = target.with_query(self._base.query).extend_query(path.query)
+        self._keys = service.signing_keys
         self._head = self._request_head("POST", self._target, headers)
         self._timeout = timeout
         self._clock = clock
 
     async def send(self, greeting: Greeting) -> Outcome:
         """Try once, within the timeout. Never raises because of the other side."""
-        body = orjson.dumps({"email": greeting.email, "message": greeting.text})
+        key, body = str(greeting.message_id), greeting.payload
+        if body is None:
+            body = orjson.dumps({"email": greeting.email, "message": greeting.text})
         trace = b"traceparent: %b\r\n" % greeting.traceparent.encode() if greeting.traceparent else b""
-        own = b"%bIdempotency-Key: %b\r\nContent-Length: %d\r\n\r\n" % (
-            trace,
-            str(greeting.message_id).encode(),
-            len(body),
-        )
+        signature = self._sign(key, body) if self._keys else b""
+        own = b"%b%bIdempotency-Key: %b\r\nContent-Length: %d\r\n\r\n" % (trace, signature, key.encode(), len(body))
         try:
             answer = await self._session.ask(self._head + own + body, self._timeout)
         except TimeoutError:
@@ -94,6 +111,11 @@ class HttpChannel:
             return Temporary(ErrorType.EXTERNAL_API_ERROR, f"the connection broke: {error}", answer_lost=True)
         return _outcome(answer, self._clock)
 
+    def _sign(self, key: str, body: bytes) -> bytes:
+        timestamp = int(self._clock.now().timestamp())
+        signature = sign(self._keys, key, timestamp, body)
+        return f"webhook-id: {key}\r\nwebhook-timestamp: {timestamp}\r\nwebhook-signature: {signature}\r\n".encode()
+
     def _request_head(self, method: str, url: URL, headers: Mapping[str, str]) -> bytes:
         route = self._session.route
         lines = [f"{method} {route.prefix}{url.raw_path_qs} HTTP/1.1"]
@@ -103,8 +125,8 @@ class HttpChannel:
 
     @property
     def url(self) -> str:
-        """The URL that greetings go to, without user, password and query, because these may be secret."""
-        return str(self._target.with_user(None).with_query(None))
+        """The URL that greetings go to, without its secret parts."""
+        return str(self._target.with_user(None).with_query(None).with_path(mask_path(self._target.raw_path)))
 
     async def check(self) -> None:
         """Make sure that the service answers HEAD of the base URL, with any status.
