@@ -17,9 +17,8 @@ from birthday.store.connection import borrow
 from birthday.store.failed import FailedFilter, count_failed
 from birthday.store.pauses import Pause, read_pauses
 from birthday.store.processes import Seen, read_processes
-from birthday.store.statistics import count_overdue
+from birthday.store.statistics import Overdue, count_overdue
 from birthday.store.watermarks import PLANNED, read_watermark
-from birthday.telemetry.overdue import Overdue
 
 AHEAD: Final = timedelta(hours=24)
 """How far ahead the next peak is searched."""

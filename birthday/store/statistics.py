@@ -4,14 +4,47 @@ Nothing here needs a privilege. But PostgreSQL hides the activity of other roles
 ``pg_monitor``. A hidden figure is None, because hidden sessions must not count as idle ones.
 """
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import datetime
 
 import asyncpg
 
 from birthday.errors import UnavailableError
 from birthday.store.connection import borrow
-from birthday.telemetry.database import DatabaseFigures
-from birthday.telemetry.overdue import Overdue
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseFigures:
+    """Figures of the database server; None is not known. Counters begin at the last reset of its statistics.
+
+    ``oldest_queued_at`` is when the oldest message in the queue entered it, None if the queue is empty.
+    """
+
+    commits: int
+    rollbacks: int
+    deadlocks: int
+    buffer_cache_hit_ratio: float | None
+    index_hit_ratio: float | None
+    active_transactions: int | None
+    active_queries: int | None
+    replication_lag_seconds: float | None
+    sessions: int
+    max_connections: int
+    oldest_queued_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """How many messages are due and not delivered, and since when the oldest of them is due; None without any."""
+
+    messages: int
+    oldest_due_at: datetime | None
+
+    def oldest_seconds(self, now: datetime) -> float:
+        """Return how many seconds the oldest has been due; 0 if there is none."""
+        return 0.0 if self.oldest_due_at is None else (now - self.oldest_due_at).total_seconds()
 
 
 async def read_figures(pool: asyncpg.Pool) -> DatabaseFigures:
@@ -20,40 +53,35 @@ async def read_figures(pool: asyncpg.Pool) -> DatabaseFigures:
     Raises:
         UnavailableError: if the server cannot be asked.
     """
-    try:
-        async with borrow(pool) as connection:
-            row = await connection.fetchrow(
-                """
-                SELECT xact_commit AS commits, xact_rollback AS rollbacks, deadlocks,
-                       blks_hit::float8 / nullif(blks_hit + blks_read, 0) AS buffer_cache_hit_ratio,
-                       (SELECT (sum(idx_blks_hit) / nullif(sum(idx_blks_hit + idx_blks_read), 0))::float8
-                        FROM pg_statio_user_indexes) AS index_hit_ratio,
-                       CASE WHEN hidden = 0 THEN active_transactions END AS active_transactions,
-                       CASE WHEN hidden = 0 THEN active_queries END AS active_queries,
-                       -- A replica whose state is hidden has a lag that is hidden as well.
-                       (SELECT CASE WHEN count(*) = count(state)
-                                    THEN coalesce(extract(epoch FROM max(replay_lag)), 0)::float8 END
-                        FROM pg_stat_replication) AS replication_lag_seconds,
-                       -- Anybody may read these counts, also those of other databases.
-                       (SELECT sum(numbackends)::int FROM pg_stat_database) AS sessions,
-                       current_setting('max_connections')::int AS max_connections,
-                       (SELECT updated_at FROM message_logs WHERE status = 'queued'
-                        ORDER BY updated_at LIMIT 1) AS oldest_queued_at
-                FROM pg_stat_database,
-                     -- What is hidden has a user and no type. Only background workers have no user.
-                     (SELECT count(xact_start) AS active_transactions,
-                             count(*) FILTER (WHERE state = 'active') AS active_queries,
-                             count(*) FILTER (WHERE backend_type IS NULL) AS hidden
-                      FROM pg_stat_activity
-                      WHERE datname = current_database() AND pid <> pg_backend_pid() AND usesysid IS NOT NULL
-                        AND coalesce(backend_type, 'client backend') = 'client backend') AS sessions
-                WHERE datname = current_database()
-                """
-            )
-    except asyncpg.PostgresError as error:
-        raise UnavailableError("database", f"the statistics cannot be read: {error}") from error
-    if row is None:
-        raise UnavailableError("database", "the server has no statistics of the database")
+    async with _asking(pool, "the statistics cannot be read") as connection:
+        [row] = await connection.fetch(
+            """
+            SELECT xact_commit AS commits, xact_rollback AS rollbacks, deadlocks,
+                   blks_hit::float8 / nullif(blks_hit + blks_read, 0) AS buffer_cache_hit_ratio,
+                   (SELECT (sum(idx_blks_hit) / nullif(sum(idx_blks_hit + idx_blks_read), 0))::float8
+                    FROM pg_statio_user_indexes) AS index_hit_ratio,
+                   CASE WHEN hidden = 0 THEN active_transactions END AS active_transactions,
+                   CASE WHEN hidden = 0 THEN active_queries END AS active_queries,
+                   -- A replica whose state is hidden has a lag that is hidden as well.
+                   (SELECT CASE WHEN count(*) = count(state)
+                                THEN coalesce(extract(epoch FROM max(replay_lag)), 0)::float8 END
+                    FROM pg_stat_replication) AS replication_lag_seconds,
+                   -- Anybody may read these counts, also those of other databases.
+                   (SELECT sum(numbackends)::int FROM pg_stat_database) AS sessions,
+                   current_setting('max_connections')::int AS max_connections,
+                   (SELECT updated_at FROM message_logs WHERE status = 'queued'
+                    ORDER BY updated_at LIMIT 1) AS oldest_queued_at
+            FROM pg_stat_database,
+                 -- What is hidden has a user and no type. Only background workers have no user.
+                 (SELECT count(xact_start) AS active_transactions,
+                         count(*) FILTER (WHERE state = 'active') AS active_queries,
+                         count(*) FILTER (WHERE backend_type IS NULL) AS hidden
+                  FROM pg_stat_activity
+                  WHERE datname = current_database() AND pid <> pg_backend_pid() AND usesysid IS NOT NULL
+                    AND coalesce(backend_type, 'client backend') = 'client backend') AS sessions
+            WHERE datname = current_database()
+            """
+        )
     return DatabaseFigures(**dict(row))
 
 
@@ -63,18 +91,15 @@ async def count_greeted(pool: asyncpg.Pool, after: datetime, until: datetime) ->
     Raises:
         UnavailableError: if the database cannot be asked.
     """
-    try:
-        async with borrow(pool) as connection:
-            count: int = await connection.fetchval(
-                """
-                SELECT count(*) FROM message_logs
-                WHERE scheduled_at > $1 AND scheduled_at <= $2 AND status = 'delivered'
-                """,
-                after,
-                until,
-            )
-    except asyncpg.PostgresError as error:
-        raise UnavailableError("database", f"the messages cannot be counted: {error}") from error
+    async with _asking(pool, "the messages cannot be counted") as connection:
+        count: int = await connection.fetchval(
+            """
+            SELECT count(*) FROM message_logs
+            WHERE scheduled_at > $1 AND scheduled_at <= $2 AND status = 'delivered'
+            """,
+            after,
+            until,
+        )
     return count
 
 
@@ -88,21 +113,27 @@ async def count_overdue(pool: asyncpg.Pool, now: datetime) -> Overdue:
     Raises:
         UnavailableError: if the database cannot be asked.
     """
+    async with _asking(pool, "the messages cannot be counted") as connection:
+        [row] = await connection.fetch(
+            """
+            SELECT count(*) AS messages, min(due_at) AS oldest_due_at FROM (
+                (SELECT scheduled_at AS due_at FROM message_logs
+                 WHERE status = 'scheduled' AND scheduled_at <= $1 ORDER BY scheduled_at LIMIT 100000)
+                UNION ALL
+                (SELECT coalesce(requeued_at, scheduled_at) FROM message_logs
+                 WHERE status IN ('queued', 'sending', 'retrying') ORDER BY updated_at LIMIT 100000)
+            ) AS waiting WHERE due_at <= $1
+            """,
+            now,
+        )
+    return Overdue(*row)
+
+
+@asynccontextmanager
+async def _asking(pool: asyncpg.Pool, failure: str) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy]:
+    """Lend a connection. If the database refuses a statement, that is an ``UnavailableError`` that says ``failure``."""
     try:
         async with borrow(pool) as connection:
-            row = await connection.fetchrow(
-                """
-                SELECT count(*) AS messages, min(due_at) AS oldest_due_at FROM (
-                    (SELECT scheduled_at AS due_at FROM message_logs
-                     WHERE status = 'scheduled' AND scheduled_at <= $1 ORDER BY scheduled_at LIMIT 100000)
-                    UNION ALL
-                    (SELECT coalesce(requeued_at, scheduled_at) FROM message_logs
-                     WHERE status IN ('queued', 'sending', 'retrying') ORDER BY updated_at LIMIT 100000)
-                ) AS waiting WHERE due_at <= $1
-                """,
-                now,
-            )
+            yield connection
     except asyncpg.PostgresError as error:
-        raise UnavailableError("database", f"the messages cannot be counted: {error}") from error
-    # An aggregate query returns one row.
-    return Overdue(row["messages"], row["oldest_due_at"]) if row else Overdue(0, None)
+        raise UnavailableError("database", f"{failure}: {error}") from error

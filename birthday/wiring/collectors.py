@@ -2,15 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import partial
 
 from birthday.config import Role, Settings
+from birthday.operations.figures import watch_database, watch_overdue, watch_queue
 from birthday.operations.heartbeats import CircuitNow, Heartbeats
-from birthday.store.statistics import count_greeted, count_overdue, read_figures
-from birthday.telemetry.database import watch_database
 from birthday.telemetry.loop_lag import watch_loop
-from birthday.telemetry.overdue import watch_overdue
-from birthday.telemetry.queue import watch_queue
 from birthday.telemetry.score import HealthScore, watch_score
 from birthday.telemetry.utilization import watch_utilization
 from birthday.wiring.process import this_process
@@ -27,13 +23,12 @@ def make_collectors(shared: Shared, score: HealthScore, pipeline: Pipeline) -> d
     process = this_process(settings, clock)
     metrics.build_info.labels(process.version, process.commit, process.tzdata).set(1)
     heartbeats = Heartbeats(pool, process, _circuit_of(settings, pipeline), metrics, clock)
-    read, count = partial(read_figures, pool), partial(count_greeted, pool)
     collectors: dict[str, Callable[[], Awaitable[None]]] = {
         "heartbeats": heartbeats.run,
         "event_loop": lambda: watch_loop(metrics),
-        "queue_figures": lambda: watch_queue(shared.broker.stats, metrics, clock),
-        "overdue": lambda: watch_overdue(partial(count_overdue, pool), metrics, clock),
-        "database_figures": lambda: watch_database(read, count, metrics, clock),
+        "queue_figures": lambda: watch_queue(shared.broker, metrics, clock),
+        "overdue": lambda: watch_overdue(pool, metrics, clock),
+        "database_figures": lambda: watch_database(pool, metrics, clock),
     }
     if Role.API in settings.role:
         collectors["api_score"] = lambda: watch_score(score, metrics, clock)

@@ -15,13 +15,10 @@ import structlog
 from birthday.broker.postgres import PostgresBroker
 from birthday.broker.rabbitmq import RabbitMQBroker
 from birthday.http.probes import health as probes
+from birthday.operations.figures import SELDOM_SECONDS, watch_database, watch_overdue, watch_queue
 from birthday.store.pool import MeasuredPool, make_pool
-from birthday.store.statistics import count_greeted, count_overdue, read_figures
-from birthday.telemetry import database
-from birthday.telemetry.database import watch_database
+from birthday.store.statistics import count_greeted, read_figures
 from birthday.telemetry.metrics import Metrics
-from birthday.telemetry.overdue import watch_overdue
-from birthday.telemetry.queue import watch_queue
 from birthday.telemetry.score import HealthScore, watch_score
 from birthday.telemetry.utilization import EVERY_SECONDS as SAMPLED_SECONDS
 from birthday.telemetry.utilization import LOOKS, watch_utilization
@@ -168,14 +165,14 @@ async def test_the_age_of_the_oldest_message_and_the_users_of_the_day(pool: asyn
     await product.create(BORN)
     await product.dispatcher.dispatch_once(NINE_O_CLOCK)
     clock.advance(timedelta(seconds=90))
-    watching = watch_database(partial(read_figures, pool), partial(count_greeted, pool), metrics, clock)
+    watching = watch_database(pool, metrics, clock)
     async with background(watching):
         await clock.wait_for_sleepers(2)
         assert shown(metrics, "queue_oldest_message_age_seconds") == 90
         assert shown(metrics, "daily_active_users") == 0
         async with product.working(RecordingChannel(clock)):
             await product.wait_for_statuses({"delivered": 1})
-        clock.advance(timedelta(seconds=database.SELDOM_SECONDS))
+        clock.advance(timedelta(seconds=SELDOM_SECONDS))
         await eventually(partial(holds, lambda: shown(metrics, "daily_active_users") == 1), "a user was greeted")
         await eventually(partial(holds, lambda: shown(metrics, "queue_oldest_message_age_seconds") == 0), "none waits")
 
@@ -191,14 +188,14 @@ async def test_a_dependency_that_falls_silent_leaves_a_gap(
         dsn = between.settings["DATABASE_URL"]
         async with asyncpg.create_pool(dsn, min_size=1, max_size=4, command_timeout=2, timeout=2) as pool:
             broker = RabbitMQBroker(between.settings["RABBITMQ_URL"]) if queue_url else PostgresBroker(pool)
-            databases = watch_database(partial(read_figures, pool), partial(count_greeted, pool), metrics, clock)
-            async with background(databases), background(watch_queue(broker.stats, metrics, clock)):
+            databases = watch_database(pool, metrics, clock)
+            async with background(databases), background(watch_queue(broker, metrics, clock)):
                 await clock.wait_for_sleepers(3, 15)
                 assert shown(metrics, "queue_depth") == 0
                 assert shown(metrics, "database_commits_total") is not None
                 between.database.silence()
                 between.queue.silence()
-                clock.advance(timedelta(seconds=database.SELDOM_SECONDS))
+                clock.advance(timedelta(seconds=SELDOM_SECONDS))
                 names = ("queue_depth", "dlq_depth", "database_commits_total", "daily_active_users")
                 gone = partial(holds, lambda: all(shown(metrics, name) is None for name in names))
                 await eventually(gone, f"{names} are gaps", 5)
@@ -208,7 +205,7 @@ async def test_a_dependency_that_falls_silent_leaves_a_gap(
                 await between.queue.heal()
 
                 async def back() -> bool:
-                    clock.advance(timedelta(seconds=database.SELDOM_SECONDS))
+                    clock.advance(timedelta(seconds=SELDOM_SECONDS))
                     await pool.expire_connections()
                     return all(shown(metrics, name) is not None for name in names)
 
@@ -229,7 +226,7 @@ async def test_what_is_due_and_not_delivered_is_overdue(pool: asyncpg.Pool) -> N
         names = ("messages_overdue", "messages_overdue_oldest_age_seconds")
         return [shown(metrics, name) for name in names] == [messages, seconds]
 
-    async with background(watch_overdue(partial(count_overdue, pool), metrics, clock)):
+    async with background(watch_overdue(pool, metrics, clock)):
         await eventually(partial(shows, 1, 90), "the message that nobody dispatched is overdue")
         await product.dispatcher.dispatch_once(clock.now())
         await clock.wait_for_sleepers(1)
