@@ -1,4 +1,5 @@
 -- Lost: yearly dates besides the birthday | SELECT count(*) FROM anniversaries WHERE date IS NOT NULL
+-- Lost: since when each type is planned | SELECT count(*) FROM planned_types
 -- Lost: users with an external id, locale or attributes | SELECT count(*) FROM users WHERE external_id IS NOT NULL OR locale IS NOT NULL OR attributes IS NOT NULL
 -- Lost: suppressed users | SELECT count(*) FROM users WHERE suppressed
 CREATE OR REPLACE FUNCTION remember_greeted_years() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -17,6 +18,9 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 DROP FUNCTION is_current_anniversary(uuid, text, smallint, timestamptz, boolean);
+DROP FUNCTION concerned_dates(text, smallint, smallint, timestamptz, timestamptz);
+DROP FUNCTION is_concerned(anniversaries, smallint, timestamptz);
+DROP TABLE planned_types;
 DROP VIEW yearly_dates;
 DROP TABLE anniversaries;
 DROP INDEX users_live_external_id;

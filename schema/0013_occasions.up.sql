@@ -44,6 +44,36 @@ CREATE VIEW yearly_dates AS
     SELECT user_id, message_type, date, month_day, timezone, schedule_from, greeted_year, deleted_at
     FROM anniversaries WHERE date IS NOT NULL;
 
+-- The types besides birthday that are planned, and since when: what had ended by then is not greeted. The planner adds a
+-- type once it has a published template.
+CREATE TABLE planned_types (
+    message_type text PRIMARY KEY,
+    planned_since timestamptz NOT NULL
+);
+
+-- As is_concerned for a birthday.
+CREATE FUNCTION is_concerned(a anniversaries, year smallint, ends_at timestamptz) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT a.schedule_from < ends_at AND a.greeted_year < year AND a.date < make_date(year, 1, 1)
+$$;
+
+-- The dates of all planned types that the occasion of a zone and a year concerns, and when each is due.
+CREATE FUNCTION concerned_dates(
+    zone text, on_month_day smallint, year smallint, due_at timestamptz, ends_at timestamptz)
+RETURNS TABLE (user_id uuid, message_type text, schedule_from timestamptz, greeted_at timestamptz)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT u.id, 'birthday'::text, u.schedule_from, greatest(due_at, u.schedule_from)
+    FROM users u
+    WHERE u.timezone = zone AND u.birth_month_day = on_month_day AND u.deleted_at IS NULL
+      AND is_concerned(u, year, ends_at)
+    UNION ALL
+    SELECT a.user_id, a.message_type, a.schedule_from, greatest(due_at, a.schedule_from, t.planned_since)
+    FROM planned_types t
+    JOIN anniversaries a ON a.message_type = t.message_type AND a.timezone = zone AND a.month_day = on_month_day
+                        AND a.date IS NOT NULL AND a.deleted_at IS NULL
+    WHERE t.planned_since < ends_at AND is_concerned(a, year, ends_at)
+$$;
+
 -- As is_current, for a message that is not for a birthday. Apart, because a function with a subquery is not inlined.
 CREATE FUNCTION is_current_anniversary(
     user_id uuid, message_type text, year smallint, schedule_from timestamptz, is_kept boolean) RETURNS boolean

@@ -48,9 +48,9 @@ async def claim(
 
     A message can be claimed if it is queued, is due for a retry, or was left by a dead worker whose lease has run out.
     It must have fallen due, or been requeued, after ``late``. A failed message can be claimed if it is in ``by_hand``,
-    because an operator has put it into the queue again. In all these cases the user must be live, with the birthday and
+    because an operator has put it into the queue again. In all these cases the user must be live, with the date and
     zone for which the message was planned. There is one exception: a message that may have arrived, such as that of a
-    dead worker, is finished even if birthday or zone has moved, and gets the new schedule version.
+    dead worker, is finished even if date or zone has moved, and gets the new schedule version.
 
     ``scheduled`` counts as queued, because a dispatcher that dies between confirm and commit leaves that status. The
     rows are locked in order of id first, so that the claim waits for a dispatcher that is about to commit, and two
@@ -60,7 +60,10 @@ async def claim(
         """
         UPDATE message_logs m
         SET status = 'sending', lease_until = clock_timestamp() + $5::interval, next_attempt_at = NULL, updated_at = $3,
-            may_have_arrived = m.may_have_arrived OR m.status = 'sending', schedule_from = u.schedule_from,
+            may_have_arrived = m.may_have_arrived OR m.status = 'sending',
+            schedule_from = CASE WHEN m.message_type = 'birthday' THEN u.schedule_from ELSE (
+                SELECT a.schedule_from FROM anniversaries a
+                WHERE a.user_id = m.user_id AND a.message_type = m.message_type) END,
             attempts = CASE WHEN m.status = 'failed' THEN 1 ELSE m.attempts + 1 END,
             failures = CASE WHEN m.status = 'failed' THEN 0 ELSE m.failures END,
             failed_at = CASE WHEN m.status = 'failed' THEN NULL ELSE m.failed_at END,

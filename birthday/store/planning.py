@@ -76,9 +76,10 @@ async def plan(
     traceparent: str | None = None,
     only: Sequence[UUID] | None = None,
 ) -> int:
-    """Materialise a message for each user of ``occasions`` who has none for that year; return how many.
+    """Materialise a message for each date of ``occasions`` that has none for that year; return how many.
 
-    Safe to run concurrently and repeatedly, because the unique index on user, type and year decides. A message that was
+    The dates are those of all planned types. Safe to run concurrently and repeatedly, because the unique index on user,
+    type and year decides. A message that was
     cancelled by hand stays cancelled, because its id exists. If a user changes meanwhile, at worst there is a stale
     message, which the claim recognises by its ``schedule_from``. ``traceparent`` is the context of the tick, if that is
     traced. If ``only`` is given, only these users count.
@@ -86,13 +87,13 @@ async def plan(
     status = await connection.execute(
         """
         INSERT INTO message_plans SELECT planned.*
-        FROM unnest($2::text[], $3::smallint[], $4::text[], $5::smallint[], $6::date[], $7::timestamptz[],
-                    $8::timestamptz[]) AS spec (zone, month_day, message_type, year, day, due_at, ends_at)
-        JOIN users u ON u.timezone = spec.zone AND u.birth_month_day = spec.month_day AND u.deleted_at IS NULL
+        FROM unnest($2::text[], $3::smallint[], $4::smallint[], $5::date[], $6::timestamptz[], $7::timestamptz[])
+            AS spec (zone, month_day, year, day, due_at, ends_at)
+        CROSS JOIN LATERAL concerned_dates(spec.zone, spec.month_day, spec.year, spec.due_at, spec.ends_at) one
         CROSS JOIN LATERAL plan_message(
-            u.id, spec.message_type, u.schedule_from, spec.year, spec.day, greatest(spec.due_at, u.schedule_from),
-            spec.ends_at, $1, $9) planned
-        WHERE is_concerned(u, spec.year, spec.ends_at) AND ($10::uuid[] IS NULL OR u.id = ANY($10))
+            one.user_id, one.message_type, one.schedule_from, spec.year, spec.day, one.greeted_at, spec.ends_at,
+            $1, $8) planned
+        WHERE $9::uuid[] IS NULL OR one.user_id = ANY($9)
         ON CONFLICT DO NOTHING
         """,
         now,
@@ -105,11 +106,14 @@ async def plan(
 
 
 async def users_concerned(connection: Connection, occasion: ZoneOccasion) -> list[UUID]:
-    """Return the live users of an occasion, with or without a message."""
+    """Return the live users of an occasion, of any planned type, with or without a message."""
     rows = await connection.fetch(
         """
         SELECT id FROM users
         WHERE timezone = $1 AND birth_month_day = ANY($2::smallint[]) AND deleted_at IS NULL
+        UNION
+        SELECT a.user_id FROM planned_types JOIN anniversaries a USING (message_type)
+        WHERE a.timezone = $1 AND a.month_day = ANY($2::smallint[]) AND a.date IS NOT NULL AND a.deleted_at IS NULL
         """,
         occasion.zone,
         list(occasion.month_days),
@@ -127,14 +131,13 @@ async def move(connection: Connection, occasions: Sequence[ZoneOccasion], now: d
     status = await connection.execute(
         """
         UPDATE message_logs m
-        SET scheduled_at = greatest(spec.due_at, u.schedule_from, $1), ends_at = spec.ends_at, occasion_on = spec.day,
-            updated_at = $1
-        FROM unnest($2::text[], $3::smallint[], $4::text[], $5::smallint[], $6::date[], $7::timestamptz[],
-                    $8::timestamptz[]) AS spec (zone, month_day, message_type, year, day, due_at, ends_at)
-        JOIN users u ON u.timezone = spec.zone AND u.birth_month_day = spec.month_day AND u.deleted_at IS NULL
-        WHERE m.user_id = u.id AND m.message_type = spec.message_type AND m.occasion_year = spec.year
-          AND m.status = 'scheduled' AND m.scheduled_at > $1 AND m.schedule_from = u.schedule_from
-          AND m.scheduled_at <> greatest(spec.due_at, u.schedule_from) AND spec.ends_at > $1
+        SET scheduled_at = greatest(one.greeted_at, $1), ends_at = spec.ends_at, occasion_on = spec.day, updated_at = $1
+        FROM unnest($2::text[], $3::smallint[], $4::smallint[], $5::date[], $6::timestamptz[], $7::timestamptz[])
+            AS spec (zone, month_day, year, day, due_at, ends_at)
+        CROSS JOIN LATERAL concerned_dates(spec.zone, spec.month_day, spec.year, spec.due_at, spec.ends_at) one
+        WHERE m.user_id = one.user_id AND m.message_type = one.message_type AND m.occasion_year = spec.year
+          AND m.status = 'scheduled' AND m.scheduled_at > $1 AND m.schedule_from = one.schedule_from
+          AND m.scheduled_at <> one.greeted_at AND spec.ends_at > $1
         """,
         now,
         *_columns(occasions),
@@ -144,12 +147,11 @@ async def move(connection: Connection, occasions: Sequence[ZoneOccasion], now: d
 
 
 def _columns(occasions: Sequence[ZoneOccasion]) -> tuple[Sequence[object], ...]:
-    """Return zones, days of birth, types, years, dates, instants and ends as columns, a row for each day of birth."""
+    """Return zones, days, years, dates, instants and ends as columns, a row for each ``month * 100 + day``."""
     rows = [(spec.zone, month_day, spec.occasion) for spec in occasions for month_day in spec.month_days]
     return (
         [zone for zone, _, _ in rows],
         [month_day for _, month_day, _ in rows],
-        [occasion.message_type for _, _, occasion in rows],
         [occasion.year for _, _, occasion in rows],
         [occasion.on for _, _, occasion in rows],
         [occasion.due_at for _, _, occasion in rows],

@@ -196,9 +196,10 @@ async def _keep_what_may_have_arrived(connection: Connection, user_id: UUID) -> 
     """
     await connection.execute(
         """
-        UPDATE message_logs m SET schedule_from = u.schedule_from
-        FROM users u
-        WHERE m.user_id = $1 AND u.id = $1 AND m.status IN ('scheduled', 'queued', 'retrying') AND m.may_have_arrived
+        UPDATE message_logs m SET schedule_from = d.schedule_from
+        FROM yearly_dates d
+        WHERE m.user_id = $1 AND d.user_id = $1 AND d.message_type = m.message_type
+          AND m.status IN ('scheduled', 'queued', 'retrying') AND m.may_have_arrived
         """,
         user_id,
     )
@@ -228,9 +229,16 @@ async def _insert_planned(
         INSERT INTO message_plans SELECT planned.*
         FROM unnest($4::text[], $5::smallint[], $6::date[], $7::timestamptz[], $8::timestamptz[])
             AS new (message_type, year, day, due_at, ends_at)
-        JOIN users u ON u.id = $1 AND is_concerned(u, new.year, new.ends_at)
+        CROSS JOIN LATERAL (
+            SELECT u.schedule_from FROM users u
+            WHERE u.id = $1 AND new.message_type = 'birthday' AND is_concerned(u, new.year, new.ends_at)
+            UNION ALL
+            SELECT a.schedule_from FROM anniversaries a JOIN planned_types USING (message_type)
+            WHERE a.user_id = $1 AND a.message_type = new.message_type AND a.date IS NOT NULL
+              AND is_concerned(a, new.year, new.ends_at)
+        ) one
         CROSS JOIN LATERAL plan_message(
-            u.id, new.message_type, u.schedule_from, new.year, new.day, new.due_at, new.ends_at, $2, $3) planned
+            $1, new.message_type, one.schedule_from, new.year, new.day, new.due_at, new.ends_at, $2, $3) planned
         ON CONFLICT DO NOTHING
         RETURNING id
         """,

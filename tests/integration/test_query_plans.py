@@ -24,14 +24,15 @@ from birthday.telemetry.metrics import Metrics
 from tests.support.api import running_api
 from tests.support.channel import RecordingChannel
 from tests.support.clock import ManualClock
+from tests.support.dates import add_dates
 from tests.support.product import Product
 
 NOW = datetime(2026, 3, 10, 12, 1, tzinfo=UTC)
 USERS = 60_000
-LARGE = {"users", "message_logs", "queue_messages"}
-NAMES = LARGE | {"message_plans", "message_details"}
+LARGE = {"users", "anniversaries", "message_logs", "queue_messages"}
+NAMES = LARGE | {"message_plans", "message_details", "yearly_dates"}
 """The tables, and the views of them."""
-INLINED = ("is_current(", "is_concerned(", "is_selected(", "http_status(", "plan_message")
+INLINED = ("is_current(", "concerned_dates(", "is_concerned(", "is_selected(", "http_status(", "plan_message")
 """Functions of the schema that cost nothing, because no plan has them."""
 COUNTS = "AS consumers"
 """In the one statement that may read all of the queue: it counts it."""
@@ -84,6 +85,7 @@ async def pool(database_url: str, statements: Statements) -> AsyncIterator[async
         SELECT '{}', clock_timestamp() + interval '1 day' FROM generate_series(1, 100000)
         """
     )
+    await add_dates(connection, ("name-day", "work-anniversary"), NOW - timedelta(days=400))
     await connection.execute("VACUUM (ANALYZE)")
     await connection.close()
     async with asyncpg.create_pool(database_url, min_size=1, max_size=10, init=statements.listen) as pool:
@@ -118,6 +120,21 @@ async def run_everything(pool: asyncpg.Pool) -> None:
         await asyncio.gather(*(api.create(email=f"{number}@example.net") for number in range(20)))
 
 
+async def test_a_plan_finds_birthdays_and_other_dates_by_their_indexes(
+    pool: asyncpg.Pool, statements: Statements
+) -> None:
+    """The rows that a plan reads are those of the occasions in its window, whatever the number of users and dates."""
+    product = Product(pool, PostgresBroker(pool), ManualClock(NOW), Metrics())
+    await product.planner.plan_once(NOW)
+    [statement] = [text for text in statements.seen if "INSERT INTO message_plans" in text]
+    async with pool.acquire() as connection:
+        text = await connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", *statements.seen[statement])
+    reads = {node["Index Name"]: node for node in nodes(json.loads(text)[0]["Plan"]) if "Index Name" in node}
+    assert {"users_birthdays", "anniversaries_occasions"} <= set(reads)
+    read = sum(node["Actual Rows"] * node["Actual Loops"] for node in reads.values())
+    assert 100 < read < 3 * USERS * 4 / 365, reads
+
+
 async def test_no_statement_reads_a_large_table_to_its_end(pool: asyncpg.Pool, statements: Statements) -> None:
     """Whatever is run while the program does its work finds its rows by an index, and no call hides a rule."""
     await run_everything(pool)
@@ -133,6 +150,13 @@ async def test_no_statement_reads_a_large_table_to_its_end(pool: asyncpg.Pool, s
                 complaints += [f"{mode}: {name}: {statement}" for name in INLINED if name in text]
                 complaints += [f"{mode}: {table}: {statement}" for table in read_to_the_end(plan[0]["Plan"])]
     assert not complaints, "\n".join(complaints)
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield each node of a plan."""
+    yield plan
+    for part in plan.get("Plans", ()):
+        yield from nodes(part)
 
 
 def read_to_the_end(plan: dict[str, Any]) -> Iterator[str]:

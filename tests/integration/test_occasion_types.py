@@ -1,0 +1,122 @@
+"""Yearly dates besides the birthday: whatever holds for birthdays holds for them."""
+
+import asyncio
+from datetime import date, timedelta
+
+import asyncpg
+import pytest
+
+from birthday.broker.postgres import PostgresBroker
+from birthday.core.occasion import Rules
+from birthday.store.users import Planning
+from birthday.telemetry.metrics import Metrics
+from tests.support.channel import RecordingChannel
+from tests.support.clock import ManualClock
+from tests.support.dates import give_date, plan_type
+from tests.support.product import Product, parse
+
+JOINED = "work-anniversary"
+
+
+@pytest.fixture
+def product(pool: asyncpg.Pool) -> Product:
+    """An installation at 12:00 UTC on 27 February 2027, that plans two days ahead."""
+    clock = ManualClock(parse("2027-02-27T12:00:00Z"))
+    return Product(pool, PostgresBroker(pool), clock, Metrics(), Planning(Rules(), timedelta(hours=48)))
+
+
+async def planned(pool: asyncpg.Pool) -> list[tuple[str, str, int]]:
+    """Return type, instant and year of each message that is scheduled, in order of time."""
+    rows = await pool.fetch(
+        """
+        SELECT message_type, scheduled_at, occasion_year FROM message_logs WHERE status = 'scheduled'
+        ORDER BY scheduled_at, message_type
+        """
+    )
+    return [(row["message_type"], f"{row['scheduled_at']:%m-%d %H:%M}", row["occasion_year"]) for row in rows]
+
+
+async def test_each_date_of_a_user_gets_its_own_message(product: Product) -> None:
+    """Two occasions on one day are two messages, each at nine in the user's zone."""
+    await plan_type(product.pool, JOINED, product.clock.now())
+    user_id = await product.create(date(1990, 2, 28), "Europe/Berlin")
+    await give_date(product.pool, user_id, JOINED, date(2019, 2, 28))
+    await product.planner.plan_once(product.clock.now())
+    assert await planned(product.pool) == [("birthday", "02-28 08:00", 2027), (JOINED, "02-28 08:00", 2027)]
+
+
+async def test_a_type_that_nobody_has_published_is_not_planned(product: Product) -> None:
+    """A date alone sends nothing: there would be nothing to say."""
+    user_id = await product.create(date(1990, 6, 1))
+    await give_date(product.pool, user_id, JOINED, date(2019, 2, 28))
+    assert await product.planner.plan_once(product.clock.now()) == 0
+
+
+async def test_the_day_of_joining_is_no_anniversary(product: Product) -> None:
+    """The first occurrence is one year after the date, also for a date that is still to come this year."""
+    await plan_type(product.pool, JOINED, product.clock.now())
+    for joined in (date(2027, 2, 28), date(2026, 3, 1), date(2027, 3, 1)):
+        user_id = await product.create(date(1990, 6, 1))
+        await give_date(product.pool, user_id, JOINED, joined)
+    await product.planner.plan_once(product.clock.now())
+    assert await planned(product.pool) == [(JOINED, "03-01 09:00", 2027)]
+
+
+async def test_an_anniversary_of_29_february_follows_the_rule_for_leap_days(product: Product) -> None:
+    """In 2027 it is greeted on the 28th, as a birthday would be."""
+    await plan_type(product.pool, JOINED, product.clock.now())
+    user_id = await product.create(date(1992, 2, 29))
+    await give_date(product.pool, user_id, JOINED, date(2020, 2, 29))
+    await product.planner.plan_once(product.clock.now())
+    assert await planned(product.pool) == [("birthday", "02-28 09:00", 2027), (JOINED, "02-28 09:00", 2027)]
+
+
+async def test_the_date_of_a_deleted_user_is_not_planned(product: Product) -> None:
+    """The copy of ``deleted_at`` beside the date counts."""
+    await plan_type(product.pool, JOINED, product.clock.now())
+    user_id = await product.create(date(1990, 6, 1))
+    await give_date(product.pool, user_id, JOINED, date(2019, 2, 28))
+    await product.pool.execute("UPDATE anniversaries SET deleted_at = $1", product.clock.now())
+    assert await product.planner.plan_once(product.clock.now()) == 0
+
+
+async def test_planners_at_the_same_time_plan_each_type_once(product: Product) -> None:
+    """Four planners on one database agree on one message for each user, type and year."""
+    await plan_type(product.pool, JOINED, product.clock.now())
+    await product.planner.plan_once(product.clock.now())
+    for day in range(5, 21):
+        user_id = await product.create(date(1990, 3, day))
+        await give_date(product.pool, user_id, JOINED, date(2019, 3, day))
+    later = parse("2027-03-21T12:00:00Z")
+    counts = await asyncio.gather(*(product.planner.plan_once(later) for _ in range(4)))
+    assert sum(counts) == len(await planned(product.pool)) == 32
+
+
+async def test_a_date_that_moves_at_the_last_moment_is_not_greeted_on_its_old_day(product: Product) -> None:
+    """The claim compares a message with its own date: the birthday of the same user goes out."""
+    await plan_type(product.pool, JOINED, product.clock.now())
+    user_id = await product.create(date(1990, 2, 28))
+    await give_date(product.pool, user_id, JOINED, date(2019, 2, 28))
+    await product.planner.plan_once(product.clock.now())
+    product.clock.advance(timedelta(hours=22))
+    await product.pool.execute("UPDATE anniversaries SET schedule_from = $1", product.clock.now())
+    channel = RecordingChannel(product.clock)
+    async with product.working(channel):
+        assert (await product.dispatcher.dispatch_once(product.clock.now())).published == 2
+        await product.wait_for_statuses({"delivered": 1, "cancelled": 1})
+    delivered = await product.pool.fetchval("SELECT message_type FROM message_logs WHERE status = 'delivered'")
+    assert delivered == "birthday"
+
+
+async def test_a_year_stays_taken_after_retention_has_removed_the_message(product: Product) -> None:
+    """Each type remembers its own years; a date that is taken back and given again does not forget them."""
+    await plan_type(product.pool, JOINED, product.clock.now())
+    user_id = await product.create(date(1990, 6, 1))
+    await give_date(product.pool, user_id, JOINED, date(2019, 2, 28))
+    await product.planner.plan_once(product.clock.now())
+    await product.pool.execute("UPDATE message_logs SET status = 'delivered', delivered_at = scheduled_at")
+    assert await product.janitor.retire_once(product.clock.now() + timedelta(days=200)) == 1
+    await product.pool.execute("UPDATE anniversaries SET date = NULL")
+    await product.pool.execute("UPDATE anniversaries SET date = '2019-03-01', schedule_from = $1", product.clock.now())
+    assert await product.planner.plan_once(product.clock.now() + timedelta(hours=1)) == 0
+    assert await product.pool.fetchval("SELECT greeted_year FROM users") == 0
