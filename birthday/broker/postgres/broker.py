@@ -49,11 +49,7 @@ class PostgresBroker:
         self._where = where
 
     async def publish(self, message_ids: Sequence[UUID], delay: timedelta = timedelta()) -> None:
-        """Insert all ids in one statement, and wake the consumers if there is no delay; see ``Broker``.
-
-        Raises:
-            UnavailableError: if the database cannot be used. Nothing is published then, unless only the answer is lost.
-        """
+        """Insert all ids in one statement, and wake the consumers if there is no delay; see ``Broker``."""
         if message_ids:
             await self._execute(
                 """
@@ -69,11 +65,7 @@ class PostgresBroker:
 
     @asynccontextmanager
     async def consume(self, prefetch: int) -> AsyncIterator[PostgresConsumer]:
-        """Subscribe; see ``Broker``. On leaving, held rows are released, at once if the database can be reached.
-
-        Raises:
-            UnavailableError: on entering, if the database cannot be used.
-        """
+        """Subscribe; see ``Broker``. On leaving, held rows are released, at once if the database can be reached."""
         with reported(self._where):
             connection = await self._pool.acquire(timeout=self._seconds)
         consumer = PostgresConsumer(connection, prefetch, self._lease, self._seconds, self._where)
@@ -93,20 +85,12 @@ class PostgresBroker:
 
     @asynccontextmanager
     async def dead_letters(self) -> AsyncIterator[PostgresDeadLetters]:
-        """Browse the dead rows; see ``Broker``. It locks no rows, and keeps no connection between two steps.
-
-        Raises:
-            UnavailableError: on entering, if the database cannot be used.
-        """
+        """Browse the dead rows; see ``Broker``. It locks no rows, and keeps no connection between two steps."""
         await self.check()
         yield PostgresDeadLetters(self._fetch)
 
     async def stats(self) -> QueueStats:
-        """Count rows, and count consumers by the lock that they share; see ``Broker``.
-
-        Raises:
-            UnavailableError: if the database cannot be used.
-        """
+        """Count rows, and count consumers by the lock that they share; see ``Broker``."""
         with reported(self._where):
             async with self._pool.acquire(timeout=self._seconds) as connection:
                 [row] = await connection.fetch(
@@ -128,11 +112,7 @@ class PostgresBroker:
         return QueueStats(**dict(row))
 
     async def check(self) -> None:
-        """Make sure that the table can be read; see ``Broker``.
-
-        Raises:
-            UnavailableError: if it cannot; the text says why.
-        """
+        """Make sure that the table can be read; see ``Broker``."""
         await self._execute("SELECT EXISTS (SELECT FROM queue_messages WHERE id = 0)")
 
     async def close(self) -> None:

@@ -83,39 +83,23 @@ class PostgresConsumer:
         self._stopping = False
 
     async def receive(self, most: int, wait: Wait) -> list[Delivery]:
-        """Take what has been claimed; see ``Consumer``.
-
-        Raises:
-            UnavailableError: once the subscription is over.
-        """
+        """Take what has been claimed; see ``Consumer``."""
         handed_out = len(self.held) - len(self._inbox)
         return await self._inbox.take(max(1, min(most, self._prefetch - handed_out)), wait)
 
     async def cease(self) -> None:
-        """Claim nothing more, and keep what is held; see ``Consumer``.
-
-        Raises:
-            UnavailableError: once the subscription is over.
-        """
+        """Claim nothing more, and keep what is held; see ``Consumer``."""
         self._inbox.check()
         self._ceasing = True
         async with self._claiming:
             self._inbox.cease()
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Delete these, in one statement; see ``Consumer``.
-
-        Raises:
-            UnavailableError: once the subscription is over.
-        """
+        """Delete these, in one statement; see ``Consumer``."""
         await self._settle(_ACK, deliveries)
 
     async def reject(self, deliveries: Sequence[Delivery]) -> None:
-        """Mark these as dead, in one statement; see ``Consumer``.
-
-        Raises:
-            UnavailableError: once the subscription is over.
-        """
+        """Mark these as dead, in one statement; see ``Consumer``."""
         await self._settle(_REJECT, deliveries)
 
     async def subscribe(self) -> None:

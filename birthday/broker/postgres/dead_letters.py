@@ -22,11 +22,7 @@ class PostgresDeadLetters:
         self._id = 0
 
     async def take(self) -> list[DeadLetter]:
-        """Read the next rows; see ``DeadLetters``.
-
-        Raises:
-            UnavailableError: if the database cannot be used.
-        """
+        """Read the next rows; see ``DeadLetters``."""
         rows = await self._fetch(
             """
             SELECT id, body, dead_at FROM queue_messages
@@ -46,10 +42,6 @@ class PostgresDeadLetters:
         ]
 
     async def drop(self, letters: Sequence[DeadLetter]) -> None:
-        """Delete these, in one statement; see ``DeadLetters``.
-
-        Raises:
-            UnavailableError: if the database cannot be used.
-        """
+        """Delete these, in one statement; see ``DeadLetters``."""
         ids = [letter.tag for letter in letters]
         await self._fetch("DELETE FROM queue_messages WHERE id = ANY($1::bigint[]) AND dead_at IS NOT NULL", ids)

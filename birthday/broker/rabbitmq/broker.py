@@ -52,9 +52,6 @@ class RabbitMQBroker:
 
         A delayed message goes to the longest retry queue that is not longer than ``delay``. The shortest one holds
         messages for a second.
-
-        Raises:
-            UnavailableError: if any is refused, belongs to no queue, or is unconfirmed. Some may have been published.
         """
         exchange, routing_key = route(delay)
         publisher = await self._open_publisher()
@@ -73,11 +70,7 @@ class RabbitMQBroker:
 
     @asynccontextmanager
     async def consume(self, prefetch: int) -> AsyncIterator[RabbitMQConsumer]:
-        """Subscribe with manual acks on a channel of its own; see ``Broker``.
-
-        Raises:
-            UnavailableError: on entering, if the server cannot be reached or holds another topology.
-        """
+        """Subscribe with manual acks on a channel of its own; see ``Broker``."""
         async with self._connection.channel() as channel:
             consumer = RabbitMQConsumer(channel, prefetch, self._connection.forget_topology)
             callback = self._path.deliver(channel, consumer.on_delivery)
@@ -97,11 +90,7 @@ class RabbitMQBroker:
 
     @asynccontextmanager
     async def dead_letters(self) -> AsyncIterator[RabbitMQDeadLetters]:
-        """Browse the dead-letter queue on a channel of its own. Closing it gives back the rest; see ``Broker``.
-
-        Raises:
-            UnavailableError: on entering, if the server cannot be reached or holds another topology.
-        """
+        """Browse the dead-letter queue on a channel of its own. Closing it gives back the rest; see ``Broker``."""
         # The queue may have been deleted: this declares it again.
         await self.check()
         async with self._connection.channel() as channel:
@@ -136,11 +125,7 @@ class RabbitMQBroker:
         return QueueStats(ready=ready, unacked=unacked, delayed=sum(delayed), dead=dead, consumers=consumers)
 
     async def check(self) -> None:
-        """Make sure that the server answers and holds our topology; see ``Broker``.
-
-        Raises:
-            UnavailableError: if it does not; the text says where and why.
-        """
+        """Make sure that the server answers and holds our topology; see ``Broker``."""
         await self.stats()
 
     async def close(self) -> None:

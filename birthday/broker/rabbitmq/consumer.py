@@ -47,30 +47,18 @@ class RabbitMQConsumer:
         self._tag = (await self._channel.ask(consuming)).consumer_tag or ""
 
     async def cease(self) -> None:
-        """Cancel the subscription. The server answers this after its last delivery; see ``Consumer``.
-
-        Raises:
-            UnavailableError: once the subscription is over.
-        """
+        """Cancel the subscription. The server answers this after its last delivery; see ``Consumer``."""
         await self._channel.ask(self._channel.raw.basic_cancel(self._tag))
         self._inbox.cease()
 
     async def receive(self, most: int, wait: Wait) -> list[Delivery]:
-        """Take what has been delivered; see ``Consumer``.
-
-        Raises:
-            UnavailableError: once the subscription is over.
-        """
+        """Take what has been delivered; see ``Consumer``."""
         # Do not wait for more than the server may still deliver. An ack that is not sent yet makes no room there.
         handed_out = len(self._window) - len(self._inbox)
         return await self._inbox.take(max(1, min(most, self._prefetch - handed_out)), wait)
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Settle these. The ack may be sent later, so that one ack settles many; see ``Consumer``.
-
-        Raises:
-            UnavailableError: once the subscription is over.
-        """
+        """Settle these. The ack may be sent later, so that one ack settles many; see ``Consumer``."""
         await self._settle(finished=[delivery.tag for delivery in deliveries])
 
     async def reject(self, deliveries: Sequence[Delivery]) -> None:

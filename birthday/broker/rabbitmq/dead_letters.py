@@ -35,11 +35,7 @@ class RabbitMQDeadLetters:
         channel.closing.add_done_callback(lambda _: self._inbox.fail(f"{channel.where}: {channel.loss}"))
 
     async def take(self) -> list[DeadLetter]:
-        """Consume the next ones; see ``DeadLetters``.
-
-        Raises:
-            UnavailableError: if they do not come, or the channel is gone.
-        """
+        """Consume the next ones; see ``DeadLetters``."""
         self._inbox.check()
         count = min(self._left, _BATCH_LIMIT)
         if not count:
@@ -49,11 +45,7 @@ class RabbitMQDeadLetters:
             return await self._channel.ask(self._receive(count))
 
     async def drop(self, letters: Sequence[DeadLetter]) -> None:
-        """Ack these; see ``DeadLetters``.
-
-        Raises:
-            UnavailableError: if the channel is gone.
-        """
+        """Ack these; see ``DeadLetters``."""
         self._inbox.check()
         await self._channel.ask(self._ack(letters))
         self.kept -= len(letters)
