@@ -39,7 +39,6 @@ class ConflictError(BirthdayError):
     """The request is well-formed but conflicts with stored data. ``pointer`` names the field, if there is one."""
 
     def __init__(self, message: str, pointer: str = "") -> None:
-        """Keep the text and the JSON pointer of the field that conflicts."""
         super().__init__(message)
         self.pointer = pointer
 
@@ -61,7 +60,6 @@ class WrongClockError(UnavailableError):
     """This host's clock differs from the database's. The text says by how much."""
 
     def __init__(self, fault: str) -> None:
-        """Take ``fault`` as the text."""
         super().__init__("clock", fault)
 
 

@@ -173,7 +173,6 @@ class Inbox(Generic[T]):
     """Deliveries of a subscription that have come and are not taken yet. For one receiver at a time."""
 
     def __init__(self) -> None:
-        """Start empty."""
         self._items: deque[T] = deque()
         self._wanted = 1
         self._arrived = asyncio.Event()

@@ -22,11 +22,7 @@ COULD_NOT_LOOK = 3
 
 
 def require_terminal(why: str) -> None:
-    """Refuse a command that must ask for confirmation and has no terminal; ``why`` says both.
-
-    Raises:
-        UsageError: if standard input is no terminal.
-    """
+    """Refuse a command that must ask for confirmation and has no terminal; ``why`` says both."""
     if not sys.stdin.isatty():
         raise click.UsageError(f"{why}: use --yes")
 

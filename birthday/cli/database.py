@@ -31,11 +31,7 @@ def run(main_task: Coroutine[Any, Any, _Result]) -> _Result:
 
 
 def command_settings() -> Settings:
-    """Read the settings for a command, and send its log to standard error: warnings and errors by default.
-
-    Raises:
-        ConfigurationError: if a setting is wrong.
-    """
+    """Read the settings for a command, and send its log to standard error: warnings and errors by default."""
     settings = load_settings()
     # A command prints its result, so info lines are left out: LOG_LEVEL=info may be meant for the service.
     level = "warning" if settings.log_level == "info" else settings.log_level

@@ -5,11 +5,7 @@ from itertools import pairwise
 
 
 def parse_cron(value: str) -> str:
-    """Return ``value`` if it is a cron expression of five fields that matches at least one date.
-
-    Raises:
-        ValueError: if it is not.
-    """
+    """Return ``value`` if it is a cron expression of five fields that matches at least one date."""
     from croniter import CroniterBadDateError, croniter  # noqa: PLC0415 - most commands run without it
 
     if len(value.split()) != 5 or not croniter.is_valid(value):

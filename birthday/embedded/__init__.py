@@ -7,6 +7,8 @@ the kernel releases its locks.
 
 There is no TCP listener. The socket admits only the operating system's user who made the cluster (``peer``
 authentication), whatever the modes of the directories are.
+
+What cannot be done here raises ``UnavailableError``; the text says why.
 """
 
 import asyncio

@@ -76,9 +76,6 @@ class Cluster:
         """Return the cluster of ``data_dir``, an existing absolute path, to be run with the programs in ``bin_dir``.
 
         Without ``durable`` it is faster: data survives the crash of a process, but not of the machine.
-
-        Raises:
-            UnavailableError: if the programs cannot be run, or our user has no name.
         """
         try:
             user = pwd.getpwuid(os.geteuid()).pw_name
@@ -123,9 +120,6 @@ class Cluster:
         """Stop the server if it runs, even if clients are connected.
 
         If that takes too long, it is stopped without a shutdown checkpoint.
-
-        Raises:
-            UnavailableError: if it goes on running.
         """
         pid = await self.server_pid()
         if pid is None:

@@ -70,11 +70,7 @@ async def run(command: Sequence[str], name: str, patience: float, text: str = ""
 
 
 async def start_detached(command: Sequence[str], name: str, log_path: Path) -> int:
-    """Start ``command`` as a process that outlives us, with its output appended to ``log_path``; return its id.
-
-    Raises:
-        UnavailableError: if it cannot be started.
-    """
+    """Start ``command`` as a process that outlives us, with its output appended to ``log_path``; return its id."""
     return int(await run([sys.executable, "-I", "-S", "-c", _DETACH, str(log_path), *command], name, 10))
 
 

@@ -52,11 +52,7 @@ def installed_directories() -> Iterator[Path]:
 
 
 def find_directory(directories: Iterable[Path]) -> Path:
-    """Return the first of ``directories`` that has ``initdb`` and ``postgres``.
-
-    Raises:
-        UnavailableError: if none has them.
-    """
+    """Return the first of ``directories`` that has ``initdb`` and ``postgres``."""
     for directory in directories:
         if (directory / "initdb").is_file() and (directory / "postgres").is_file():
             return directory.resolve()
@@ -73,9 +69,6 @@ async def choose_programs(directory: Path, data_dir: Path, owner: Account | None
     They refuse to run as root. If we are root, they run as ``owner``, the owner of the cluster; for a new cluster that
     is the user ``postgres``, or else ``nobody``. If that user cannot reach the programs or ``data_dir`` (below /root,
     for example), the programs keep one capability of root: CAP_DAC_OVERRIDE, which ignores the modes of files.
-
-    Raises:
-        UnavailableError: if they do not run.
     """
     if os.geteuid() != 0:
         account = Account(os.geteuid(), os.getegid())

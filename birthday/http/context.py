@@ -52,7 +52,6 @@ class ApiContext:
     """The page of metrics."""
 
     def __post_init__(self) -> None:
-        """Take the rules from the settings."""
         object.__setattr__(self, "planning", Planning(self.settings.rules, self.settings.plan_horizon))
         object.__setattr__(self, "hide_names", hiding(self.settings))
         object.__setattr__(self, "page", Page(self.metrics.registry))

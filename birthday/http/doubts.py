@@ -17,7 +17,6 @@ class Doubts:
     """Ids of users whose creation by this process has an unknown outcome, by e-mail address."""
 
     def __init__(self) -> None:
-        """Begin with none."""
         self._ids: OrderedDict[str, UUID] = OrderedDict()
 
     def note(self, profile: Profile, user_id: UUID) -> None:

@@ -89,20 +89,13 @@ class Auditor:
         """Audit what is due in ``[from_at, to_at)``, up to ``now``; hand each finding to ``report``.
 
         Each day is read by a statement of its own: nothing is locked, and no snapshot is held for long.
-
-        Raises:
-            UnavailableError: if the database cannot be read to the end.
         """
         return await self._audit(from_at, from_at, to_at, now, report)
 
     async def audit_with_notes(
         self, from_at: datetime, to_at: datetime, now: datetime, report: Report = _ignore
     ) -> Audit:
-        """Audit a range of any length like ``audit``, and note what the figures cannot show. Reads all users once.
-
-        Raises:
-            UnavailableError: if the database cannot be read to the end.
-        """
+        """Audit a range of any length like ``audit``, and note what the figures cannot show. Reads all users once."""
         async with borrow(self.pool, None) as connection:
             populations = await read_populations(connection)
             noted, _ = await read_noted_rules(connection)

@@ -40,11 +40,7 @@ class Comparison:
 
 
 async def compare_clocks(pool: asyncpg.Pool, clock: Clock, monotonic: _Monotonic = time.monotonic) -> Comparison:
-    """Read both clocks. The database reads its own at some moment of the round trip; the result allows for that.
-
-    Raises:
-        UnavailableError: if the database cannot be asked.
-    """
+    """Read both clocks. The database reads its own at some moment of the round trip; the result allows for that."""
     async with borrow(pool) as connection:
         began, now = monotonic(), clock.now()
         theirs = await read_clock(connection)
@@ -70,7 +66,6 @@ async def require_right_clock(pool: asyncpg.Pool, clock: Clock) -> None:
 
     Raises:
         WrongClockError: if the clock differs too much from the database's.
-        UnavailableError: if the database cannot be asked.
     """
     fault = describe_fault((await compare_clocks(pool, clock)).ahead_seconds)
     if fault is not None:
@@ -134,11 +129,7 @@ class ClockGuard:
                 await self._tell()
 
     async def compare(self) -> None:
-        """Compare once. If the clock has become wrong or right, log it; wake all who wait for a change.
-
-        Raises:
-            UnavailableError: if the database cannot be asked.
-        """
+        """Compare once. If the clock has become wrong or right, log it; wake all who wait for a change."""
         self._last = await compare_clocks(self._pool, self._clock, self._monotonic)
         self._metrics.clock_skew_seconds.set(self._last.ahead_seconds)
         if describe_fault(self._last.ahead_seconds) is None:

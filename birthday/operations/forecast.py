@@ -28,11 +28,7 @@ class Forecaster:
     rules: Rules
 
     async def forecast(self, from_at: datetime, to_at: datetime) -> Forecast:
-        """Return what falls due in ``(from_at, to_at]``. Each day is read by a statement of its own.
-
-        Raises:
-            UnavailableError: if the database cannot be read to the end.
-        """
+        """Return what falls due in ``(from_at, to_at]``. Each day is read by a statement of its own."""
         async with borrow(self.pool, None) as connection:
             zones = await zones_in_use(connection)
         due: Counter[datetime] = Counter()
@@ -61,9 +57,6 @@ class Forecaster:
         """Return the best rate of deliveries in the last days that lasted for a minute; None without enough data.
 
         If no burst lasted for a minute, return the rate of the fastest burst, which is marked as not sustained.
-
-        Raises:
-            UnavailableError: if the database cannot be read.
         """
         async with borrow(self.pool, None) as connection:
             since = now - MEASURED_OVER

@@ -92,11 +92,7 @@ class Heartbeats:
             await self._leave()
 
     async def beat(self) -> None:
-        """Report once, read the other processes, and log the differences between them if these have changed.
-
-        Raises:
-            UnavailableError: if the database cannot be used.
-        """
+        """Report once, read the other processes, and log the differences between them if these have changed."""
         state, reason = self._circuit() if self._circuit else (None, None)
         async with borrow(self._pool) as connection:
             await report(connection, replace(self._process, circuit=state, circuit_reason=reason))

@@ -72,11 +72,7 @@ class Pauses:
                 await self._pool.expire_connections()
 
     async def refresh(self) -> None:
-        """Read the pauses once; log changes, and wake all who wait for one.
-
-        Raises:
-            UnavailableError: if the database cannot be used.
-        """
+        """Read the pauses once; log changes, and wake all who wait for one."""
         async with borrow(self._pool) as connection:
             pauses = await read_pauses(connection)
         now = self._clock.now()

@@ -50,11 +50,7 @@ class ServiceStatus:
 
 
 async def read_status(pool: asyncpg.Pool, rules: Rules, now: datetime) -> ServiceStatus:
-    """Read the status from the database. The peak is computed by ``rules``.
-
-    Raises:
-        UnavailableError: if the database cannot be asked.
-    """
+    """Read the status from the database. The peak is computed by ``rules``."""
     async with borrow(pool) as connection:
         running = await read_processes(connection, RUNNING_SECONDS)
         pauses = await read_pauses(connection)

@@ -47,7 +47,6 @@ class DispatchProgress:
     """For how long, in seconds, all ticks of the dispatcher have failed."""
 
     def __init__(self) -> None:
-        """Start without a failure."""
         self._failing_since: float | None = None
 
     @property

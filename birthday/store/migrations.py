@@ -51,7 +51,6 @@ class PendingMigrationError(MigrationError):
     """Migrations are still to be applied, in the ordinary course of a deployment. ``labels`` names them."""
 
     def __init__(self, labels: Sequence[str]) -> None:
-        """Name the migrations, and the command that applies them."""
         super().__init__(f"the database lacks {', '.join(labels)}: run `birthday migrate`")
         self.labels = labels
 

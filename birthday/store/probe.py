@@ -26,7 +26,6 @@ class DatabaseCheck:
     """A check for one pool. It raises ``UnavailableError`` if the database cannot be used; the text says why."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
-        """Keep the pool; nothing is asked yet."""
         self._pool = pool
         self._written_at = float("-inf")
 

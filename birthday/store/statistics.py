@@ -48,11 +48,7 @@ class Overdue:
 
 
 async def read_figures(pool: asyncpg.Pool) -> DatabaseFigures:
-    """Read the server's statistics.
-
-    Raises:
-        UnavailableError: if the server cannot be asked.
-    """
+    """Read the server's statistics."""
     async with _asking(pool, "the statistics cannot be read") as connection:
         [row] = await connection.fetch(
             """
@@ -86,11 +82,7 @@ async def read_figures(pool: asyncpg.Pool) -> DatabaseFigures:
 
 
 async def count_greeted(pool: asyncpg.Pool, after: datetime, until: datetime) -> int:
-    """Count the delivered messages that fell due in ``(after, until]``.
-
-    Raises:
-        UnavailableError: if the database cannot be asked.
-    """
+    """Count the delivered messages that fell due in ``(after, until]``."""
     async with _asking(pool, "the messages cannot be counted") as connection:
         count: int = await connection.fetchval(
             """
@@ -109,9 +101,6 @@ async def count_overdue(pool: asyncpg.Pool, now: datetime) -> Overdue:
     Each half of the query reads an index and stops at 100,000 rows. After an outage there may be millions, every
     process asks this often, and the exact number does not matter then. Beyond that limit, the oldest due instant is
     still exact for messages that are not queued yet.
-
-    Raises:
-        UnavailableError: if the database cannot be asked.
     """
     async with _asking(pool, "the messages cannot be counted") as connection:
         [row] = await connection.fetch(

@@ -31,7 +31,6 @@ class Page:
     """The page, made at most once a second for each format. Requests in between get the same page."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        """Begin without a page; ``registry`` is read when one is asked for."""
         self._registry = registry
         self._pages: dict[bool, tuple[float, asyncio.Task[tuple[bytes, str]]]] = {}
 

@@ -239,7 +239,6 @@ class Metrics:
     collector_errors = _counter("Times that a dependency could not be asked for its figures.", "collector")
 
     def __init__(self) -> None:
-        """Register all metrics."""
         # The time at which a counter began is not needed, and would double the page.
         disable_created_metrics()  # type: ignore[no-untyped-call] # it has no annotations
         self.registry = CollectorRegistry()

@@ -45,7 +45,6 @@ class OpenTelemetryTracing(Tracing):
     enabled = True
 
     def __init__(self, tracer: Tracer, system: str) -> None:
-        """Begin spans with ``tracer``."""
         self._tracer = tracer
         self._messaging: _Attributes = {"messaging.system": system, "messaging.destination.name": DESTINATION}
 

@@ -80,7 +80,6 @@ class ReportingExporter(SpanExporter):
     """An exporter that logs when and why it begins to fail, when it works again, and how many spans were lost."""
 
     def __init__(self, exporter: SpanExporter) -> None:
-        """Export with ``exporter``."""
         self._exporter = exporter
         self._lost = 0
         self._given_up = False

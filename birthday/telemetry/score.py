@@ -34,7 +34,6 @@ class HealthScore:
     """Counts the answers of the last minute."""
 
     def __init__(self) -> None:
-        """Start without any answer."""
         self._recent: deque[Answers] = deque([Answers()], maxlen=round(WINDOW_SECONDS / EVERY_SECONDS))
 
     def count(self, status: int, seconds: float) -> None:

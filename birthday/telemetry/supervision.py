@@ -31,7 +31,6 @@ class Supervisor:
     """Keeps the background tasks of one process running."""
 
     def __init__(self, metrics: Metrics, clock: Clock) -> None:
-        """Start without any task."""
         self._metrics = metrics
         self._clock = clock
         self._runs: dict[str, _Run] = {}

@@ -53,21 +53,13 @@ def sending_checks(shared: Shared, pipeline: Pipeline) -> dict[str, Check]:
 
 
 async def _check_clock(clock: CheckedClock) -> None:
-    """Make sure that the clock agrees with the database's.
-
-    Raises:
-        WrongClockError: if it does not; the text says how far it is off.
-    """
+    """Make sure that the clock agrees with the database's."""
     if clock.fault is not None:
         raise WrongClockError(clock.fault)
 
 
 async def _check_worker(pipeline: Pipeline, watchdog: Watchdog, pauses: Pauses, clock: CheckedClock) -> None:
-    """Make sure that the role worker takes messages and stores their outcomes.
-
-    Raises:
-        UnavailableError: if it does not; the text says why.
-    """
+    """Make sure that the role worker takes messages and stores their outcomes."""
     if pipeline.stuck_seconds > STUCK_SECONDS:
         raise UnavailableError(
             "consumer", f"the worker has been trying for {pipeline.stuck_seconds:.0f} s to store what it does"
@@ -81,20 +73,12 @@ async def _check_worker(pipeline: Pipeline, watchdog: Watchdog, pauses: Pauses, 
 
 
 async def _check_sending(pipeline: Pipeline) -> None:
-    """Make sure that the worker sends the messages that it takes. If it does not, the process is still ready.
-
-    Raises:
-        UnavailableError: if the circuit is not closed, or this host lacks a resource; the text says why.
-    """
+    """Make sure that the worker sends the messages that it takes. If it does not, the process is still ready."""
     if hindrance := pipeline.hindrance:
         raise UnavailableError("sending", hindrance)
 
 
 async def _check_scheduler(progress: DispatchProgress) -> None:
-    """Make sure that the role scheduler dispatches.
-
-    Raises:
-        UnavailableError: if the dispatcher has been failing for more than ``STUCK_SECONDS``.
-    """
+    """Make sure that the role scheduler dispatches."""
     if progress.failing_seconds > STUCK_SECONDS:
         raise UnavailableError("scheduler", f"the dispatcher has been failing for {progress.failing_seconds:.0f} s")

@@ -103,11 +103,7 @@ class PostgresConsumer:
         await self._settle(_REJECT, deliveries)
 
     async def subscribe(self) -> None:
-        """Prepare the connection, and listen on it.
-
-        Raises:
-            UnavailableError: if it breaks.
-        """
+        """Prepare the connection, and listen on it."""
         self._connection.add_termination_listener(self._on_terminated)
         with reported(self._where):
             # A generic plan made while the queue is empty would later read the whole table, when it is full.

@@ -16,7 +16,6 @@ class PostgresDeadLetters:
     """A ``DeadLetters`` that continues after the last position: the instant of death, then the row's id."""
 
     def __init__(self, fetch: Callable[..., Awaitable[list[asyncpg.Record]]]) -> None:
-        """Begin before the first one."""
         self._fetch = fetch
         self._died_at = datetime(1970, 1, 1, tzinfo=UTC)
         self._id = 0

@@ -1,4 +1,7 @@
-"""The queue in RabbitMQ, over aiormq. ``broker`` combines the other modules; each covers one part of AMQP."""
+"""The queue in RabbitMQ, over aiormq. ``broker`` combines the other modules; each covers one part of AMQP.
+
+What needs the server raises ``UnavailableError`` if it cannot be reached, holds another topology, or refuses.
+"""
 
 from birthday.broker.rabbitmq.broker import RabbitMQBroker
 

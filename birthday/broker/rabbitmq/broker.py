@@ -106,9 +106,6 @@ class RabbitMQBroker:
         """Ask for the length of each queue. If one is missing, the whole topology is declared again.
 
         AMQP does not report unacked messages. So ``unacked`` counts those of this object's consumers, not all.
-
-        Raises:
-            UnavailableError: if the server cannot be reached or holds another topology.
         """
         try:
             return await self._measure()

@@ -55,19 +55,11 @@ class AmqpChannel:
             del self._sinks[self.raw.number]
 
     async def ask(self, operation: Coroutine[Any, Any, T]) -> T:
-        """Run an operation on this channel.
-
-        Raises:
-            UnavailableError: if it fails, takes too long, or the channel closes meanwhile.
-        """
+        """Run an operation on this channel."""
         return await answer(operation, self.where, self._seconds, self.closing)
 
     async def measure(self, queue: str) -> tuple[int, int]:
-        """Return how many messages of a queue are ready, and how many consumers it has.
-
-        Raises:
-            UnavailableError: also if there is no such queue.
-        """
+        """Return how many messages of a queue are ready, and how many consumers it has."""
         declared = await self.ask(self.raw.queue_declare(queue, passive=True))
         return declared.message_count or 0, declared.consumer_count or 0
 
@@ -76,7 +68,6 @@ class DivertingTransport(TransportFactory):
     """Connects as aiormq does, but with a stream from which sinks can take frames. For one connection."""
 
     def __init__(self) -> None:
-        """Begin with no sinks."""
         self.sinks: dict[int, Sink] = {}
 
     async def create(self, url: URL, **kwargs: Any) -> tuple[FrameReader, asyncio.StreamWriter]:  # noqa: ANN401 - aiormq's

@@ -63,9 +63,6 @@ class AmqpConnection:
 
         The first channel declares the topology. Declaring it each time would cost ten exchanges for each health check.
         It would also hang for a minute whenever a node of the cluster is silent.
-
-        Raises:
-            UnavailableError: if the server cannot be reached or holds another topology.
         """
         connection = await self._connect()
         raw = await answer(connection.channel(), self.where, self._seconds)
@@ -77,11 +74,7 @@ class AmqpConnection:
 
     @asynccontextmanager
     async def channel(self) -> AsyncIterator[AmqpChannel]:
-        """Open a channel for the length of the context.
-
-        Raises:
-            UnavailableError: on entering, if the server cannot be reached or holds another topology.
-        """
+        """Open a channel for the length of the context."""
         async with self.turn():
             channel = await self.open_channel()
         try:

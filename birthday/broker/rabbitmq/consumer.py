@@ -38,11 +38,7 @@ class RabbitMQConsumer:
         return len(self._window)
 
     async def subscribe(self, callback: ConsumerCallback) -> None:
-        """Begin to consume; aiormq calls ``callback`` for deliveries that it sees.
-
-        Raises:
-            UnavailableError: if the server refuses, or the channel is gone.
-        """
+        """Begin to consume; aiormq calls ``callback`` for deliveries that it sees."""
         consuming = self._channel.raw.basic_consume(QUEUE, callback, no_ack=False)
         self._tag = (await self._channel.ask(consuming)).consumer_tag or ""
 
@@ -62,11 +58,7 @@ class RabbitMQConsumer:
         await self._settle(finished=[delivery.tag for delivery in deliveries])
 
     async def reject(self, deliveries: Sequence[Delivery]) -> None:
-        """Dead-letter these at once, one by one. ``x-death`` then has the reason ``rejected``.
-
-        Raises:
-            UnavailableError: once the subscription is over.
-        """
+        """Dead-letter these at once, one by one. ``x-death`` then has the reason ``rejected``."""
         await self._settle(rejected=[delivery.tag for delivery in deliveries])
 
     async def leave(self) -> None:

@@ -7,5 +7,4 @@ class MissingError(UnavailableError):
     """An exchange or a queue of ours is missing: it was deleted, or the server lost it."""
 
     def __init__(self, message: str) -> None:
-        """Report that the queue is unavailable."""
         super().__init__("queue", message)

@@ -103,7 +103,6 @@ class DeliverySink:
     """Takes deliveries, and passes on tag, redelivered flag, encoded properties and body."""
 
     def __init__(self, on_delivery: Callable[[int, bool, bytes, bytes], None]) -> None:
-        """Call ``on_delivery`` for each, in order."""
         self._on_delivery = on_delivery
         self._tag: int | None = None
         self._redelivered = False

@@ -83,7 +83,6 @@ class PlainPublisher:
     """A channel for publishing, with aiormq's own confirms."""
 
     def __init__(self, channel: AmqpChannel) -> None:
-        """Publish on ``channel``."""
         self.channel = channel
 
     async def publish(self, message_ids: Sequence[UUID], exchange: str, routing_key: str) -> None:

@@ -29,11 +29,7 @@ class Publisher:
         channel.divert(self._confirms)
 
     async def publish(self, message_ids: Sequence[UUID], exchange: str, routing_key: str) -> None:
-        """Write all, then wait for all confirms.
-
-        Raises:
-            UnavailableError: if any is refused or sent back, or the channel is closed.
-        """
+        """Write all, then wait for all confirms."""
         method = aiormq.spec.Basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=True).marshal()
         bodies = [encode_payload(message_id) for message_id in message_ids]
         raw = self.channel.raw

@@ -11,7 +11,6 @@ class Window:
     """
 
     def __init__(self, prefetch: int) -> None:
-        """Start before the first tag."""
         self._crowd = max(1, prefetch // 2)
         self._last = 0
         self._low = 0

@@ -129,11 +129,7 @@ class HttpChannel:
         return str(self._target.with_user(None).with_query(None).with_path(mask_path(self._target.raw_path)))
 
     async def check(self) -> None:
-        """Make sure that the service answers HEAD of the base URL, with any status.
-
-        Raises:
-            UnavailableError: if it does not; the text says where and why.
-        """
+        """Make sure that the service answers HEAD of the base URL, with any status."""
         await self._head_of(self._base, {})
 
     async def try_key(self) -> str:

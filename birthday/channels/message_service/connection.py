@@ -53,7 +53,6 @@ class HttpConnection(asyncio.Protocol):
     """The asyncio protocol of one transport, be it direct, through a proxy, or with TLS."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Wait for a transport."""
         self.reusable = False
         """Whether the last answer is complete, and since then no data has come and neither side has closed."""
         self.opened_at = self.idle_since = loop.time()

@@ -23,7 +23,6 @@ class PlainSession:
     """A ``Client`` that uses aiohttp. Unlike our own, it rejects an answer whose headers are invalid."""
 
     def __init__(self, route: Route, _most_idle: int) -> None:
-        """Connect when asked."""
         self.route = route
         self._session: aiohttp.ClientSession | None = None
         self._asking = 0

@@ -31,7 +31,6 @@ class UnreachableError(Exception):
     """
 
     def __init__(self, text: str, status: int | None = None, lacks: str | None = None) -> None:
-        """Keep what is passed in."""
         super().__init__(text)
         self.status = status
         self.lacks = lacks

@@ -24,9 +24,6 @@ async def run_audit(
     """Audit what is due on the days from ``first`` to ``last``, UTC, and write the result to ``out``.
 
     Findings are written at once and not kept in memory, because a list may be of any length.
-
-    Raises:
-        UnavailableError: if the database cannot be read to the end.
     """
     from_at = datetime.combine(first, time(), UTC)
     to_at = datetime.combine(min(last, date.max - _DAY) + _DAY, time(), UTC)
@@ -92,7 +89,6 @@ class _Text:
     _LINE = "{:<20}  {:<9}  {:<36}  {:<4}  {:<36}  {}\n"
 
     def __init__(self, out: _Screen) -> None:
-        """Write to ``out``."""
         self._out = out
         self._listing = False
 

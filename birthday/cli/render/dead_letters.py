@@ -129,7 +129,6 @@ class Bar:
     """A progress bar within the context, shown on a terminal only; ``done`` is the count so far."""
 
     def __init__(self, text: str, total: int, stream: TextIO) -> None:
-        """Start at 0 of ``total``."""
         self.done = 0
         self._bar = Progress(
             TextColumn("{task.description}"),

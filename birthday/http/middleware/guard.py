@@ -29,7 +29,6 @@ class Guard:
     """Admits requests to resources according to ``API_KEYS`` and ``RATE_LIMIT``. Each process counts for itself."""
 
     def __init__(self, settings: Settings) -> None:
-        """Start with no requests counted."""
         self._keys = settings.api_keys
         self._proxied = bool(settings.trusted_proxies)
         self._rate = RateLimit(settings.rate_limit) if settings.rate_limit else None

@@ -44,11 +44,7 @@ class Found:
 
 
 async def look_up(pool: asyncpg.Pool, letters: Sequence[DeadLetter]) -> list[Found]:
-    """Return each letter with its message.
-
-    Raises:
-        UnavailableError: if the database cannot be used.
-    """
+    """Return each letter with its message."""
     ids = {letter.message_id for letter in letters if letter.message_id is not None}
     async with borrow(pool) as connection:
         messages = await read_messages(connection, list(ids))
@@ -56,11 +52,7 @@ async def look_up(pool: asyncpg.Pool, letters: Sequence[DeadLetter]) -> list[Fou
 
 
 async def choose(pool: asyncpg.Pool, wanted: FailedFilter, found: Sequence[Found]) -> list[Found]:
-    """Return those of the dead letters that ``wanted`` selects.
-
-    Raises:
-        UnavailableError: if the database cannot be used.
-    """
+    """Return those of the dead letters that ``wanted`` selects."""
     ids = [one.message.id for one in found if one.message is not None]
     async with borrow(pool) as connection:
         failed = await select_failed(connection, wanted, ids)

@@ -36,11 +36,7 @@ class Listing:
 
 
 async def list_dead(pool: asyncpg.Pool, broker: Broker, wanted: FailedFilter, limit: int) -> Listing:
-    """Return up to ``limit`` selected items: failed messages first, sorted by the end of their local birthday.
-
-    Raises:
-        UnavailableError: if the database or the queue cannot be used.
-    """
+    """Return up to ``limit`` selected items: failed messages first, sorted by the end of their local birthday."""
     async with borrow(pool) as connection:
         total = sum(group.messages for group in await count_failed(connection, wanted))
     by_id: dict[UUID, Message] = {}
@@ -69,7 +65,6 @@ async def find_dead(pool: asyncpg.Pool, broker: Broker, message_id: UUID) -> tup
 
     Raises:
         NotFoundError: if there is neither.
-        UnavailableError: if the database or the queue cannot be used.
     """
     async with borrow(pool) as connection:
         message = (await read_messages(connection, [message_id])).get(message_id)

@@ -101,9 +101,6 @@ async def drop_copy(pool: asyncpg.Pool, broker: Broker, message_id: UUID) -> boo
     """Remove the dead letters of a message that is no longer failed, and say whether there was one.
 
     Only the first hundreds of dead letters are searched; the next requeue or purge removes later ones.
-
-    Raises:
-        UnavailableError: if the database or the queue cannot be used.
     """
     async with broker.dead_letters() as browsing:
         copies = [letter for letter in await browsing.take() if letter.message_id == message_id]
