@@ -19,7 +19,7 @@ from benchmarks.measure import table, tell
 from benchmarks.processes import MessageService, message_service
 from benchmarks.scale import FULL, QUICK, Run, Scale
 from birthday.embedded.cluster import Cluster
-from birthday.store.migrations import load_migrations, migrate, schema_directory
+from birthday.store.migrations import load_migrations, migrate
 from tests.support.postgres import PostgresServer, postgres_programs
 from tests.support.rabbitmq import RabbitMQServer, rabbitmq_server, rabbitmq_url
 
@@ -120,7 +120,7 @@ async def _prepare(dsn: str) -> str:
     """Migrate the template of all databases, and return the server's version."""
     connection = await asyncpg.connect(dsn)
     try:
-        await migrate(connection, load_migrations(schema_directory()), datetime.now(UTC))
+        await migrate(connection, load_migrations(), datetime.now(UTC))
         version: str = await connection.fetchval("SHOW server_version")
     finally:
         await connection.close()

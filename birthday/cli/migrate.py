@@ -1,5 +1,9 @@
 """The command ``birthday migrate``: the schema of the database, and its rollback."""
 
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
 import click
 
 from birthday.cli.command import errors, require_terminal
@@ -9,8 +13,10 @@ from birthday.clock import SystemClock
 from birthday.config import Settings
 from birthday.store import migrations
 from birthday.store.connection import borrow
-from birthday.store.migrations import Loss, Migration, MigrationState
+from birthday.store.migrations import Connection, Migration, load_migrations
 from birthday.wiring.database import connect_database
+
+_Result = TypeVar("_Result")
 
 
 @click.command()
@@ -37,42 +43,28 @@ def migrate(steps: int | None, *, status: bool, yes: bool) -> None:
     with errors():
         settings = database_settings()
         if status:
-            print_status(run(_migration_status(settings)))
-            return
-        if steps is not None:
+            print_status(_run(settings, migrations.status))
+        elif steps is not None:
             _confirm_rollback(settings, steps, yes=yes)
-        changed = run(_undo(settings, steps) if steps is not None else _apply(settings))
-    print_changed("applied" if steps is None else "undone", changed)
+            print_changed("undone", _run(settings, partial(migrations.rollback, count=steps)))
+        else:
+            print_changed("applied", _run(settings, partial(migrations.migrate, now=SystemClock().now())))
 
 
 def _confirm_rollback(settings: Settings, steps: int, *, yes: bool) -> None:
     """Print what a rollback would lose, and ask for confirmation unless ``yes``."""
-    labels, losses = run(_foresee(settings, steps))
+    labels, losses = _run(settings, partial(migrations.foresee_rollback, count=steps))
     print_losses(labels, losses)
     if labels and not yes:
         require_terminal("a rollback asks before it destroys anything, and there is no terminal")
         click.confirm("Nothing brings that back but a backup. Undo?", abort=True, err=True)
 
 
-async def _foresee(settings: Settings, steps: int) -> tuple[list[str], list[Loss]]:
-    async with connect_database(settings) as pool, borrow(pool, None) as connection:
-        return await migrations.foresee_rollback(connection, _known_migrations(), steps)
+def _run(settings: Settings, step: Callable[[Connection, Sequence[Migration]], Awaitable[_Result]]) -> _Result:
+    """Run ``step`` with a connection to the database and all migrations."""
 
+    async def run_step() -> _Result:
+        async with connect_database(settings) as pool, borrow(pool, None) as connection:
+            return await step(connection, load_migrations())
 
-async def _apply(settings: Settings) -> list[Migration]:
-    async with connect_database(settings) as pool, borrow(pool, None) as connection:
-        return await migrations.migrate(connection, _known_migrations(), SystemClock().now())
-
-
-async def _undo(settings: Settings, steps: int) -> list[Migration]:
-    async with connect_database(settings) as pool, borrow(pool, None) as connection:
-        return await migrations.rollback(connection, _known_migrations(), steps)
-
-
-async def _migration_status(settings: Settings) -> list[MigrationState]:
-    async with connect_database(settings) as pool, borrow(pool, None) as connection:
-        return await migrations.status(connection, _known_migrations())
-
-
-def _known_migrations() -> list[Migration]:
-    return migrations.load_migrations(migrations.schema_directory())
+    return run(run_step())

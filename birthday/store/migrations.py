@@ -105,26 +105,20 @@ class MigrationState:
         return _label(self.version, self.name)
 
 
-@dataclass(frozen=True, slots=True)
-class _Applied:
-    name: str
-    checksum: str
-    applied_at: datetime
-
-
 def schema_directory() -> Traversable:
     """Return the directory with the migrations: inside the package when installed, beside it in a checkout."""
     installed = files("birthday") / "schema"
     return installed if installed.is_dir() else Path(__file__).resolve().parents[2] / "schema"
 
 
-def load_migrations(directory: Traversable) -> list[Migration]:
-    """Read the migrations in ``directory``, in order.
+def load_migrations(directory: Traversable | None = None) -> list[Migration]:
+    """Read the migrations in ``directory``, by default those of this program, in order.
 
     Raises:
         MigrationError: if a file is missing or misnamed, or the versions are not 1, 2, 3 and so on, each once.
     """
     texts: dict[tuple[int, str], dict[str, str]] = {}
+    directory = directory or schema_directory()
     for file in directory.iterdir():
         if not file.name.endswith(".sql"):
             continue
@@ -166,18 +160,10 @@ async def migrate(
         applied = await _read_applied(connection)
         _check_order(_compare(migrations, applied))
         done = [migration for migration in migrations if migration.version not in applied]
+        insertion = "INSERT INTO schema_migrations (version, name, checksum, applied_at) VALUES ($1, $2, $3, $4)"
         for migration in done:
-            await _change(
-                connection,
-                migration,
-                migration.up,
-                patience,
-                "INSERT INTO schema_migrations (version, name, checksum, applied_at) VALUES ($1, $2, $3, $4)",
-                migration.version,
-                migration.name,
-                migration.checksum,
-                now,
-            )
+            record = (insertion, migration.version, migration.name, migration.checksum, now)
+            await _change(connection, migration, migration.up, patience, *record)
             log.info("migration.applied", migration=migration.label)
     return done
 
@@ -200,7 +186,7 @@ async def rollback(
         last = sorted(applied, reverse=True)[:count]
         for version in last:
             if version not in known:
-                label = _label(version, applied[version].name)
+                label = _label(version, applied[version]["name"])
                 raise MigrationError(f"migration {label} is of a newer program: take it back with that one")
         for version in last:
             deletion = "DELETE FROM schema_migrations WHERE version = $1"
@@ -234,18 +220,12 @@ async def foresee_rollback(
         if version in by_version
         for what, query in _LOST.findall(by_version[version].down)
     ]
-    return [_label(version, applied[version].name) for version in last], losses
+    return [_label(version, applied[version]["name"]) for version in last], losses
 
 
 async def status(connection: Connection, migrations: Sequence[Migration]) -> list[MigrationState]:
     """Return where every migration stands that is known here or applied there, in order."""
     return _compare(migrations, await _read_applied(connection))
-
-
-async def pending(connection: Connection, migrations: Sequence[Migration]) -> list[Migration]:
-    """Return what is still to be applied, in order."""
-    applied = await _read_applied(connection)
-    return [migration for migration in migrations if migration.version not in applied]
 
 
 async def check_schema(connection: Connection, migrations: Sequence[Migration]) -> list[MigrationState]:
@@ -295,33 +275,35 @@ async def _change(
     give_up_at = loop.time() + patience
     while True:
         try:
-            async with _undoing(connection, migration, text):
+            async with connection.transaction():
                 await connection.execute("SET LOCAL lock_timeout = '3s'")
                 await connection.execute(text, timeout=_MIGRATION_SECONDS)
                 await connection.execute(record, *values)
-        except MigrationError as error:
-            if not isinstance(error.__cause__, asyncpg.LockNotAvailableError) or loop.time() >= give_up_at:
-                raise
-            log.info("migration.waiting", migration=migration.label, reason="a long transaction uses its table")
-            await asyncio.sleep(_PAUSE_SECONDS)
+        except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError) as error:
+            raise UnavailableError("database", f"the connection was lost during migration {migration.label}") from error
+        except asyncpg.PostgresError as error:
+            if not isinstance(error, asyncpg.LockNotAvailableError) or loop.time() >= give_up_at:
+                where = f" in line {text.count(chr(10), 0, int(error.position)) + 1}" if error.position else ""
+                raise MigrationError(f"migration {migration.label} failed{where}, and was undone: {error}") from error
         else:
             return
+        log.info("migration.waiting", migration=migration.label, reason="a long transaction uses its table")
+        await asyncio.sleep(_PAUSE_SECONDS)
 
 
 def _label(version: int, name: str) -> str:
     return f"{version:04}_{name}"
 
 
-def _compare(migrations: Sequence[Migration], applied: Mapping[int, _Applied]) -> list[MigrationState]:
+def _compare(migrations: Sequence[Migration], applied: Mapping[int, asyncpg.Record]) -> list[MigrationState]:
     statuses = {
-        version: MigrationState(version, row.name, row.applied_at, State.UNKNOWN) for version, row in applied.items()
+        version: MigrationState(version, row["name"], row["applied_at"], State.UNKNOWN)
+        for version, row in applied.items()
     }
-    for migration in migrations:
-        row = applied.get(migration.version)
-        state = State.PENDING if not row else State.APPLIED if row.checksum == migration.checksum else State.CHANGED
-        statuses[migration.version] = MigrationState(
-            migration.version, migration.name, row.applied_at if row else None, state
-        )
+    for one in migrations:
+        row = applied.get(one.version)
+        state = State.PENDING if not row else State.APPLIED if row["checksum"] == one.checksum else State.CHANGED
+        statuses[one.version] = MigrationState(one.version, one.name, row["applied_at"] if row else None, state)
     return [statuses[version] for version in sorted(statuses)]
 
 
@@ -361,21 +343,8 @@ async def _locked(connection: Connection, patience: float) -> AsyncIterator[None
             await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK_KEY)
 
 
-@asynccontextmanager
-async def _undoing(connection: Connection, migration: Migration, text: str) -> AsyncIterator[None]:
-    """Run the body in a transaction; what it did is undone when ``text`` of ``migration`` fails."""
-    try:
-        async with connection.transaction():
-            yield
-    except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError) as error:
-        raise UnavailableError("database", f"the connection was lost during migration {migration.label}") from error
-    except asyncpg.PostgresError as error:
-        where = f" in line {text.count(chr(10), 0, int(error.position)) + 1}" if error.position else ""
-        raise MigrationError(f"migration {migration.label} failed{where}, and was undone: {error}") from error
-
-
-async def _read_applied(connection: Connection) -> dict[int, _Applied]:
+async def _read_applied(connection: Connection) -> dict[int, asyncpg.Record]:
     if not await connection.fetchval("SELECT to_regclass('schema_migrations') IS NOT NULL"):
         return {}
     rows = await connection.fetch("SELECT version, name, checksum, applied_at FROM schema_migrations ORDER BY version")
-    return {row["version"]: _Applied(row["name"], row["checksum"], row["applied_at"]) for row in rows}
+    return {row["version"]: row for row in rows}

@@ -19,7 +19,7 @@ from birthday.embedded import embedded_postgres, has_cluster
 from birthday.errors import ConfigurationError, UnavailableError
 from birthday.operations.readiness import DATABASE, MIGRATIONS, Check
 from birthday.store.connection import DATABASE_ERRORS, borrow, keep_session, knows_case
-from birthday.store.migrations import check_schema, load_migrations, migrate, schema_directory
+from birthday.store.migrations import check_schema, load_migrations, migrate
 from birthday.store.pool import make_pool
 from birthday.store.probe import DatabaseCheck
 from birthday.store.sessions import NO_SESSIONS, SHARED_SESSION_ERRORS, check_sessions
@@ -52,7 +52,7 @@ async def open_database(
     async with connect_database(settings, metrics, create=create) as pool:
         async with pool.acquire() as connection:
             if settings.database_url is None:
-                await migrate(connection, load_migrations(schema_directory()), clock.now())
+                await migrate(connection, load_migrations(), clock.now())
         await warn_of_schema(pool)
         yield pool
 
@@ -126,7 +126,7 @@ async def warn_of_schema(pool: asyncpg.Pool) -> None:
         MigrationError: if migrations are pending, or the role may not use the tables.
     """
     async with pool.acquire() as connection:
-        for differing in await check_schema(connection, load_migrations(schema_directory())):
+        for differing in await check_schema(connection, load_migrations()):
             log.warning("schema.differs", migration=differing.label, state=differing.state)
         if not await knows_case(connection):
             reason = "addresses that differ in the case of a letter beyond ASCII count as two"
@@ -157,7 +157,7 @@ def database_checks(pool: asyncpg.Pool) -> dict[str, Check]:
 
     ``/ready`` and ``birthday check`` both use them.
     """
-    migrations = load_migrations(schema_directory())
+    migrations = load_migrations()
 
     async def check_migrations() -> None:
         async with borrow(pool) as connection:

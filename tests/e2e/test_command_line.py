@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from birthday.config import mask_url
-from birthday.store.migrations import load_migrations, schema_directory
+from birthday.store.migrations import load_migrations
 from tests.support.program import run
 
 PREVIEW = ("preview", "--date-of-birth", "1992-02-29", "--from", "2026-01-01")
@@ -125,7 +125,7 @@ async def test_a_port_in_use_ends_the_start_with_advice_and_status_1(database_ur
 
 async def test_a_database_that_is_not_migrated_is_refused_with_the_command_that_helps(database_url: str) -> None:
     """Never migrated silently; undone and applied by hand; then the status tells."""
-    migrations = [migration.label for migration in load_migrations(schema_directory())]
+    migrations = [migration.label for migration in load_migrations()]
     assert len(migrations) >= 7
     undone = await run("migrate", "--rollback", str(len(migrations)), "--yes", DATABASE_URL=database_url)
     assert undone.status == 0

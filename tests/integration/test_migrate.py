@@ -19,9 +19,7 @@ from birthday.store.migrations import (
     check_schema,
     load_migrations,
     migrate,
-    pending,
     rollback,
-    schema_directory,
     status,
 )
 from tests.support.postgres import PostgresServer, postgres_programs
@@ -54,6 +52,12 @@ def _dump(url: str) -> list[str]:
     command = [str(postgres_programs() / "pg_dump"), "--schema-only", "--no-owner", url]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     return [line for line in lines if not line.startswith(("\\restrict", "\\unrestrict"))]
+
+
+async def pending(connection: asyncpg.Connection, migrations: list[Migration]) -> list[Migration]:
+    """Return what is still to be applied, in order."""
+    labels = {one.label for one in await status(connection, migrations) if one.state is State.PENDING}
+    return [migration for migration in migrations if migration.label in labels]
 
 
 async def test_nobody_waits_behind_a_migration_that_waits_for_a_table(
@@ -92,7 +96,7 @@ async def _tables(connection: asyncpg.Connection) -> set[str]:
 
 async def test_up_down_up_gives_the_same_schema(empty_url: str, connection: asyncpg.Connection) -> None:
     """Taking every migration back leaves nothing, and applying them again gives what there was."""
-    migrations = load_migrations(schema_directory())
+    migrations = load_migrations()
     assert await migrate(connection, migrations, NOW) == migrations
     first = _dump(empty_url)
     assert any("CREATE TABLE public.message_logs" in line for line in first)
@@ -107,7 +111,7 @@ async def test_up_down_up_gives_the_same_schema(empty_url: str, connection: asyn
 
 async def test_each_step_back_undoes_exactly_one_migration(empty_url: str, connection: asyncpg.Connection) -> None:
     """After each down file the schema is what it was before its up file."""
-    migrations = load_migrations(schema_directory())
+    migrations = load_migrations()
     dumps = []
     for count in range(1, len(migrations) + 1):
         dumps.append(_dump(empty_url) if count > 1 else [])
@@ -119,7 +123,7 @@ async def test_each_step_back_undoes_exactly_one_migration(empty_url: str, conne
 
 async def test_addresses_of_before_get_the_spelling_of_now(connection: asyncpg.Connection) -> None:
     """Domains as DNS has them, as Python's encoder writes them; of two users with one address the second keeps his."""
-    migrations = load_migrations(schema_directory())
+    migrations = load_migrations()
     addresses = next(number for number, each in enumerate(migrations) if each.name == "addresses")
     await migrate(connection, migrations[:addresses], NOW)
     domains = (
@@ -257,7 +261,7 @@ async def test_a_schema_that_belongs_to_another_role_is_told_from_one_that_is_mi
     connection: asyncpg.Connection,
 ) -> None:
     """After a restore by an operator the service is told whose the tables are, and what mends it."""
-    migrations = load_migrations(schema_directory())
+    migrations = load_migrations()
     await migrate(connection, migrations, NOW)
     await connection.execute("CREATE ROLE oncall_migrate; CREATE ROLE service_migrate")
     try:
@@ -294,7 +298,7 @@ async def test_a_long_migration_may_take_longer_than_other_statements(empty_url:
 
 async def test_two_runners_at_once_apply_each_migration_once(empty_url: str) -> None:
     """Processes that start together take turns: between them each migration is applied once, and none fails."""
-    migrations = load_migrations(schema_directory())
+    migrations = load_migrations()
 
     async def run() -> list[Migration]:
         connection = await asyncpg.connect(empty_url)

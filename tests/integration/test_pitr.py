@@ -15,7 +15,7 @@ import pytest
 
 from birthday.core.user import Profile
 from birthday.embedded.cluster import Cluster
-from birthday.store.migrations import load_migrations, migrate, schema_directory
+from birthday.store.migrations import load_migrations, migrate
 from tests.support.postgres import postgres_programs, server_directory
 from tests.support.product import PLANNING, eventually
 from tests.support.runbook import RUNBOOK, read_blocks
@@ -59,7 +59,7 @@ async def test_a_base_backup_and_the_archive_bring_back_the_last_instant_before_
     second = None
     try:
         connection = await asyncpg.connect(first.dsn())
-        await migrate(connection, load_migrations(schema_directory()), datetime.now(UTC))
+        await migrate(connection, load_migrations(), datetime.now(UTC))
         async with asyncpg.create_pool(first.dsn(), min_size=1) as pool:
             now = datetime.now(UTC)
             await create_user(pool, UUID(int=1), ADA, now, PLANNING)

@@ -20,7 +20,7 @@ import pytest
 from birthday.embedded.cluster import DATABASE, Cluster
 from birthday.embedded.process import exists
 from birthday.embedded.programs import find_directory, installed_directories
-from birthday.store.migrations import load_migrations, migrate, schema_directory
+from birthday.store.migrations import load_migrations, migrate
 
 GONE_SECONDS = 30
 # Copying the template takes hundreds of milliseconds on a disk, and a tenth of that in memory.
@@ -141,7 +141,7 @@ async def _open(directory: Path) -> PostgresServer:
     await server.start()
     connection = await asyncpg.connect(server.url())
     try:
-        await migrate(connection, load_migrations(schema_directory()), datetime.now(UTC))
+        await migrate(connection, load_migrations(), datetime.now(UTC))
     finally:
         await connection.close()
     return server

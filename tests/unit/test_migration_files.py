@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from birthday.store.migrations import MigrationError, load_migrations, schema_directory
+from birthday.store.migrations import MigrationError, load_migrations
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,7 +67,7 @@ def test_what_is_incomplete_or_ambiguous_is_refused(tmp_path: Path, names: list[
 
 def test_the_schema_is_found_where_the_program_runs_from() -> None:
     """The migrations of the product are found and complete."""
-    migrations = load_migrations(schema_directory())
+    migrations = load_migrations()
     assert migrations[0].label == "0001_users_and_messages"
 
 
@@ -83,7 +83,7 @@ def test_every_package_is_installed() -> None:
 
 def test_whatever_drops_data_says_what_is_lost() -> None:
     """For each table and each column that a file drops, it has a line that names and counts that, for who is asked."""
-    for migration in load_migrations(schema_directory()):
+    for migration in load_migrations():
         dropped = re.findall(r"DROP TABLE (\w+)|ALTER TABLE \w+ DROP COLUMN (\w+)", migration.down)
         told = " ".join(re.findall(r"^-- Lost: .+ \| SELECT count\(\*\) (.+)$", migration.down, re.MULTILINE))
         names = {table or column for table, column in dropped} - {"watermarks"}
