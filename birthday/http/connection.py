@@ -13,8 +13,8 @@ import structlog
 from aiohttp import EMPTY_PAYLOAD, HttpVersion10, HttpVersion11, StreamReader, hdrs, web
 from aiohttp.http_exceptions import BadHttpMethod, BadStatusLine, InvalidHeader, InvalidURLError, LineTooLong
 
-from birthday.http.connections import Connections, Limits
 from birthday.http.context import Report
+from birthday.http.limits import Connections, Limits
 from birthday.http.middleware.form import fault_of
 from birthday.http.middleware.problems import problem
 
@@ -23,25 +23,6 @@ log = structlog.get_logger()
 
 class ClientConnection(web.RequestHandler):
     """Serves one client. It is created by the listener and lives until ``connection_lost``."""
-
-    __slots__ = (
-        "_answered",
-        "_body",
-        "_body_since",
-        "_connections",
-        "_head_bytes",
-        "_head_since",
-        "_is_refused",
-        "_leaving_since",
-        "_link",
-        "_now",
-        "_reads_body",
-        "_report",
-        "_unread_since",
-        "address",
-        "fault",
-        "is_last",
-    )
 
     def __init__(self, server: web.Server, connections: Connections, report: Report) -> None:
         """Start before the connection is made; ``connections`` has the limits."""

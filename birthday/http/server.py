@@ -17,8 +17,8 @@ from aiohttp import StreamReader, web
 
 from birthday.errors import UnavailableError
 from birthday.http.connection import ClientConnection
-from birthday.http.connections import Connections, Limits
 from birthday.http.context import IS_TRUSTED, REFUSALS
+from birthday.http.limits import Connections, Limits
 
 log = structlog.get_logger()
 

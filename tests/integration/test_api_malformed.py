@@ -9,7 +9,7 @@ import asyncpg
 import orjson
 import pytest
 
-from birthday.http.connections import Limits
+from birthday.http.limits import Limits
 from tests.support.api import Api, running_api
 from tests.support.malformed import CANARY, Malformed, malformed_requests
 

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from aiohttp import web
 
-from birthday.http.connections import Limits
+from birthday.http.limits import Limits
 from birthday.http.server import serve
 from tests.support.api import Api, running_api
 

@@ -17,8 +17,8 @@ from birthday.broker import Broker
 from birthday.broker.postgres import PostgresBroker
 from birthday.config import load_settings
 from birthday.http.app import build
-from birthday.http.connections import Limits
 from birthday.http.context import ApiContext
+from birthday.http.limits import Limits
 from birthday.http.server import serve
 from birthday.operations.pauses import Pauses
 from birthday.operations.readiness import DATABASE, QUEUE, Check, Readiness

@@ -1,4 +1,4 @@
-"""The connections of one listener: how many there may be, and how long each client may keep us waiting."""
+"""The limits of one listener: how many connections there may be, and how long each client may keep us waiting."""
 
 import asyncio
 import resource
