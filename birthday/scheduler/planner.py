@@ -1,10 +1,10 @@
-"""Step 1, plan: turn birthdays that come up into scheduled messages.
+"""Step 1, plan: turn birthdays and other yearly dates that come up into scheduled messages.
 
-Before: users with a birth date and a zone. After: one ``scheduled`` message for each user whose birthday falls due
-before the horizon. The planner works by zone, not by user. It computes the instants of each zone in use, and one
-statement for each chunk inserts the messages of all users concerned. A stored watermark says how far it has come, so
-that it catches up after any downtime. A new or changed user is planned with the change itself (``store/creation.py``,
-``store/users.py``).
+Before: users with dates and a zone. After: one ``scheduled`` message for each date of a planned type that falls due
+before the horizon; planned are birthdays, and other types with a published template. The planner works by zone, not by
+user. It computes the instants of each zone in use, and one statement for each chunk inserts the messages of all dates
+concerned. A stored watermark says how far it has come, so that it catches up after any downtime. A new or changed user
+is planned with the change itself (``store/creation.py``, ``store/users.py``).
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from uuid import UUID
 import asyncpg
 import structlog
 
+from birthday.core.message import BIRTHDAY
 from birthday.core.occasion import ZoneOccasion, zone_occasions
 from birthday.core.plan import Basis
 from birthday.core.zone import data_version
@@ -24,6 +25,7 @@ from birthday.store.planning import (
     is_planned_otherwise,
     last_scheduled,
     move,
+    note_planned_types,
     note_rules,
     plan,
     read_rules,
@@ -31,8 +33,16 @@ from birthday.store.planning import (
     zones_in_use,
 )
 from birthday.store.refusals import Sifting
+from birthday.store.templates import read_types
 from birthday.store.users import Connection, Planning
-from birthday.store.watermarks import PLANNED, begin_sweep, end_sweep, lock_watermark, set_watermark
+from birthday.store.watermarks import (
+    PLANNED,
+    begin_sweep,
+    end_sweep,
+    lock_watermark,
+    request_sweep,
+    set_watermark,
+)
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.tracing import NO_TRACING, Tracing
 
@@ -41,7 +51,8 @@ log = structlog.get_logger()
 SWEEP_EVERY = timedelta(hours=1)
 CHUNK = timedelta(days=1)
 FARTHEST = timedelta(days=2)
-"""How far a new SEND_AT, a new LEAP_DAY and new time-zone data can move a message, with a margin."""
+"""How far a new SEND_AT, a new LEAP_DAY and new time-zone data can move a message, with a margin. No occasion whose
+local date is not over was due longer ago."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +69,10 @@ class Planner:
     async def plan_once(self, now: datetime) -> int:
         """Plan from the watermark to the horizon, one day for each transaction; return how many messages are new.
 
-        Once an hour, and when requested, it sweeps: it starts at the beginning of the catch-up window instead. That
-        finds users whom other programs have written to the database, and anything else that was missed. Existing
-        messages stay as they are. If a sweep is requested while one is under way, another one follows.
+        Once an hour, when requested, and when a type is planned for the first time, it sweeps: it starts at the
+        beginning of the catch-up window instead. That finds users whom other programs have written to the database, and
+        anything else that was missed. Existing messages stay as they are. If a sweep is requested while one is under
+        way, another one follows.
 
         If SEND_AT or LEAP_DAY has changed, or the time-zone data are newer, messages that are not due yet move.
         """
@@ -73,7 +85,9 @@ class Planner:
         # If another scheduler has newer data, this one moves nothing: otherwise messages would move back and forth.
         yielding = basis.yields_to(noted)
         moving = not yielding and await is_planned_otherwise(self.pool, rules)
+        new_types = await self._note_types(now)
         begun = await begin_sweep(self.pool, now, SWEEP_EVERY)
+        swept_from = now - max(self.catch_up, FARTHEST if new_types else timedelta())
         until = now + self.planning.horizon
         after: datetime | None = None
         planned = moved = 0
@@ -82,7 +96,7 @@ class Planner:
                 # A watermark beyond the horizon comes from a longer horizon, or from a clock that was wrong.
                 watermark = min(await lock_watermark(connection, PLANNED) or now - self.catch_up, until)
                 if after is None:
-                    after = min(watermark, now - self.catch_up) if begun else watermark
+                    after = min(watermark, swept_from) if begun else watermark
                 reached = min(after + CHUNK, until)
                 occasions = await self._occasions(connection, after, reached)
                 fresh = await self._plan(connection, occasions, now) if occasions else 0
@@ -99,12 +113,26 @@ class Planner:
             self.metrics.messages_scheduled.inc(fresh)
         if begun:
             await end_sweep(self.pool, begun, now)
+        if new_types:
+            # A change of a user that was under way meanwhile may not know the type. By the next tick it is committed.
+            await request_sweep(self.pool)
         if planned:
             log.info("planner.planned", messages=planned, until=until.isoformat())
         if moving:
             report = log.warning if moved else log.info
             report("planner.moved", messages=moved, rules=rules, before=noted)
         return planned
+
+    async def _note_types(self, now: datetime) -> list[str]:
+        """Note which types are planned, and return those that are new: they need a sweep."""
+        async with self.pool.acquire() as connection:
+            message_types = await read_types(connection)
+        others = [message_type for message_type in message_types if message_type != BIRTHDAY]
+        new = await note_planned_types(self.pool, others, now)
+        if new:
+            log.info("planner.types", planned=message_types, new=new)
+            await request_sweep(self.pool)
+        return new
 
     async def _plan(self, connection: Connection, occasions: Sequence[ZoneOccasion], now: datetime) -> int:
         """Materialise the messages of ``occasions``. Users whose messages the database refuses do not block others."""

@@ -69,6 +69,22 @@ async def zones_in_use(connection: Connection) -> list[str]:
     return [row["timezone"] for row in rows]
 
 
+async def note_planned_types(pool: asyncpg.Pool, message_types: Sequence[str], now: datetime) -> list[str]:
+    """Store which types besides birthday are planned, and return those that were not planned before."""
+    rows = await pool.fetch(
+        """
+        WITH withdrawn AS (DELETE FROM planned_types WHERE message_type <> ALL($1::text[]))
+        INSERT INTO planned_types (message_type, planned_since) SELECT message_type, $2
+        FROM unnest($1::text[]) AS message_type
+        ON CONFLICT DO NOTHING
+        RETURNING message_type
+        """,
+        message_types,
+        now,
+    )
+    return [row["message_type"] for row in rows]
+
+
 async def plan(
     connection: Connection,
     occasions: Sequence[ZoneOccasion],

@@ -1,6 +1,7 @@
 """Yearly dates besides the birthday: whatever holds for birthdays holds for them."""
 
 import asyncio
+from dataclasses import replace
 from datetime import date, timedelta
 
 import asyncpg
@@ -12,7 +13,7 @@ from birthday.store.users import Planning
 from birthday.telemetry.metrics import Metrics
 from tests.support.channel import RecordingChannel
 from tests.support.clock import ManualClock
-from tests.support.dates import give_date, plan_type
+from tests.support.dates import give_date, plan_type, publish_type
 from tests.support.product import Product, parse
 
 JOINED = "work-anniversary"
@@ -120,3 +121,53 @@ async def test_a_year_stays_taken_after_retention_has_removed_the_message(produc
     await product.pool.execute("UPDATE anniversaries SET date = '2019-03-01', schedule_from = $1", product.clock.now())
     assert await product.planner.plan_once(product.clock.now() + timedelta(hours=1)) == 0
     assert await product.pool.fetchval("SELECT greeted_year FROM users") == 0
+
+
+async def test_a_type_that_is_published_is_planned_at_the_next_tick(product: Product) -> None:
+    """What the watermark has passed is found at once, but not what was over when the planner saw the type.
+
+    Whoever has the day today is greeted now, as a user is who is created on the day.
+    """
+    for zone in ("Asia/Tokyo", "America/New_York", "Pacific/Honolulu"):
+        user_id = await product.create(date(1990, 6, 1), zone)
+        await give_date(product.pool, user_id, JOINED, date(2019, 2, 27))
+    product.clock.advance(timedelta(hours=6))
+    assert await product.planner.plan_once(product.clock.now()) == 0
+    await publish_type(product.pool, JOINED, product.clock.now())
+    assert await product.planner.plan_once(product.clock.now()) == 2
+    assert await planned(product.pool) == [(JOINED, "02-27 18:00", 2027), (JOINED, "02-27 19:00", 2027)]
+
+
+async def test_a_day_counts_however_short_the_catch_up_window_is(product: Product) -> None:
+    """A new type is looked for on the whole of the local date, as a new user is."""
+    hasty = replace(product, catch_up=timedelta(hours=1))
+    user_id = await hasty.create(date(1990, 6, 1))
+    await give_date(hasty.pool, user_id, JOINED, date(2019, 2, 27))
+    await hasty.planner.plan_once(hasty.clock.now())
+    hasty.clock.advance(timedelta(hours=11))
+    await publish_type(hasty.pool, JOINED, hasty.clock.now())
+    await hasty.planner.plan_once(hasty.clock.now())
+    assert await planned(hasty.pool) == [(JOINED, "02-27 23:00", 2027)]
+
+
+async def test_the_tick_after_a_new_type_looks_once_more(product: Product) -> None:
+    """A change of a user that was under way in the first tick did not know the type."""
+    await product.planner.plan_once(product.clock.now())
+    await publish_type(product.pool, JOINED, product.clock.now())
+    await product.planner.plan_once(product.clock.now())
+    user_id = await product.create(date(1990, 6, 1))
+    await give_date(product.pool, user_id, JOINED, date(2019, 2, 28))
+    assert await product.planner.plan_once(product.clock.now() + timedelta(minutes=5)) == 1
+
+
+async def test_a_type_that_is_withdrawn_is_not_planned_any_more(product: Product) -> None:
+    """Without a template there is nothing to say; if it is published again, days that were over stay so."""
+    await publish_type(product.pool, JOINED, product.clock.now())
+    await product.planner.plan_once(product.clock.now())
+    await product.pool.execute("UPDATE active_templates SET version = 0")
+    user_id = await product.create(date(1990, 6, 1))
+    await give_date(product.pool, user_id, JOINED, date(2019, 3, 5))
+    product.clock.advance(timedelta(days=7))
+    assert await product.planner.plan_once(product.clock.now()) == 0
+    await product.pool.execute("UPDATE active_templates SET version = 1")
+    assert await product.planner.plan_once(product.clock.now()) == 0

@@ -10,12 +10,10 @@ from birthday.store.users import Connection
 
 
 async def add_dates(connection: Connection, message_types: Collection[str], planned_since: datetime) -> None:
-    """Plan these types, and give every user a date of each, in 2020."""
-    await connection.execute(
-        "INSERT INTO planned_types SELECT message_type, $2 FROM unnest($1::text[]) AS message_type",
-        message_types,
-        planned_since,
-    )
+    """Publish and plan these types, and give every user a date of each, in 2020."""
+    for message_type in message_types:
+        await publish_type(connection, message_type, planned_since)
+        await connection.execute("INSERT INTO planned_types VALUES ($1, $2)", message_type, planned_since)
     await connection.execute(
         """
         INSERT INTO anniversaries (user_id, message_type, date, timezone, schedule_from, deleted_at)
@@ -40,6 +38,23 @@ async def give_date(pool: asyncpg.Pool, user_id: UUID, message_type: str, on: da
     )
 
 
+async def publish_type(connection: Connection | asyncpg.Pool, message_type: str, now: datetime) -> None:
+    """Publish a template for a type, as the default for all locales."""
+    await connection.execute(
+        """
+        WITH published AS (
+            INSERT INTO templates (message_type, locale, version, message, created_at, created_by)
+            VALUES ($1, 'default', 1, 'Well done, {{ first_name }}', $2, 'test')
+        )
+        INSERT INTO active_templates (message_type, locale, version, activated_at, activated_by)
+        VALUES ($1, 'default', 1, $2, 'test')
+        """,
+        message_type,
+        now,
+    )
+
+
 async def plan_type(pool: asyncpg.Pool, message_type: str, since: datetime) -> None:
-    """Plan a type from now on."""
+    """Publish a type, which is planned from now on."""
+    await publish_type(pool, message_type, since)
     await pool.execute("INSERT INTO planned_types VALUES ($1, $2)", message_type, since)
