@@ -35,7 +35,7 @@ BACKGROUND: Final = (
 """Tasks that a ``Supervisor`` or the worker itself starts again."""
 TASKS: Final = ("plan", "recover", "retire", "audit", "forecast", "dispatch")
 
-_NEEDS_PG_MONITOR = "A gap while others are hidden from the service's database role, which pg_monitor prevents."
+_NEEDS_PG_MONITOR = "Has gaps unless the service's database role has pg_monitor."
 
 _LATENCY = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 2.5, 5, 10)
 _LATENESS = (0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 900, 3600, 6 * 3600, 24 * 3600, 48 * 3600)
@@ -92,48 +92,47 @@ class Metrics:
 
     api_requests = _counter("HTTP requests answered, by route template.", "method", "path", "status")
     api_response_time = _histogram("Time from request to response, by route template.", _LATENCY, "method", "path")
-    api_active_requests = _gauge("HTTP requests being answered now, but the scrape that asks.")
+    api_active_requests = _gauge("HTTP requests in progress, without this scrape.")
     api_health_score = _figure(
-        "Role api: 50 points for no 5xx in the last minute, falling to 0 at 10 %; 20 for the share answered within "
-        "1 s; 20 while the database answers, 10 while the queue does. Probes do not count.",
+        "Role api: 50 points for no 5xx in the last minute, falling to 0 at 10 %; 20 for the share answered in 1 s; "
+        "20 while the database answers, 10 while the queue does. Probes do not count.",
         unit="0-100",
     )
     auth_failures = _counter("Requests without a valid API key.", "reason")
     forbidden_accesses = _counter(
-        "Requests refused with 403: the key lacks the scope, or the API without keys was asked by another host "
-        "name than this machine's.",
+        "Requests refused with 403: the key lacks the scope, or the API without keys was asked by a foreign host name.",
         "reason",
     )
     rate_limit_hits = _counter("Requests refused with 429.")
     users_created = _counter("Users created through the API.")
 
-    messages_scheduled = _counter("Messages materialised by the planner, the API or an import.")
+    messages_scheduled = _counter("Messages created by the planner, the API or an import.")
     messages_queued = _counter("Messages that the broker has confirmed.")
     messages_sent = _counter("Messages handed to the message service for the first time, by UTC hour.", "hour")
     messages_delivered = _counter("Messages that the service accepted.")
     messages_on_time = _counter("Messages delivered within 60 s of the scheduled instant.")
-    messages_processed = _counter("Messages a worker finished with: delivered, failed, cancelled or skipped.")
+    messages_processed = _counter("Messages that a worker finished: delivered, failed, cancelled or skipped.")
     messages_failed = _counter("Messages that failed for good.", "error_type")
     message_retries = _counter("Attempts that will be repeated.", "retry_reason")
     messages_cancelled = _counter("Messages cancelled because the user was deleted or the birthday moved.")
-    messages_expired = _counter("Messages given up because they were later than the catch-up window.")
-    messages_rescued = _counter("Messages published again because the queue had lost sight of them.")
-    birthdays_processed = _counter("Birthdays that came to an end: delivered, failed for good or expired.")
+    messages_expired = _counter("Messages later than the catch-up window, and given up.")
+    messages_rescued = _counter("Messages published again because the queue had lost them.")
+    birthdays_processed = _counter("Birthdays finished: delivered, failed for good or expired.")
     message_template_usage = _counter("Messages sent for the first time, by the text they have.", "template_name")
     message_delivery_duration = _histogram("Time from the scheduled instant to acceptance.", _LATENESS)
     messages_overdue = _figure(
-        "Messages that are due and not delivered, whatever the reason: a pause, no scheduler, no worker, another "
-        "attempt to come. At most 100,000 of those to be queued and as many of the others are counted."
+        "Messages that are due and not delivered, for any reason: a pause, no scheduler, no worker, a retry. Counts "
+        "at most 100,000 of those not queued yet, and as many of the others."
     )
     messages_overdue_oldest_age_seconds = _figure(
-        "How long the message that waits longest has been due, or since an operator requeued it; 0 if none waits.",
+        "Age of the most overdue message, since its instant or its requeue; 0 without one.",
         unit="seconds",
     )
-    daily_active_users = _figure("Users greeted whose birthday message fell due in the last 24 hours.")
+    daily_active_users = _figure("Users greeted for a birthday due in the last 24 hours.")
 
-    external_api_duration = _histogram("Time that one attempt at the message service took.", _LATENCY, "api")
+    external_api_duration = _histogram("Duration of one attempt at the message service.", _LATENCY, "api")
     external_api_calls = _counter(
-        "Attempts at the message service, by the HTTP status it answered; timeout or error if it did not.",
+        "Attempts at the message service, by the HTTP status of the answer, or timeout or error.",
         "api_name",
         "status",
     )
@@ -142,101 +141,94 @@ class Metrics:
         "The circuit to the message service in this process: 0 closed, 0.5 half-open, 1 open."
     )
     circuit_breaker_open = _gauge(
-        "1 while the circuit is not closed, by the reason: outage, refused (a wrong key or URL), or poison (the "
-        "service fails over some messages and delivers others).",
+        "1 while the circuit is not closed, by reason: outage, refused (a wrong key or URL), or poison (the service "
+        "fails for some messages only).",
         "reason",
     )
     resource_shortages = _counter(
-        "Attempts that could not be made because this host lacked a resource; they cost no message an attempt.",
+        "Attempts prevented because this host lacked a resource; they do not count for the message.",
         "resource",
     )
 
     queue_depth = _figure("Queue messages ready to be consumed.")
-    queue_delayed = _figure("Queue messages that wait for another attempt.")
-    unacked_messages_count = _figure(
-        "Queue messages that consumers hold: with RabbitMQ those of this process, in PostgreSQL all of them."
-    )
+    queue_delayed = _figure("Queue messages that wait for a retry.")
+    unacked_messages_count = _figure("Queue messages held by consumers: RabbitMQ: of this process; PostgreSQL: of all.")
     dlq_depth = _figure("Queue messages in the dead-letter queue.")
     consumer_count = _figure("Consumers of the queue, of all processes.")
     queue_oldest_message_age_seconds = _figure(
-        "How long the oldest message that the queue should hold has been there; 0 if there is none.", unit="seconds"
+        "Age of the oldest message that the queue should hold; 0 without one.", unit="seconds"
     )
     active_workers = _gauge("1 while this process holds a subscription to the queue.")
     prefetch_count = _figure("Role worker: queue messages it may hold at a time.")
     queue_consumer_utilization = _figure(
-        "Role worker: share of the last 5 s in which it could have taken another message at once, which is what "
-        "RabbitMQ means by the word; 1 is never the bottleneck.",
+        "Role worker: share of the last 5 s in which it could have taken another message at once, as RabbitMQ defines "
+        "it; 1 means that workers are not the bottleneck.",
         unit="ratio",
     )
-    consumer_restarts = _counter("Times that the worker gave a subscription up because it brought nothing.")
+    consumer_restarts = _counter("Times that the worker replaced a stuck subscription.")
     paused = _gauge("1 while an operator has paused messages of the type.", "message_type")
 
     scheduler_last_success_time = _gauge("Unix time at which a tick last succeeded.", "task", unit="seconds")
     scheduler_failures = _counter("Ticks that failed.", "task")
-    scheduler_job_duration = _histogram("Time that one tick took.", _TASKS_TAKE, "task")
-    audit_birthdays = _gauge("Birthdays due within the last catch-up window, by what the audit found.", "finding")
-    planner_unknown_zones = _counter("Times that the planner met users in a time zone that does not exist.")
+    scheduler_job_duration = _histogram("Duration of one tick.", _TASKS_TAKE, "task")
+    audit_birthdays = _gauge("Birthdays due within the last catch-up window, by the audit's finding.", "finding")
+    planner_unknown_zones = _counter("Times that the planner found users with an invalid time zone.")
     forecast_messages = _gauge("Messages that fall due within the next 24 hours, by UTC hour.", "hour")
     forecast_largest_minute_messages = _figure(
         "The most messages that fall due within one minute of the next 24 hours."
     )
     forecast_largest_minute_time = _figure("Unix time at which that minute begins.", unit="seconds")
     forecast_delivery_rate = _figure(
-        "Messages per second that were delivered for a minute on end in the last 7 days; of the fastest burst, if "
-        "none took that long."
+        "The best delivery rate of the last 7 days that lasted a minute, in messages per second; if none did, that of "
+        "the fastest burst."
     )
     forecast_drain_seconds = _figure("How long the largest minute takes at that rate.", unit="seconds")
 
     db_connections_active = _gauge("Connections of the pool that are in use.")
     db_connections_open = _gauge("Connections of the pool that are open.")
     db_connections_max = _gauge("Connections that the pool may open.")
-    db_pool_waiting_requests = _gauge("Callers that wait for a connection of the pool now.")
+    db_pool_waiting_requests = _gauge("Callers that wait for a connection of the pool.")
     connection_pool_wait_time = _gauge(
         "Longest wait for a connection of the pool in the last 5 to 10 s.", unit="seconds"
     )
-    connection_pool_acquisition_time = _histogram("Time until the pool had a connection to lend.", _STATEMENTS)
-    database_query_duration = _histogram("Time that a statement of this process took.", _STATEMENTS, "query_type")
+    connection_pool_acquisition_time = _histogram("Time to get a connection from the pool.", _STATEMENTS)
+    database_query_duration = _histogram("Duration of a statement of this process.", _STATEMENTS, "query_type")
     database_slow_queries = _counter("Statements of this process that took more than 100 ms.", "query_type")
 
-    database_commits = _figure("Transactions committed in the database, by whomever.", counts=True)
-    database_rollbacks = _figure("Transactions rolled back in the database, by whomever.", counts=True)
-    database_deadlocks = _figure("Deadlocks that the database has broken up.", counts=True)
-    buffer_cache_hit_ratio = _figure("Blocks found in the database's memory, of all that were read.", unit="ratio")
+    database_commits = _figure("Transactions committed in the database, by any client.", counts=True)
+    database_rollbacks = _figure("Transactions rolled back in the database, by any client.", counts=True)
+    database_deadlocks = _figure("Deadlocks in the database.", counts=True)
+    buffer_cache_hit_ratio = _figure("Share of blocks found in the database's memory.", unit="ratio")
     index_hit_ratio = _figure("Index blocks found in the database's memory, of all that were read.", unit="ratio")
-    active_transactions = _figure(
-        f"Sessions of the database that are in a transaction, but the one that asks. {_NEEDS_PG_MONITOR}"
-    )
-    database_active_queries = _figure(
-        f"Sessions of the database that execute a statement, but the one that asks. {_NEEDS_PG_MONITOR}"
-    )
-    database_sessions = _figure("Sessions of the database server, of all its databases and by whomever.")
-    database_max_connections = _figure("Sessions that the database server allows: its setting max_connections.")
+    active_transactions = _figure(f"Other sessions of the database in a transaction. {_NEEDS_PG_MONITOR}")
+    database_active_queries = _figure(f"Other sessions of the database that execute a statement. {_NEEDS_PG_MONITOR}")
+    database_sessions = _figure("Sessions of the database server, of all databases and clients.")
+    database_max_connections = _figure("The database server's max_connections.")
     db_replication_lag_seconds = _figure(
         f"How far the slowest replica is behind; 0 without replicas. {_NEEDS_PG_MONITOR}", unit="seconds"
     )
 
     processes = _gauge("Processes that have reported to the database within a minute, by role.", "role")
     timezone_data_versions = _figure(
-        "How many releases of the time-zone data those processes compute instants with; more than 1 is a mistake."
+        "Number of releases of the time-zone data in those processes; more than 1 is a fault."
     )
     build_info = _gauge(
-        "1, and which build this process is: version, commit and release of the time-zone data.",
+        "1, labelled with this process's version, commit and release of the time-zone data.",
         "version",
         "commit",
         "tzdata",
     )
     event_loop_lag_seconds = _gauge("Longest delay of the event loop in the last 10 s.", unit="seconds")
     event_loop_delay_seconds = _histogram("How late the event loop ran a timer, measured ten times a second.", _PAUSES)
-    gc_pause_seconds = _histogram("Time that a garbage collection held everything up.", _PAUSES, "generation")
+    gc_pause_seconds = _histogram("Pause for a garbage collection.", _PAUSES, "generation")
     clock_skew_seconds = _figure(
-        "How far the clock of this process is ahead of the database's, beyond what the round trip explains; "
-        "negative if it is behind.",
+        "How far this process's clock is ahead of the database's, beyond the round trip; negative if it is behind.",
         unit="seconds",
     )
-    clock_faults = _counter("Times that the clock of this process turned out to be more than 5 s from the database's.")
+    clock_faults = _counter("Times that this process's clock became more than 5 s off the database's.")
     active_tasks = _gauge("Tasks of the event loop that have not ended.")
-    background_failures = _counter("Times that a background task failed unexpectedly and was started again.", "task")
-    collector_errors = _counter("Times that a dependency could not be asked for its figures.", "collector")
+    background_failures = _counter("Unexpected failures of background tasks, which were restarted.", "task")
+    collector_errors = _counter("Times that a dependency did not give its figures.", "collector")
 
     def __init__(self) -> None:
         # The time at which a counter began is not needed, and would double the page.
