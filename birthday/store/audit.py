@@ -73,6 +73,11 @@ async def read_birthdays(
                    SELECT FROM message_logs m
                    WHERE m.user_id = due.user_id AND m.status = 'cancelled' AND m.message_type = due.message_type
                      AND m.occasion_year = due.year AND m.schedule_from = due.schedule_from) AS was_cancelled,
+               answer.id IS NULL AND EXISTS (
+                   SELECT FROM message_logs m
+                   WHERE m.user_id = due.user_id AND m.status = 'cancelled' AND m.message_type = due.message_type
+                     AND m.occasion_year = due.year AND m.schedule_from = due.schedule_from
+                     AND m.error_detail = 'suppressed') AS was_suppressed,
                -- What the move itself cancelled was replaced at once.
                CASE WHEN answer.id IS NULL THEN (
                    SELECT max(m.updated_at) FROM message_logs m
@@ -213,6 +218,7 @@ def _facts(row: Record) -> Birthday:
         greeted_year=row["greeted_year"],
         answer=_answer(row) if row["message_id"] else None,
         was_cancelled=row["was_cancelled"],
+        was_suppressed=row["was_suppressed"],
         dropped_at=row["dropped_at"],
     )
 

@@ -48,9 +48,9 @@ async def claim(
 
     A message can be claimed if it is queued, is due for a retry, or was left by a dead worker whose lease has run out.
     It must have fallen due, or been requeued, after ``late``. A failed message can be claimed if it is in ``by_hand``,
-    because an operator has put it into the queue again. In all these cases the user must be live, with the date and
-    zone for which the message was planned. There is one exception: a message that may have arrived, such as that of a
-    dead worker, is finished even if date or zone has moved, and gets the new schedule version.
+    because an operator has put it into the queue again. In all these cases the user must be live, not suppressed, and
+    have the date and zone for which the message was planned. There is one exception: a message that may have arrived,
+    such as that of a dead worker, is finished even if date or zone has moved, and gets the new schedule version.
 
     ``scheduled`` counts as queued, because a dispatcher that dies between confirm and commit leaves that status. The
     rows are locked in order of id first, so that the claim waits for a dispatcher that is about to commit, and two
@@ -141,32 +141,44 @@ async def read_unclaimed(pool: asyncpg.Pool, ids: Sequence[UUID]) -> list[Unclai
     ]
 
 
-async def cancel(pool: asyncpg.Pool, ids: Sequence[UUID], now: datetime) -> list[UUID]:
-    """Cancel those of ``ids`` that are pending and whose user is deleted or has moved; return which.
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """A message that was cancelled. ``suppressed`` says that its user has opted out."""
 
-    A message that may have arrived is cancelled only if the user is deleted, because its replacement could be a second
-    greeting.
+    id: UUID
+    suppressed: bool
+
+
+async def cancel(pool: asyncpg.Pool, ids: Sequence[UUID], now: datetime) -> list[Cancelled]:
+    """Cancel those of ``ids`` that are pending and whose user is deleted, suppressed or has moved; return which.
+
+    A message that may have arrived is cancelled only if the user is deleted or suppressed, because its replacement
+    could be a second greeting.
     """
     async with pool.acquire() as connection, connection.transaction():
         await _hold(connection, ids)
         rows = await connection.fetch(
             """
-            UPDATE message_logs m SET status = 'cancelled', updated_at = $2, next_attempt_at = NULL
+            UPDATE message_logs m
+            SET status = 'cancelled', updated_at = $2, next_attempt_at = NULL,
+                error_detail = coalesce((SELECT 'suppressed' FROM users u WHERE u.id = m.user_id AND u.suppressed
+                                         AND u.deleted_at IS NULL), m.error_detail)
             WHERE m.id = ANY($1::uuid[]) AND m.status IN ('scheduled', 'queued', 'retrying')
               AND NOT EXISTS (SELECT FROM users u WHERE u.id = m.user_id AND is_current(m, u))
-            RETURNING m.id
+            RETURNING m.id, m.error_detail IS NOT DISTINCT FROM 'suppressed'
             """,
             ids,
             now,
         )
-    return [row["id"] for row in rows]
+    return [Cancelled(*row) for row in rows]
 
 
 async def give_up(pool: asyncpg.Pool, ids: Sequence[UUID], now: datetime, late: datetime) -> list[UUID]:
     """Fail those of ``ids`` that a dead worker was sending and that may not be sent any more; return which.
 
-    A message may not be sent any more if its user is deleted, or if it was due or requeued at ``late`` or before. It
-    may have arrived, so it is failed and its year stays taken: ``cancelled`` would free the year for a second greeting.
+    A message may not be sent any more if its user is deleted or suppressed, or if it was due or requeued at ``late`` or
+    before. It may have arrived, so it is failed and its year stays taken: ``cancelled`` would free the year for a
+    second greeting.
     """
     async with pool.acquire() as connection, connection.transaction():
         await _hold(connection, ids)

@@ -118,14 +118,14 @@ async def replace_profile(
     """
     moved = (old.date_of_birth, old.zone) != (new.date_of_birth, new.zone)
     try:
-        await connection.execute(
+        suppressed = await connection.fetchval(
             """
             UPDATE users SET first_name = $2, last_name = $3, email = $4, date_of_birth = $5, timezone = $6,
                              updated_at = $7,
                              -- Strictly increasing: identifies the version of the schedule.
                              schedule_from = CASE WHEN $8 THEN greatest($7, schedule_from + interval '1 us')
                                                   ELSE schedule_from END
-            WHERE id = $1
+            WHERE id = $1 RETURNING suppressed
             """,
             user_id,
             new.first_name,
@@ -141,7 +141,8 @@ async def replace_profile(
             raise
         raise email_taken(new) from None
     if not moved:
-        return Replanned()
+        # The new address may be on the list of suppressed ones.
+        return Replanned(cancelled=await _cancel_stale(connection, user_id, now) if suppressed else 0)
     messages = planned_messages(new, now, planning.horizon, planning.rules)
     # A planner may just have inserted a message for the old birthday. Then our insert waits for the planner's commit,
     # and finds the year taken. The second cancellation sees that message, and frees the year.
@@ -206,10 +207,12 @@ async def _keep_what_may_have_arrived(connection: Connection, user_id: UUID) -> 
 
 
 async def _cancel_stale(connection: Connection, user_id: UUID, now: datetime) -> int:
-    """Cancel pending messages that are not current any more: all of them if the user is deleted."""
+    """Cancel pending messages that are not current any more: all of them if the user is deleted or suppressed."""
     rows = await connection.fetch(
         """
-        UPDATE message_logs m SET status = 'cancelled', updated_at = $2, next_attempt_at = NULL
+        UPDATE message_logs m
+        SET status = 'cancelled', updated_at = $2, next_attempt_at = NULL,
+            error_detail = CASE WHEN u.suppressed AND u.deleted_at IS NULL THEN 'suppressed' ELSE m.error_detail END
         FROM users u
         WHERE m.user_id = $1 AND u.id = $1 AND m.status IN ('scheduled', 'queued', 'retrying')
           AND NOT is_current(m, u)

@@ -183,17 +183,20 @@ class Claimer:
         await retry_outage("cancel", cancelling.run, self.clock, self.random)
         await retry_outage("give up", giving_up.run, self.clock, self.random)
         cancelled, failed = cancelling.results, giving_up.results
-        if cancelled:
+        suppressed = sum(one.suppressed for one in cancelled)
+        if len(cancelled) > suppressed:
             # If a user moved while the message was being sent and given back, no other message is planned yet.
             await retry_outage("cancel", lambda: request_sweep(self.pool), self.clock, self.random)
         self.metrics.messages_cancelled.inc(len(cancelled))
+        self.metrics.messages_suppressed.inc(suppressed)
         self.metrics.messages_failed.labels(ErrorType.PERMANENT_FAILURE.value).inc(len(failed))
         self.metrics.birthdays_processed.inc(len(failed))
-        for message_id in cancelled:
-            log.info("message.cancelled", message_id=str(message_id), reason="the user is gone or has moved")
+        for one in cancelled:
+            reason = "the user is suppressed" if one.suppressed else "the user is gone or has moved"
+            log.info("message.cancelled", message_id=str(one.id), reason=reason)
         for message_id in failed:
             log.error("message.failed", message_id=str(message_id), error_type=ErrorType.PERMANENT_FAILURE.value)
-        ended = dict.fromkeys(cancelled, Status.CANCELLED) | dict.fromkeys(failed, Status.FAILED)
+        ended = {one.id: Status.CANCELLED for one in cancelled} | dict.fromkeys(failed, Status.FAILED)
         return ended, [*cancelling.refused, *giving_up.refused]
 
     def _delay(self, state: Unclaimed, now: datetime) -> timedelta | None:

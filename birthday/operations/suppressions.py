@@ -1,0 +1,109 @@
+"""Opt-out: who is on the list of suppressed addresses is sent nothing, until an operator or a client takes it off.
+
+An unsubscribe link does the same for the person it was sent to.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from itertools import islice
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+
+from birthday.core.unsubscribe import Unsubscriber
+from birthday.store import suppressions as store
+from birthday.store.connection import borrow
+from birthday.store.suppressions import Changed, Suppression
+from birthday.store.users import Connection
+
+BATCH: Final = 1000
+MAX_REASON: Final = 200
+LINK_REASON: Final = "unsubscribed by a link"
+BY_LINK: Final = "link"
+
+
+async def suppress_user(
+    pool: asyncpg.Pool, user_id: UUID, reason: str, now: datetime, by: str
+) -> tuple[Suppression, Changed]:
+    """Suppress a live user; return the entry of the list. If there is one already, it stays as it is.
+
+    Raises:
+        NotFoundError: if there is no such live user.
+    """
+    async with borrow(pool) as connection, connection.transaction():
+        email = await store.lock_address(connection, user_id)
+        changed = await store.suppress(connection, [email], reason, now, by)
+        entry = await store.read_suppression(connection, email)
+    assert entry is not None  # noqa: S101 - this transaction has put it there, or found it
+    return entry, changed
+
+
+async def unsuppress_user(pool: asyncpg.Pool, user_id: UUID, now: datetime) -> Changed:
+    """Take a live user's address off the list, if it is there.
+
+    Raises:
+        NotFoundError: if there is no such live user.
+    """
+    async with borrow(pool) as connection, connection.transaction():
+        return await store.unsuppress(connection, [await store.lock_address(connection, user_id)], now)
+
+
+async def unsubscribe(pool: asyncpg.Pool, named: Unsubscriber, now: datetime) -> Changed:
+    """Suppress whom a link names. Safe to repeat.
+
+    These are the address that the greeting went to, and the one that its user has now. Of a deleted user the address is
+    suppressed too, and with it somebody who has been imported with this address since.
+    """
+    async with borrow(pool) as connection, connection.transaction():
+        email = await store.lock_any_address(connection, named.user_id)
+        changed = await store.suppress(connection, [email] if email else [], LINK_REASON, now, BY_LINK)
+        await store.add_hash(connection, named.address_hash, LINK_REASON, now, BY_LINK)
+    return changed
+
+
+async def suppress_addresses(
+    pool: asyncpg.Pool, addresses: Iterable[str], reason: str, now: datetime, by: str, *, dry_run: bool
+) -> Changed:
+    """Suppress addresses, whether or not there are users who have them, a batch in each transaction."""
+
+    async def suppress(connection: Connection, batch: Sequence[str]) -> Changed:
+        return await store.suppress(connection, batch, reason, now, by)
+
+    return await _change(pool, addresses, suppress, dry_run=dry_run)
+
+
+async def unsuppress_addresses(
+    pool: asyncpg.Pool, addresses: Iterable[str], now: datetime, *, dry_run: bool
+) -> Changed:
+    """Take addresses off the list, a batch in each transaction."""
+
+    async def unsuppress(connection: Connection, batch: Sequence[str]) -> Changed:
+        return await store.unsuppress(connection, batch, now)
+
+    return await _change(pool, addresses, unsuppress, dry_run=dry_run)
+
+
+async def _change(
+    pool: asyncpg.Pool,
+    addresses: Iterable[str],
+    change: Callable[[Connection, Sequence[str]], Awaitable[Changed]],
+    *,
+    dry_run: bool,
+) -> Changed:
+    """Apply ``change`` to batches of addresses and return the totals. A dry run rolls each batch back."""
+    total = Changed()
+    for batch in _batches(addresses):
+        async with borrow(pool, None) as connection:
+            transaction = connection.transaction()
+            await transaction.start()
+            done = await change(connection, batch)
+            await (transaction.rollback() if dry_run else transaction.commit())
+        total = Changed(total.addresses + done.addresses, total.users + done.users, total.messages + done.messages)
+    return total
+
+
+def _batches(addresses: Iterable[str]) -> Iterator[Sequence[str]]:
+    left = iter(dict.fromkeys(addresses))
+    while batch := list(islice(left, BATCH)):
+        yield batch
