@@ -23,8 +23,7 @@ from birthday.http.limits import Connections, Limits
 log = structlog.get_logger()
 
 BACKLOG = 1024
-TURNING_AWAY_SECONDS = 0.25
-HANGING_ON_SECONDS = 0.25
+LINGER = timedelta(seconds=0.5)
 GRACE = timedelta(seconds=10)
 
 _ATTACH_FILTER = 26
@@ -44,12 +43,17 @@ _DROP_NEW_CONNECTIONS = b"".join(
 
 @asynccontextmanager
 async def serve(
-    app: web.Application, host: str, port: int, grace: timedelta = GRACE, limits: Limits | None = None
+    app: web.Application,
+    host: str,
+    port: int,
+    grace: timedelta = GRACE,
+    limits: Limits | None = None,
+    linger: timedelta = LINGER,
 ) -> AsyncIterator[tuple[str, int]]:
     """Serve ``app`` within the context and yield the address; several processes may share it. Port 0 picks a free one.
 
     On exit, new connections go to the processes that share the port. Clients that are already connected are not cut
-    off, and running requests have ``grace`` to end.
+    off: their requests have ``linger`` to come, and ``grace`` to end.
 
     Raises:
         UnavailableError: if the address cannot be listened on; the text says what to set.
@@ -58,6 +62,7 @@ async def serve(
     with closing(await _listen(host, port)) as listener:
         # aiohttp waits that long twice: for the answers, then for clients that are still sending.
         stages = grace.total_seconds() / 2
+        pause = linger.total_seconds() / 2
         runner = web.AppRunner(app, shutdown_timeout=stages, access_log=None)
         await runner.setup()
         connect = _connect(app, cast("web.Server", runner.server), connections)
@@ -67,10 +72,10 @@ async def serve(
                 bound_host, bound_port = listener.getsockname()[:2]
                 yield bound_host, bound_port
                 turn_away(listener)
-                await asyncio.sleep(TURNING_AWAY_SECONDS)
+                await asyncio.sleep(pause)
                 server.close()
                 # A client that has just connected is about to send a request; aiohttp would close its connection.
-                await asyncio.sleep(HANGING_ON_SECONDS)
+                await asyncio.sleep(pause)
             finally:
                 server.close()
                 await runner.cleanup()

@@ -5,7 +5,8 @@ import hashlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +16,7 @@ import orjson
 
 from birthday.broker import Broker
 from birthday.broker.postgres import PostgresBroker
-from birthday.config import load_settings
+from birthday.config import Settings, load_settings
 from birthday.http.app import build
 from birthday.http.context import ApiContext
 from birthday.http.limits import Limits
@@ -119,19 +120,28 @@ async def running_api(
     limits: Limits | None = None,
     **settings: object,
 ) -> AsyncIterator[Api]:
-    """Run the API for the length of the context, with settings that differ from the defaults as given."""
+    """Run the API for the length of the context, with settings that differ from the defaults as given.
+
+    It leaves at once: a test has no client that is about to connect.
+    """
     clock = clock or ManualClock()
     used_broker = broker or PostgresBroker(pool)
     used_checks = {DATABASE: lambda: check_database(pool), QUEUE: used_broker.check} if checks is None else checks
     readiness = Readiness(used_checks, channel)
     metrics = Metrics()
     pauses = Pauses(pool, clock, metrics)
-    context = ApiContext(pool, used_broker, clock, metrics, load_settings(**settings), readiness, pauses)
+    context = ApiContext(pool, used_broker, clock, metrics, _settings(**settings), readiness, pauses)
     async with (
-        serve(build(context), "127.0.0.1", 0, limits=limits) as (host, port),
+        serve(build(context), "127.0.0.1", 0, limits=limits, linger=timedelta()) as (host, port),
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(30)) as client,
     ):
         yield Api(f"http://{host}:{port}", client, context, clock)
+
+
+@cache
+def _settings(**settings: object) -> Settings:
+    """Return the settings of one API; loading them takes longer than to start it."""
+    return load_settings(**settings)
 
 
 def api_keys(**scopes: str) -> str:
