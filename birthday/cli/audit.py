@@ -19,20 +19,20 @@ from birthday.wiring.scheduler import make_auditor
 @click.command()
 @click.option("--from", "first", required=True, metavar="DATE", help="First day, UTC.")
 @click.option("--to", "last", required=True, metavar="DATE", help="Last day, UTC.")
-@click.option("--list", "listed", type=click.Choice(LISTABLE), help="Print these one by one as well.")
+@click.option("--list", "listed", type=click.Choice(LISTABLE), help="Also list these one by one.")
 @click.option(
     "--fail-on",
     metavar="FINDINGS",
     default="",
-    help=f"Let these count as failures as well: any of {', '.join(FAILABLE)}, separated by commas.",
+    help=f"Also exit with status 1 for any of {', '.join(FAILABLE)}, separated by commas.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def audit(first: str, last: str, listed: str | None, fail_on: str, *, as_json: bool) -> None:
-    """Recompute who was due from DATE to DATE, and compare it with what the messages say.
+    """Check who was due, and compare that with the messages.
 
-    Who was due, and when, follows from the users alone, with SEND_AT and LEAP_DAY as they are set here. Nothing is
-    changed. The exit status is 1 if a birthday is missing, a message is a duplicate or was sent at the wrong time, or
-    there is a finding of --fail-on; 3 if the database could not be asked.
+    The audit computes from the users alone who was due, and when, with SEND_AT and LEAP_DAY as they are set here. It
+    changes nothing. The exit status is 1 if a birthday is missing, a message is a duplicate or was sent at the wrong
+    time, or there is a finding of --fail-on; 3 if the database does not answer.
     """
     with errors(COULD_NOT_LOOK):
         settings = database_settings()

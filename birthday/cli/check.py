@@ -22,10 +22,10 @@ from birthday.wiring.process import this_process
 
 @click.command()
 def check() -> None:
-    """Print the configuration in force, secrets masked, and try every dependency, as /ready does.
+    """Print the settings in force, and try every dependency.
 
-    The exit status is 1 if one cannot be used. Migrations that are still to be applied are the next step, and no
-    failure.
+    Secrets are masked. The dependencies are those of /ready. The exit status is 1 if one cannot be used. Missing
+    migrations are shown as the next step, not as a failure.
     """
     with errors():
         settings = command_settings()

@@ -116,7 +116,7 @@ def offer_env_file(command: click.Command) -> None:
             is_eager=True,
             expose_value=False,
             callback=_apply_env_file,
-            help="Read settings from this file first, as systemd and Compose do; they win over the environment.",
+            help="Read settings from this file, like systemd and Compose. They override the environment.",
         )
     )
     for inner in command.commands.values() if isinstance(command, click.Group) else ():

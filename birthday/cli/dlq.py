@@ -45,19 +45,23 @@ LISTED = 100
 
 _CONDITIONS = (
     click.option(
-        "--error-type", type=click.Choice([*map(str, ErrorType)]), help="Only messages that failed with this."
+        "--error-type", type=click.Choice([*map(str, ErrorType)]), help="Only messages with this type of error."
     ),
     click.option(
         "--status",
         "http_status",
         metavar="CODE",
         type=click.IntRange(100, 599),
-        help="Only messages for which the message service last answered this, such as 401.",
+        help="Only messages that the message service last answered with this, such as 401.",
     ),
     click.option("--user", "user_id", metavar="ID", type=click.UUID, help="Only messages of this user."),
     click.option("--id", "message_id", metavar="ID", type=click.UUID, help="Only this message."),
-    click.option("--older-than", metavar="AGE", type=Age(), help="Only what failed longer ago, such as 30m or 7d."),
-    click.option("--newer-than", metavar="AGE", type=Age(), help="Only what failed since, such as 30m or 7d."),
+    click.option(
+        "--older-than", metavar="AGE", type=Age(), help="Only messages that failed longer ago, such as 30m or 7d."
+    ),
+    click.option(
+        "--newer-than", metavar="AGE", type=Age(), help="Only messages that failed within this time, such as 30m or 7d."
+    ),
 )
 
 
@@ -93,15 +97,15 @@ def _with_conditions(command: Callable[..., None]) -> Callable[..., None]:
     return with_conditions
 
 
-_limit = click.option("--limit", metavar="N", type=click.IntRange(min=1), help="No more than so many.  [default: all]")
+_limit = click.option("--limit", metavar="N", type=click.IntRange(min=1), help="At most this many.  [default: all]")
 
 
 @click.group()
 def dlq() -> None:
-    """Handle dead letters: messages that failed for good, and what is no message at all.
+    """Handle dead letters: messages that failed for good.
 
-    A message that failed stays failed in the database, whatever becomes of its copy in the dead-letter queue, until it
-    is requeued. Without conditions a command is about all of them.
+    A failed message stays failed in the database until it is requeued, whatever happens to its copy in the dead-letter
+    queue. Without filters a command applies to all of them.
     """
 
 
@@ -110,9 +114,9 @@ def dlq() -> None:
 @click.option("--limit", metavar="N", type=click.IntRange(min=1), default=LISTED, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 def list_(wanted: FailedFilter, limit: int, *, as_json: bool) -> None:
-    """List failed messages, and dead letters that are no message of ours.
+    """List failed messages and unknown dead letters.
 
-    If there are more than --limit, standard error says how many.
+    Unknown means: not a message of ours. If there are more than --limit, standard error says how many.
     """
     with errors():
         run(_list(database_settings(), wanted, limit, as_json=as_json))
@@ -135,9 +139,9 @@ async def _list(settings: Settings, wanted: FailedFilter, limit: int, *, as_json
 @_with_conditions
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 def summary(wanted: FailedFilter, *, as_json: bool) -> None:
-    """Count failed messages by cause, by what the message service answered, and by the hour in which they failed, UTC.
+    """Count failed messages by cause, answer and hour (UTC).
 
-    Dead letters that are no message of ours do not count.
+    Unknown dead letters do not count.
     """
     with errors():
         groups = run(_summary(database_settings(), wanted))
@@ -156,9 +160,9 @@ async def _summary(settings: Settings, wanted: FailedFilter) -> list[FailedGroup
 @click.argument("message_id", metavar="ID", type=click.UUID)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def show(message_id: UUID, *, as_json: bool) -> None:
-    """Show everything that is known of one message, and of its dead letters.
+    """Show one message and its dead letters.
 
-    Neither name nor e-mail address is shown.
+    It shows no name and no e-mail address.
     """
     with errors():
         run(_show(database_settings(), message_id, as_json=as_json))
@@ -177,10 +181,10 @@ async def _show(settings: Settings, message_id: UUID, *, as_json: bool) -> None:
 @_with_conditions
 @_limit
 def requeue(wanted: FailedFilter, limit: int | None) -> None:
-    """Queue failed messages again, with all their attempts before them, and remove their dead letters.
+    """Send failed messages again, with all their attempts.
 
-    Messages whose dead letters have been archived or purged are requeued as well. It says how many failed messages it
-    has left.
+    Their dead letters are removed. Messages whose dead letters were archived or purged are requeued too. The command
+    prints how many failed messages are left.
     """
     with errors():
         run(_requeue(database_settings(), wanted, limit))
@@ -212,10 +216,10 @@ async def _requeue(settings: Settings, wanted: FailedFilter, limit: int | None) 
 @_with_conditions
 @_limit
 def archive(wanted: FailedFilter, file: str, limit: int | None) -> None:
-    """Write dead letters to FILE as NDJSON, and then remove them from the queue; '-' is standard output.
+    """Write dead letters to FILE, then remove them from the queue.
 
-    Each line has the payload, the headers and the row of the message. FILE must not exist yet; what is written is on
-    the disk before it leaves the queue. Messages stay failed.
+    '-' is standard output. Each line is a JSON object with the payload, the headers and the row of a message. FILE must
+    not exist yet. A line is on the disk before its dead letter leaves the queue. Messages stay failed.
     """
     with errors():
         settings = database_settings()
@@ -230,7 +234,7 @@ def archive(wanted: FailedFilter, file: str, limit: int | None) -> None:
 def purge(wanted: FailedFilter, limit: int | None, *, yes: bool) -> None:
     """Remove dead letters from the queue. Messages stay failed.
 
-    It asks first, on a terminal; anywhere else it needs --yes.
+    The command asks first; without a terminal it needs --yes.
     """
     if not yes:
         require_terminal("purge asks before it removes anything, and there is no terminal to ask on")

@@ -19,15 +19,15 @@ from birthday.operations.forecast import Forecaster
 @click.option(
     "--rate",
     type=click.FloatRange(min=0, min_open=True),
-    help="Messages delivered per second.  [default: the best that held for a minute in the last 7 days]",
+    help="Messages delivered per second.  [default: the best rate that lasted a minute in the last 7 days]",
 )
-@click.option("--by", type=click.Choice(["zone"]), help="Print how many fall due in each time zone as well.")
+@click.option("--by", type=click.Choice(["zone"]), help="Also count by time zone.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def forecast(days: int, rate: float | None, by: str | None, *, as_json: bool) -> None:
-    """Show how many messages fall due in the next DAYS days, hour by hour, UTC, and when most of them do.
+    """Show how many messages fall due in the coming days.
 
-    Who falls due follows from the users and the messages, with SEND_AT and LEAP_DAY as they are set here. Nothing is
-    changed. The largest minute of a day is set against the rate at which messages are delivered.
+    The forecast counts by hour (UTC) from users and messages, with SEND_AT and LEAP_DAY as they are set here. It
+    changes nothing. It shows how long the largest minute of each day takes at the measured delivery rate.
     """
     with errors():
         settings = database_settings()

@@ -8,43 +8,43 @@ import click
 from birthday.cli.command import Commands, errors, offer_env_file
 
 _EPILOG: Final = (
-    "Settings are environment variables, or lines of the file --env-file; 'birthday check' lists them all, with what "
-    "is in force."
+    "Settings are environment variables, or lines of the file --env-file. 'birthday check' lists them with their "
+    "values."
 )
 # Name, place and first sentence of the help of each command: --help must import none. A test compares the sentences.
 COMMANDS: Final = (
-    ("audit", "audit:audit", "Recompute who was due from DATE to DATE, and compare it with what the messages say."),
+    ("audit", "audit:audit", "Check who was due, and compare that with the messages."),
     (
         "check",
         "check:check",
-        "Print the configuration in force, secrets masked, and try every dependency, as /ready does.",
+        "Print the settings in force, and try every dependency.",
     ),
-    ("dlq", "dlq:dlq", "Handle dead letters: messages that failed for good, and what is no message at all."),
-    ("export", "transfer:export", "Write all users to standard output, in a form that 'birthday import' takes."),
+    ("dlq", "dlq:dlq", "Handle dead letters: messages that failed for good."),
+    ("export", "transfer:export", "Write all users to standard output, for 'birthday import'."),
     (
         "forecast",
         "forecast:forecast",
-        "Show how many messages fall due in the next DAYS days, hour by hour, UTC, and when most of them do.",
+        "Show how many messages fall due in the coming days.",
     ),
     (
         "import",
         "transfer:import_",
-        "Create a user for each row of FILE, which is CSV or NDJSON; '-' is standard input.",
+        "Create a user for each row of FILE (CSV or NDJSON).",
     ),
     ("migrate", "migrate:migrate", "Bring the database to the schema of this version."),
-    ("pause", "pauses:pause", "Send nothing of TYPE, or nothing at all, until 'birthday resume'."),
+    ("pause", "pauses:pause", "Stop sending, everything or TYPE, until 'birthday resume'."),
     (
         "preview",
         "preview:preview",
-        "Show when somebody would be greeted: the local date and time, and the instant in UTC.",
+        "Show when a person would be greeted.",
     ),
     (
         "requeue",
         "requeue:requeue",
-        "Queue messages again that count as delivered, because they reached nobody: greetings that were only printed.",
+        "Send messages again that were only printed.",
     ),
-    ("resume", "pauses:resume", "Send again what 'birthday pause' has stopped: TYPE, or everything."),
-    ("status", "status:status", "Show what runs, what stands still, and what comes, on one screen."),
+    ("resume", "pauses:resume", "Resume sending, everything or TYPE."),
+    ("status", "status:status", "Show the state of all processes and messages on one screen."),
 )
 
 
@@ -61,8 +61,8 @@ COMMANDS: Final = (
 def main(context: click.Context, role: str | None) -> None:
     """Greet every user on their birthday, at 09:00 in their own time zone, exactly once.
 
-    Without a command it runs the service until it is stopped with Ctrl-C or SIGTERM. With neither DATABASE_URL nor
-    RABBITMQ_URL set, it needs nothing else: an embedded PostgreSQL keeps users, messages and the queue.
+    Without a command it runs the service until Ctrl-C or SIGTERM. Without DATABASE_URL and RABBITMQ_URL, an embedded
+    PostgreSQL keeps users, messages and the queue.
     """
     if context.invoked_subcommand is None:
         with errors():
@@ -72,7 +72,7 @@ def main(context: click.Context, role: str | None) -> None:
             status = serve(role)
         sys.exit(status)
     elif role is not None:
-        raise click.UsageError("--role goes with no command: it says what the service does")
+        raise click.UsageError("--role is for the service only, without a command")
 
 
 for _name, _place, _summary in COMMANDS:

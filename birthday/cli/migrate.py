@@ -36,7 +36,7 @@ def migrate(steps: int | None, *, status: bool, yes: bool) -> None:
     """Bring the database to the schema of this version.
 
     Safe to run at any time and from several hosts at once. An embedded database is migrated by the service itself.
-    --rollback says what is lost with it, and asks first, on a terminal; anywhere else it needs --yes.
+    --rollback prints what would be lost, and asks; without a terminal it needs --yes.
     """
     if status and steps is not None:
         raise click.UsageError("--status and --rollback exclude each other")

@@ -15,11 +15,10 @@ from birthday.wiring.database import open_database
 @click.command()
 @click.argument("message_type", metavar="[TYPE]", required=False)
 def pause(message_type: str | None) -> None:
-    """Send nothing of TYPE, or nothing at all, until 'birthday resume'.
+    """Stop sending, everything or TYPE, until 'birthday resume'.
 
-    Every process obeys within five seconds, and after a restart too. What is being sent is finished; the rest waits
-    where it is, and no attempt is counted. Messages are planned as before, and expire when they are later than
-    CATCH_UP_WINDOW.
+    All processes obey within five seconds, also after a restart. Sends in progress finish; the rest waits and uses no
+    attempts. Planning continues, and messages later than CATCH_UP_WINDOW expire.
     """
     _switch(message_type, paused=True)
 
@@ -27,7 +26,7 @@ def pause(message_type: str | None) -> None:
 @click.command()
 @click.argument("message_type", metavar="[TYPE]", required=False)
 def resume(message_type: str | None) -> None:
-    """Send again what 'birthday pause' has stopped: TYPE, or everything."""
+    """Resume sending, everything or TYPE."""
     _switch(message_type, paused=False)
 
 

@@ -22,9 +22,10 @@ from birthday.core.zone import load_zone
 @click.option("--count", default=5, show_default=True, type=click.IntRange(1, 1000), help="How many birthdays.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array of date, local, utc, age.")
 def preview(date_of_birth: str, zone: str, first: str | None, count: int, *, as_json: bool) -> None:
-    """Show when somebody would be greeted: the local date and time, and the instant in UTC.
+    """Show when a person would be greeted.
 
-    SEND_AT and LEAP_DAY are obeyed as they are set.
+    For each of the next birthdays it prints the local date and time, and the instant in UTC, with SEND_AT and LEAP_DAY
+    as they are set here.
     """
     with errors():
         settings = load_settings()

@@ -21,18 +21,22 @@ log = structlog.get_logger()
 
 @click.command()
 @click.option(
-    "--delivered-from", required=True, metavar="INSTANT", type=Instant(), help="First instant; UTC, or with an offset."
+    "--delivered-from",
+    required=True,
+    metavar="INSTANT",
+    type=Instant(),
+    help="First instant, in UTC or with an offset.",
 )
 @click.option(
-    "--delivered-to", required=True, metavar="INSTANT", type=Instant(), help="The instant before which it ends."
+    "--delivered-to", required=True, metavar="INSTANT", type=Instant(), help="End; this instant is not included."
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def requeue(delivered_from: datetime, delivered_to: datetime, *, yes: bool) -> None:
-    """Queue messages again that count as delivered, because they reached nobody: greetings that were only printed.
+    """Send messages again that were only printed.
 
-    Whoever did get one is greeted again. Each message keeps its Idempotency-Key, so a message service that remembers
-    keys accepts those that it knows and sends them to nobody. It says how many there are, and asks; without a terminal
-    it needs --yes. Messages that failed are requeued with 'birthday dlq requeue'.
+    Greetings that CHANNEL=console printed count as delivered. Each message keeps its Idempotency-Key: a message service
+    that remembers keys sends nothing twice, any other greets again. The command prints the number and asks; without a
+    terminal it needs --yes. For failed messages use 'birthday dlq requeue'.
     """
     if delivered_from >= delivered_to:
         raise click.BadParameter("it is not after --delivered-from", param_hint="--delivered-to")

@@ -17,11 +17,11 @@ from birthday.wiring.names import database_name
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def status(*, as_json: bool) -> None:
-    """Show what runs, what stands still, and what comes, on one screen.
+    """Show the state of all processes and messages on one screen.
 
-    A line for each process that reported within a minute, with its build, its time-zone data and a hash of the settings
-    that must be the same everywhere; then what is paused, overdue and failed, and the next peak. Only the database is
-    asked, so it works while nothing else does. The exit status is 1 if the database cannot be used.
+    It prints a line for each process that reported within the last minute (build, time-zone data, and a hash of the
+    settings that must be equal everywhere), then pauses, overdue and failed messages, and the next peak. It needs only
+    the database. The exit status is 1 if the database cannot be used.
     """
     with errors():
         settings = database_settings()

@@ -27,17 +27,17 @@ from birthday.wiring.scheduler import make_planning
     type=click.Path(dir_okay=False, path_type=Path),
     help="Where rejected rows are listed.  [default: FILE.errors.ndjson]",
 )
-@click.option("--with-ids", is_flag=True, help="Keep the ids of an export: after a restore, the same users come back.")
-@click.option("--deleted", is_flag=True, help="FILE is a list of deletions: after a restore, delete these users again.")
+@click.option("--with-ids", is_flag=True, help="Keep the ids of an export, after a restore.")
+@click.option("--deleted", is_flag=True, help="FILE is a list of deletions: delete these users again, after a restore.")
 def import_(file: str, report: Path | None, *, dry_run: bool, with_ids: bool, deleted: bool) -> None:
-    """Create a user for each row of FILE, which is CSV or NDJSON; '-' is standard input.
+    """Create a user for each row of FILE (CSV or NDJSON).
 
-    CSV has a header of firstName, lastName, email, dateOfBirth, and timezone or timezoneOffset; NDJSON has the objects
-    that POST /users takes. Rows that are wrong are reported by line, the others go in. Importing a file again creates
-    nobody twice. The exit status is 1 if a row was rejected.
+    '-' is standard input. CSV has a header of firstName, lastName, email, dateOfBirth, and timezone or timezoneOffset;
+    NDJSON has the objects that POST /users takes. Wrong rows are reported by line and do not stop the others.
+    Importing a file again creates no user twice. The exit status is 1 if a row was rejected.
 
-    After the restore of a backup, --with-ids brings back who is in a later export, with the ids of then: what they are
-    sent has the Idempotency-Key of then. --deleted takes a list of 'birthday export --deleted', or the API's log.
+    After the restore of a backup, --with-ids adds the users of a later export with their ids and Idempotency-Keys.
+    --deleted takes the output of 'birthday export --deleted', or the API's log.
     """
     if with_ids and deleted:
         raise click.UsageError("--with-ids and --deleted exclude each other")
@@ -71,11 +71,11 @@ async def _delete_again(settings: Settings, file: str, report: Path | None, *, d
 
 @click.command()
 @click.option("--format", "form", type=click.Choice(["csv", "ndjson"]), default="csv", show_default=True)
-@click.option("--deleted", is_flag=True, help="Write who was deleted instead: ids and instants, and nothing else.")
+@click.option("--deleted", is_flag=True, help="Write deleted users instead: only ids and instants.")
 def export(form: str, *, deleted: bool) -> None:
-    """Write all users to standard output, in a form that 'birthday import' takes.
+    """Write all users to standard output, for 'birthday import'.
 
-    Values stand as they are: a spreadsheet may take one that begins with = + - or @ for a formula.
+    Values are not escaped: a spreadsheet may take one that begins with = + - or @ for a formula.
     """
     with errors():
         run(_export(database_settings(), Format(form), deleted=deleted))

@@ -101,7 +101,7 @@ _RETRY: dict[str, Schema] = {
         "minimum": 1,
         "maximum": RETRY_LIMIT,
         "default": RETRY_LIMIT,
-        "description": "No more than so many; those whose local birthday ends soonest go first.",
+        "description": "At most this many; those whose local birthday ends soonest are sent first.",
     },
 }
 
