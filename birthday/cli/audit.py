@@ -1,19 +1,22 @@
 """The command ``birthday audit``: whether everybody who was due was greeted once, and at the right time."""
 
 import sys
-from datetime import date
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Final
 
 import click
 
 from birthday.cli.command import COULD_NOT_LOOK, errors
 from birthday.cli.database import checked_pool, database_settings, run
-from birthday.cli.render.audit import LISTABLE, run_audit
+from birthday.cli.render.audit import LISTABLE, AuditPrinter, JsonAuditPrinter
 from birthday.cli.values import parse_day
 from birthday.clock import SystemClock
 from birthday.config import Settings
 from birthday.core.audit import FAILABLE, Finding
-from birthday.operations.audit import Audit
+from birthday.operations.audit import Audit, Auditor
 from birthday.wiring.scheduler import make_auditor
+
+_DAY: Final = timedelta(days=1)
 
 
 @click.command()
@@ -40,16 +43,25 @@ def audit(first: str, last: str, listed: str | None, fail_on: str, *, as_json: b
         if first_on > last_on:
             raise click.BadParameter(f"{last_on} is before --from {first_on}", param_hint="--to")
         failures = _parse_failures(fail_on)
-        result = run(_audit(settings, first_on, last_on, listed, as_json=as_json))
+        printer = (JsonAuditPrinter if as_json else AuditPrinter)(sys.stdout, listed)
+        result = run(_audit(settings, first_on, last_on, printer))
     if result.broken or result.has_any(failures):
         sys.exit(1)
 
 
-async def _audit(settings: Settings, first: date, last: date, listed: str | None, *, as_json: bool) -> Audit:
+async def _audit(settings: Settings, first: date, last: date, printer: AuditPrinter) -> Audit:
     clock = SystemClock()
     async with checked_pool(settings, clock) as pool:
-        auditor = make_auditor(settings, pool)
-        return await run_audit(auditor, first, last, clock.now(), sys.stdout, listed=listed, as_json=as_json)
+        return await print_audit(make_auditor(settings, pool), first, last, clock.now(), printer)
+
+
+async def print_audit(auditor: Auditor, first: date, last: date, now: datetime, printer: AuditPrinter) -> Audit:
+    """Audit what is due on the days from ``first`` to ``last``, UTC, and print it."""
+    from_at = datetime.combine(first, time(), UTC)
+    to_at = datetime.combine(min(last, date.max - _DAY) + _DAY, time(), UTC)
+    audit = await auditor.audit_with_notes(from_at, to_at, now, printer.report)
+    printer.end(audit, first, last, now)
+    return audit
 
 
 def _parse_failures(text: str) -> list[Finding]:

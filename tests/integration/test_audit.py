@@ -12,7 +12,8 @@ import asyncpg
 import pytest
 
 from birthday.broker.postgres import PostgresBroker
-from birthday.cli.render.audit import run_audit
+from birthday.cli.audit import print_audit
+from birthday.cli.render.audit import AuditPrinter, JsonAuditPrinter
 from birthday.core.audit import Finding
 from birthday.core.ident import uuid7
 from birthday.core.occasion import LeapDay, Rules
@@ -447,7 +448,8 @@ async def test_the_audit_is_printed_for_people_and_for_programs(product: Product
 
     async def printed(listed: str | None, *, as_json: bool) -> str:
         out = io.StringIO()
-        audit = await run_audit(product.auditor, on, on, now, out, listed=listed, as_json=as_json)
+        printer = (JsonAuditPrinter if as_json else AuditPrinter)(out, listed)
+        audit = await print_audit(product.auditor, on, on, now, printer)
         assert audit.broken
         return out.getvalue()
 
@@ -476,7 +478,7 @@ async def test_a_reader_of_a_long_list_may_stop_early(product: Product) -> None:
     os.close(read_end)
     on, now = date(2027, 3, 1), product.clock.now()
     with os.fdopen(write_end, "w") as out:
-        audit = await run_audit(product.auditor, on, on, now, out, listed="expected", as_json=False)
+        audit = await print_audit(product.auditor, on, on, now, AuditPrinter(out, "expected"))
     assert audit.counts == {Finding.DELIVERED: 5}
 
 
