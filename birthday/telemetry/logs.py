@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from select import PIPE_BUF
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any, Final
 
 import orjson
@@ -117,25 +117,6 @@ class LogFile:
                 _write_all(_STDERR, data)
 
 
-class _LineLogger:
-    """Takes finished lines from structlog, which calls the method of their level."""
-
-    def __init__(self, file: LogFile) -> None:
-        self.debug = self.info = file.gather_line
-        # Warnings and errors are written at once, because the process may end right after them.
-        self.warning = self.error = self.critical = self.exception = file.write_line
-
-
-class _LineLoggers:
-    """The factory of these loggers, which structlog requires."""
-
-    def __init__(self, file: LogFile) -> None:
-        self._file = file
-
-    def __call__(self, *_: object) -> _LineLogger:
-        return _LineLogger(self._file)
-
-
 def configure_logs(level: str, form: str | None, file: LogFile, role: str | None = None) -> None:
     """Set the process's log level, form, destination and role.
 
@@ -154,13 +135,16 @@ def configure_logs(level: str, form: str | None, file: LogFile, role: str | None
         event = complete(logger, method, structlog.contextvars.merge_contextvars(logger, method, event))
         return _render_json(event, role) + b"\n"
 
+    # Warnings and errors are written at once, because the process may end right after them.
+    now, later = file.write_line, file.gather_line
+    lines = SimpleNamespace(debug=later, info=later, warning=now, error=now, critical=now, exception=now)
     common: list[Any] = [structlog.contextvars.merge_contextvars, complete]
     console = structlog.dev.ConsoleRenderer(colors=file.isatty(), exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(
         # JSON is made in one step, as bytes, because a log line is a large part of the cost of a request.
         processors=[*common, console] if readable else [render_line],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(file) if readable else _LineLoggers(file),  # type: ignore[arg-type] # needs write and flush only
+        logger_factory=structlog.WriteLoggerFactory(file) if readable else lambda *_: lines,  # type: ignore[arg-type] # needs write and flush only
         cache_logger_on_first_use=True,
     )
     atexit.register(file.flush)

@@ -10,9 +10,8 @@ from uuid import UUID
 import asyncpg
 import structlog
 
-from birthday.broker.postgres.consumer import CONSUMER_LOCK, PostgresConsumer
+from birthday.broker.postgres.consumer import CONSUMER_LOCK, PostgresConsumer, reported
 from birthday.broker.postgres.dead_letters import PostgresDeadLetters
-from birthday.broker.postgres.errors import reported
 from birthday.broker.protocol import QueueStats, encode_payload
 from birthday.errors import UnavailableError
 
@@ -51,7 +50,7 @@ class PostgresBroker:
     async def publish(self, message_ids: Sequence[UUID], delay: timedelta = timedelta()) -> None:
         """Insert all ids in one statement, and wake the consumers if there is no delay; see ``Broker``."""
         if message_ids:
-            await self._execute(
+            await self._fetch(
                 """
                 WITH published AS (
                     INSERT INTO queue_messages (body, by_hand, available_at)
@@ -91,35 +90,29 @@ class PostgresBroker:
 
     async def stats(self) -> QueueStats:
         """Count rows, and count consumers by the lock that they share; see ``Broker``."""
-        with reported(self._where):
-            async with self._pool.acquire(timeout=self._seconds) as connection:
-                [row] = await connection.fetch(
-                    """
-                    SELECT count(*) FILTER (WHERE available_at <= instant
-                                              AND (lease_until IS NULL OR lease_until <= instant)) AS ready,
-                           count(*) FILTER (WHERE lease_until > instant) AS unacked,
-                           count(*) FILTER (WHERE available_at > instant) AS delayed,
-                           (SELECT count(*) FROM queue_messages WHERE dead_at IS NOT NULL) AS dead,
-                           (SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
-                            WHERE locktype = 'advisory' AND classid = 0 AND objid::bigint = $1 AND objsubid = 1
-                              AND datname = current_database()) AS consumers
-                    FROM queue_messages, (SELECT clock_timestamp() AS instant) AS clock
-                    WHERE dead_at IS NULL
-                    """,
-                    CONSUMER_LOCK,
-                    timeout=self._seconds,
-                )
+        [row] = await self._fetch(
+            """
+            SELECT count(*) FILTER (WHERE available_at <= instant
+                                      AND (lease_until IS NULL OR lease_until <= instant)) AS ready,
+                   count(*) FILTER (WHERE lease_until > instant) AS unacked,
+                   count(*) FILTER (WHERE available_at > instant) AS delayed,
+                   (SELECT count(*) FROM queue_messages WHERE dead_at IS NOT NULL) AS dead,
+                   (SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
+                    WHERE locktype = 'advisory' AND classid = 0 AND objid::bigint = $1 AND objsubid = 1
+                      AND datname = current_database()) AS consumers
+            FROM queue_messages, (SELECT clock_timestamp() AS instant) AS clock
+            WHERE dead_at IS NULL
+            """,
+            CONSUMER_LOCK,
+        )
         return QueueStats(**dict(row))
 
     async def check(self) -> None:
         """Make sure that the table can be read; see ``Broker``."""
-        await self._execute("SELECT EXISTS (SELECT FROM queue_messages WHERE id = 0)")
+        await self._fetch("SELECT EXISTS (SELECT FROM queue_messages WHERE id = 0)")
 
     async def close(self) -> None:
         """Do nothing: the caller owns the pool."""
-
-    async def _execute(self, statement: str, *values: object) -> None:
-        await self._fetch(statement, *values)
 
     async def _fetch(self, statement: str, *values: object) -> list[asyncpg.Record]:
         with reported(self._where):
@@ -141,7 +134,7 @@ class PostgresBroker:
                 await self._pool.release(connection, timeout=self._seconds)
         if consumer.held:
             try:
-                await self._execute(_RELEASE, list(consumer.held), consumer.id)
+                await self._fetch(_RELEASE, list(consumer.held), consumer.id)
             except UnavailableError as error:
                 log.warning(
                     "broker.release_failed", error=str(error), until="their leases run out", held=len(consumer.held)

@@ -1,15 +1,14 @@
 """A subscription to the queue in PostgreSQL: it claims rows ahead, and settles them."""
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Final
 from uuid import uuid4
 
 import asyncpg
 
-from birthday.broker.postgres.errors import reported
 from birthday.broker.protocol import Delivery, Inbox, Wait, decode_payload
 from birthday.errors import UnavailableError
 
@@ -201,3 +200,13 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
+
+
+@contextmanager
+def reported(where: str) -> Iterator[None]:
+    """Turn what asyncpg raises into an ``UnavailableError`` that begins with ``where``."""
+    try:
+        yield
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
+        late = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+        raise UnavailableError("queue", f"{where}: {str(error) or late}") from error
