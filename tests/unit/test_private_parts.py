@@ -12,7 +12,7 @@ READ_FOR = {
         "7.3",
         """
         broker/rabbitmq/channel.py: TransportFactory.create returns the reader and writer that the connection uses;
-        Channel.closing and .number. broker/rabbitmq/publisher.py: Channel.write_queue takes ChannelFrame(frames,
+        Channel.closing and .number. broker/rabbitmq/paths.py: Channel.write_queue takes ChannelFrame(frames,
         should_close). broker/rabbitmq/consumer.py: on_consumer_cancel_callbacks. broker/rabbitmq/frames.py: each frame
         of the server counts as a sign of life. Run tests/unit/test_frames.py, tests/integration/test_rabbitmq.py and
         tests/integration/test_broker_contract.py.

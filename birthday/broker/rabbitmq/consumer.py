@@ -11,7 +11,7 @@ from aiormq.abc import AbstractConnection, ConsumerCallback
 
 from birthday.broker.protocol import Delivery, Inbox, Wait, decode_payload
 from birthday.broker.rabbitmq.channel import AmqpChannel
-from birthday.broker.rabbitmq.publisher import APP_ID
+from birthday.broker.rabbitmq.paths import APP_ID
 from birthday.broker.rabbitmq.topology import QUEUE
 from birthday.broker.rabbitmq.window import Window
 from birthday.errors import UnavailableError

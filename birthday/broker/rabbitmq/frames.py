@@ -9,6 +9,7 @@ unchanged.
 import asyncio
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from birthday.broker.rabbitmq.errors import MissingError
@@ -193,11 +194,9 @@ class ConfirmSink:
                 window.done.set_exception(error)
 
 
+@dataclass(slots=True)
 class _Confirming:
     """Publishes that are confirmed together."""
 
-    __slots__ = ("done", "left")
-
-    def __init__(self, left: int, done: asyncio.Future[None]) -> None:
-        self.left = left
-        self.done = done
+    left: int
+    done: asyncio.Future[None]

@@ -6,18 +6,20 @@ wrong.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 from uuid import UUID
 
 import aiormq
-from aiormq.abc import ConsumerCallback, DeliveredMessage
+from aiormq.abc import ChannelFrame, ConsumerCallback, DeliveredMessage
 
 from birthday.broker.protocol import encode_payload
 from birthday.broker.rabbitmq.channel import AmqpChannel
 from birthday.broker.rabbitmq.errors import MissingError
-from birthday.broker.rabbitmq.frames import DeliverySink
-from birthday.broker.rabbitmq.publisher import APP_ID, Publisher
+from birthday.broker.rabbitmq.frames import ConfirmSink, DeliverySink, encode_publishes
 from birthday.errors import UnavailableError
+
+APP_ID: Final = "birthday"
+"""Marks what this program has published. An operator publishes a bare payload."""
 
 OnDelivery: TypeAlias = Callable[[int, bool, bytes, bytes], None]
 """Takes the tag of a delivery, whether it is a redelivery, its encoded properties, and its body."""
@@ -52,14 +54,41 @@ class FramePath(Protocol):
 class OwnPath:
     """Encodes and decodes frames itself; see ``frames.py``."""
 
-    def publisher(self, channel: AmqpChannel) -> Publisher:
+    def publisher(self, channel: AmqpChannel) -> "OwnPublisher":
         """Return a publisher that writes many messages at once."""
-        return Publisher(channel)
+        return OwnPublisher(channel)
 
     def deliver(self, channel: AmqpChannel, on_delivery: OnDelivery) -> ConsumerCallback:
         """Take deliveries before aiormq sees them."""
         channel.divert(DeliverySink(on_delivery))
         return _ignore
+
+
+class OwnPublisher:
+    """Publishes on one channel: many messages in one write, whose confirms are counted."""
+
+    def __init__(self, channel: AmqpChannel) -> None:
+        """Take over the confirms of ``channel``, on which nothing has been published yet."""
+        self.channel = channel
+        self._confirms = ConfirmSink()
+        self._writing = asyncio.Lock()
+        self._properties = aiormq.spec.Basic.Properties(delivery_mode=2, app_id=APP_ID).marshal()
+        channel.divert(self._confirms)
+
+    async def publish(self, message_ids: Sequence[UUID], exchange: str, routing_key: str) -> None:
+        """Write all, then wait for all confirms; see ``Publishing``."""
+        method = aiormq.spec.Basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=True).marshal()
+        bodies = [encode_payload(message_id) for message_id in message_ids]
+        raw = self.channel.raw
+        frames = encode_publishes(raw.number, method, self._properties, bodies)
+        # Confirms are numbered in the order of writing. A write that is cancelled while it waits takes no number.
+        async with self._writing:
+            if not self.channel.is_open:
+                # If this were sent, the server would end the connection, and with it every consumer.
+                raise UnavailableError("queue", "the channel has been closed")
+            await raw.write_queue.put(ChannelFrame(frames, should_close=False))
+            confirmed = self._confirms.expect(len(bodies))
+        await confirmed
 
 
 class PlainPath:
