@@ -10,11 +10,9 @@ class Clock(Protocol):
 
     def now(self) -> datetime:
         """Return the current instant as an aware UTC datetime."""
-        ...
 
     async def sleep(self, seconds: float) -> None:
         """Wait for ``seconds`` of this clock's time."""
-        ...
 
 
 class CheckedClock(Clock, Protocol):
@@ -23,11 +21,9 @@ class CheckedClock(Clock, Protocol):
     @property
     def fault(self) -> str | None:
         """Why the clock is wrong, so that nothing that depends on the time may be done; None if it is right."""
-        ...
 
     async def wait_until(self, *, right: bool) -> None:
         """Wait until the clock is right or, if ``right`` is false, until it is wrong."""
-        ...
 
 
 class SystemClock:

@@ -34,7 +34,7 @@ from birthday.telemetry.supervision import Supervisor
 from birthday.wiring.channel import open_channel
 from birthday.wiring.collectors import make_collectors, show_usage
 from birthday.wiring.database import open_database
-from birthday.wiring.file_limit import FileLimit, raise_file_limit
+from birthday.wiring.file_limit import raise_file_limit
 from birthday.wiring.names import channel_name, database_name, queue_name
 from birthday.wiring.process import open_tracing
 from birthday.wiring.queue import needs_queue, open_broker
@@ -204,7 +204,7 @@ async def drain(pipeline: Pipeline, delivering: asyncio.Task[None], patience: ti
     return not late
 
 
-def announce(settings: Settings, address: tuple[str, int], file_limit: FileLimit) -> None:
+def announce(settings: Settings, address: tuple[str, int], file_limit: str) -> None:
     """Log the address of everything. For a default, also name the setting that changes it."""
     host, port = address
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
@@ -219,5 +219,5 @@ def announce(settings: Settings, address: tuple[str, int], file_limit: FileLimit
         database=database_name(settings),
         queue=queue_name(settings),
         channel=channel_name(settings),
-        file_limit=str(file_limit),
+        file_limit=file_limit,
     )

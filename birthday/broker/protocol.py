@@ -82,19 +82,15 @@ class Consumer(Protocol):
         After the first delivery, wait at most ``wait`` seconds for more. After ``cease``, return what came before it,
         and then an empty list.
         """
-        ...
 
     async def cease(self) -> None:
         """Let no more deliveries come. Those that have come can still be received, acked and rejected."""
-        ...
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Tell the broker that these are done."""
-        ...
 
     async def reject(self, deliveries: Sequence[Delivery]) -> None:
         """Send these to the dead-letter queue."""
-        ...
 
 
 class DeadLetters(Protocol):
@@ -109,11 +105,9 @@ class DeadLetters(Protocol):
 
         Letters that come after the browsing began may be left out.
         """
-        ...
 
     async def drop(self, letters: Sequence[DeadLetter]) -> None:
         """Remove letters that this browsing has shown from the queue for good."""
-        ...
 
 
 class Broker(Protocol):
@@ -128,7 +122,6 @@ class Broker(Protocol):
         Raises:
             UnavailableError: if any is unconfirmed. Some may have been published all the same.
         """
-        ...
 
     def consume(self, prefetch: int) -> AbstractAsyncContextManager[Consumer]:
         """Subscribe as one more competing consumer with at most ``prefetch`` unacked deliveries.
@@ -138,7 +131,6 @@ class Broker(Protocol):
         Raises:
             UnavailableError: on entering, if the broker cannot be reached.
         """
-        ...
 
     def dead_letters(self) -> AbstractAsyncContextManager[DeadLetters]:
         """Browse the dead letters. On leaving the context, all that were not dropped are dead letters as before.
@@ -146,7 +138,6 @@ class Broker(Protocol):
         Raises:
             UnavailableError: on entering, if the broker cannot be reached.
         """
-        ...
 
     async def stats(self) -> QueueStats:
         """Return the counts of the queue.
@@ -154,7 +145,6 @@ class Broker(Protocol):
         Raises:
             UnavailableError: if the broker cannot be reached.
         """
-        ...
 
     async def check(self) -> None:
         """Make sure that the broker can be used now.
@@ -162,11 +152,9 @@ class Broker(Protocol):
         Raises:
             UnavailableError: if it cannot; the text says where and why.
         """
-        ...
 
     async def close(self) -> None:
         """Close the connection. Idempotent."""
-        ...
 
 
 class Inbox(Generic[T]):

@@ -62,15 +62,12 @@ class Client(Protocol):
     @property
     def keeps_us_waiting(self) -> bool:
         """Say whether the next step is the client's, so that closing would lose no work of ours."""
-        ...
 
     def check(self, now: float) -> None:
         """Close the connection if the client is too slow."""
-        ...
 
     def cut(self) -> None:
         """Close the connection at once."""
-        ...
 
 
 class Connections:

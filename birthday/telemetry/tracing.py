@@ -19,12 +19,10 @@ class Traced(Protocol):
     @property
     def id(self) -> UUID:
         """Which message it is."""
-        ...
 
     @property
     def traceparent(self) -> str | None:
         """The context that it was made in."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,11 @@
 """The checks behind ``/ready`` and ``/health``: of dependencies, and of the process itself."""
 
 from collections.abc import Mapping
-from functools import partial
 
 from birthday.channels import Channel
-from birthday.clock import CheckedClock
 from birthday.config import Role
 from birthday.core.message import BIRTHDAY
 from birthday.errors import UnavailableError, WrongClockError
-from birthday.operations.pauses import Pauses
 from birthday.operations.readiness import BACKGROUND, CLOCK, CONSUMER, QUEUE, SCHEDULER, SENDING, Check, Readiness
 from birthday.scheduler.loop import DispatchProgress
 from birthday.telemetry.supervision import Supervisor
@@ -39,46 +36,47 @@ def own_checks(
     shared: Shared, supervisor: Supervisor, progress: DispatchProgress, pipeline: Pipeline, watchdog: Watchdog
 ) -> dict[str, Check]:
     """Return the checks, by name, that the process makes of itself and must pass to be ready."""
-    checks: dict[str, Check] = {BACKGROUND: supervisor.check, CLOCK: partial(_check_clock, shared.clock)}
-    if Role.SCHEDULER in shared.settings.role:
-        checks[SCHEDULER] = partial(_check_scheduler, progress)
-    if Role.WORKER in shared.settings.role:
-        checks[CONSUMER] = partial(_check_worker, pipeline, watchdog, shared.pauses, shared.clock)
+    clock, roles = shared.clock, shared.settings.role
+
+    async def check_clock() -> None:
+        if clock.fault is not None:
+            raise WrongClockError(clock.fault)
+
+    async def check_dispatcher() -> None:
+        if progress.failing_seconds > STUCK_SECONDS:
+            raise UnavailableError("scheduler", f"the dispatcher has been failing for {progress.failing_seconds:.0f} s")
+
+    checks: dict[str, Check] = {BACKGROUND: supervisor.check, CLOCK: check_clock}
+    if Role.SCHEDULER in roles:
+        checks[SCHEDULER] = check_dispatcher
+    if Role.WORKER in roles:
+        checks[CONSUMER] = _worker_check(shared, pipeline, watchdog)
     return checks
 
 
+def _worker_check(shared: Shared, pipeline: Pipeline, watchdog: Watchdog) -> Check:
+    """Return the check that the role worker takes messages and stores their outcomes."""
+
+    async def check_worker() -> None:
+        if pipeline.stuck_seconds > STUCK_SECONDS:
+            raise UnavailableError(
+                "consumer", f"the worker has been trying for {pipeline.stuck_seconds:.0f} s to store what it does"
+            )
+        if shared.pauses.is_paused(BIRTHDAY) or shared.clock.fault is not None:
+            return
+        if not pipeline.receiving:
+            raise UnavailableError("consumer", "the worker has no subscription to the queue; it is trying to get one")
+        if watchdog.suspicious:
+            raise UnavailableError("consumer", "messages wait in the queue, and the worker's subscription brings none")
+
+    return check_worker
+
+
 def sending_checks(shared: Shared, pipeline: Pipeline) -> dict[str, Check]:
-    """Return the check, by name, that the role worker sends; none without that role."""
-    return {SENDING: partial(_check_sending, pipeline)} if Role.WORKER in shared.settings.role else {}
+    """Return the check, by name, that the role worker sends; none without that role. Its failure is only shown."""
 
+    async def check_sending() -> None:
+        if hindrance := pipeline.hindrance:
+            raise UnavailableError("sending", hindrance)
 
-async def _check_clock(clock: CheckedClock) -> None:
-    """Make sure that the clock agrees with the database's."""
-    if clock.fault is not None:
-        raise WrongClockError(clock.fault)
-
-
-async def _check_worker(pipeline: Pipeline, watchdog: Watchdog, pauses: Pauses, clock: CheckedClock) -> None:
-    """Make sure that the role worker takes messages and stores their outcomes."""
-    if pipeline.stuck_seconds > STUCK_SECONDS:
-        raise UnavailableError(
-            "consumer", f"the worker has been trying for {pipeline.stuck_seconds:.0f} s to store what it does"
-        )
-    if pauses.is_paused(BIRTHDAY) or clock.fault is not None:
-        return
-    if not pipeline.receiving:
-        raise UnavailableError("consumer", "the worker has no subscription to the queue; it is trying to get one")
-    if watchdog.suspicious:
-        raise UnavailableError("consumer", "messages wait in the queue, and the worker's subscription brings none")
-
-
-async def _check_sending(pipeline: Pipeline) -> None:
-    """Make sure that the worker sends the messages that it takes. If it does not, the process is still ready."""
-    if hindrance := pipeline.hindrance:
-        raise UnavailableError("sending", hindrance)
-
-
-async def _check_scheduler(progress: DispatchProgress) -> None:
-    """Make sure that the role scheduler dispatches."""
-    if progress.failing_seconds > STUCK_SECONDS:
-        raise UnavailableError("scheduler", f"the dispatcher has been failing for {progress.failing_seconds:.0f} s")
+    return {SENDING: check_sending} if Role.WORKER in shared.settings.role else {}

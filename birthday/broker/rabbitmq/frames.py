@@ -53,7 +53,6 @@ class Sink(Protocol):
 
     def take(self, kind: int, payload: bytes) -> bool:
         """Take a frame, or return False to leave it in the stream."""
-        ...
 
 
 class FrameReader(asyncio.StreamReader):

@@ -36,7 +36,6 @@ class Publishing(Protocol):
         Raises:
             UnavailableError: if any is refused or sent back, or the channel is closed.
         """
-        ...
 
 
 class FramePath(Protocol):
@@ -44,11 +43,9 @@ class FramePath(Protocol):
 
     def publisher(self, channel: AmqpChannel) -> Publishing:
         """Return a publisher for ``channel``, on which nothing has been published yet."""
-        ...
 
     def deliver(self, channel: AmqpChannel, on_delivery: OnDelivery) -> ConsumerCallback:
         """Call ``on_delivery`` for each delivery on ``channel``. Return the callback that aiormq needs."""
-        ...
 
 
 class OwnPath:
