@@ -13,8 +13,9 @@ from birthday.cli.database import connection_for_long, database_settings, operat
 from birthday.cli.render.dead_letters import Bar, many
 from birthday.cli.values import Instant
 from birthday.config import Settings
+from birthday.core.message import Status
 from birthday.operations.dead_letters.requeue import requeue_many
-from birthday.store.delivered import find_delivered, requeue_delivered
+from birthday.store.failed import find_delivered
 
 log = structlog.get_logger()
 
@@ -75,5 +76,5 @@ async def _find(settings: Settings, delivered_from: datetime, delivered_to: date
 async def _requeue(settings: Settings, ids: Sequence[UUID]) -> int:
     async with pool_and_broker(settings) as (pool, broker, clock):
         with Bar("requeued", len(ids), sys.stderr) as bar:
-            await requeue_many(pool, broker, ids, clock, bar.count, restart=requeue_delivered)
+            await requeue_many(pool, broker, ids, clock, bar.count, status=Status.DELIVERED)
     return bar.done

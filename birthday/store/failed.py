@@ -1,4 +1,4 @@
-"""Failed messages, as operators handle them: find them by error, user or time, and requeue them.
+"""Failed messages, as operators handle them: find them by error, user or time, and requeue them, or delivered ones.
 
 The truth about a dead letter is its row; the dead-letter queue only has a copy of its id.
 """
@@ -10,7 +10,7 @@ from uuid import UUID
 
 import asyncpg
 
-from birthday.core.message import ErrorType
+from birthday.core.message import ErrorType, Status
 from birthday.store.connection import borrow
 from birthday.store.history import Message, read_messages
 from birthday.store.users import Connection
@@ -99,36 +99,55 @@ async def count_failed(connection: Connection, wanted: FailedFilter) -> list[Fai
         *astuple(wanted),
         timeout=COUNT_SECONDS,
     )
-    return [
-        FailedGroup(row["error_type"], row["http_status"], row["hour"].astimezone(UTC), row["messages"]) for row in rows
-    ]
+    return [FailedGroup(*row) for row in rows]
 
 
-async def requeue_failed(
-    connection: Connection, ids: Sequence[UUID], now: datetime, traceparent: str | None = None
+async def find_delivered(connection: Connection, from_at: datetime, before: datetime) -> list[UUID]:
+    """Return the ids of messages that were delivered in ``[from_at, before)``, in order of delivery.
+
+    Messages of deleted users are left out, because they are not sent again.
+    """
+    rows = await connection.fetch(
+        """
+        SELECT m.id FROM message_logs m JOIN users u ON u.id = m.user_id
+        WHERE m.status = 'delivered' AND m.delivered_at >= $1 AND m.delivered_at < $2 AND u.deleted_at IS NULL
+        ORDER BY m.delivered_at, m.id
+        """,
+        from_at,
+        before,
+    )
+    return [row["id"] for row in rows]
+
+
+async def requeue(
+    connection: Connection, ids: Sequence[UUID], status: Status, now: datetime, traceparent: str | None = None
 ) -> list[Message]:
-    """Requeue those of ``ids`` that are failed, and hold their rows until the transaction ends.
+    """Requeue those of ``ids`` that have ``status``, and hold their rows until the transaction ends.
 
     The broker must confirm them before that transaction commits. If the request is traced, ``traceparent`` is its
-    context, and replaces the context in which each message was made.
+    context, and replaces the context in which each message was made. The row stays, so there is still one message for
+    the year, with the same idempotency key. If it was delivered, ``may_have_arrived`` is set, so that no message with
+    another key ever replaces it. ``sent_at`` stays the time of the first send.
     """
     # Locked in order of id, so that two operators with the same messages cannot deadlock; the later one finds them
     # queued. Two statements, because the plan of a single one that was made while the table was small would join row by
     # row when it is large.
     await connection.execute(
-        "SELECT FROM message_logs WHERE id = ANY($1::uuid[]) AND status = 'failed' ORDER BY id FOR UPDATE", ids
+        "SELECT FROM message_logs WHERE id = ANY($1::uuid[]) AND status = $2 ORDER BY id FOR UPDATE", ids, status
     )
     rows = await connection.fetch(
         """
         UPDATE message_logs
-        SET status = 'queued', attempts = 0, requeued_at = $2, queued_at = $2, updated_at = $2,
+        SET status = 'queued', attempts = 0, requeued_at = $3, queued_at = $3, updated_at = $3, delivered_at = NULL,
+            may_have_arrived = may_have_arrived OR status = 'delivered',
             error_type = NULL, error_detail = NULL, next_attempt_at = NULL, lease_until = NULL,
             failures = 0, failed_at = NULL, blamed = false,
-            traceparent = coalesce($3, traceparent)
-        WHERE id = ANY($1::uuid[]) AND status = 'failed'
+            traceparent = coalesce($4, traceparent)
+        WHERE id = ANY($1::uuid[]) AND status = $2
         RETURNING id
         """,
         ids,
+        status,
         now,
         traceparent,
     )

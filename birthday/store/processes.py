@@ -5,8 +5,8 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from uuid import UUID
 
 from birthday.store.users import Connection
@@ -52,23 +52,13 @@ async def report(connection: Connection, process: Process) -> None:
                 SELECT id FROM processes WHERE seen_at < clock_timestamp() - interval '1 hour' AND id <> $1
                 FOR UPDATE SKIP LOCKED)
         )
-        INSERT INTO processes (id, host, pid, roles, version, commit, tzdata, settings, circuit, circuit_reason,
-                               started_at, seen_at)
+        INSERT INTO processes (id, host, pid, roles, version, commit, tzdata, settings, started_at, circuit,
+                               circuit_reason, seen_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8::jsonb, $9, $10, $11, clock_timestamp())
         ON CONFLICT (id) DO UPDATE SET circuit = excluded.circuit, circuit_reason = excluded.circuit_reason,
                                        seen_at = excluded.seen_at
         """,
-        process.id,
-        process.host,
-        process.pid,
-        process.roles,
-        process.version,
-        process.commit,
-        process.tzdata,
-        json.dumps(dict(process.settings)),
-        process.circuit,
-        process.circuit_reason,
-        process.started_at,
+        *(asdict(process) | {"settings": json.dumps(dict(process.settings))}).values(),
     )
 
 
@@ -88,22 +78,9 @@ async def read_processes(connection: Connection, within_seconds: float) -> Seque
         """,
         within_seconds,
     )
-    return [
-        Seen(
-            Process(
-                row["id"],
-                row["host"],
-                row["pid"],
-                row["roles"],
-                row["version"],
-                row["commit"],
-                row["tzdata"],
-                json.loads(row["settings"]),
-                row["started_at"].astimezone(UTC),
-                row["circuit"],
-                row["circuit_reason"],
-            ),
-            row["seconds_ago"],
-        )
-        for row in rows
-    ]
+    found = []
+    for row in rows:
+        members = dict(row) | {"settings": json.loads(row["settings"])}
+        seconds_ago = members.pop("seconds_ago")
+        found.append(Seen(Process(**members), seconds_ago))
+    return found

@@ -5,9 +5,9 @@ no longer failed; the next requeue or purge removes these.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Final, TypeAlias
+from typing import Final
 from uuid import UUID
 
 import asyncpg
@@ -15,23 +15,20 @@ import structlog
 
 from birthday.broker import Broker
 from birthday.clock import Clock
+from birthday.core.message import Status
 from birthday.errors import ConflictError, UnavailableError
 from birthday.operations.dead_letters.letters import Kind, look_up
 from birthday.store.connection import borrow
 from birthday.store.dispatching import read_trace_contexts
-from birthday.store.failed import FailedFilter, find_failed, requeue_failed
+from birthday.store.failed import FailedFilter, find_failed, requeue
 from birthday.store.history import Message, read_message
 from birthday.store.refusals import Sifting
-from birthday.store.users import Connection
 from birthday.telemetry.tracing import NO_TRACING, Tracing
 
 log = structlog.get_logger()
 
 BATCH: Final = 500
 PUBLISH_SECONDS: Final = 5.0
-
-Restart: TypeAlias = Callable[[Connection, Sequence[UUID], datetime, str | None], Awaitable[list[Message]]]
-"""Moves those of the ids that are in the right state to ``queued``, and returns them; the caller commits."""
 
 
 async def requeue_one(
@@ -60,24 +57,24 @@ async def requeue_many(
     clock: Clock,
     on_batch: Callable[[Sequence[UUID]], None],
     tracing: Tracing = NO_TRACING,
-    restart: Restart = requeue_failed,
+    status: Status = Status.FAILED,
 ) -> None:
-    """Queue those of ``ids`` again that ``restart`` accepts, in this order, up to ``BATCH`` in a transaction.
+    """Queue those of ``ids`` again that have ``status``, in this order, up to ``BATCH`` in a transaction.
 
-    By default these are the failed ones. ``on_batch`` gets the ids of each batch as soon as they are queued. If the
-    database refuses to move a message, it is logged and stays as it is.
+    ``on_batch`` gets the ids of each batch as soon as they are queued. If the database refuses to move a message, it is
+    logged and stays as it is.
 
     Raises:
         UnavailableError: if the database or the queue cannot be used. Messages given to ``on_batch`` stay queued.
     """
 
-    async def requeue(some: Sequence[UUID]) -> list[Message]:
-        requeued = await _requeue_batch(pool, broker, some, clock.now(), tracing, restart)
+    async def requeue_some(some: Sequence[UUID]) -> list[Message]:
+        requeued = await _requeue_batch(pool, broker, some, clock.now(), tracing, status)
         on_batch([message.id for message in requeued])
         return requeued
 
     for start in range(0, len(ids), BATCH):
-        requeuing = Sifting("requeue", ids[start : start + BATCH], requeue)
+        requeuing = Sifting("requeue", ids[start : start + BATCH], requeue_some)
         await requeuing.run()
         for message_id, error in requeuing.refused:
             log.error("message.refused", message_id=str(message_id), error=error)
@@ -117,11 +114,11 @@ async def _requeue_batch(
     ids: Sequence[UUID],
     now: datetime,
     tracing: Tracing,
-    restart: Restart = requeue_failed,
+    status: Status = Status.FAILED,
 ) -> list[Message]:
     async with borrow(pool) as connection, connection.transaction():
-        restarted = await restart(connection, ids, now, tracing.traceparent())
-        by_id = {message.id: message for message in restarted}
+        requeued = await requeue(connection, ids, status, now, tracing.traceparent())
+        by_id = {message.id: message for message in requeued}
         contexts = await read_trace_contexts(connection, list(by_id)) if tracing.enabled else ()
         requeued = [by_id[message_id] for message_id in ids if message_id in by_id]
         if requeued:
