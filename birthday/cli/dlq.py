@@ -11,7 +11,6 @@ import click
 from birthday.cli.command import errors, require_terminal
 from birthday.cli.database import connection_for_long, database_settings, pool_and_broker, run
 from birthday.cli.render.dead_letters import (
-    Bar,
     Tally,
     describe_removed,
     describe_requeued,
@@ -20,6 +19,7 @@ from birthday.cli.render.dead_letters import (
     print_one,
     print_summary,
 )
+from birthday.cli.render.progress import Bar
 from birthday.cli.values import Age
 from birthday.clock import SystemClock
 from birthday.config import Settings

@@ -10,7 +10,8 @@ import structlog
 
 from birthday.cli.command import errors, require_terminal
 from birthday.cli.database import connection_for_long, database_settings, operator, pool_and_broker, run
-from birthday.cli.render.dead_letters import Bar, many
+from birthday.cli.render.dead_letters import many
+from birthday.cli.render.progress import Bar
 from birthday.cli.values import Instant
 from birthday.config import Settings
 from birthday.core.message import Status

@@ -1,13 +1,12 @@
-"""The output of commands on dead letters: a table, one message in full, a progress bar, and results."""
+"""The output of commands on dead letters: a table, one message in full, and results."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Final, Self, TextIO
+from typing import Final, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -123,40 +122,6 @@ def describe_removed(verb: str, tally: Tally, *, finished: bool) -> list[str]:
     if tally.left:
         lines.append(f"{tally.left.total():,} left")
     return lines
-
-
-class Bar:
-    """A progress bar within the context, shown on a terminal only; ``done`` is the count so far."""
-
-    def __init__(self, text: str, total: int, stream: TextIO) -> None:
-        self.done = 0
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            console=Console(file=stream),
-            redirect_stdout=False,
-            redirect_stderr=False,
-            disable=not stream.isatty(),
-            transient=True,
-        )
-        self._task = self._bar.add_task(text, total=total)
-
-    def advance(self, more: int) -> None:
-        """Move the bar on by ``more``."""
-        self.done += more
-        self._bar.advance(self._task, more)
-
-    def count(self, batch: Sequence[object]) -> None:
-        """Move the bar on by the length of a batch."""
-        self.advance(len(batch))
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._bar.stop()
 
 
 def many(count: int, what: str) -> str:

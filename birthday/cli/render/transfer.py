@@ -4,7 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TextIO
 
-from birthday.cli.render.import_progress import ImportProgress
+from birthday.cli.render.progress import ImportProgress
 from birthday.clock import Clock
 from birthday.operations.transfer.deletions import DeletionSummary, import_deletions
 from birthday.operations.transfer.importing import ImportSummary, import_users
