@@ -58,7 +58,7 @@ async def serve(
     Raises:
         UnavailableError: if the address cannot be listened on; the text says what to set.
     """
-    connections = Connections(limits or Limits(), app.get(IS_TRUSTED, _nobody))
+    connections = Connections(limits or Limits(), app.get(IS_TRUSTED, lambda _address: False))
     with closing(await _listen(host, port)) as listener:
         # aiohttp waits that long twice: for the answers, then for clients that are still sending.
         stages = grace.total_seconds() / 2
@@ -89,16 +89,7 @@ def _connect(app: web.Application, server: web.Server, connections: Connections)
         return make_request(connection.begin(message, body), body, connection, *rest)
 
     server.request_factory = begin
-    return partial(ClientConnection, server, connections, app.get(REFUSALS, _unreported))
-
-
-def _nobody(_address: str) -> bool:
-    """Trust no address: the application has no trusted proxies."""
-    return False
-
-
-def _unreported(_answer: web.Response, _reason: str, _client: str) -> None:
-    """Ignore a refusal: the application has no reports."""
+    return partial(ClientConnection, server, connections, app.get(REFUSALS, lambda _answer, _reason, _client: None))
 
 
 async def _listen(host: str, port: int) -> socket.socket:

@@ -68,9 +68,8 @@ class OpenTelemetryTracing(Tracing):
     def create(self, message: Traced, context: SpanContext, began: int) -> None:
         """Add a span to the trace of a message: it was published, from ``began`` (Unix nanoseconds) until now."""
         attributes = self._operation("create", "create") | {"messaging.message.id": str(message.id)}
-        self._tracer.start_span(
-            f"create {DESTINATION}", _parent(context), SpanKind.PRODUCER, attributes, start_time=began
-        ).end()
+        parent = set_span_in_context(NonRecordingSpan(context), Context())
+        self._tracer.start_span(f"create {DESTINATION}", parent, SpanKind.PRODUCER, attributes, start_time=began).end()
 
     def receive(self) -> Span:
         """Begin the root of a trace; messages are linked to it when they are known (``hold``)."""
@@ -222,10 +221,6 @@ def _traceparent(context: SpanContext) -> str | None:
 def _extract(headers: Mapping[str, str]) -> Context:
     """Return the context in ``headers``; a context without a span if they have none."""
     return _PROPAGATOR.extract(headers, Context())
-
-
-def _parent(context: SpanContext) -> Context:
-    return set_span_in_context(NonRecordingSpan(context), Context())
 
 
 def _contexts(messages: Sequence[Traced]) -> dict[str | None, SpanContext]:

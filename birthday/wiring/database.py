@@ -71,7 +71,7 @@ async def connect_database(
         require_database(settings)
     async with AsyncExitStack() as stack:
         if settings.database_url is None:
-            count = metrics.background_failures.labels("embedded_database").inc if metrics else _nobody_counts
+            count = metrics.background_failures.labels("embedded_database").inc if metrics else lambda: None
             embedded = embedded_postgres(settings.birthday_data_dir, on_failure=count)
             url = read_database_url(await stack.enter_async_context(embedded))
         else:
@@ -104,10 +104,6 @@ async def connect_database(
         except (UnavailableError, *DATABASE_ERRORS) as error:
             raise UnavailableError("database", f"{where}: {str(error) or type(error).__name__}") from None
         yield pool
-
-
-def _nobody_counts() -> None:
-    """Do nothing: commands have no metrics."""
 
 
 async def _close_pool(pool: asyncpg.Pool) -> None:

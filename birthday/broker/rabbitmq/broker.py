@@ -98,9 +98,11 @@ class RabbitMQBroker:
             browsing = RabbitMQDeadLetters(channel, count)
             yield browsing
             await browsing.end()
+        # Another browsing may follow at once, so wait until the queue has back what this one held.
         with suppress(TimeoutError, UnavailableError):
-            async with asyncio.timeout(_RETURN_SECONDS):
-                await self._wait_for_dead_letters(browsing.kept)
+            async with asyncio.timeout(_RETURN_SECONDS), self._connection.channel() as channel:
+                while (await channel.measure(DEAD_LETTER_QUEUE))[0] < browsing.kept:  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(_RETURN_SECONDS / 100)
 
     async def stats(self) -> QueueStats:
         """Ask for the length of each queue. If one is missing, the whole topology is declared again.
@@ -128,12 +130,6 @@ class RabbitMQBroker:
     async def close(self) -> None:
         """Close the connection, and with it every subscription; idempotent."""
         await self._connection.close()
-
-    async def _wait_for_dead_letters(self, count: int) -> None:
-        """Wait until the queue has back what browsing held, because another browsing may follow at once."""
-        async with self._connection.channel() as channel:
-            while (await channel.measure(DEAD_LETTER_QUEUE))[0] < count:  # noqa: ASYNC110 - the server tells nobody
-                await asyncio.sleep(_RETURN_SECONDS / 100)
 
     async def _open_publisher(self) -> Publishing:
         if self._publisher is not None and self._publisher.channel.is_open:

@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from aiohttp import hdrs, web
@@ -40,7 +40,10 @@ def client_address(request: web.Request, is_trusted: Callable[[str], bool]) -> s
     address = request.remote or UNKNOWN
     if not is_trusted(address):
         return address
-    named = {_last_stranger(hops, is_trusted) for hops in (_forwarded(request), _x_forwarded_for(request)) if hops}
+    # The ``for`` of each element (RFC 7239); an element without one gives an empty text.
+    matches = [_FOR.search(element) for element in _elements(request, hdrs.FORWARDED)]
+    forwarded = [(match[1] or match[2] or "") if match else "" for match in matches]
+    named = {_last_stranger(hops, is_trusted) for hops in (forwarded, _elements(request, hdrs.X_FORWARDED_FOR)) if hops}
     if not named:
         return address
     return named.pop() if len(named) == 1 else UNKNOWN
@@ -51,7 +54,9 @@ def _last_stranger(hops: list[str], is_trusted: Callable[[str], bool]) -> str:
     for hop in reversed(hops):
         match = _ADDRESS.fullmatch(hop)
         address = match[1] or match[2] or match[3] if match else ""
-        if not _is_address(address):
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
             return UNKNOWN
         if not is_trusted(address):
             return address
@@ -59,24 +64,5 @@ def _last_stranger(hops: list[str], is_trusted: Callable[[str], bool]) -> str:
     return address
 
 
-def _forwarded(request: web.Request) -> list[str]:
-    """Return the ``for`` of each element of the header (RFC 7239); an element without one gives an empty text."""
-    elements = _elements(request, hdrs.FORWARDED)
-    return [(match[1] or match[2] or "") if (match := _FOR.search(element)) else "" for element in elements]
-
-
-def _x_forwarded_for(request: web.Request) -> list[str]:
-    return list(_elements(request, hdrs.X_FORWARDED_FOR))
-
-
-def _elements(request: web.Request, name: str) -> Iterator[str]:
-    for value in request.headers.getall(name, []):
-        yield from (element.strip() for element in value.split(","))
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
+def _elements(request: web.Request, name: str) -> list[str]:
+    return [element.strip() for value in request.headers.getall(name, []) for element in value.split(",")]

@@ -12,9 +12,11 @@ def fault_of(message: Any) -> web.HTTPException | None:  # noqa: ANN401 - its ty
     15.5.16).
     """
     headers = message.headers
-    if hdrs.CONTENT_ENCODING in headers and not _is_identity(headers.getall(hdrs.CONTENT_ENCODING)):
-        text = "a Content-Encoding is given; a body without any, or with identity, is accepted"
-        return web.HTTPUnsupportedMediaType(text=text, headers={hdrs.ACCEPT_ENCODING: "identity"})
+    if hdrs.CONTENT_ENCODING in headers:
+        codings = ",".join(headers.getall(hdrs.CONTENT_ENCODING)).lower().split(",")
+        if any(coding.strip() not in {"", "identity"} for coding in codings):
+            text = "a Content-Encoding is given; a body without any, or with identity, is accepted"
+            return web.HTTPUnsupportedMediaType(text=text, headers={hdrs.ACCEPT_ENCODING: "identity"})
     if not headers.get(hdrs.HOST, "").isascii():
         return web.HTTPBadRequest(text="the Host has characters outside of ASCII")
     if hdrs.EXPECT in headers and headers[hdrs.EXPECT].lower() != "100-continue":
@@ -23,8 +25,3 @@ def fault_of(message: Any) -> web.HTTPException | None:  # noqa: ANN401 - its ty
     if version is not HttpVersion11 and version is not HttpVersion10:
         return web.HTTPVersionNotSupported(text="HTTP/1.0 and HTTP/1.1 are accepted")
     return None
-
-
-def _is_identity(values: list[str]) -> bool:
-    codings = ",".join(values).split(",")
-    return all(coding.strip().lower() in {"", "identity"} for coding in codings)
