@@ -111,7 +111,11 @@ class DeadLetters(Protocol):
 
 
 class Broker(Protocol):
-    """A message queue with confirms, delays and dead-lettering. Safe for concurrent use within one event loop."""
+    """A message queue with confirms, delays and dead-lettering. Safe for concurrent use within one event loop.
+
+    Every method raises ``UnavailableError`` if the broker cannot be used, and every context on entering; the text says
+    where and why.
+    """
 
     async def publish(self, message_ids: Sequence[UUID], delay: timedelta = timedelta()) -> None:
         """Publish, and return once the broker has confirmed every message.
@@ -127,31 +131,16 @@ class Broker(Protocol):
         """Subscribe as one more competing consumer with at most ``prefetch`` unacked deliveries.
 
         On leaving the context, unacked deliveries go back to the queue.
-
-        Raises:
-            UnavailableError: on entering, if the broker cannot be reached.
         """
 
     def dead_letters(self) -> AbstractAsyncContextManager[DeadLetters]:
-        """Browse the dead letters. On leaving the context, all that were not dropped are dead letters as before.
-
-        Raises:
-            UnavailableError: on entering, if the broker cannot be reached.
-        """
+        """Browse the dead letters. On leaving the context, all that were not dropped are dead letters as before."""
 
     async def stats(self) -> QueueStats:
-        """Return the counts of the queue.
-
-        Raises:
-            UnavailableError: if the broker cannot be reached.
-        """
+        """Return the counts of the queue."""
 
     async def check(self) -> None:
-        """Make sure that the broker can be used now.
-
-        Raises:
-            UnavailableError: if it cannot; the text says where and why.
-        """
+        """Make sure that the broker can be used now."""
 
     async def close(self) -> None:
         """Close the connection. Idempotent."""
