@@ -14,7 +14,7 @@ COVERAGE := --cov --cov-report=term --cov-report=xml --cov-fail-under=0
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
 
-run: install ## Install what is missing and run Birthday Scheduler (ARGS="--role api")
+run: install ## Install what is missing, and run the program (ARGS="--role api")
 	@exec $(BIN)/birthday $(ARGS)
 
 install: ## Create .venv with what the program needs
@@ -23,7 +23,7 @@ install: ## Create .venv with what the program needs
 install-otel: ## Create .venv with what the program and its tracing need
 	@PYTHON=$(PYTHON) scripts/install.sh otel
 
-install-dev: ## Create .venv with what development needs as well
+install-dev: ## Create .venv with what development needs
 	@PYTHON=$(PYTHON) scripts/install.sh dev
 
 test-dependencies: ## Install RabbitMQ, Prometheus and small tools for the tests, where they are missing
@@ -44,10 +44,10 @@ test-integration: install-dev test-dependencies ## Run the tests against real se
 test-e2e: install-dev test-dependencies ## Run the tests of the program as a whole
 	$(BIN)/pytest tests/e2e $(ARGS)
 
-test-e2e-nobody: install-dev test-dependencies ## Run the same with the program as a user without any privilege
+test-e2e-nobody: install-dev test-dependencies ## Run the tests of the program as a whole, as an unprivileged user
 	TEST_ACCOUNT=nobody $(BIN)/pytest tests/e2e $(ARGS)
 
-chaos: install-dev test-dependencies ## Kill, cut and flood everything, and audit what came of it (a quarter of an hour)
+chaos: install-dev test-dependencies ## Kill, cut and flood everything, then audit the result (15 minutes)
 	CHAOS=full $(BIN)/pytest tests/chaos --timeout 900 $(ARGS)
 
 bench: install-dev test-dependencies ## Measure everything and write docs/performance.md (ARGS="--users 1000000")
@@ -85,7 +85,7 @@ types: install-dev ## Check types
 package: install-dev ## Build the wheel into dist/ and run the program from it
 	@scripts/check-package.sh
 
-check: lint types package test ## Everything that must hold before a change lands
+check: lint types package test ## Run everything that must pass before a change lands
 	@scripts/coverage/check-thresholds.sh
 
 lock: install-dev ## Pin dependencies anew (ARGS=--upgrade takes the newest versions)
