@@ -1,20 +1,26 @@
 """The commands ``birthday import`` and ``birthday export``: users from a file, and users to standard output."""
 
 import sys
+from datetime import timedelta
 from pathlib import Path
+from typing import TextIO
 
 import click
 
 from birthday.cli.command import errors
 from birthday.cli.database import checked_pool, connection_for_long, database_settings, run
-from birthday.cli.render.transfer import run_deletions, run_import
-from birthday.clock import SystemClock
+from birthday.cli.render.progress import ImportProgress
+from birthday.cli.render.transfer import describe_deletions, describe_import, describe_report
+from birthday.clock import Clock, SystemClock
 from birthday.config import Settings
-from birthday.operations.transfer.deletions import DeletionSummary, export_deletions
+from birthday.operations.transfer.deletions import DeletionSummary, export_deletions, import_deletions
 from birthday.operations.transfer.exporting import export_users
-from birthday.operations.transfer.importing import ImportSummary
+from birthday.operations.transfer.importing import ImportSummary, import_users
 from birthday.operations.transfer.records import Format
+from birthday.operations.transfer.report import default_report_path, open_report
+from birthday.operations.transfer.source import open_source, source_size
 from birthday.store.connection import borrow
+from birthday.store.users import Connection, Planning
 from birthday.wiring.scheduler import make_planning
 
 
@@ -58,15 +64,62 @@ async def _import(
     catch_up = settings.catch_up_window if with_ids else None
     planning = make_planning(settings)
     async with checked_pool(settings, clock, create=True) as pool, borrow(pool, None) as connection:
-        return await run_import(
+        return await import_file(
             file, connection, clock, planning, sys.stderr, dry_run=dry_run, report_path=report, catch_up=catch_up
         )
+
+
+async def import_file(
+    name: str,
+    connection: Connection,
+    clock: Clock,
+    planning: Planning,
+    screen: TextIO,
+    *,
+    dry_run: bool = False,
+    report_path: Path | None = None,
+    catch_up: timedelta | None = None,
+) -> ImportSummary:
+    """Import the file ``name``, or standard input for ``-``, and show progress and result on ``screen``.
+
+    With ``catch_up`` users keep the ids of the file. Rejected rows are listed in ``report_path``, by default
+    ``NAME.errors.ndjson``. If the import ends early, by Ctrl-C or an error, it still writes how many users are created.
+    """
+    path = report_path or default_report_path(name)
+    with open_source(name) as source, open_report(path, source) as report:
+        bar = ImportProgress(source_size(source), screen)
+        finished = False
+        try:
+            with bar:
+                await import_users(
+                    source, connection, clock, planning, report.add, bar.update, dry_run=dry_run, catch_up=catch_up
+                )
+            finished = True
+        finally:
+            lines = describe_report(report)
+            # If nothing was read, the error that ended the import says enough.
+            if finished or bar.summary.read:
+                lines.append(describe_import(bar.summary, dry_run=dry_run, finished=finished))
+            screen.writelines(f"{line}\n" for line in lines)
+    return bar.summary
 
 
 async def _delete_again(settings: Settings, file: str, report: Path | None, *, dry_run: bool) -> DeletionSummary:
     clock = SystemClock()
     async with checked_pool(settings, clock) as pool, borrow(pool, None) as connection:
-        return await run_deletions(file, connection, clock, sys.stderr, dry_run=dry_run, report_path=report)
+        return await import_deleted(file, connection, clock, sys.stderr, dry_run=dry_run, report_path=report)
+
+
+async def import_deleted(
+    name: str, connection: Connection, clock: Clock, screen: TextIO, *, dry_run: bool = False, report_path: Path | None
+) -> DeletionSummary:
+    """Delete again the users that the file ``name`` lists, and write the result to ``screen``."""
+    path = report_path or default_report_path(name)
+    with open_source(name) as source, open_report(path, source) as report:
+        summary = await import_deletions(source, connection, clock, report.add, dry_run=dry_run)
+        lines = [*describe_report(report), describe_deletions(summary, dry_run=dry_run)]
+        screen.writelines(f"{line}\n" for line in lines)
+    return summary
 
 
 @click.command()

@@ -20,7 +20,7 @@ import asyncpg
 import orjson
 import pytest
 
-from birthday.cli.render.transfer import run_import
+from birthday.cli.transfer import import_file as import_to_screen
 from birthday.core.occasion import LeapDay, Rules
 from birthday.core.plan import planned_messages
 from birthday.core.user import Profile
@@ -640,7 +640,7 @@ async def test_the_screen_gets_what_a_person_needs(pool: asyncpg.Pool, tmp_path:
     for dry_run, would in ((True, "would be "), (False, "")):
         screen = io.StringIO()
         async with borrow(pool) as connection:
-            summary = await run_import(str(path), connection, ManualClock(), PLANNING, screen, dry_run=dry_run)
+            summary = await import_to_screen(str(path), connection, ManualClock(), PLANNING, screen, dry_run=dry_run)
         assert summary == ImportSummary(created=1, rejected=1)
         lines = screen.getvalue().splitlines()
         assert lines[0].startswith("line 3: dateOfBirth: '1990-02-30' is not a date of the calendar")
@@ -657,7 +657,7 @@ async def test_a_terminal_gets_a_bar(pool: asyncpg.Pool, tmp_path: Path) -> None
     controller, terminal = os.openpty()
     with os.fdopen(terminal, "w") as screen, os.fdopen(controller, "rb", buffering=0) as other_end:
         async with borrow(pool) as connection:
-            importing = run_import(str(path), connection, ManualClock(), PLANNING, screen)
+            importing = import_to_screen(str(path), connection, ManualClock(), PLANNING, screen)
             # The kernel keeps a few kilobytes for a terminal: somebody has to read them meanwhile.
             drawn = asyncio.create_task(asyncio.to_thread(read_until, other_end, b"scheduled"))
             await importing

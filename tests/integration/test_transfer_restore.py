@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from birthday.cli.render.transfer import run_deletions
+from birthday.cli.transfer import import_deleted
 from birthday.core.user import Profile
 from birthday.errors import InvalidInputError
 from birthday.operations.transfer.deletions import export_deletions
@@ -191,7 +191,7 @@ async def delete_again(pool: asyncpg.Pool, path: Path, *, dry_run: bool = False)
     """Apply a list of deletions and return what the screen says."""
     screen = io.StringIO()
     async with borrow(pool) as connection:
-        await run_deletions(
+        await import_deleted(
             str(path), connection, ManualClock(NOW), screen, dry_run=dry_run, report_path=Path(os.devnull)
         )
     return screen.getvalue().splitlines()

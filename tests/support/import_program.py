@@ -13,7 +13,7 @@ from datetime import timedelta
 import asyncpg
 import uvloop
 
-from birthday.cli.render.transfer import run_import
+from birthday.cli.transfer import import_file
 from birthday.clock import SystemClock
 from birthday.core.occasion import Rules
 from birthday.store.connection import borrow
@@ -23,7 +23,7 @@ from birthday.store.users import Planning
 async def _import(database_url: str, name: str) -> None:
     planning = Planning(Rules(), timedelta(hours=48))
     async with asyncpg.create_pool(database_url, min_size=1, max_size=1) as pool, borrow(pool, None) as connection:
-        summary = await run_import(name, connection, SystemClock(), planning, sys.stderr)
+        summary = await import_file(name, connection, SystemClock(), planning, sys.stderr)
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     sys.stdout.write(json.dumps(asdict(summary) | {"peak_bytes": peak_bytes}))
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from birthday.cli.render.transfer import describe_rejected, describe_report
 from birthday.core.occasion import LeapDay, Rules
 from birthday.core.plan import planned_messages
 from birthday.core.user import Profile
@@ -18,7 +19,7 @@ from birthday.core.zone import zone_names
 from birthday.errors import FieldError, InvalidInputError, UnavailableError
 from birthday.operations.transfer.importing import month_days_near
 from birthday.operations.transfer.records import Format, Rejected, Row, UserRecords, format_of
-from birthday.operations.transfer.report import SHOWN_LINES, Report, describe, open_report
+from birthday.operations.transfer.report import FIRST_ROWS, Report, open_report
 from birthday.operations.transfer.source import MAX_LINE_BYTES, LineSplitter, open_source
 from birthday.store.users import Planning
 
@@ -332,13 +333,13 @@ def test_a_report_shows_the_first_rows_and_keeps_all(tmp_path: Path) -> None:
     source, path = tmp_path / "users.csv", tmp_path / "errors.ndjson"
     source.touch()
     with open_source(str(source)) as file, open_report(path, file) as report:
-        for each in rejected(SHOWN_LINES + 1234):
+        for each in rejected(FIRST_ROWS + 1234):
             report.add(each)
-    lines = report.excerpt()
+    lines = describe_report(report)
     assert lines[0] == "line 2: email: is required; nor is this right"
-    assert lines[SHOWN_LINES:] == ["… and 1,234 rejected rows more", f"all rejected rows are in {path}"]
+    assert lines[FIRST_ROWS:] == ["… and 1,234 rejected rows more", f"all rejected rows are in {path}"]
     kept = [orjson.loads(line) for line in path.read_bytes().splitlines()]
-    assert len(kept) == SHOWN_LINES + 1234
+    assert len(kept) == FIRST_ROWS + 1234
     assert kept[0] == {
         "line": 2,
         "errors": [{"pointer": "/email", "detail": "is required"}, {"pointer": "", "detail": "nor is this right"}],
@@ -352,7 +353,7 @@ def test_a_report_of_nothing_leaves_no_file(tmp_path: Path) -> None:
     source.touch()
     with open_source(str(source)) as file, open_report(path, file) as report:
         pass
-    assert report.excerpt() == []
+    assert describe_report(report) == []
     assert list(tmp_path.iterdir()) == [source]
     path.write_text("earlier")
     with open_source(str(source)) as file, open_report(path, file):
@@ -434,14 +435,14 @@ def test_a_report_on_a_full_disk_is_not_cut_short_in_silence(tmp_path: Path) -> 
 def test_without_a_file_the_report_says_how_to_get_one() -> None:
     """An import from standard input has no place for a file of its own."""
     report = Report(None, None)
-    for each in rejected(SHOWN_LINES + 1):
+    for each in rejected(FIRST_ROWS + 1):
         report.add(each)
-    assert report.excerpt()[-1] == "--report PATH keeps all of them"
+    assert describe_report(report)[-1] == "--report PATH keeps all of them"
 
 
 def test_what_is_shown_is_harmless_to_a_terminal() -> None:
     """Control characters are not repeated, and long values are cut."""
-    text = describe(Rejected(2, (FieldError("/email", "\x1b[2J\x07'é'" + "x" * 5000),)))
+    text = describe_rejected(Rejected(2, (FieldError("/email", "\x1b[2J\x07'é'" + "x" * 5000),)))
     assert text.isprintable()
     assert text.startswith("line 2: email: \N{REPLACEMENT CHARACTER}[2J\N{REPLACEMENT CHARACTER}'é'")
     assert len(text) < 500

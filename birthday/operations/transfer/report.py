@@ -1,4 +1,4 @@
-"""Reports rejected rows and their errors: all of them in a file, the first few on the screen."""
+"""Reports rejected rows and their errors: all of them in a file, the first few for the screen."""
 
 import os
 import tempfile
@@ -14,18 +14,17 @@ from birthday.errors import FieldError, InvalidInputError, UnavailableError
 from birthday.operations.transfer.records import Rejected
 from birthday.operations.transfer.source import STDIN
 
-SHOWN_LINES: Final = 20
-_SHOWN_CHARACTERS: Final = 400
+FIRST_ROWS: Final = 20
 
 
 class Report:
-    """Takes rejected rows one by one: writes each to ``file``, if there is one, and keeps the first few as text."""
+    """Takes rejected rows one by one: writes each to ``file``, if there is one, and keeps the ``first`` few."""
 
     def __init__(self, file: BinaryIO | None, path: Path | None) -> None:
         self.count = 0
+        self.first: list[Rejected] = []
+        self.path = path
         self._file = file
-        self._path = path
-        self._shown: list[str] = []
 
     def add(self, rejected: Rejected) -> None:
         """Report one row.
@@ -34,8 +33,8 @@ class Report:
             UnavailableError: if the file cannot be written any further.
         """
         self.count += 1
-        if len(self._shown) < SHOWN_LINES:
-            self._shown.append(describe(rejected))
+        if len(self.first) < FIRST_ROWS:
+            self.first.append(rejected)
         if self._file:
             errors = [{"pointer": error.pointer, "detail": error.detail} for error in rejected.errors]
             line = orjson.dumps({"line": rejected.line, "errors": errors}, option=orjson.OPT_APPEND_NEWLINE)
@@ -43,18 +42,7 @@ class Report:
                 self._file.write(line)
                 self._file.flush()
             except OSError as error:
-                raise UnavailableError("report", f"{self._path} cannot be written: {error.strerror}") from None
-
-    def excerpt(self) -> list[str]:
-        """Return lines of text: the first few rows, how many more there are, and which file has all of them."""
-        lines = list(self._shown)
-        if self.count > SHOWN_LINES:
-            lines.append(f"… and {self.count - SHOWN_LINES:,} rejected rows more")
-        if self.count and self._path:
-            lines.append(f"all rejected rows are in {self._path}")
-        elif self.count > SHOWN_LINES:
-            lines.append("--report PATH keeps all of them")
-        return lines
+                raise UnavailableError("report", f"{self.path} cannot be written: {error.strerror}") from None
 
 
 def default_report_path(source_name: str) -> Path | None:
@@ -115,10 +103,3 @@ def _put_in_place(fresh: Path, path: Path) -> None:
         fresh.replace(path)
     except OSError as error:
         raise UnavailableError("report", f"{path} cannot be written: {error.strerror}; it is in {fresh}") from None
-
-
-def describe(rejected: Rejected) -> str:
-    """Return one line of text for a terminal: not too long, and without control characters."""
-    text = f"line {rejected.line}: {InvalidInputError(*rejected.errors)}"
-    shown = text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in shown)
