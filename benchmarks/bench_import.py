@@ -22,7 +22,7 @@ async def import_file(database: str, path: Path, rows: int) -> float:
     """Return how many rows of a CSV file a second the import makes users of."""
     connection = await asyncpg.connect(database)
     try:
-        await connection.execute("TRUNCATE users, message_logs")
+        await connection.execute("TRUNCATE users, anniversaries, message_logs")
         started = time.perf_counter()
         with FileIO(path) as source:
             summary = await import_users(
@@ -40,7 +40,7 @@ async def copy_rows(database: str, profiles: list[Profile]) -> float:
     rows = [(one.first_name, one.last_name, one.email, one.date_of_birth, one.zone) for one in profiles]
     connection = await asyncpg.connect(database)
     try:
-        await connection.execute("TRUNCATE users, message_logs")
+        await connection.execute("TRUNCATE users, anniversaries, message_logs")
         await connection.execute(
             """
             CREATE TEMPORARY TABLE stage (first_name text, last_name text, email text, date_of_birth date,

@@ -9,12 +9,13 @@ from birthday.cli.command import errors
 from birthday.cli.render.preview import print_preview, write_json
 from birthday.cli.values import parse_day
 from birthday.config import load_settings
+from birthday.core.dates import parse_birthday
 from birthday.core.occasion import LAST_YEAR, birthdays_from
 from birthday.core.zone import load_zone
 
 
 @click.command()
-@click.option("--date-of-birth", required=True, metavar="DATE", help="YYYY-MM-DD.")
+@click.option("--date-of-birth", required=True, metavar="DATE", help="YYYY-MM-DD, or --MM-DD without a year.")
 @click.option(
     "--timezone", "zone", required=True, metavar="ZONE", help="IANA name, or a fixed offset such as UTC+07:00."
 )
@@ -30,7 +31,7 @@ def preview(date_of_birth: str, zone: str, first: str | None, count: int, *, as_
     with errors():
         settings = load_settings()
         loaded = load_zone(zone)
-        born = parse_day("--date-of-birth", date_of_birth)
+        born = parse_day("--date-of-birth", date_of_birth, parse_birthday)
         day = parse_day("--from", first) if first else datetime.now(UTC).astimezone(loaded).date()
         occasions = list(islice(birthdays_from(born, loaded, settings.rules, day), count))
     if len(occasions) < count:

@@ -1,12 +1,13 @@
 """The values that options of several commands take: a day, an age, an instant."""
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import click
 
 from birthday.config import parse_duration
-from birthday.core.user import parse_date
+from birthday.core.dates import parse_date
 
 
 class Age(click.ParamType[timedelta]):
@@ -36,13 +37,13 @@ class Instant(click.ParamType[datetime]):
             self.fail(f"'{value}': an instant such as 2026-11-28T09:00:00Z is accepted", param, ctx)
 
 
-def parse_day(option: str, text: str) -> date:
+def parse_day(option: str, text: str, parse: Callable[[str], date] = parse_date) -> date:
     """Return the day that an option gives.
 
     Raises:
         BadParameter: if it is no calendar date.
     """
     try:
-        return parse_date(text)
+        return parse(text)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint=option) from None

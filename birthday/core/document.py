@@ -17,15 +17,15 @@ def parse_json(text: bytes) -> object:
     except orjson.JSONDecodeError as error:
         raise ValueError(f"{error.msg} at column {error.colno}") from None
     # Brackets are counted first: that is fast, and few documents have enough of them to be nested too deep.
-    if text.count(b"[") + text.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+    if text.count(b"[") + text.count(b"{") > MAX_DEPTH and is_deeper(value, MAX_DEPTH):
         raise ValueError(f"it is nested too deep: at most {MAX_DEPTH} levels are accepted")
     return value
 
 
-def _depth(value: object) -> int:
-    """Return how deep arrays and objects are nested, counted up to MAX_DEPTH + 1."""
+def is_deeper(value: object, levels: int) -> bool:
+    """Say whether arrays and objects are nested deeper than so many levels."""
     level, depth = [value], 0
-    while depth <= MAX_DEPTH and (containers := [item for item in level if isinstance(item, dict | list)]):
+    while depth <= levels and (containers := [item for item in level if isinstance(item, dict | list)]):
         depth += 1
         level = [inner for outer in containers for inner in (outer.values() if isinstance(outer, dict) else outer)]
-    return depth
+    return depth > levels

@@ -11,9 +11,19 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from birthday.core.fields import TypeName
 from birthday.errors import FieldError, InvalidInputError
 
-ORIGIN_FIELDS: Final = ("id", "createdAt", "scheduleFrom", "greetedYear")
+ORIGIN_FIELDS: Final = ("id", "createdAt", "scheduleFrom", "greetedYear", "anniversaryHistory")
+
+
+class History(BaseModel):
+    """What an export knows of a yearly date besides the date: the same as of the birthday."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    schedule_from: AwareDatetime = Field(alias="scheduleFrom")
+    greeted_year: Annotated[int, Field(ge=0, le=9999)] = Field(default=0, alias="greetedYear")
 
 
 class Origin(BaseModel):
@@ -25,10 +35,11 @@ class Origin(BaseModel):
     created_at: AwareDatetime = Field(alias="createdAt")
     schedule_from: AwareDatetime = Field(alias="scheduleFrom")
     greeted_year: Annotated[int, Field(ge=0, le=9999)] = Field(default=0, alias="greetedYear")
+    anniversary_history: dict[TypeName, History] = Field(default_factory=dict, alias="anniversaryHistory")
 
 
 def parse_origin(data: Mapping[str, object], now: datetime) -> Origin:
-    """Return the values of the members ``ORIGIN_FIELDS``. Older exports lack the last two.
+    """Return the values of the members ``ORIGIN_FIELDS``. Older exports lack the last three.
 
     Raises:
         InvalidInputError: with every field that is wrong.
@@ -43,7 +54,9 @@ def parse_origin(data: Mapping[str, object], now: datetime) -> Origin:
         raise InvalidInputError(
             *(FieldError(f"/{problem['loc'][0]}", _detail(given, problem["loc"][0])) for problem in problems)
         ) from None
-    for name, instant in (("createdAt", origin.created_at), ("scheduleFrom", origin.schedule_from)):
+    instants = {"createdAt": origin.created_at, "scheduleFrom": origin.schedule_from}
+    instants |= {f"anniversaryHistory/{name}": each.schedule_from for name, each in origin.anniversary_history.items()}
+    for name, instant in instants.items():
         if instant > now:
             raise InvalidInputError(FieldError(f"/{name}", f"{instant.astimezone(UTC)} is in the future"))
     return origin

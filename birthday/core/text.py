@@ -1,5 +1,6 @@
 """Text that a person sees: find its invisible characters, and show them in errors."""
 
+import json
 import re
 import unicodedata
 
@@ -34,6 +35,12 @@ def reveal(text: str) -> str:
     return (
         text if text.isascii() and text.isprintable() else _TO_REVEAL.sub(lambda match: f"<{name_of(match[0])}>", text)
     )
+
+
+def show(value: object) -> str:
+    """Return a value as text for an error: at most 100 characters, with the invisible ones revealed."""
+    text = reveal(json.dumps(value, ensure_ascii=False, default=str))
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def name_of(character: str) -> str:

@@ -1,36 +1,57 @@
 """The profile of a user, and its validation, which the API and the import share."""
 
-import json
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from birthday.core.address import MAX_CHARACTERS, PLAIN, parse_address
-from birthday.core.text import BIDI, CONTROL, INVISIBLE, reveal
-from birthday.core.zone import check_offset, fixed_offset, fixed_zone_name, load_zone
+from birthday.core.dates import UNKNOWN_YEAR, birthday_text
+from birthday.core.fields import (
+    MAX_ANNIVERSARIES,
+    MAX_ATTRIBUTES_BYTES,
+    Anniversaries,
+    Attributes,
+    Birthday,
+    Email,
+    ExternalId,
+    Locale,
+    Name,
+    NameOrNothing,
+    Offset,
+    Zone,
+    is_type,
+)
+from birthday.core.problems import field_errors
+from birthday.core.zone import fixed_offset, fixed_zone_name, load_zone
 from birthday.errors import FieldError, InvalidInputError
 
-EARLIEST_BIRTH = date(1900, 1, 1)
-_DATE_TIME = re.compile(
-    r"(\d{4}-\d\d-\d\d)([Tt ]([01]\d|2[0-3]):[0-5]\d(:([0-5]\d|60)(\.\d+)?)?([Zz]|[+-]([01]\d|2[0-3]):?[0-5]\d)?)?",
-    re.ASCII,
-)
-# At least one visible character. The pattern works in every dialect of regular expressions that reads JSON Schema.
-# Characters that join or separate letters and emoji (ZWJ, ZWNJ) may stand beside it, because some scripts need them.
-_ANY = rf"[^{CONTROL}{BIDI}]*"
-_VISIBLE = rf"{_ANY}[^\s{CONTROL}{INVISIBLE}]{_ANY}"
-_FORBIDDEN = re.compile(rf"[{CONTROL}{BIDI}]")
+EARLIEST_DATE = date(1900, 1, 1)
+READ_ONLY: Final = ("id", "nextMessageAt", "occasions", "createdAt", "updatedAt")
+"""The members of a user that no client sets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What few users have. ``anniversaries`` are yearly dates besides the birthday, by type."""
+
+    external_id: str | None = None
+    locale: str | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    anniversaries: Mapping[str, date] = field(default_factory=dict)
+    suppressed: bool = False
+
+
+NO_EXTRAS: Final = Extras()
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
     """The data of a user that a client can set.
 
-    ``last_name`` is empty for a user with one name. ``zone`` is an IANA name or a fixed offset such as ``UTC+07:00``.
+    ``last_name`` is empty for a user with one name. ``date_of_birth`` is in UNKNOWN_YEAR if only the birthday is known.
+    ``zone`` is an IANA name or a fixed offset such as ``UTC+07:00``.
     """
 
     first_name: str
@@ -38,65 +59,41 @@ class Profile:
     email: str
     date_of_birth: date
     zone: str
+    extras: Extras = field(default=NO_EXTRAS, hash=False)
 
     def as_input(self) -> dict[str, Any]:
-        """Return the JSON members that would create this profile; the zone member that does not apply is None."""
+        """Return the JSON members that would create this profile.
+
+        The zone member that does not apply is None. Of ``extras`` there are only those that the user has.
+        """
         offset = fixed_offset(self.zone)
-        return {
+        members: dict[str, Any] = {
             "firstName": self.first_name,
             "lastName": self.last_name,
             "email": self.email,
-            "dateOfBirth": self.date_of_birth.isoformat(),
+            "dateOfBirth": birthday_text(self.date_of_birth),
             "timezone": self.zone if offset is None else None,
             "timezoneOffset": offset,
         }
+        if self.extras is not NO_EXTRAS:
+            members |= {name: value for name, value in extras_json(self.extras).items() if value}
+        return members
 
 
-def parse_date(value: object) -> date:
-    """Return the date that is written in a date or date-time; the zone of a date-time is ignored."""
-    if type(value) is date:
-        return value
-    match = _DATE_TIME.fullmatch(value) if isinstance(value, str) else None
-    if not match:
-        raise ValueError(f"{_shown(value)} is not a date; YYYY-MM-DD is accepted, or a date-time that starts with one")
-    try:
-        return date.fromisoformat(match[1])
-    except ValueError as error:
-        raise ValueError(f"'{match[1]}' is not a date of the calendar: {error}; YYYY-MM-DD is accepted") from None
+def extras_json(extras: Extras) -> dict[str, Any]:
+    """Return the JSON members for ``extras``."""
+    return {
+        "externalId": extras.external_id,
+        "locale": extras.locale,
+        "attributes": extras.attributes,
+        "anniversaries": {name: day.isoformat() for name, day in extras.anniversaries.items()},
+        "suppressed": extras.suppressed,
+    }
 
 
-def _check_zone(name: str) -> str:
-    try:
-        load_zone(name)
-    except InvalidInputError as error:
-        raise ValueError(error.fields[0].detail) from None
-    return name
-
-
-def _check_offset(minutes: int) -> int:
-    try:
-        check_offset(minutes)
-    except InvalidInputError as error:
-        raise ValueError(error.fields[0].detail) from None
-    return minutes
-
-
-def _check_address(text: str) -> str:
-    try:
-        return parse_address(text)
-    except ValueError as error:
-        raise ValueError(
-            f"{_shown(text)} is not an e-mail address: {error}; one such as ada@example.com is accepted"
-        ) from None
-
-
-Name = Annotated[str, Field(min_length=1, max_length=100, pattern=f"^{_VISIBLE}$")]
-NameOrNothing = Annotated[str, Field(max_length=100, pattern=f"^({_VISIBLE})?$")]
-Email = Annotated[
-    str, Field(max_length=MAX_CHARACTERS, json_schema_extra={"pattern": PLAIN}), AfterValidator(_check_address)
-]
-Zone = Annotated[str, Field(max_length=64), AfterValidator(_check_zone)]
-Offset = Annotated[int, Field(strict=True), AfterValidator(_check_offset)]
+def with_suppressed(profile: Profile, *, suppressed: bool) -> Profile:
+    """Return a profile of which only this differs."""
+    return replace(profile, extras=replace(profile.extras, suppressed=suppressed))
 
 
 class ProfileInput(BaseModel):
@@ -121,10 +118,12 @@ class ProfileInput(BaseModel):
         ),
         examples=["ada@example.com"],
     )
-    date_of_birth: Annotated[date, BeforeValidator(parse_date)] = Field(
+    date_of_birth: Birthday = Field(
         alias="dateOfBirth",
-        description="A calendar date. A date-time is taken by the date written in it.",
-        examples=["1990-01-01"],
+        description=(
+            "A calendar date. A date-time is taken by the date written in it. If the year is not known, --MM-DD."
+        ),
+        examples=["1990-01-01", "--02-29"],
     )
     timezone: Zone | None = Field(
         default=None, description="IANA name of the user's time zone.", examples=["America/New_York"]
@@ -135,13 +134,66 @@ class ProfileInput(BaseModel):
         description="Instead of a zone: a fixed offset in minutes east of UTC.",
         examples=[420],
     )
+    external_id: ExternalId | None = Field(
+        default=None,
+        alias="externalId",
+        description="Your own id of the user: visible characters, with blanks between them. Unique among users.",
+        examples=["crm-4711"],
+    )
+    locale: Locale | None = Field(
+        default=None,
+        description="The user's language, as a BCP 47 tag. It is kept in the usual case, such as pt-BR.",
+        examples=["pt-BR"],
+    )
+    attributes: Attributes | None = Field(
+        default=None,
+        description=(
+            f"A JSON object of your own for templates: at most {MAX_ATTRIBUTES_BYTES} bytes, without U+0000. PATCH "
+            "changes the members that are given, and null takes one away."
+        ),
+        examples=[{"team": "blue"}],
+    )
+    anniversaries: Anniversaries | None = Field(
+        default=None,
+        description=(
+            f"At most {MAX_ANNIVERSARIES} other yearly dates, by type: calendar dates from {EARLIEST_DATE} to today. "
+            "The first occasion is one year after the date. PATCH changes the dates that are given, and null takes one "
+            "back."
+        ),
+        examples=[{"work-anniversary": "2019-03-04"}],
+    )
+    suppressed: bool | None = Field(
+        default=None,
+        strict=True,
+        description=(
+            "Whether nothing is ever sent to the user. It is true from the start if this address is on the list of "
+            "those who have opted out. PUT does not end it; PATCH with false does."
+        ),
+        examples=[False],
+    )
 
     def zone(self) -> str:
         """Return the name of the zone, from the one member that is given."""
         return self.timezone or "" if self.timezone_offset is None else fixed_zone_name(self.timezone_offset)
 
+    def extras(self) -> Extras:
+        """Return what is given besides the members that every user has."""
+        if self.model_fields_set.isdisjoint(_EXTRAS.values()):
+            return NO_EXTRAS
+        return Extras(
+            self.external_id, self.locale, self.attributes or {}, self.anniversaries or {}, self.suppressed or False
+        )
 
+
+FIELDS: Final = tuple(field.alias or name for name, field in ProfileInput.model_fields.items())
 _TEXTS: Final = {"firstName": "first_name", "lastName": "last_name", "email": "email"}
+_EXTRAS: Final = {
+    "externalId": "external_id",
+    "locale": "locale",
+    "attributes": "attributes",
+    "anniversaries": "anniversaries",
+    "suppressed": "suppressed",
+}
 
 
 def parse_profile(data: object, now: datetime) -> Profile:
@@ -150,84 +202,75 @@ def parse_profile(data: object, now: datetime) -> Profile:
     Raises:
         InvalidInputError: with every field that is wrong.
     """
-    if not isinstance(data, Mapping):
-        raise InvalidInputError(FieldError("", "a JSON object is accepted"))
-    errors = _zone_errors(data)
+    members = _members(data)
+    errors = _zone_errors(members)
     try:
-        given = ProfileInput.model_validate(data)
+        given = ProfileInput.model_validate(members)
     except ValidationError as error:
-        raise InvalidInputError(*_field_errors(error, data), *errors) from None
+        raise InvalidInputError(*field_errors(error, members, FIELDS), *errors) from None
     if errors:
         raise InvalidInputError(*errors)
     zone = given.zone()
     today = now.astimezone(load_zone(zone)).date()
-    if not EARLIEST_BIRTH <= given.date_of_birth <= today:
-        detail = (
-            f"{given.date_of_birth} is outside of what is accepted: from {EARLIEST_BIRTH} to today, "
-            f"which is {today} in that time zone"
+    dates = {"/dateOfBirth": given.date_of_birth} if given.date_of_birth.year != UNKNOWN_YEAR else {}
+    dates |= {f"/anniversaries/{name}": day for name, day in (given.anniversaries or {}).items()}
+    errors = [
+        FieldError(
+            pointer,
+            f"{day} is outside of what is accepted: from {EARLIEST_DATE} to today, which is {today} in that time zone",
         )
-        raise InvalidInputError(FieldError("/dateOfBirth", detail))
-    return Profile(given.first_name, given.last_name or "", given.email, given.date_of_birth, zone)
+        for pointer, day in dates.items()
+        if not EARLIEST_DATE <= day <= today
+    ]
+    if errors:
+        raise InvalidInputError(*errors)
+    return Profile(given.first_name, given.last_name or "", given.email, given.date_of_birth, zone, given.extras())
+
+
+def parse_replacement(profile: Profile, data: object, now: datetime) -> Profile:
+    """Return the profile that replaces ``profile``. ``data`` may be the user as the API shows it, with changes.
+
+    Whoever is suppressed stays so: a copy from before somebody opted out must not end that.
+
+    Raises:
+        InvalidInputError: with every field that is wrong.
+    """
+    parsed = parse_profile({name: value for name, value in _members(data).items() if name not in READ_ONLY}, now)
+    return with_suppressed(parsed, suppressed=True) if profile.extras.suppressed else parsed
 
 
 def patch_profile(profile: Profile, changes: object, now: datetime) -> Profile:
     """Return ``profile`` with ``changes`` applied. Either zone member replaces the zone, also one of the other form.
 
-    Names and an address that do not change are not validated, because they may be older than today's rules.
+    What does not change is not validated, because it may be older than today's rules.
 
     Raises:
         InvalidInputError: with every field that is wrong.
     """
-    if not isinstance(changes, Mapping):
-        raise InvalidInputError(FieldError("", "a JSON object is accepted"))
-    kept = {field: getattr(profile, field) for name, field in _TEXTS.items() if name not in changes}
-    own = replace(profile, first_name="-", last_name="", email="somebody@example.com").as_input()
-    if "timezone" in changes or "timezoneOffset" in changes:
+    given = dict(_members(changes))
+    if given.get("suppressed", ...) is None:
+        del given["suppressed"]
+    kept = {own: getattr(profile, own) for name, own in _TEXTS.items() if name not in given}
+    kept_extras = {own: getattr(profile.extras, own) for name, own in _EXTRAS.items() if name not in given}
+    own = replace(profile, first_name="-", last_name="", email="somebody@example.com", extras=NO_EXTRAS).as_input()
+    if "timezone" in given or "timezoneOffset" in given:
         own["timezone"] = own["timezoneOffset"] = None
-    return replace(parse_profile(own | dict(changes), now), **kept)
+    stored = extras_json(profile.extras)
+    for name in ("attributes", "anniversaries"):
+        if isinstance(changed := given.get(name), Mapping):
+            gone = {key for key, value in changed.items() if value is None and (name == "attributes" or is_type(key))}
+            given[name] = {key: value for key, value in (stored[name] | changed).items() if key not in gone}
+    parsed = parse_profile(own | given, now)
+    return replace(parsed, **kept, extras=replace(parsed.extras, **kept_extras))
+
+
+def _members(data: object) -> Mapping[str, Any]:
+    if not isinstance(data, Mapping):
+        raise InvalidInputError(FieldError("", "a JSON object is accepted"))
+    return data
 
 
 def _zone_errors(data: Mapping[Any, object]) -> list[FieldError]:
     if (data.get("timezone") is None) == (data.get("timezoneOffset") is None):
         return [FieldError("", "exactly one of timezone and timezoneOffset is accepted")]
     return []
-
-
-def _field_errors(error: ValidationError, data: Mapping[Any, object]) -> list[FieldError]:
-    fields = []
-    for problem in error.errors(include_url=False, include_input=False):
-        name = str(problem["loc"][0])
-        detail = _detail(problem["type"], problem["msg"], problem.get("ctx", {}), data.get(name))
-        fields.append(FieldError("/" + name.replace("~", "~0").replace("/", "~1"), detail))
-    return fields
-
-
-def _detail(kind: str, message: str, context: Mapping[str, Any], value: object) -> str:
-    shown = _shown(value)
-    if kind == "value_error":
-        return message.removeprefix("Value error, ")
-    if kind == "string_pattern_mismatch" and _FORBIDDEN.search(str(value)):
-        accepted = "text without control characters and without characters that turn the direction of writing"
-        return f"{shown} is not a name; {accepted} is accepted"
-    if kind == "string_pattern_mismatch":
-        return f"{shown} is not a name: nothing of it can be seen; text with a visible character is accepted"
-    if kind == "missing":
-        return "is required"
-    if kind == "extra_forbidden":
-        accepted = ", ".join(field.alias or name for name, field in ProfileInput.model_fields.items())
-        return f"is not a field of a user; accepted are {accepted}"
-    if kind == "string_type":
-        return f"{shown} is not text"
-    if kind == "int_type":
-        return f"{shown} is not a whole number of minutes east of UTC, such as 420 for UTC+07:00"
-    if kind == "string_too_short":
-        return "must not be empty"
-    if kind == "string_too_long":
-        return f"is too long: at most {context['max_length']} characters are accepted"
-    return message
-
-
-def _shown(value: object) -> str:
-    """Return a value as text for an error: at most 100 characters, with the invisible ones revealed."""
-    text = reveal(json.dumps(value, ensure_ascii=False, default=str))
-    return text if len(text) <= 100 else f"{text[:97]}..."

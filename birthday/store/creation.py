@@ -1,7 +1,7 @@
 """New users: one or many are stored in one statement, together with the messages that fall due soon."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -10,10 +10,10 @@ import asyncpg
 import orjson
 
 from birthday.core.plan import PlannedMessage, look_ahead
-from birthday.core.user import Profile
+from birthday.core.user import NO_EXTRAS, Profile, with_suppressed
 from birthday.errors import ConflictError
 from birthday.store.connection import LOAN_SECONDS, borrow
-from birthday.store.users import Connection, Planning, User, email_taken
+from birthday.store.users import Connection, Planning, User, conflict, email_taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +41,41 @@ async def create_users(
 ) -> Sequence[User | ConflictError]:
     """Store new users with their messages, in one statement, and return what became of each.
 
-    The result for each is the user, or a ``ConflictError`` if a live user has the e-mail address. If the database
-    refuses one row, or one row waits too long for another transaction, the statement fails for all.
+    The result for each is the user, or a ``ConflictError`` if a live user has the e-mail address. A user whose address
+    is on the list of suppressed ones is suppressed. If the database refuses one row, or one row waits too long for
+    another transaction, the statement fails for all.
 
     Raises:
+        UniqueViolationError: if a live user has the external id of one of several. Of one, it is a ``ConflictError``.
         UnavailableError: if the database cannot be used: nobody was created, unless only the answer was lost.
         LockNotAvailableError: if a row has waited for a lock for ``lock_seconds``; None keeps the session's limit.
     """
-    async with borrow(pool, seconds) as connection:
-        created = await _insert_users(connection, users, lock_seconds)
-    return [new.user if new.user.id in created else email_taken(new.user.profile) for new in users]
+    try:
+        async with borrow(pool, seconds) as connection:
+            created = await _insert_users(connection, users, lock_seconds)
+    except asyncpg.UniqueViolationError as error:
+        if len(users) > 1:
+            raise
+        raise conflict(error, users[0].user.profile) from None
+    return [_outcome(new.user, created) for new in users]
 
 
-async def _insert_users(connection: Connection, users: Sequence[NewUser], lock_seconds: float | None) -> set[UUID]:
-    """Insert users whose address is free, with their messages; return their ids. The first of two gets an address."""
+def _outcome(user: User, created: Mapping[UUID, bool]) -> User | ConflictError:
+    suppressed = created.get(user.id)
+    if suppressed is None:
+        return email_taken(user.profile)
+    if suppressed:
+        return replace(user, profile=with_suppressed(user.profile, suppressed=True), next_message_at=None)
+    return user
+
+
+async def _insert_users(
+    connection: Connection, users: Sequence[NewUser], lock_seconds: float | None
+) -> dict[UUID, bool]:
+    """Insert users whose address is free, with their messages; return by id whether each is suppressed.
+
+    The first of two gets an address.
+    """
     # The rows are inserted in order of address, as in an import, so that concurrent statements cannot deadlock. If
     # another transaction is inserting an address, the statement waits, and the other one has the address if it commits.
     # lock_timeout limits this wait for all rows: it is set before the first row is read, until the transaction ends.
@@ -62,16 +83,22 @@ async def _insert_users(connection: Connection, users: Sequence[NewUser], lock_s
     rows = await connection.fetch(
         """
         WITH created AS (
-            INSERT INTO users (id, first_name, last_name, email, date_of_birth, timezone,
-                               schedule_from, created_at, updated_at)
-            SELECT id, first_name, last_name, email, date_of_birth, timezone, created_at, created_at, created_at
+            INSERT INTO users (id, first_name, last_name, email, date_of_birth, timezone, external_id, locale,
+                               attributes, suppressed, schedule_from, created_at, updated_at)
+            SELECT id, first_name, last_name, email, date_of_birth, timezone, external_id, locale,
+                   attributes, coalesce(suppressed, false), created_at, created_at, created_at
             FROM set_config('lock_timeout', coalesce($3, current_setting('lock_timeout')), true),
                  json_to_recordset($1::json) AS given (
                      id uuid, first_name text, last_name text, email text, date_of_birth date, timezone text,
-                     created_at timestamptz)
+                     external_id text, locale text, attributes jsonb, suppressed boolean, created_at timestamptz)
             ORDER BY lower(email) COLLATE "C", id
             ON CONFLICT (lower(email)) WHERE deleted_at IS NULL DO NOTHING
-            RETURNING id, created_at
+            RETURNING id, timezone, suppressed, created_at
+        ), dated AS (
+            INSERT INTO anniversaries (user_id, message_type, date, timezone, schedule_from)
+            SELECT created.id, new.type, new.date, created.timezone, created.created_at
+            FROM json_to_recordset($4::json) AS new (user_id uuid, type text, date date)
+            JOIN created ON created.id = new.user_id
         ), planned AS (
             INSERT INTO message_plans SELECT planned.*
             FROM json_to_recordset($2::json) AS new (
@@ -82,18 +109,19 @@ async def _insert_users(connection: Connection, users: Sequence[NewUser], lock_s
                 created.id, new.type, created.created_at, new.year, new.day, new.due_at, new.ends_at,
                 created.created_at, new.traceparent) planned
         )
-        SELECT id FROM created
+        SELECT id, suppressed FROM created
         """,
         _json([_user_row(new.user) for new in users]),
         _json([_message_row(new, message) for new in users for message in new.messages]),
         None if lock_seconds is None else f"{lock_seconds:g}s",
+        _json([row for new in users for row in _anniversary_rows(new.user)]),
     )
-    return {row["id"] for row in rows}
+    return {row["id"]: row["suppressed"] for row in rows}
 
 
 def _user_row(user: User) -> dict[str, Any]:
     profile = user.profile
-    return {
+    row = {
         "id": user.id,
         "first_name": profile.first_name,
         "last_name": profile.last_name,
@@ -102,6 +130,19 @@ def _user_row(user: User) -> dict[str, Any]:
         "timezone": profile.zone,
         "created_at": user.created_at,
     }
+    extras = profile.extras
+    if extras is not NO_EXTRAS:
+        row |= {
+            "external_id": extras.external_id,
+            "locale": extras.locale,
+            "attributes": extras.attributes or None,
+            "suppressed": extras.suppressed,
+        }
+    return row
+
+
+def _anniversary_rows(user: User) -> list[dict[str, Any]]:
+    return [{"user_id": user.id, "type": name, "date": day} for name, day in user.profile.extras.anniversaries.items()]
 
 
 def _message_row(new: NewUser, message: PlannedMessage) -> dict[str, Any]:

@@ -7,14 +7,15 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
+import orjson
 from asyncpg import InterfaceError, Record
 from asyncpg.cursor import Cursor
 
 from birthday.core.message import BIRTHDAY
 from birthday.core.origin import Origin
 from birthday.core.plan import PlannedMessage
-from birthday.core.user import Profile
-from birthday.store.users import Connection
+from birthday.core.user import NO_EXTRAS, Profile
+from birthday.store.users import Connection, attributes_text, delete_anniversaries
 
 
 class StagedUser(NamedTuple):
@@ -42,11 +43,11 @@ class StoredBatch:
 
 @dataclass(frozen=True, slots=True)
 class Clash:
-    """A line whose e-mail address, or id, belongs to another user, the holder.
+    """A line whose e-mail address, id or external id belongs to another user, the holder.
 
     ``first_line`` is the line of the same batch that created the holder, or None if the holder is older than the batch.
     ``differing`` names the JSON members in which the two differ; it is empty if the holder has been deleted meanwhile.
-    ``deleted`` says that the line has the id of a deleted user.
+    ``deleted`` says that the line has the id of a deleted user; ``shared`` names the member that both have.
     """
 
     line: int
@@ -54,6 +55,8 @@ class Clash:
     first_line: int | None
     differing: Sequence[str]
     deleted: bool = False
+    shared: str = "email"
+    external_id: str | None = None
 
 
 @asynccontextmanager
@@ -71,14 +74,23 @@ async def staging(connection: Connection) -> AsyncIterator[None]:
             email text NOT NULL,
             date_of_birth date NOT NULL,
             timezone text NOT NULL,
+            -- Null: not given.
+            external_id text,
+            locale text,
+            attributes jsonb,
+            suppressed boolean,
+            -- Dates by type, and by type what else an export knows of them.
+            anniversaries jsonb,
+            anniversary_history jsonb,
             -- Of who was there before; null otherwise.
             id uuid,
             created_at timestamptz,
             schedule_from timestamptz,
             greeted_year smallint
         ) ON COMMIT DELETE ROWS;
-        CREATE TEMPORARY TABLE import_rehearsed (LIKE import_stage);
+        CREATE TEMPORARY TABLE import_rehearsed (LIKE import_stage, PRIMARY KEY (line));
         CREATE UNIQUE INDEX import_rehearsed_email ON import_rehearsed (lower(email));
+        CREATE UNIQUE INDEX import_rehearsed_external_id ON import_rehearsed (external_id);
         CREATE UNIQUE INDEX import_rehearsed_id ON import_rehearsed (id)
         """
     )
@@ -96,7 +108,8 @@ async def stage_users(connection: Connection, users: Sequence[StagedUser]) -> No
         "import_stage",
         columns=[
             *("line", "first_name", "last_name", "email", "date_of_birth", "timezone"),
-            *("id", "created_at", "schedule_from", "greeted_year"),
+            *("external_id", "locale", "attributes", "suppressed", "anniversaries"),
+            *("id", "created_at", "schedule_from", "greeted_year", "anniversary_history"),
         ],
         records=[
             (
@@ -106,6 +119,7 @@ async def stage_users(connection: Connection, users: Sequence[StagedUser]) -> No
                 profile.email,
                 profile.date_of_birth,
                 profile.zone,
+                *_extras(profile),
                 *_own(origin),
             )
             for line, profile, origin in users
@@ -113,17 +127,32 @@ async def stage_users(connection: Connection, users: Sequence[StagedUser]) -> No
     )
 
 
-def _own(origin: Origin | None) -> tuple[UUID | datetime | int | None, ...]:
+def _extras(profile: Profile) -> tuple[str | bool | None, ...]:
+    extras = profile.extras
+    if extras is NO_EXTRAS:
+        return (None, None, None, None, None)
+    anniversaries = orjson.dumps(extras.anniversaries).decode() if extras.anniversaries else None
+    return (extras.external_id, extras.locale, attributes_text(profile), extras.suppressed or None, anniversaries)
+
+
+def _own(origin: Origin | None) -> tuple[UUID | datetime | int | str | None, ...]:
     if origin is None:
-        return (None, None, None, None)
-    return (origin.id, origin.created_at, origin.schedule_from, origin.greeted_year)
+        return (None, None, None, None, None)
+    history = {name: each.model_dump(mode="json") for name, each in origin.anniversary_history.items()}
+    return (
+        origin.id,
+        origin.created_at,
+        origin.schedule_from,
+        origin.greeted_year,
+        orjson.dumps(history).decode() if history else None,
+    )
 
 
 async def create_staged(connection: Connection, messages: Sequence[StagedMessage], now: datetime) -> StoredBatch:
-    """Create the staged users whose e-mail address and id are free, with their messages, in one statement.
+    """Create the staged users whose e-mail address and ids are free, with their messages, in one statement.
 
-    If several lines have the same address, the first one gets it. Runs within the caller's transaction, after
-    ``stage_users``.
+    If several lines have the same address or external id, the first one gets it. Runs within the caller's transaction,
+    after ``stage_users``.
     """
     # Inserted in order of address, so that concurrent imports cannot deadlock. If another transaction is inserting an
     # address, the statement waits, and the other one has the address if it commits.
@@ -131,17 +160,29 @@ async def create_staged(connection: Connection, messages: Sequence[StagedMessage
         """
         WITH numbered AS MATERIALIZED (
             SELECT coalesce(id, uuid_v7($1)) AS id, line, first_name, last_name, email, date_of_birth, timezone,
+                   external_id, locale, attributes, suppressed, anniversaries, anniversary_history,
                    coalesce(schedule_from, $1) AS schedule_from, coalesce(created_at, $1) AS created_at,
                    coalesce(greeted_year, 0) AS greeted_year
             FROM import_stage
         ), created AS (
-            INSERT INTO users (id, first_name, last_name, email, date_of_birth, timezone,
-                               schedule_from, greeted_year, created_at, updated_at)
-            SELECT id, first_name, last_name, email, date_of_birth, timezone,
-                   schedule_from, greeted_year, created_at, $1
+            INSERT INTO users (id, first_name, last_name, email, date_of_birth, timezone, external_id, locale,
+                               attributes, suppressed, schedule_from, greeted_year, created_at, updated_at)
+            SELECT id, first_name, last_name, email, date_of_birth, timezone, external_id, locale,
+                   attributes, coalesce(suppressed, false), schedule_from, greeted_year, created_at, $1
             FROM numbered ORDER BY lower(email) COLLATE "C", line
             ON CONFLICT DO NOTHING
             RETURNING id, schedule_from
+        ), dated AS (
+            INSERT INTO anniversaries (user_id, message_type, date, timezone, schedule_from, greeted_year)
+            SELECT created.id, given.message_type, (anniversaries ->> given.message_type)::date, timezone,
+                   coalesce((anniversary_history -> given.message_type ->> 'schedule_from')::timestamptz,
+                            created.schedule_from),
+                   coalesce((anniversary_history -> given.message_type ->> 'greeted_year')::smallint, 0)
+            FROM numbered JOIN created USING (id)
+            -- A date that was taken back has a history only.
+            CROSS JOIN LATERAL jsonb_object_keys(coalesce(anniversaries, '{}') || coalesce(anniversary_history, '{}'))
+                AS given (message_type)
+            WHERE anniversaries IS NOT NULL OR anniversary_history IS NOT NULL
         ), planned AS (
             INSERT INTO message_plans SELECT planned.*
             FROM unnest($2::bigint[], $3::text[], $4::smallint[], $5::date[], $6::timestamptz[], $7::timestamptz[])
@@ -179,10 +220,11 @@ async def rehearse_staged(connection: Connection, messages: Sequence[StagedMessa
     row = await connection.fetchrow(
         """
         WITH created AS (
-            INSERT INTO import_rehearsed (line, first_name, last_name, email, date_of_birth, timezone, id)
-            SELECT line, first_name, last_name, email, date_of_birth, timezone, id FROM import_stage staged
+            INSERT INTO import_rehearsed SELECT staged.* FROM import_stage staged
             WHERE (SELECT id FROM users
                    WHERE lower(users.email) = lower(staged.email) AND users.deleted_at IS NULL) IS NULL
+              AND (SELECT id FROM users
+                   WHERE users.external_id = staged.external_id AND users.deleted_at IS NULL) IS NULL
               AND (SELECT id FROM users WHERE users.id = staged.id) IS NULL
             ORDER BY line
             ON CONFLICT DO NOTHING
@@ -200,53 +242,81 @@ async def rehearse_staged(connection: Connection, messages: Sequence[StagedMessa
 async def find_clashes(connection: Connection, skipped_lines: Sequence[int]) -> list[Clash]:
     """Return the skipped lines that differ from the user who has their e-mail address or id, and leave out the others.
 
-    Runs within the transaction that skipped them. It is a statement of its own, so that it sees a user whom another
-    transaction has committed since.
+    What a line does not give does not differ. Runs within the transaction that skipped the lines. It is a statement of
+    its own, so that it sees a user whom another transaction has committed since.
     """
     # LIMIT makes the look-up of the holder an index scan for each line. Without it, a plan that was made while the
     # tables were small or empty could scan all users for each batch.
     rows = await connection.fetch(
         """
         WITH skipped AS MATERIALIZED (
-            SELECT line, first_name, last_name, email, date_of_birth, timezone, id
-            FROM import_stage JOIN unnest($1::bigint[]) AS given (line) USING (line)
+            SELECT import_stage.* FROM import_stage JOIN unnest($1::bigint[]) AS given (line) USING (line)
         ), taken AS MATERIALIZED (
             SELECT lower(email) AS address, line
             FROM import_stage WHERE line NOT IN (SELECT line FROM skipped)
+        ), compared AS (
+            SELECT skipped.line, skipped.email, skipped.external_id, found.shared, taken.line AS first_line,
+                   holder.email IS NULL AS gone, holder.deleted_at IS NOT NULL AS deleted,
+                   array_remove(ARRAY[
+                       CASE WHEN holder.id <> skipped.id THEN 'id' END,
+                       CASE WHEN lower(holder.email) <> lower(skipped.email) THEN 'email' END,
+                       CASE WHEN holder.first_name <> skipped.first_name THEN 'firstName' END,
+                       CASE WHEN holder.last_name <> skipped.last_name THEN 'lastName' END,
+                       CASE WHEN holder.date_of_birth <> skipped.date_of_birth THEN 'dateOfBirth' END,
+                       CASE WHEN holder.timezone <> skipped.timezone THEN 'timezone' END,
+                       CASE WHEN coalesce(holder.external_id, '') <> skipped.external_id THEN 'externalId' END,
+                       CASE WHEN coalesce(holder.locale, '') <> skipped.locale THEN 'locale' END,
+                       CASE WHEN coalesce(holder.attributes, '{}') <> skipped.attributes THEN 'attributes' END,
+                       CASE WHEN NOT coalesce(holder.anniversaries, '{}') @> skipped.anniversaries
+                            THEN 'anniversaries' END,
+                       CASE WHEN NOT coalesce(holder.suppressed, false) AND skipped.suppressed THEN 'suppressed' END
+                   ], NULL) AS differing
+            FROM skipped
+            LEFT JOIN LATERAL (
+                SELECT 'email' AS shared, id AS user_id, NULL::bigint AS rehearsed_line
+                FROM users WHERE lower(users.email) = lower(skipped.email) AND users.deleted_at IS NULL
+                UNION ALL
+                SELECT 'email', NULL, line FROM import_rehearsed WHERE lower(email) = lower(skipped.email)
+                UNION ALL
+                SELECT 'id', id, NULL FROM users WHERE users.id = skipped.id
+                UNION ALL
+                SELECT 'id', NULL, line FROM import_rehearsed WHERE id = skipped.id
+                UNION ALL
+                SELECT 'externalId', id, NULL
+                FROM users WHERE users.external_id = skipped.external_id AND users.deleted_at IS NULL
+                UNION ALL
+                SELECT 'externalId', NULL, line FROM import_rehearsed WHERE external_id = skipped.external_id
+                LIMIT 1
+            ) found ON true
+            LEFT JOIN LATERAL (
+                SELECT id, email, first_name, last_name, date_of_birth, timezone, external_id, locale, attributes,
+                       suppressed, deleted_at, (
+                           SELECT jsonb_object_agg(message_type, date) FROM anniversaries
+                           WHERE user_id = found.user_id AND date IS NOT NULL) AS anniversaries
+                FROM users WHERE id = found.user_id
+                UNION ALL
+                SELECT id, email, first_name, last_name, date_of_birth, timezone, external_id, locale, attributes,
+                       suppressed, NULL, anniversaries
+                FROM import_rehearsed WHERE line = found.rehearsed_line
+            ) holder ON true
+            LEFT JOIN taken ON taken.address = lower(holder.email)
         )
-        SELECT skipped.line, skipped.email, taken.line AS first_line, holder.deleted_at IS NOT NULL AS deleted,
-               array_remove(ARRAY[
-                   CASE WHEN holder.id <> skipped.id THEN 'id' END,
-                   CASE WHEN lower(holder.email) <> lower(skipped.email) THEN 'email' END,
-                   CASE WHEN holder.first_name <> skipped.first_name THEN 'firstName' END,
-                   CASE WHEN holder.last_name <> skipped.last_name THEN 'lastName' END,
-                   CASE WHEN holder.date_of_birth <> skipped.date_of_birth THEN 'dateOfBirth' END,
-                   CASE WHEN holder.timezone <> skipped.timezone THEN 'timezone' END], NULL) AS differing
-        FROM skipped
-        LEFT JOIN LATERAL (
-            SELECT id, email, first_name, last_name, date_of_birth, timezone, deleted_at FROM users
-            WHERE lower(users.email) = lower(skipped.email) AND users.deleted_at IS NULL
-            UNION ALL
-            SELECT id, email, first_name, last_name, date_of_birth, timezone, NULL FROM import_rehearsed
-            WHERE lower(import_rehearsed.email) = lower(skipped.email)
-            UNION ALL
-            SELECT id, email, first_name, last_name, date_of_birth, timezone, deleted_at FROM users
-            WHERE users.id = skipped.id
-            UNION ALL
-            SELECT id, email, first_name, last_name, date_of_birth, timezone, NULL FROM import_rehearsed
-            WHERE import_rehearsed.id = skipped.id
-            LIMIT 1
-        ) holder ON true
-        LEFT JOIN taken ON taken.address = lower(skipped.email)
-        WHERE (holder.first_name, holder.last_name, holder.date_of_birth, holder.timezone) IS DISTINCT FROM
-              (skipped.first_name, skipped.last_name, skipped.date_of_birth, skipped.timezone)
-           OR holder.id <> skipped.id OR lower(holder.email) <> lower(skipped.email) OR holder.deleted_at IS NOT NULL
-        ORDER BY skipped.line
+        SELECT line, email, external_id, shared, first_line, deleted, differing
+        FROM compared WHERE gone OR deleted OR differing <> '{}' ORDER BY line
         """,
         skipped_lines,
     )
     return [
-        Clash(row["line"], row["email"], row["first_line"], row["differing"], deleted=row["deleted"]) for row in rows
+        Clash(
+            row["line"],
+            row["email"],
+            row["first_line"],
+            row["differing"],
+            deleted=row["deleted"],
+            shared=row["shared"] or "email",
+            external_id=row["external_id"],
+        )
+        for row in rows
     ]
 
 
@@ -254,14 +324,43 @@ async def open_users(connection: Connection) -> Cursor:
     """Open a cursor over all live users, as they are now, in order of id. Runs within the caller's transaction."""
     return await connection.cursor(
         """
-        SELECT id, first_name, last_name, email, date_of_birth, timezone, created_at, updated_at, schedule_from,
-               greatest(greeted_year, (
+        SELECT id, first_name, last_name, email, date_of_birth, timezone, external_id, locale, attributes, suppressed,
+               created_at, updated_at, schedule_from, greatest(greeted_year, (
                    SELECT max(occasion_year) FROM message_logs
-                   WHERE user_id = users.id AND message_type = $1 AND status = 'delivered')) AS greeted_year
-        FROM users WHERE deleted_at IS NULL ORDER BY id
+                   WHERE user_id = users.id AND message_type = $1 AND status = 'delivered')) AS greeted_year,
+               anniversaries, anniversary_history
+        FROM users LEFT JOIN LATERAL (
+            SELECT json_object_agg(message_type, date) FILTER (WHERE date IS NOT NULL) AS anniversaries,
+                   json_object_agg(message_type, json_build_object(
+                       'scheduleFrom', anniversaries.schedule_from,
+                       'greetedYear', greatest(anniversaries.greeted_year, (
+                           SELECT max(occasion_year) FROM message_logs m
+                           WHERE m.user_id = users.id AND m.message_type = anniversaries.message_type
+                             AND m.status = 'delivered')))) AS anniversary_history
+            FROM anniversaries WHERE user_id = users.id
+        ) yearly ON true
+        WHERE deleted_at IS NULL ORDER BY id
         """,
         BIRTHDAY,
     )
+
+
+async def read_extra_columns(connection: Connection) -> list[str]:
+    """Return the columns that few users need, as far as one does. Runs within the caller's transaction."""
+    columns: list[str] = await connection.fetchval(
+        """
+        SELECT array_remove(ARRAY[
+                   CASE WHEN count(external_id) > 0 THEN 'externalId' END,
+                   CASE WHEN count(locale) > 0 THEN 'locale' END,
+                   CASE WHEN bool_or(suppressed) THEN 'suppressed' END,
+                   CASE WHEN count(attributes) > 0 THEN 'attributes' END], NULL)
+               || ARRAY(SELECT DISTINCT 'anniversaries.' || message_type FROM anniversaries
+                        WHERE date IS NOT NULL AND deleted_at IS NULL ORDER BY 1)
+               || ARRAY(SELECT 'anniversaryHistory' FROM anniversaries WHERE deleted_at IS NULL LIMIT 1)
+        FROM users WHERE deleted_at IS NULL
+        """
+    )
+    return columns
 
 
 async def open_deletions(connection: Connection) -> Cursor:
@@ -295,12 +394,8 @@ async def delete_again(connection: Connection, ids: Sequence[UUID], now: datetim
         now,
     )
     assert row is not None  # noqa: S101 - it selects one row, whatever there is
+    await delete_anniversaries(connection, ids)
     return row["users"], row["messages"]
-
-
-def profile_of(row: Record) -> Profile:
-    """Return the profile in a row of ``open_users``."""
-    return Profile(row["first_name"], row["last_name"], row["email"], row["date_of_birth"], row["timezone"])
 
 
 def _stored(row: Record | None) -> StoredBatch:

@@ -6,16 +6,17 @@ Invariant 5 holds throughout: each change is a guarded UPDATE, and zero rows is 
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import asyncpg
+import orjson
 
 from birthday.core.message import BIRTHDAY
 from birthday.core.occasion import Rules
 from birthday.core.plan import PlannedMessage, next_message_at, planned_messages
-from birthday.core.user import Profile
+from birthday.core.user import NO_EXTRAS, Extras, Profile
 from birthday.errors import ConflictError, InvalidInputError, NotFoundError
 from birthday.store.connection import borrow
 
@@ -24,7 +25,7 @@ Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A live user as stored. Instants are aware UTC; ``next_message_at`` is None only at the end of the calendar."""
+    """A live user as stored. Instants are aware UTC; ``next_message_at`` is None if there will be none."""
 
     id: UUID
     profile: Profile
@@ -55,8 +56,11 @@ async def read_users(connection: Connection, ids: Sequence[UUID], now: datetime,
     # few ids, which takes longer than reading the users.
     rows = await connection.fetch(
         """
-        SELECT u.id, u.first_name, u.last_name, u.email, u.date_of_birth, u.timezone, u.schedule_from, u.greeted_year,
-               u.created_at, u.updated_at, message.pending_at, message.taken_years
+        SELECT u.id, u.first_name, u.last_name, u.email, u.date_of_birth, u.timezone, u.external_id, u.locale,
+               u.attributes, u.suppressed, (
+                   SELECT json_object_agg(message_type, date) FROM anniversaries
+                   WHERE user_id = u.id AND date IS NOT NULL) AS anniversaries,
+               u.schedule_from, u.greeted_year, u.created_at, u.updated_at, message.pending_at, message.taken_years
         FROM users u CROSS JOIN LATERAL (
             SELECT min(m.scheduled_at) FILTER (WHERE m.status IN ('scheduled', 'queued', 'retrying')
                                                AND m.schedule_from = u.schedule_from) AS pending_at,
@@ -90,14 +94,18 @@ async def lock_profile(connection: Connection, user_id: UUID) -> Profile:
     """
     row = await connection.fetchrow(
         """
-        SELECT first_name, last_name, email, date_of_birth, timezone
+        SELECT first_name, last_name, email, date_of_birth, timezone, external_id, locale, attributes, suppressed
         FROM users WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE
         """,
         user_id,
     )
     if row is None:
         raise unknown_user(user_id)
-    return _profile(row)
+    # A statement of its own, so that it sees the dates of a change that the one before has waited for.
+    anniversaries = await connection.fetchval(
+        "SELECT json_object_agg(message_type, date) FROM anniversaries WHERE user_id = $1 AND date IS NOT NULL", user_id
+    )
+    return profile_of(row, anniversaries)
 
 
 async def replace_profile(
@@ -121,9 +129,9 @@ async def replace_profile(
         suppressed = await connection.fetchval(
             """
             UPDATE users SET first_name = $2, last_name = $3, email = $4, date_of_birth = $5, timezone = $6,
-                             updated_at = $7,
+                             external_id = $7, locale = $8, attributes = $9, suppressed = $10, updated_at = $11,
                              -- Strictly increasing: identifies the version of the schedule.
-                             schedule_from = CASE WHEN $8 THEN greatest($7, schedule_from + interval '1 us')
+                             schedule_from = CASE WHEN $12 THEN greatest($11, schedule_from + interval '1 us')
                                                   ELSE schedule_from END
             WHERE id = $1 RETURNING suppressed
             """,
@@ -133,14 +141,17 @@ async def replace_profile(
             new.email,
             new.date_of_birth,
             new.zone,
+            new.extras.external_id,
+            new.extras.locale,
+            attributes_text(new),
+            new.extras.suppressed,
             now,
             moved,
         )
     except asyncpg.UniqueViolationError as error:
-        if error.constraint_name != "users_live_email":
-            raise
-        raise email_taken(new) from None
-    if not moved:
+        raise conflict(error, new) from None
+    moved_types = await _replace_anniversaries(connection, user_id, old, new, now)
+    if not moved and not moved_types:
         # The new address may be on the list of suppressed ones.
         return Replanned(cancelled=await _cancel_stale(connection, user_id, now) if suppressed else 0)
     messages = planned_messages(new, now, planning.horizon, planning.rules)
@@ -172,7 +183,20 @@ async def delete_user(pool: asyncpg.Pool, user_id: UUID, now: datetime) -> int:
         )
         if deleted is None:
             raise unknown_user(user_id)
+        await delete_anniversaries(connection, [user_id])
         return await _cancel_stale(connection, user_id, now)
+
+
+async def delete_anniversaries(connection: Connection, user_ids: Sequence[UUID]) -> None:
+    """Note with the dates of those users who are deleted that they are."""
+    # A statement of its own, so that it sees the dates of a change that the user's deletion has waited for.
+    await connection.execute(
+        """
+        UPDATE anniversaries SET deleted_at = u.deleted_at FROM users u
+        WHERE u.id = user_id AND user_id = ANY($1) AND u.deleted_at IS NOT NULL AND anniversaries.deleted_at IS NULL
+        """,
+        user_ids,
+    )
 
 
 async def purge_deleted_users(pool: asyncpg.Pool, deleted_before: datetime, limit: int) -> int:
@@ -187,6 +211,31 @@ async def purge_deleted_users(pool: asyncpg.Pool, deleted_before: datetime, limi
         limit,
     )
     return len(rows)
+
+
+async def _replace_anniversaries(
+    connection: Connection, user_id: UUID, old: Profile, new: Profile, now: datetime
+) -> list[str]:
+    """Store the yearly dates of ``new``, and return the types that have moved: all, if the zone has."""
+    before, after = old.extras.anniversaries, new.extras.anniversaries
+    types = [name for name in {**before, **after} if old.zone != new.zone or before.get(name) != after.get(name)]
+    if types:
+        await connection.execute(
+            """
+            INSERT INTO anniversaries (user_id, message_type, date, timezone, schedule_from)
+            SELECT $1, moved.message_type, moved.date, $4, $5
+            FROM unnest($2::text[], $3::date[]) AS moved (message_type, date)
+            ON CONFLICT (user_id, message_type) DO UPDATE
+            SET date = EXCLUDED.date, timezone = EXCLUDED.timezone,
+                schedule_from = greatest(EXCLUDED.schedule_from, anniversaries.schedule_from + interval '1 us')
+            """,
+            user_id,
+            types,
+            [after.get(name) for name in types],
+            new.zone,
+            now,
+        )
+    return types
 
 
 async def _keep_what_may_have_arrived(connection: Connection, user_id: UUID) -> None:
@@ -264,9 +313,9 @@ def _columns(messages: list[PlannedMessage]) -> tuple[list[Any], ...]:
 
 
 def _user(row: asyncpg.Record, now: datetime, rules: Rules) -> User:
-    profile = _profile(row)
-    due_at = row["pending_at"]
-    if due_at is None:
+    profile = profile_of(row, row["anniversaries"])
+    due_at = None if row["suppressed"] else row["pending_at"]
+    if due_at is None and not row["suppressed"]:
         taken = {row["greeted_year"], *(row["taken_years"] or ())}
         # Another program has written a zone that does not exist. Then the next instant is unknown.
         with suppress(InvalidInputError):
@@ -274,13 +323,33 @@ def _user(row: asyncpg.Record, now: datetime, rules: Rules) -> User:
     return User(row["id"], profile, due_at, row["created_at"], row["updated_at"])
 
 
-def _profile(row: asyncpg.Record) -> Profile:
-    return Profile(row["first_name"], row["last_name"], row["email"], row["date_of_birth"], row["timezone"])
+def profile_of(row: asyncpg.Record, anniversaries: str | None) -> Profile:
+    """Return the profile in a row of ``users``; ``anniversaries`` is a JSON object of dates by type."""
+    extras = NO_EXTRAS
+    external_id, locale, attributes = row["external_id"], row["locale"], row["attributes"]
+    if external_id or locale or attributes or anniversaries or row["suppressed"]:
+        dates = {name: date.fromisoformat(day) for name, day in orjson.loads(anniversaries or "{}").items()}
+        extras = Extras(external_id, locale, orjson.loads(attributes or "{}"), dates, row["suppressed"])
+    return Profile(row["first_name"], row["last_name"], row["email"], row["date_of_birth"], row["timezone"], extras)
+
+
+def attributes_text(profile: Profile) -> str | None:
+    """Return the attributes as they are stored."""
+    return orjson.dumps(profile.extras.attributes).decode() if profile.extras.attributes else None
 
 
 def unknown_user(user_id: UUID) -> NotFoundError:
     """Return the error for a user who does not exist."""
     return NotFoundError(f"there is no user {user_id}")
+
+
+def conflict(error: asyncpg.UniqueViolationError, profile: Profile) -> Exception:
+    """Return the error for a value that another live user has, or ``error`` itself if it is about something else."""
+    if error.constraint_name == "users_live_email":
+        return email_taken(profile)
+    if error.constraint_name == "users_live_external_id":
+        return ConflictError(f"another user has the externalId {profile.extras.external_id}", "/externalId")
+    return error
 
 
 def email_taken(profile: Profile) -> ConflictError:

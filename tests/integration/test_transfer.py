@@ -578,7 +578,7 @@ async def test_an_export_can_be_imported_and_exported_again(
     ]
     await import_file(pool, write_ndjson(tmp_path / "users", [*make_profiles(3000), *odd]))
     first = await export(pool, file_format)
-    await pool.execute("TRUNCATE users, message_logs")
+    await pool.execute("TRUNCATE users, anniversaries, message_logs")
     path = tmp_path / "exported"
     path.write_bytes(first)
     summary, rejected = await import_file(pool, path)

@@ -93,7 +93,7 @@ async def test_users_come_back_as_they_were_with_the_messages_of_then(
     await move(pool, UUID(int=7), NOW - timedelta(days=3), date(1980, 3, 2))
     path = await export(pool, tmp_path / "users", form=form)
     before = await users(pool)
-    await pool.execute("TRUNCATE users, message_logs")
+    await pool.execute("TRUNCATE users, anniversaries, message_logs")
     summary, rejected = await bring_back(pool, path)
     assert (summary.created, rejected) == (301, [])
     assert await users(pool) == before
@@ -127,7 +127,7 @@ async def test_what_was_due_meanwhile_is_planned_and_what_arrived_is_not(pool: a
     )
     await move(pool, UUID(int=2), NOW, date(1990, 3, 2))
     path = await export(pool, tmp_path / "users.csv")
-    await pool.execute("TRUNCATE users, message_logs")
+    await pool.execute("TRUNCATE users, anniversaries, message_logs")
     assert (await bring_back(pool, path))[0] == ImportSummary(created=2, messages_scheduled=1)
     [message] = await messages(pool)
     assert (message["user_id"], message["scheduled_at"]) == (UUID(int=1), datetime(2026, 2, 28, 9, tzinfo=UTC))

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from birthday.core.dates import years_since
 from birthday.core.occasion import Occasion
 
 
@@ -17,7 +18,7 @@ def print_preview(occasions: Sequence[Occasion], born: date, zone: tzinfo) -> No
 
     table = Table("date", "local time", "UTC", "age", box=None)
     for row in _rows(occasions, born, zone):
-        table.add_row(row["date"], row["local"], row["utc"], str(row["age"]))
+        table.add_row(row["date"], row["local"], row["utc"], "unknown" if row["age"] is None else str(row["age"]))
     Console().print(table)
 
 
@@ -34,5 +35,5 @@ def _rows(occasions: Sequence[Occasion], born: date, zone: tzinfo) -> Iterator[d
             "date": occasion.on.isoformat(),
             "local": occasion.due_at.astimezone(zone).isoformat(),
             "utc": occasion.due_at.isoformat().replace("+00:00", "Z"),
-            "age": occasion.year - born.year,
+            "age": years_since(born, occasion.year),
         }

@@ -118,6 +118,10 @@ _ADA = {
     "email": "ada@example.com",
     "dateOfBirth": "1990-12-10",
     "timezone": "Europe/London",
+    "externalId": "crm-4711",
+    "locale": "en-GB",
+    "attributes": {"team": "engines"},
+    "anniversaries": {"work-anniversary": "2019-03-04"},
 }
 _LOCATION = {"Location": {"required": True, "schema": {"type": "string"}, "description": "Where the user is."}}
 
@@ -149,7 +153,7 @@ _USER_PATHS: dict[str, Any] = {
             "Replace a user's profile; a moved birthday or zone moves the message",
             _answer(200, "The user.", "User"),
             (*_BODY, 404, 409),
-            requestBody=_body("Profile", _ADA),
+            requestBody=_body("ProfileReplacement", _ADA),
         ),
         "patch": _operation(
             "Users",
@@ -157,7 +161,9 @@ _USER_PATHS: dict[str, Any] = {
             "Change what is given of a user's profile; a moved birthday or zone moves the message",
             _answer(200, "The user.", "User"),
             (*_BODY, 404, 409),
-            requestBody=_body("ProfileChanges", {"timezone": "America/New_York"}),
+            requestBody=_body(
+                "ProfileChanges", {"timezone": "America/New_York", "anniversaries": {"work-anniversary": None}}
+            ),
         ),
         "delete": _operation(
             "Users",

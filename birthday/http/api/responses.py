@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from birthday.core.dates import birthday_text
 from birthday.core.message import ON_TIME
+from birthday.core.user import extras_json
 from birthday.core.zone import fixed_offset
 from birthday.store.history import Message
 from birthday.store.users import User
@@ -17,9 +19,10 @@ def user_json(user: User) -> dict[str, Any]:
         "firstName": profile.first_name,
         "lastName": profile.last_name,
         "email": profile.email,
-        "dateOfBirth": profile.date_of_birth,
+        "dateOfBirth": birthday_text(profile.date_of_birth),
         "timezone": profile.zone if offset is None else None,
         "timezoneOffset": offset,
+        **extras_json(profile.extras),
         "nextMessageAt": user.next_message_at,
         "createdAt": user.created_at,
         "updatedAt": user.updated_at,

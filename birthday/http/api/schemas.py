@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from birthday.core.message import ErrorType, Status
-from birthday.core.user import EARLIEST_BIRTH, ProfileInput
+from birthday.core.fields import MAX_ANNIVERSARIES, MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_DEPTH, TYPE_PATTERN
+from birthday.core.message import BIRTHDAY, ErrorType, Status
+from birthday.core.user import EARLIEST_DATE, READ_ONLY, ProfileInput
 from birthday.core.zone import OFFSETS_IN_USE, zone_names
 from birthday.http.api.requests import MAX_LIMIT
 from birthday.http.api.retries import AGE_PATTERN, RETRY_LIMIT
@@ -15,9 +16,12 @@ def schemas(last_year: int) -> dict[str, Schema]:
     """Return every schema by name. ``last_year`` is the last complete calendar year."""
     return {
         "Profile": _profile(last_year),
+        "ProfileReplacement": _profile_replacement(last_year),
         "ProfileChanges": _profile_changes(last_year),
         "Timezone": {"type": "string", "enum": sorted(zone_names())},
         "TimezoneOffset": {"type": "integer", "enum": sorted(OFFSETS_IN_USE)},
+        "Attributes": _ATTRIBUTES,
+        "Attribute": _ATTRIBUTE,
         "User": _closed(_USER),
         "UserPage": _closed({"users": _list_of("User"), "nextCursor": _NEXT_CURSOR}),
         "Message": _closed(_MESSAGE),
@@ -63,10 +67,23 @@ _USER: dict[str, Schema] = {
     "firstName": {"type": "string"},
     "lastName": {"type": "string"},
     "email": {"type": "string"},
-    "dateOfBirth": {"type": "string", "format": "date"},
+    "dateOfBirth": {
+        "type": "string",
+        "pattern": r"^([0-9]{4}|-)-[0-9]{2}-[0-9]{2}$",
+        "description": "YYYY-MM-DD, or --MM-DD if the year is not known.",
+    },
     "timezone": {"type": ["string", "null"], "description": "IANA name; null if there is a timezoneOffset."},
     "timezoneOffset": {"type": ["integer", "null"], "description": "Minutes east of UTC; null if there is a timezone."},
-    "nextMessageAt": _or_null(_instant("When the next message is due.")),
+    "externalId": {"type": ["string", "null"], "description": "The user's id at the customer."},
+    "locale": {"type": ["string", "null"], "description": "A BCP 47 language tag."},
+    "attributes": {"type": "object", "description": "What templates know of the user besides."},
+    "anniversaries": {
+        "type": "object",
+        "additionalProperties": {"type": "string", "format": "date"},
+        "description": "Yearly dates besides the birthday, by type.",
+    },
+    "suppressed": {"type": "boolean", "description": "Whether nothing is ever sent to the user."},
+    "nextMessageAt": _or_null(_instant("When the next message is due; null if there will be none.")),
     "createdAt": _instant("When the user was created."),
     "updatedAt": _instant("When the user was last changed."),
 }
@@ -153,22 +170,40 @@ def _profile(last_year: int) -> Schema:
     return _profile_members(last_year) | {"oneOf": [by_zone, by_offset]}
 
 
+def _profile_replacement(last_year: int) -> Schema:
+    """Return the schema of what PUT takes: a user as it was read is accepted."""
+    replacement = _profile(last_year)
+    read_only = {name: {"description": "Ignored: a user may be sent as it was read."} for name in READ_ONLY}
+    return replacement | {"properties": replacement["properties"] | read_only}
+
+
 def _profile_changes(last_year: int) -> Schema:
     by_zone: Schema = {"required": ["timezone"], "properties": _zone_members("timezone")}
     by_offset: Schema = {"required": ["timezoneOffset"], "properties": _zone_members("timezoneOffset")}
     neither: Schema = {"not": {"anyOf": [{"required": ["timezone"]}, {"required": ["timezoneOffset"]}]}}
-    changes = _profile_members(last_year) | {"oneOf": [by_zone, by_offset, neither]}
+    changes = _profile_members(last_year, or_null=True) | {"oneOf": [by_zone, by_offset, neither]}
     return {name: value for name, value in changes.items() if name != "required"}
 
 
-def _profile_members(last_year: int) -> Schema:
+def _profile_members(last_year: int, *, or_null: bool = False) -> Schema:
+    """Return the members of a profile; ``or_null`` says that a null takes a yearly date back."""
     generated = ProfileInput.model_json_schema()
     own = {name: {k: v for k, v in schema.items() if k != "title"} for name, schema in generated["properties"].items()}
     birth = {name: value for name, value in own["dateOfBirth"].items() if name != "format"}
     description = (
-        f"{birth['description']} From {EARLIEST_BIRTH} to today; the pattern, which cannot say that, ends earlier."
+        f"{birth['description']} From {EARLIEST_DATE} to today; the pattern, which cannot say that, ends earlier."
     )
-    own["dateOfBirth"] = birth | {"description": description, "pattern": _date_pattern(last_year)}
+    dates = _date_pattern(last_year)
+    own["dateOfBirth"] = birth | {"description": description, "pattern": f"({dates})|({_BIRTHDAY_PATTERN})"}
+    yearly: Schema = {"type": ["string", "null"] if or_null else "string", "pattern": dates}
+    own["anniversaries"] |= {
+        "type": ["object", "null"],
+        "propertyNames": {"pattern": TYPE_PATTERN, "not": {"const": BIRTHDAY}},
+        "additionalProperties": yearly,
+        "maxProperties": MAX_ANNIVERSARIES,
+    }
+    own["attributes"] |= {"anyOf": [ref("Attributes"), {"type": "null"}]}
+    own["anniversaries"].pop("anyOf")
     own["timezone"] = {"description": own["timezone"]["description"], "anyOf": [ref("Timezone"), {"type": "null"}]}
     own["timezoneOffset"] = {
         "description": own["timezoneOffset"]["description"],
@@ -177,9 +212,29 @@ def _profile_members(last_year: int) -> Schema:
     return {"type": "object", "properties": own, "required": generated["required"], "additionalProperties": False}
 
 
+_ATTRIBUTE_TEXT: Schema = {"type": "string", "pattern": r"^[^\x00]*$"}
+_ATTRIBUTES: Schema = {
+    "type": "object",
+    "propertyNames": _ATTRIBUTE_TEXT,
+    "additionalProperties": ref("Attribute"),
+    "description": f"At most {MAX_ATTRIBUTES_BYTES} bytes, nested at most {MAX_ATTRIBUTES_DEPTH} levels deep.",
+}
+_ATTRIBUTE: Schema = {
+    "anyOf": [
+        _ATTRIBUTE_TEXT,
+        *({"type": scalar} for scalar in ("number", "boolean", "null")),
+        {"type": "array", "items": ref("Attribute")},
+        ref("Attributes"),
+    ]
+}
+
+
 def _zone_members(given: str) -> dict[str, Schema]:
     names = {"timezone": "Timezone", "timezoneOffset": "TimezoneOffset"}
     return {member: ref(name) if member == given else {"type": "null"} for member, name in names.items()}
+
+
+_BIRTHDAY_PATTERN = "^--((0[1-9]|1[0-2])-(0[1-9]|[12][0-9])|(0[13-9]|1[0-2])-30|(0[13578]|1[02])-31)$"
 
 
 def _date_pattern(last_year: int) -> str:

@@ -9,7 +9,7 @@ import structlog
 from aiohttp import web
 
 from birthday.core.ident import uuid7
-from birthday.core.user import Profile, parse_profile, patch_profile
+from birthday.core.user import Profile, parse_profile, parse_replacement, patch_profile, with_suppressed
 from birthday.errors import ConflictError, NotFoundError, UnavailableError
 from birthday.http.api.cursors import read_user_cursor, user_cursor
 from birthday.http.api.requests import read_id, read_json, read_limit, read_query
@@ -18,6 +18,7 @@ from birthday.http.context import CONTEXT, CREATION, READING, SUBJECT, ApiContex
 from birthday.http.json_response import json_response
 from birthday.store.connection import borrow
 from birthday.store.creation import NewUser, create_users, plan_user
+from birthday.store.suppressions import unsuppress
 from birthday.store.users import (
     User,
     delete_user,
@@ -63,7 +64,8 @@ async def _created_before(request: web.Request, profile: Profile) -> User:
     if user_id is not None:
         with suppress(NotFoundError):
             user = await request.app[READING].ask(user_id)
-            if user.profile == profile:
+            # The list of suppressed addresses may have decided otherwise.
+            if user.profile == with_suppressed(profile, suppressed=user.profile.extras.suppressed):
                 return user
     raise email_taken(profile)
 
@@ -106,7 +108,7 @@ async def list_page(request: web.Request) -> web.Response:
 async def replace(request: web.Request) -> web.Response:
     """Replace a user's profile as a whole."""
     data = await read_json(request)
-    return await _change(request, lambda _old, now: parse_profile(data, now))
+    return await _change(request, lambda old, now: parse_replacement(old, data, now))
 
 
 async def patch(request: web.Request) -> web.Response:
@@ -134,6 +136,8 @@ async def _change(request: web.Request, change: Callable[[Profile, datetime], Pr
         old = await lock_profile(connection, user_id)
         now = context.clock.now()
         new, traceparent = change(old, now), context.tracing.traceparent()
+        if old.extras.suppressed and not new.extras.suppressed:
+            await unsuppress(connection, [old.email], now)
         replanned = await replace_profile(connection, user_id, old, new, now, context.planning, traceparent)
         [user] = await read_users(connection, [user_id], now, context.settings.rules)
     context.metrics.messages_scheduled.inc(replanned.planned)

@@ -5,18 +5,22 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import orjson
 from asyncpg import Record
 from asyncpg.cursor import Cursor
 
 from birthday.errors import UnavailableError
-from birthday.operations.transfer.records import COLUMNS, Format
-from birthday.store.transfer import open_users, profile_of
-from birthday.store.users import Connection
+from birthday.operations.transfer.records import DATE_PREFIX, JSON_COLUMNS, Format
+from birthday.store.transfer import open_users, read_extra_columns
+from birthday.store.users import Connection, profile_of
 
-EXPORT_COLUMNS: Final = ("id", *COLUMNS, "createdAt", "updatedAt", "scheduleFrom", "greetedYear")
+EXPORT_COLUMNS: Final = (
+    *("id", "firstName", "lastName", "email", "dateOfBirth", "timezone", "timezoneOffset"),
+    *("createdAt", "updatedAt", "scheduleFrom", "greetedYear"),
+)
+"""The columns of every CSV export. Others follow them if a user has a value there."""
 _PIECE_ROWS: Final = 2000
 
 
@@ -28,14 +32,19 @@ async def export_users(connection: Connection, file_format: Format, out: BinaryI
     Raises:
         UnavailableError: if ``out`` cannot be written to, for example because its disk is full.
     """
-    async with connection.transaction(isolation="read_committed", readonly=True):
-        return await write_rows(await open_users(connection), EXPORT_COLUMNS, _members, file_format, out)
+    # Repeatable read, because the columns and the users are two statements.
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        rows = await open_users(connection)
+        if file_format is Format.NDJSON:
+            return await write_rows(rows, EXPORT_COLUMNS, _members, file_format, out)
+        columns = [*EXPORT_COLUMNS, *await read_extra_columns(connection)]
+        return await write_rows(rows, columns, _cells, file_format, out)
 
 
 async def write_rows(
     cursor: Cursor,
     columns: Sequence[str],
-    members_of: Callable[[Record], dict[str, object]],
+    members_of: Callable[[Record], dict[str, Any]],
     file_format: Format,
     out: BinaryIO,
 ) -> int:
@@ -47,7 +56,7 @@ async def write_rows(
         while rows := await cursor.fetch(_PIECE_ROWS):
             members = [members_of(row) for row in rows]
             if file_format is Format.CSV:
-                _write(out, _csv_lines([list(each.values()) for each in members]))
+                _write(out, _csv_lines([[each.get(name) for name in columns] for each in members]))
             else:
                 _write(out, b"".join(orjson.dumps(each, option=orjson.OPT_APPEND_NEWLINE) for each in members))
             written += len(rows)
@@ -68,16 +77,32 @@ def _write(out: BinaryIO, data: bytes) -> None:
         raise UnavailableError("output", f"standard output cannot be written: {error.strerror}") from None
 
 
-def _members(row: Record) -> dict[str, object]:
-    """Return a user as JSON members, in the order of ``EXPORT_COLUMNS``."""
-    return {
+def _members(row: Record) -> dict[str, Any]:
+    """Return a user as JSON members."""
+    members = {
         "id": str(row["id"]),
-        **profile_of(row).as_input(),
+        **profile_of(row, row["anniversaries"]).as_input(),
         "createdAt": _instant(row["created_at"]),
         "updatedAt": _instant(row["updated_at"]),
         "scheduleFrom": _instant(row["schedule_from"]),
         "greetedYear": row["greeted_year"],
     }
+    if row["anniversary_history"]:
+        members["anniversaryHistory"] = orjson.loads(row["anniversary_history"])
+    return members
+
+
+def _cells(row: Record) -> dict[str, Any]:
+    """Return a user as cells by column."""
+    cells = _members(row)
+    for name, day in cells.pop("anniversaries", {}).items():
+        cells[DATE_PREFIX + name] = day
+    for name in JSON_COLUMNS:
+        if name in cells:
+            cells[name] = orjson.dumps(cells[name]).decode()
+    if "suppressed" in cells:
+        cells["suppressed"] = "true"
+    return cells
 
 
 def _instant(at: datetime) -> str:

@@ -248,7 +248,11 @@ def month_days_near(now: datetime, planning: Planning) -> frozenset[int]:
 def _explain(clash: Clash) -> FieldError:
     if clash.deleted:
         return FieldError("/id", "the user with this id was deleted; deleted users do not come back")
-    if "email" in clash.differing:
+    if clash.shared == "externalId":
+        other = "another user" if clash.first_line is None else f"line {clash.first_line}"
+        detail = f"{other} has the externalId {clash.external_id} too; one user for each externalId is accepted"
+        return FieldError("/externalId", detail)
+    if clash.shared == "id":
         detail = (
             f"the user with this id differs in {', '.join(clash.differing)}; an import creates users and changes none"
         )

@@ -2,29 +2,34 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import PurePath
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from pydantic.alias_generators import to_camel
 
 from birthday.core.document import parse_json
+from birthday.core.fields import is_type
 from birthday.core.origin import ORIGIN_FIELDS
-from birthday.core.user import ProfileInput
+from birthday.core.user import FIELDS, READ_ONLY
 from birthday.errors import FieldError, InvalidInputError
 from birthday.operations.transfer.cells import TOO_LONG, CsvCells
 from birthday.operations.transfer.source import Line
 
-COLUMNS = tuple(field.alias or name for name, field in ProfileInput.model_fields.items())
-READ_ONLY_COLUMNS = (*ORIGIN_FIELDS, "updatedAt", "nextMessageAt")
+COLUMNS: Final = tuple(name for name in FIELDS if name != "anniversaries")
+DATE_PREFIX: Final = "anniversaries."
+"""The column of a yearly date: followed by its type."""
+READ_ONLY_COLUMNS: Final = tuple(dict.fromkeys((*ORIGIN_FIELDS, *READ_ONLY)))
 """Columns that only an export has. An import accepts and ignores them, so that an export can be imported.
 
 Only an import that keeps ids reads those in ``ORIGIN_FIELDS``.
 """
 
-_ZONE_COLUMNS = {"timezone", "timezoneOffset"}
-_OPTIONAL_COLUMNS = _ZONE_COLUMNS | {"lastName"}
+_ZONE_COLUMNS: Final = {"timezone", "timezoneOffset"}
+_NEEDED_COLUMNS: Final = ("firstName", "email", "dateOfBirth")
+JSON_COLUMNS: Final = ("attributes", "anniversaryHistory")
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,6}")
 
 
@@ -160,7 +165,7 @@ class CsvRecords:
     def _row(self, line: int, data: Mapping[str, object]) -> Row:
         if not self._with_ids:
             return Row(line, data)
-        return Row(line, {name: cell for name, cell in data.items() if name in COLUMNS}, _origin(data))
+        return Row(line, {name: cell for name, cell in data.items() if name in FIELDS}, _origin(data))
 
 
 def _origin(data: Mapping[str, object]) -> Mapping[str, object]:
@@ -169,16 +174,17 @@ def _origin(data: Mapping[str, object]) -> Mapping[str, object]:
 
 def _parse_header(cells: list[str] | str, *, with_ids: bool) -> list[str | None]:
     """Return the field of each column; None for a column that is ignored."""
-    accepted = f"accepted, separated by commas, are {', '.join(COLUMNS + READ_ONLY_COLUMNS)}"
+    known = ", ".join((*COLUMNS, f"{DATE_PREFIX}TYPE", *READ_ONLY_COLUMNS))
+    accepted = f"accepted, separated by commas, are {known}"
     if isinstance(cells, str):
         raise InvalidInputError(FieldError("", f"the header of the file {cells}; {accepted}"))
     names = [_column_name(cell) for cell in cells]
     for name, cell in zip(names, cells, strict=True):
-        if name not in COLUMNS + READ_ONLY_COLUMNS:
+        if name not in COLUMNS + READ_ONLY_COLUMNS and not _is_date(name):
             raise InvalidInputError(FieldError("", f"the file has an unknown column '{cell:.200}'; {accepted}"))
         if names.count(name) > 1:
             raise InvalidInputError(FieldError("", f"the file has more than one column {name}; one is accepted"))
-    missing = [name for name in COLUMNS if name not in names and name not in _OPTIONAL_COLUMNS]
+    missing = [name for name in _NEEDED_COLUMNS if name not in names]
     if _ZONE_COLUMNS.isdisjoint(names):
         missing.append("timezone or timezoneOffset")
     if with_ids:
@@ -186,7 +192,7 @@ def _parse_header(cells: list[str] | str, *, with_ids: bool) -> list[str | None]
     if missing:
         raise InvalidInputError(FieldError("", f"the file lacks the column {', '.join(missing)}; {accepted}"))
     read = COLUMNS + ORIGIN_FIELDS if with_ids else COLUMNS
-    return [name if name in read else None for name in names]
+    return [name if name in read or _is_date(name) else None for name in names]
 
 
 def _column_name(cell: str) -> str:
@@ -194,14 +200,34 @@ def _column_name(cell: str) -> str:
     return to_camel(name) if "_" in name else name
 
 
+def _is_date(column: str) -> bool:
+    return column.startswith(DATE_PREFIX) and is_type(column.removeprefix(DATE_PREFIX))
+
+
 def _name_cells(header: Sequence[str | None], cells: Sequence[str]) -> Mapping[str, object]:
     """Return the cells as JSON members. Empty cells are left out; an offset becomes a number."""
-    given = {name: text for name, cell in zip(header, cells, strict=True) if name and (text := cell.strip())}
-    offset = given.get("timezoneOffset")
-    # Any other text stays as it is, so that validation reports it together with the other errors of the row.
-    if offset and _WHOLE_NUMBER.fullmatch(offset):
-        return given | {"timezoneOffset": int(offset)}
-    return given
+    given: dict[str, object] = {}
+    dates: dict[str, object] = {}
+    for name, cell in zip(header, cells, strict=True):
+        if not name or not (text := cell.strip()):
+            continue
+        if name.startswith(DATE_PREFIX):
+            dates[name.removeprefix(DATE_PREFIX)] = text
+        else:
+            given[name] = _value(name, text)
+    return given | {"anniversaries": dates} if dates else given
+
+
+def _value(name: str, text: str) -> object:
+    """Return the value of a cell. Text that is none stays as it is, so that validation reports it with other errors."""
+    if name == "timezoneOffset" and _WHOLE_NUMBER.fullmatch(text):
+        return int(text)
+    if name == "suppressed":
+        return {"true": True, "false": False}.get(text.lower(), text)
+    if name in JSON_COLUMNS:
+        with suppress(ValueError):
+            return parse_json(text.encode())
+    return text
 
 
 def _unreadable(line: int, problem: str) -> Rejected:
