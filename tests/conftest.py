@@ -13,6 +13,7 @@ pytest_plugins = [
     "tests.support.certificates",
     "tests.support.collector",
     "tests.support.forward_proxy",
+    "tests.support.mail_server",
     "tests.support.message_service",
     "tests.support.postgres",
     "tests.support.rabbitmq",

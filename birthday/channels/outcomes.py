@@ -8,7 +8,7 @@ from uuid import UUID
 from birthday.core.message import ErrorType
 
 _OF_THE_SERVICE: Final = frozenset({502, 503, 504})
-_OF_THE_GREETING: Final = frozenset({403, 404, 410})
+_OF_THE_GREETING: Final = frozenset({403, 404, 410, 550, 554})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Greeting:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The message service has accepted the greeting. ``status``, here and below, is the HTTP status, if any."""
+    """The service has accepted the greeting. ``status``, here and below, is that of HTTP or SMTP, if any."""
 
     status: int | None = field(default=None, compare=False)
 
@@ -54,6 +54,8 @@ class Temporary:
     """Something on the way, such as a proxy, refuses every greeting. No greeting is at fault."""
     handed_over: bool = field(default=True, compare=False)
     """Whether at least a part of the greeting left this host. If not, the greeting cannot be at fault."""
+    personal: bool = field(default=False, compare=False)
+    """Whether ``retry_after`` is about this greeting alone."""
 
     @property
     def may_have_arrived(self) -> bool:
@@ -67,7 +69,7 @@ class Temporary:
         502 to 504 and a request to wait are about the service. A greeting that may have arrived is excluded too,
         because it should not be repeated soon.
         """
-        asks_to_wait = self.status in _OF_THE_SERVICE or self.retry_after is not None
+        asks_to_wait = self.status in _OF_THE_SERVICE or (self.retry_after is not None and not self.personal)
         return self.status is not None and self.handed_over and not (asks_to_wait or self.may_have_arrived)
 
 

@@ -11,6 +11,8 @@ class Channel(Protocol):
 
     breaker: CircuitBreaker | None
     """Stops sending while the other side seems down. None if the channel needs none."""
+    api: str
+    """The name of the other side in metrics."""
 
     async def send(self, greeting: Greeting) -> Outcome:
         """Try once, within the channel's own time limit. Never raises because of the other side."""

@@ -11,6 +11,8 @@ from birthday.core.message import ErrorType
 class ConsoleChannel:
     """Writes one line for each greeting: instant, address, text, with two spaces in between."""
 
+    api = "console"
+
     def __init__(self, stream: TextIO, clock: Clock, breaker: CircuitBreaker | None = None) -> None:
         """Write to ``stream``, which the caller owns."""
         self.breaker = breaker

@@ -4,6 +4,7 @@ from birthday.config.checks import check_channel, check_listener
 from birthday.config.loading import apply_env_file, load_settings, misspelt_settings
 from birthday.config.settings import Settings
 from birthday.config.shown import documented_settings, effective_settings, shared_settings
+from birthday.config.smtp import SmtpServer, Tls, read_sender, read_smtp_url
 from birthday.config.urls import mask_path, mask_url
 from birthday.config.values import ApiKey, Network, Role, Scope, is_loopback, parse_duration, show_duration
 
@@ -13,6 +14,8 @@ __all__ = [
     "Role",
     "Scope",
     "Settings",
+    "SmtpServer",
+    "Tls",
     "apply_env_file",
     "check_channel",
     "check_listener",
@@ -24,6 +27,8 @@ __all__ = [
     "mask_url",
     "misspelt_settings",
     "parse_duration",
+    "read_sender",
+    "read_smtp_url",
     "shared_settings",
     "show_duration",
 ]

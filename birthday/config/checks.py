@@ -12,13 +12,14 @@ def check_channel(settings: Settings) -> None:
     Raises:
         ConfigurationError: if the role worker runs, DATABASE_URL or RABBITMQ_URL is set, and no channel is chosen.
     """
-    chosen = settings.message_service_url or settings.channel
+    chosen = settings.message_service_url or settings.smtp_url or settings.channel
     if chosen or Role.WORKER not in settings.role or not (settings.database_url or settings.rabbitmq_url):
         return
     hints = "".join(f"; {name} is not a setting, did you mean {one}?" for name, one in misspelt_settings().items())
     raise ConfigurationError(
-        "MESSAGE_SERVICE_URL is not set, and the role worker would print the greetings of a real database or queue "
-        f"instead of sending them: set MESSAGE_SERVICE_URL, or CHANNEL=console to print them on purpose{hints}"
+        "Neither MESSAGE_SERVICE_URL nor SMTP_URL is set, and the role worker would print the greetings of a real "
+        "database or queue instead of sending them: set one of them, or CHANNEL=console to print them on purpose"
+        f"{hints}"
     )
 
 

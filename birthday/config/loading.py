@@ -54,6 +54,9 @@ def misspelt_settings() -> dict[str, str]:
 
 def _explain(error: ValidationError, given: dict[str, object]) -> Iterator[str]:
     for problem in error.errors(include_url=False, include_input=False):
+        if problem["type"] == "default_factory_not_called":
+            # A default that follows from other settings, and one of these is invalid.
+            continue
         reason = _reason(problem["type"], problem["msg"], problem.get("ctx", {}))
         if not problem["loc"]:
             yield reason

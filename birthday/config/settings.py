@@ -5,7 +5,7 @@ docs/settings.md and ``birthday check`` list what is defined here.
 
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import time, timedelta
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from birthday.config.cron import longest_gap, parse_cron
+from birthday.config.smtp import read_sender, read_smtp_url
 from birthday.config.urls import (
     check_amqp_url,
     check_database_url,
@@ -84,18 +85,25 @@ class Settings(BaseSettings):
     """`whsec_...`: requests are signed as [Standard Webhooks](https://www.standardwebhooks.com) 1.0 describes. Two,
     separated by a space, while one is replaced: each request has both signatures."""
     message_service_timeout: PositiveDuration = timedelta(seconds=10)
-    """Time limit of one attempt, connecting included."""
+    """Time limit of one attempt of any channel, connecting included."""
+    smtp_url: SecretStr | None = None
+    """Mail server that greetings are sent to as e-mails, in place of a message service:
+    `smtp://user:password@mail.example.com:587` (STARTTLS is required, unless the URL ends in `?starttls=false`) or
+    `smtps://`."""
+    smtp_from: str | None = None
+    """Sender of e-mails, such as `Example Ltd <hello@example.com>`; required with SMTP_URL."""
     channel: Literal["console"] | None = None
     """`console` prints greetings on purpose. Without it and without a URL, the role worker does not start on your own
-    database or queue. Default: by MESSAGE_SERVICE_URL."""
+    database or queue. Default: by MESSAGE_SERVICE_URL or SMTP_URL."""
     host: str = "127.0.0.1"
     """Address of the listener."""
     port: int = Field(default=3000, ge=0, le=65535)
     """Port of the listener; 0 picks a free one and logs it."""
     role: Annotated[frozenset[Role], NoDecode, BeforeValidator(parse_roles)] = frozenset(Role)
     """Roles of the process, as for `--role`."""
-    worker_concurrency: int = Field(default=100, ge=1, le=10_000)
-    """Messages that one worker process sends at a time."""
+    worker_concurrency: int = Field(default_factory=lambda given: 20 if given.get("smtp_url") else 100, ge=1, le=10_000)
+    """Messages that one worker process sends at a time. Each needs a connection; mail servers allow few.
+    Default: 100; 20 with SMTP_URL."""
     send_at: Annotated[time, BeforeValidator(parse_time_of_day)] = time(9)
     """Local time of day. A new one also moves what is planned and not due yet, when a scheduler starts with it."""
     leap_day: LeapDay = LeapDay.FEB28
@@ -116,6 +124,10 @@ class Settings(BaseSettings):
     """First step of the exponential backoff, which has full jitter."""
     retry_max_delay: PositiveDuration = timedelta(minutes=10)
     """Longest step of the backoff."""
+    retry_unknown: Literal["auto", "always", "never"] = "auto"
+    """Whether a message is sent again if nobody can tell whether it has arrived, because the answer was lost or the
+    worker died. `auto`: yes with a message service, which recognises the key of a repeated message; no by e-mail.
+    `always`, `never`: for either. A message that is not sent again fails; you can requeue it."""
     circuit_breaker_failure_threshold: int = Field(default=20, ge=1)
     """Failures in a row that open the circuit."""
     circuit_breaker_reset_timeout: PositiveDuration = timedelta(seconds=30)
@@ -156,8 +168,8 @@ class Settings(BaseSettings):
     no_proxy: str | None = None
     """Hosts that are reached without a proxy: names (with all below them), addresses, networks, or `*`."""
     ssl_cert_file: Path | None = None
-    """PEM file of the only certificate authorities that the message service may have. Default: the system's
-    certificates."""
+    """PEM file of the only certificate authorities that the message service or mail server may have. Default: the
+    system's certificates."""
 
     @model_validator(mode="before")
     @classmethod
@@ -166,20 +178,25 @@ class Settings(BaseSettings):
         stripped = {name: value.strip() if isinstance(value, str) else value for name, value in values.items()}
         return {name: value for name, value in stripped.items() if value != ""}
 
-    @field_validator("channel", "log_level", "log_format", "leap_day", "otel_traces_exporter", mode="before")
+    @field_validator(
+        "channel", "log_level", "log_format", "leap_day", "otel_traces_exporter", "retry_unknown", mode="before"
+    )
     @classmethod
     def _lower(cls, value: object) -> object:
         lowered = value.lower() if isinstance(value, str) else value
         return "warning" if lowered == "warn" else lowered
 
-    @field_validator("database_url", "rabbitmq_url", "message_service_url", mode="after")
+    @field_validator("database_url", "rabbitmq_url", "message_service_url", "smtp_url", "smtp_from", mode="after")
     @classmethod
     def _check_url(cls, value: SecretStr | str | None, info: ValidationInfo) -> SecretStr | str | None:
-        check = {
+        checks: dict[str, Callable[[str], object]] = {
             "database_url": check_database_url,
             "rabbitmq_url": check_amqp_url,
             "message_service_url": check_service_url,
-        }[str(info.field_name)]
+            "smtp_url": read_smtp_url,
+            "smtp_from": read_sender,
+        }
+        check = checks[str(info.field_name)]
         if value is not None:
             check(value.get_secret_value() if isinstance(value, SecretStr) else value)
         return value
@@ -257,7 +274,8 @@ class Settings(BaseSettings):
     @property
     def retry(self) -> RetryPolicy:
         """How many attempts a message gets, and the delays between them."""
-        return RetryPolicy(self.max_attempts, self.retry_base_delay, self.retry_max_delay)
+        unknown = self.retry_unknown == "always" or (self.retry_unknown == "auto" and self.smtp_url is None)
+        return RetryPolicy(self.max_attempts, self.retry_base_delay, self.retry_max_delay, unknown)
 
     @model_validator(mode="after")
     def _check_relations(self) -> Self:
@@ -282,11 +300,7 @@ class Settings(BaseSettings):
                 f"MESSAGE_SERVICE_URL={mask_url(self.message_service_url or '')} and MESSAGE_SERVICE_API_KEY=*** "
                 "contradict each other: a user in the URL or a key is accepted, not both"
             )
-        if self.message_service_url and self.channel:
-            yield (
-                f"MESSAGE_SERVICE_URL={mask_url(self.message_service_url)} and CHANNEL={self.channel} contradict each "
-                "other: one of them is accepted, since greetings are either sent or printed"
-            )
+        yield from self._channel_contradictions()
         if not self.model_fields_set & {"cron_plan", "plan_horizon"}:
             # The defaults fit, and computing the gap takes time at the start of each command.
             return
@@ -295,6 +309,26 @@ class Settings(BaseSettings):
             yield (
                 f"CRON_PLAN='{self.cron_plan}' and PLAN_HORIZON={show_duration(self.plan_horizon)} contradict each "
                 f"other: the planner would pause for up to {show_duration(gap)}; a horizon of at least that is accepted"
+            )
+
+    def _channel_contradictions(self) -> Iterator[str]:
+        smtp_url = mask_url(self.smtp_url.get_secret_value()) if self.smtp_url else ""
+        service_url = mask_url(self.message_service_url or "")
+        if service_url and smtp_url:
+            yield (
+                f"MESSAGE_SERVICE_URL={service_url} and SMTP_URL={smtp_url} contradict each other: one of them is "
+                "accepted, since each greeting is sent over one channel"
+            )
+        if (service_url or smtp_url) and self.channel:
+            name = "MESSAGE_SERVICE_URL" if service_url else "SMTP_URL"
+            yield (
+                f"{name}={service_url or smtp_url} and CHANNEL={self.channel} contradict each other: one of them is "
+                "accepted, since greetings are either sent or printed"
+            )
+        if smtp_url and not self.smtp_from:
+            yield (
+                f"SMTP_URL={smtp_url} without SMTP_FROM: the sender of the e-mails is needed, such as "
+                "SMTP_FROM=hello@example.com"
             )
 
 

@@ -79,6 +79,12 @@ def check_service_url(url: str) -> None:
     _check_url(url, ("http", "https"), 8080, at_in_path=True)
 
 
+def check_smtp_url(url: str) -> None:
+    """Refuse an invalid SMTP_URL, whatever its query says."""
+    if _check_url(url, ("smtp", "smtps"), 587).path.strip("/"):
+        raise ValueError("a URL without a path is accepted, such as smtp://localhost:587")
+
+
 def check_proxy_url(url: str) -> str:
     """Return the URL of an HTTP proxy. If it has no scheme, http:// is added."""
     url = url if "://" in url else f"http://{url}"

@@ -31,6 +31,9 @@ class Status(StrEnum):
     EXPIRED = "expired"
 
 
+OUTCOME_UNKNOWN: Final = "outcome unknown, not sent again"
+"""Begins the ``error_detail`` of a message that may have arrived, and that RETRY_UNKNOWN does not allow to repeat."""
+
 ON_TIME: Final = timedelta(seconds=60)
 """A message that arrives later than this after its scheduled instant is late."""
 

@@ -7,11 +7,15 @@ from random import Random
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """At most ``max_attempts`` attempts of one message, with growing, random waits in between."""
+    """At most ``max_attempts`` attempts of one message, with growing, random waits in between.
+
+    ``unknown`` says whether a message that may have arrived is attempted again.
+    """
 
     max_attempts: int
     base_delay: timedelta
     max_delay: timedelta
+    unknown: bool = True
 
     def exhausted(self, attempt: int) -> bool:
         """Say whether ``attempt`` (the first is 1) was the last one allowed."""

@@ -6,12 +6,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 import asyncpg
 
-from birthday.core.message import Status
+from birthday.core.message import OUTCOME_UNKNOWN, Status
 from birthday.store.users import Connection
+
+_DEAD: Final = "a worker died while sending it: it may have arrived, and may not be sent again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,8 @@ async def claim(
     now: datetime,
     late: datetime,
     lease: timedelta,
+    *,
+    repeat_unknown: bool = True,
 ) -> list[Claim]:
     """Claim the messages among ``ids`` that may be sent now, with the current data of their users.
 
@@ -51,6 +56,7 @@ async def claim(
     because an operator has put it into the queue again. In all these cases the user must be live, not suppressed, and
     have the date and zone for which the message was planned. There is one exception: a message that may have arrived,
     such as that of a dead worker, is finished even if date or zone has moved, and gets the new schedule version.
+    Without ``repeat_unknown``, what a dead worker was sending is not claimed.
 
     ``scheduled`` counts as queued, because a dispatcher that dies between confirm and commit leaves that status. The
     rows are locked in order of id first, so that the claim waits for a dispatcher that is about to commit, and two
@@ -75,7 +81,7 @@ async def claim(
                OR greatest(m.scheduled_at, m.requeued_at) > $4
                   AND (m.status IN ('scheduled', 'queued') AND m.scheduled_at <= $3
                        OR m.status = 'retrying' AND m.next_attempt_at <= $3
-                       OR m.status = 'sending' AND m.lease_until < clock_timestamp()))
+                       OR m.status = 'sending' AND m.lease_until < clock_timestamp() AND $6::boolean))
         RETURNING m.id, m.attempts, m.lease_until, m.scheduled_at, u.first_name, u.last_name, u.email,
                   m.traceparent, m.failures, m.failed_at, m.blamed
         """,
@@ -84,6 +90,7 @@ async def claim(
         now,
         late,
         lease,
+        repeat_unknown,
     )
     return [Claim(*row) for row in rows]
 
@@ -173,12 +180,14 @@ async def cancel(pool: asyncpg.Pool, ids: Sequence[UUID], now: datetime) -> list
     return [Cancelled(*row) for row in rows]
 
 
-async def give_up(pool: asyncpg.Pool, ids: Sequence[UUID], now: datetime, late: datetime) -> list[UUID]:
+async def give_up(
+    pool: asyncpg.Pool, ids: Sequence[UUID], now: datetime, late: datetime, *, repeat_unknown: bool = True
+) -> list[UUID]:
     """Fail those of ``ids`` that a dead worker was sending and that may not be sent any more; return which.
 
     A message may not be sent any more if its user is deleted or suppressed, or if it was due or requeued at ``late`` or
-    before. It may have arrived, so it is failed and its year stays taken: ``cancelled`` would free the year for a
-    second greeting.
+    before; without ``repeat_unknown``, in any case. It may have arrived, so it is failed and its year stays taken:
+    ``cancelled`` would free the year for a second greeting.
     """
     async with pool.acquire() as connection, connection.transaction():
         await _hold(connection, ids)
@@ -186,16 +195,17 @@ async def give_up(pool: asyncpg.Pool, ids: Sequence[UUID], now: datetime, late: 
             """
             UPDATE message_logs m
             SET status = 'failed', updated_at = $2, lease_until = NULL, may_have_arrived = true,
-                error_type = 'permanent_failure',
-                error_detail = 'a worker died while sending it: it may have arrived, and may not be sent again'
+                error_type = 'permanent_failure', error_detail = $5
             WHERE m.id = ANY($1::uuid[]) AND m.status = 'sending' AND m.lease_until < clock_timestamp()
-              AND (greatest(m.scheduled_at, m.requeued_at) <= $3
+              AND (NOT $4::boolean OR greatest(m.scheduled_at, m.requeued_at) <= $3
                    OR NOT EXISTS (SELECT FROM users u WHERE u.id = m.user_id AND is_current(m, u)))
             RETURNING m.id
             """,
             ids,
             now,
             late,
+            repeat_unknown,
+            _DEAD if repeat_unknown else f"{OUTCOME_UNKNOWN}: a worker died while sending it",
         )
     return [row["id"] for row in rows]
 

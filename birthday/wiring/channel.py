@@ -1,4 +1,4 @@
-"""The channel of the settings: the message service, or the console."""
+"""The channel of the settings: the message service, e-mail, or the console."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,9 +9,10 @@ from birthday.channels.breaker import Cause, CircuitBreaker
 from birthday.channels.message_service.channel import HttpChannel, Service
 from birthday.channels.message_service.route import Network
 from birthday.channels.message_service.traced import TracedChannel
+from birthday.channels.smtp.channel import SmtpChannel
 from birthday.channels.terminal import ConsoleChannel
 from birthday.clock import Clock
-from birthday.config import Settings
+from birthday.config import Settings, read_sender, read_smtp_url
 from birthday.core.signing import parse_signing_secrets
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.tracing import NO_TRACING, Tracing
@@ -25,23 +26,34 @@ async def open_channel(
     tracing: Tracing = NO_TRACING,
     metrics: Metrics | None = None,
 ) -> AsyncIterator[Channel]:
-    """Yield the channel: the message service if MESSAGE_SERVICE_URL is set, otherwise the console.
+    """Yield the channel: the message service, e-mail, or the console if the URL of neither is set.
 
-    The message service may be down at the start: messages wait for it. With ``metrics`` the channel has a circuit
+    The other side may be down at the start: messages wait for it. With ``metrics`` the channel has a circuit
     breaker.
     """
     breaker = None if metrics is None else make_breaker(settings, clock, metrics)
-    if settings.message_service_url is None:
-        yield ConsoleChannel(console, clock, breaker)
-        return
+    if settings.message_service_url is not None:
+        http = _message_service(settings, settings.message_service_url, clock, breaker)
+        channel: Channel = TracedChannel(http, tracing) if tracing.enabled else http
+    elif settings.smtp_url is not None:
+        channel = _mail_server(settings, settings.smtp_url.get_secret_value(), clock, breaker)
+    else:
+        channel = ConsoleChannel(console, clock, breaker)
+    try:
+        yield channel
+    finally:
+        await channel.close()
+
+
+def _message_service(settings: Settings, url: str, clock: Clock, breaker: CircuitBreaker | None) -> HttpChannel:
     key, secret = settings.message_service_api_key, settings.message_service_signing_secret
     service = Service(
-        settings.message_service_url,
+        url,
         key.get_secret_value() if key else None,
         settings.message_service_path,
         parse_signing_secrets(secret.get_secret_value()) if secret else (),
     )
-    channel = HttpChannel(
+    return HttpChannel(
         service,
         Network(settings.proxies, settings.no_proxy or "", settings.ssl_cert_file),
         settings.worker_concurrency,
@@ -49,10 +61,18 @@ async def open_channel(
         clock,
         breaker=breaker,
     )
-    try:
-        yield TracedChannel(channel, tracing) if tracing.enabled else channel
-    finally:
-        await channel.close()
+
+
+def _mail_server(settings: Settings, url: str, clock: Clock, breaker: CircuitBreaker | None) -> SmtpChannel:
+    return SmtpChannel(
+        read_smtp_url(url),
+        read_sender(settings.smtp_from or ""),
+        settings.ssl_cert_file,
+        settings.worker_concurrency,
+        settings.message_service_timeout,
+        clock,
+        breaker,
+    )
 
 
 def make_breaker(settings: Settings, clock: Clock, metrics: Metrics) -> CircuitBreaker:

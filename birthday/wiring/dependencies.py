@@ -10,6 +10,7 @@ from birthday.broker import Broker
 from birthday.broker.postgres import PostgresBroker
 from birthday.broker.rabbitmq import RabbitMQBroker
 from birthday.channels.message_service.channel import HttpChannel
+from birthday.channels.smtp.channel import SmtpChannel
 from birthday.clock import Clock
 from birthday.config import Settings, check_channel
 from birthday.errors import BirthdayError
@@ -39,7 +40,7 @@ class Dependency:
 
 
 async def try_dependencies(settings: Settings, clock: Clock, console: TextIO) -> list[Dependency]:
-    """Try every dependency as ``/ready`` does, and the channel's key as well. A failure is returned, not raised."""
+    """Try every dependency as ``/ready`` does, and the channel's key or login. A failure is returned, not raised."""
     note: str | None = None
 
     async def try_channel() -> None:
@@ -47,7 +48,7 @@ async def try_dependencies(settings: Settings, clock: Clock, console: TextIO) ->
         check_channel(settings)
         async with open_channel(settings, clock, console) as channel:
             await channel.check()
-            if isinstance(channel, HttpChannel):
+            if isinstance(channel, (HttpChannel, SmtpChannel)):
                 note = await channel.try_key()
 
     try:

@@ -19,8 +19,10 @@ def queue_name(settings: Settings) -> str:
 
 def channel_name(settings: Settings) -> str:
     """Say where messages go."""
+    if settings.smtp_url is not None:
+        return mask_url(settings.smtp_url.get_secret_value())
     if settings.message_service_url is None and Role.WORKER not in settings.role:
         return "none: without the role worker nothing is sent"
     if settings.message_service_url is None:
-        return "console: greetings are printed (set MESSAGE_SERVICE_URL to send them)"
+        return "console: greetings are printed (set MESSAGE_SERVICE_URL or SMTP_URL to send them)"
     return mask_url(settings.message_service_url)

@@ -5,7 +5,8 @@ from random import Random
 from birthday.channels import Channel
 from birthday.wiring.shared import Shared
 from birthday.worker.claimer import Claimer
-from birthday.worker.pipeline import Limits, Pipeline
+from birthday.worker.limits import Limits
+from birthday.worker.pipeline import Pipeline
 from birthday.worker.sender import Sender
 from birthday.worker.settler import Settler
 
@@ -15,8 +16,11 @@ def make_pipeline(shared: Shared, channel: Channel, random: Random | None = None
     settings, pool, broker = shared.settings, shared.pool, shared.broker
     clock, metrics = shared.clock, shared.metrics
     random = random or Random()  # noqa: S311 - jitter, no secret
-    limits = Limits(settings.worker_concurrency, settings.message_service_timeout)
-    claimer = Claimer(pool, broker, clock, metrics, settings.catch_up_window, limits.lease, random, shared.tracing)
-    settler = Settler(pool, broker, clock, metrics, settings.retry, random)
+    retry = settings.retry
+    limits = Limits(settings.worker_concurrency, settings.message_service_timeout, ahead=retry.unknown)
+    claimer = Claimer(
+        pool, broker, clock, metrics, settings.catch_up_window, limits.lease, random, shared.tracing, retry.unknown
+    )
+    settler = Settler(pool, broker, clock, metrics, retry, random)
     sender = Sender(channel, clock, metrics, shared.tracing)
     return Pipeline(broker, claimer, sender, settler, limits, shared.pauses, clock, random)

@@ -53,6 +53,8 @@ class Claimer:
     lease: timedelta
     random: Random
     tracing: Tracing = NO_TRACING
+    repeat_unknown: bool = True
+    """Whether messages that a dead worker was sending may be sent again."""
 
     def probes(self) -> Probes:
         """Return an empty collection of probe candidates for one consumer."""
@@ -74,7 +76,8 @@ class Claimer:
             nonlocal claimed_at
             began = asyncio.get_running_loop().time()
             now = self.clock.now()
-            claims = await claim(self.pool, ids, by_hand, now, now - self.catch_up, self.lease)
+            late = now - self.catch_up
+            claims = await claim(self.pool, ids, by_hand, now, late, self.lease, repeat_unknown=self.repeat_unknown)
             # If the batch is claimed in parts, the first lease runs out first.
             claimed_at = claimed_at or began
             return claims
@@ -179,7 +182,8 @@ class Claimer:
         held = [one.id for one in unclaimed if one.status is Status.SENDING and not one.lease]
         late = now - self.catch_up
         cancelling = Sifting("cancel", stale, lambda ids: cancel(self.pool, ids, now))
-        giving_up = Sifting("give up", held, lambda ids: give_up(self.pool, ids, now, late))
+        end_unknown = partial(give_up, self.pool, now=now, late=late, repeat_unknown=self.repeat_unknown)
+        giving_up = Sifting("give up", held, lambda ids: end_unknown(ids=ids))
         await retry_outage("cancel", cancelling.run, self.clock, self.random)
         await retry_outage("give up", giving_up.run, self.clock, self.random)
         cancelled, failed = cancelling.results, giving_up.results
@@ -195,7 +199,9 @@ class Claimer:
             reason = "the user is suppressed" if one.suppressed else "the user is gone or has moved"
             log.info("message.cancelled", message_id=str(one.id), reason=reason)
         for message_id in failed:
-            log.error("message.failed", message_id=str(message_id), error_type=ErrorType.PERMANENT_FAILURE.value)
+            error_type = ErrorType.PERMANENT_FAILURE.value
+            reason = "a worker died while sending it"
+            log.error("message.failed", message_id=str(message_id), error_type=error_type, reason=reason)
         ended = {one.id: Status.CANCELLED for one in cancelled} | dict.fromkeys(failed, Status.FAILED)
         return ended, [*cancelling.refused, *giving_up.refused]
 

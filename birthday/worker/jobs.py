@@ -7,7 +7,7 @@ from typing import Final, assert_never
 
 from birthday.broker import Consumer, Delivery
 from birthday.channels import Delivered, Greeting, Outcome, Permanent, Temporary, Unable
-from birthday.core.message import ErrorType, Status, greeting
+from birthday.core.message import OUTCOME_UNKNOWN, ErrorType, Status, greeting
 from birthday.core.retry import RetryPolicy
 from birthday.store.claims import Claim
 from birthday.store.refusals import refusal_text
@@ -65,11 +65,13 @@ def decide(done: Done, retry: RetryPolicy, random: Random) -> Settlement:
 
     A temporary failure during an outage is not counted, because otherwise a long outage would fail the message. A
     status that may refuse every greeting, such as 401, is final only if others are accepted. Until then it is not
-    counted.
+    counted. A message that may have arrived fails if RETRY_UNKNOWN says so.
     """
     claim, at, counted, next_at = done.job.claim, done.done_at, True, None
     may_have_arrived = isinstance(done.outcome, Temporary) and done.outcome.may_have_arrived
     match done.outcome:
+        case Temporary(error_type, reason) | Unable(reason, error_type=error_type) if _is_final(done.outcome, retry):
+            failure, may_have_arrived = Failure(error_type, f"{OUTCOME_UNKNOWN}: {reason}"), True
         case None:
             return Settlement(claim.id, claim.lease_until, Status.RETRYING, at, None, at, counted=False)
         case Delivered():
@@ -103,6 +105,11 @@ def decide(done: Done, retry: RetryPolicy, random: Random) -> Settlement:
         failed=is_failure(done.outcome),
         blamed=done.own,
     )
+
+
+def _is_final(outcome: Temporary | Unable, retry: RetryPolicy) -> bool:
+    unknown = outcome.may_have_arrived if isinstance(outcome, Temporary) else outcome.answer_lost
+    return unknown and not retry.unknown
 
 
 def is_failure(outcome: Outcome) -> bool:

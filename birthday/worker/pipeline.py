@@ -12,8 +12,6 @@ stored. Only the ack is lost; when the delivery comes again, the claim finds it 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
-from datetime import timedelta
 from random import Random
 from typing import Any, TypeVar
 
@@ -27,6 +25,7 @@ from birthday.errors import UnavailableError
 from birthday.operations.pauses import Pauses
 from birthday.worker.claimer import Batch, Claimer
 from birthday.worker.jobs import Done, Job, Received
+from birthday.worker.limits import BATCH, STORING, Limits
 from birthday.worker.probes import Probes
 from birthday.worker.retrying import RECONNECT
 from birthday.worker.sender import Sender
@@ -36,37 +35,11 @@ log = structlog.get_logger()
 
 _Result = TypeVar("_Result")
 
-BATCH = 200
-STORING = timedelta(seconds=10)
-"""The part of a lease that is reserved for storing the outcome."""
 GATHER_SECONDS = 0.005
 STEADY_SECONDS = 10.0
 """If a subscription lasted this long, the wait before the next one is short again. Otherwise the wait grows."""
 MORE_SECONDS = 0.1
 """How long to wait for the queue to deliver a message that has not failed yet, as a probe."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The limits of one pipeline: ``concurrency`` sends at a time, each for at most ``send_timeout``."""
-
-    concurrency: int
-    send_timeout: timedelta
-
-    @property
-    def batch(self) -> int:
-        """How many deliveries are claimed at a time: no more than the slots soon need."""
-        return min(BATCH, 2 * self.concurrency)
-
-    @property
-    def prefetch(self) -> int:
-        """How many deliveries are unacked at a time: being sent, waiting for a slot, being stored, or to be claimed."""
-        return 2 * self.concurrency + 2 * self.batch
-
-    @property
-    def lease(self) -> timedelta:
-        """How long a claim holds: the longest wait for a slot (three rounds of sends), one send, and storing it."""
-        return 4 * self.send_timeout + STORING
 
 
 class Pipeline:
@@ -263,8 +236,9 @@ class Pipeline:
                 # Only one or a few sends are allowed now. Claim no other message before their outcomes are known.
                 await self._unless_interrupted(self._idle.wait())
                 await self._unless_interrupted(self._wait_admitting())
-            most = 1 if shortage.lacks else min(self._limits.batch, breaker.allowance or self._limits.batch)
             await self._unless_interrupted(self._room.wait())
+            free = self._limits.batch if self._limits.ahead else self._limits.concurrency - self._in_flight
+            most = 1 if shortage.lacks else min(self._limits.batch, free, breaker.allowance or free)
             if breaker.state is not CircuitState.CLOSED:
                 deliveries = await self._choose_probe(consumer, probes)
             else:
@@ -331,15 +305,21 @@ class Pipeline:
             self._jobs.put_nowait(Job(Received(consumer, delivery), claim, send_by))
         self._in_flight += len(batch.claimed)
         self._idle.clear()
-        if self._jobs.qsize() > self._limits.concurrency:
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Let the next messages be claimed, or not: enough wait for a slot, or each slot has its message."""
+        waiting = self._jobs.qsize() if self._limits.ahead else self._in_flight + 1
+        if waiting > self._limits.concurrency:
             self._room.clear()
+        else:
+            self._room.set()
 
     async def _send_jobs(self) -> None:
         """One slot: send one job after the other."""
         while True:
             job = await self._jobs.get()
-            if self._jobs.qsize() <= self._limits.concurrency:
-                self._room.set()
+            self._make_room()
             unsent = self._hurrying or self._held
             self._outcomes.put_nowait(self._sender.give_back(job) if unsent else await self._sender.send(job))
 
@@ -363,6 +343,7 @@ class Pipeline:
             if not stored:
                 self._interrupted.set()
             self._in_flight -= len(batch)
+            self._make_room()
             if self._in_flight == 0:
                 self._idle.set()
 

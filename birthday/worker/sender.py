@@ -18,8 +18,6 @@ from birthday.worker.shortage import Shortage
 
 log = structlog.get_logger()
 
-API = "message-service"
-
 
 class Sender:
     """Sends greetings for one worker."""
@@ -39,7 +37,7 @@ class Sender:
         self._clock = clock
         self._metrics = metrics
         self._tracing = tracing
-        self._duration = metrics.external_api_duration.labels(API)
+        self._duration = metrics.external_api_duration.labels(channel.api)
         self._calls: dict[int | str, Counter] = {}
 
     async def send(self, job: Job) -> Done:
@@ -102,5 +100,5 @@ class Sender:
         status = outcome.status or without_status
         if status not in self._calls:
             # Cached, because looking up a label takes longer than counting.
-            self._calls[status] = self._metrics.external_api_calls.labels(API, str(status))
+            self._calls[status] = self._metrics.external_api_calls.labels(self._channel.api, str(status))
         self._calls[status].inc()

@@ -21,6 +21,8 @@ class Sent:
 class RecordingChannel:
     """Keeps every letter; accepts it, or answers what the test says."""
 
+    api = "message-service"
+
     def __init__(self, clock: Clock, answer: Callable[[Greeting], Outcome] = lambda _letter: Delivered()) -> None:
         """Answer each letter with ``answer``."""
         self.breaker: CircuitBreaker | None = None

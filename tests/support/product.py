@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import cached_property
 from random import Random
+from typing import Literal
 from uuid import UUID
 
 import asyncpg
@@ -48,6 +49,7 @@ class Product:
     metrics: Metrics
     planning: Planning = PLANNING
     catch_up: timedelta = CATCH_UP
+    retry_unknown: Literal["auto", "always", "never"] = "auto"
 
     @cached_property
     def pauses(self) -> Pauses:
@@ -67,6 +69,7 @@ class Product:
             max_attempts=3,
             retry_base_delay=timedelta(seconds=1),
             retry_max_delay=timedelta(seconds=4),
+            retry_unknown=self.retry_unknown,
         )
 
     def shared(self, concurrency: int = 20, threshold: int = 1000) -> Shared:

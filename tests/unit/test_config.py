@@ -14,6 +14,8 @@ from birthday.config import (
     Role,
     Scope,
     Settings,
+    SmtpServer,
+    Tls,
     apply_env_file,
     check_channel,
     check_listener,
@@ -22,6 +24,8 @@ from birthday.config import (
     load_settings,
     mask_url,
     parse_duration,
+    read_sender,
+    read_smtp_url,
     show_duration,
 )
 from birthday.core.occasion import LeapDay, Rules
@@ -56,6 +60,8 @@ def test_defaults() -> None:
         "message_service_api_key": None,
         "message_service_signing_secret": None,
         "message_service_timeout": timedelta(seconds=10),
+        "smtp_url": None,
+        "smtp_from": None,
         "channel": None,
         "host": "127.0.0.1",
         "port": 3000,
@@ -71,6 +77,7 @@ def test_defaults() -> None:
         "max_attempts": 5,
         "retry_base_delay": timedelta(seconds=2),
         "retry_max_delay": timedelta(minutes=10),
+        "retry_unknown": "auto",
         "circuit_breaker_failure_threshold": 20,
         "circuit_breaker_reset_timeout": timedelta(seconds=30),
         "retention_days": 90,
@@ -351,6 +358,10 @@ def test_no_contradiction(environment: pytest.MonkeyPatch, given_settings: dict[
         ("MESSAGE_SERVICE_SIGNING_SECRET", f"{WHSEC} whsec_s3cret"),
         ("MESSAGE_SERVICE_SIGNING_SECRET", f"{WHSEC} {WHSEC} {WHSEC} s3cret"),
         ("MESSAGE_SERVICE_PATH", "send?sig=s3cret"),
+        ("SMTP_URL", "smtp://ada:s3cret@mail.example.com/path"),
+        ("SMTP_URL", "smtp://ada:s3cret@mail.example.com:port"),
+        ("SMTP_URL", "smtp://ada:s3cret@mail.example.com?starttls=maybe"),
+        ("SMTP_URL", "ada:s3cret@mail.example.com"),
         ("MESSAGE_SERVICE_PATH", "/send?sig=s3cret#"),
         ("MESSAGE_SERVICE_PATH", "/%/a-long-token-that-is-s3cret"),
     ],
@@ -393,6 +404,7 @@ def test_a_worker_of_a_real_installation_needs_a_channel(
         {"DATABASE_URL": "postgresql://localhost/db", "CHANNEL": "console"},
         {"DATABASE_URL": "postgresql://localhost/db", "MESSAGE_SERVICE_URL": "http://localhost"},
         {"DATABASE_URL": "postgresql://localhost/db", "ROLE": "api,scheduler"},
+        {"DATABASE_URL": "postgresql://localhost/db", "SMTP_URL": "smtp://localhost", "SMTP_FROM": "a@example.com"},
     ],
 )
 def test_a_channel_is_chosen_or_not_needed(environment: pytest.MonkeyPatch, given_settings: dict[str, str]) -> None:
@@ -410,6 +422,84 @@ def test_the_console_and_a_message_service_contradict_each_other(environment: py
 
     with pytest.raises(ConfigurationError, match="MESSAGE_SERVICE_URL=http://localhost and CHANNEL=console contradict"):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        ({"MESSAGE_SERVICE_URL": "http://localhost"}, "MESSAGE_SERVICE_URL=http://localhost and SMTP_URL=smtp://ada:"),
+        ({"CHANNEL": "console"}, r"SMTP_URL=smtp://ada:\*\*\*@localhost and CHANNEL=console contradict"),
+        ({"SMTP_FROM": ""}, r"SMTP_URL=smtp://ada:\*\*\*@localhost without SMTP_FROM: the sender"),
+    ],
+)
+def test_one_channel_with_all_that_it_needs(environment: pytest.MonkeyPatch, others: dict[str, str], said: str) -> None:
+    """E-mails go out in place of requests, and need a sender; the error has no password."""
+    given_settings = {"SMTP_URL": "smtp://ada:s3cret@localhost", "SMTP_FROM": "hello@example.com"} | others
+    for name, text in given_settings.items():
+        environment.setenv(name, text)
+
+    with pytest.raises(ConfigurationError, match=said) as raised:
+        load_settings()
+
+    assert "s3cret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        ("smtp://mail.example.com", SmtpServer("mail.example.com", 587, Tls.STARTTLS)),
+        ("smtp://mail.example.com:2525/?starttls=true", SmtpServer("mail.example.com", 2525, Tls.STARTTLS)),
+        ("smtp://[::1]:25?starttls=false", SmtpServer("::1", 25, Tls.NONE)),
+        (
+            "smtps://ada%40example.com:s3%2Fcret%3F@mail.example.com",
+            SmtpServer("mail.example.com", 465, Tls.IMPLICIT, "ada@example.com", "s3/cret?"),
+        ),
+    ],
+)
+def test_smtp_url(url: str, server: SmtpServer) -> None:
+    """Port and encryption follow from the scheme unless they are given; user and password are percent-decoded."""
+    assert read_smtp_url(url) == server
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://mail.example.com", "starts with smtp://"),
+        ("smtps://mail.example.com?starttls=false", "without a query"),
+        ("smtp://mail.example.com?tls=false", "with .starttls=false"),
+        ("smtp://ada@mail.example.com", "with user and password"),
+        ("smtp://ada:s3/cret@mail.example.com", "/ as %2F"),
+    ],
+)
+def test_invalid_smtp_url(url: str, said: str) -> None:
+    """What would be ignored or misread is refused."""
+    with pytest.raises(ValueError, match=said):
+        read_smtp_url(url)
+
+
+@pytest.mark.parametrize("text", ["hello", "hello@", "Ltd <>", "a@example.com, b@example.com", "þór@example.com"])
+def test_invalid_sender(text: str) -> None:
+    """A sender is one address that every mail server takes."""
+    with pytest.raises(ValueError, match=r"an address such as hello@example\.com"):
+        read_sender(text)
+
+
+@pytest.mark.parametrize(
+    ("given_settings", "repeats"),
+    [({}, (True, False)), ({"RETRY_UNKNOWN": "always"}, (True, True)), ({"RETRY_UNKNOWN": "Never"}, (False, False))],
+)
+def test_what_may_have_arrived_is_repeated_for_a_message_service(
+    environment: pytest.MonkeyPatch, given_settings: dict[str, str], repeats: tuple[bool, bool]
+) -> None:
+    """By default not by e-mail, where no key tells a second copy from another e-mail."""
+    for name, text in given_settings.items():
+        environment.setenv(name, text)
+
+    http = load_settings()
+    smtp = load_settings(smtp_url="smtp://localhost", smtp_from="hello@example.com")
+
+    assert (http.retry.unknown, smtp.retry.unknown) == repeats
+    assert (http.worker_concurrency, smtp.worker_concurrency) == (100, 20)
 
 
 def test_a_file_of_settings_wins_over_the_environment(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -18,6 +18,14 @@ READ_FOR = {
         tests/integration/test_broker_contract.py.
         """,
     ),
+    "aiosmtplib": (
+        "5.2",
+        """
+        channels/smtp/session.py: execute_command(b"DATA") returns the answer as it is; SMTP.protocol has write,
+        read_response and is_connected, and SMTP.transport is the current one, also after STARTTLS. Run
+        tests/integration/test_channel_smtp.py.
+        """,
+    ),
     "asyncpg": (
         "0.33",
         """

@@ -51,6 +51,8 @@ class Service:
 class HttpChannel:
     """Sends greetings to one URL. It never retries: the caller decides about every attempt."""
 
+    api = "message-service"
+
     def __init__(
         self,
         service: Service,

@@ -113,9 +113,7 @@ class Route:
         """
         loop = asyncio.get_running_loop()
         try:
-            wire = await aiohappyeyeballs.start_connection(
-                await self.look_up(), happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS, interleave=1, loop=loop
-            )
+            wire = await self.dial()
             try:
                 if self.proxy and self.tls:
                     await self._open_tunnel(wire)
@@ -132,6 +130,20 @@ class Route:
             self._addresses = []
             raise UnreachableError(explain(error), lacks=lacking(error)) from error
         return connection
+
+    async def dial(self) -> socket.socket:
+        """Return a socket that is connected to the origin, or to the proxy on the way.
+
+        Raises:
+            OSError: if no address can be reached.
+            UnreachableError: if the look-up fails.
+        """
+        return await aiohappyeyeballs.start_connection(
+            await self.look_up(),
+            happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS,
+            interleave=1,
+            loop=asyncio.get_running_loop(),
+        )
 
     async def look_up(self) -> list[Any]:
         """Return the addresses of the server or its proxy. A result is used for 5 s.

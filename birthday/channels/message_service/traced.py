@@ -14,6 +14,7 @@ class TracedChannel:
         """Keep what is passed in. The caller still owns ``channel``."""
         self._channel = channel
         self._tracing = tracing
+        self.api = channel.api
         self.breaker = channel.breaker
         self.check = channel.check
         self.close = channel.close
