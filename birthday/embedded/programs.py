@@ -77,19 +77,18 @@ async def choose_programs(directory: Path, data_dir: Path, owner: Account | None
     plain = ("setpriv", f"--reuid={account.uid}", f"--regid={account.gid}", "--clear-groups")
     # The programs find each other with access(2), which ignores capabilities unless no_setuid_fixup is set.
     capable = ("--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup")
-    try:
-        return Programs(directory, await _major_version(directory, data_dir, plain), account, plain)
-    except UnavailableError:
-        prefix = (*plain, *capable)
-    try:
-        return Programs(directory, await _major_version(directory, data_dir, prefix), account, prefix)
-    except UnavailableError as error:
-        raise UnavailableError(
-            "database",
-            f"PostgreSQL does not run as root, and user id {account.uid} can use {directory} and {data_dir} neither by "
-            "its own rights nor with CAP_DAC_OVERRIDE: run as an ordinary user, move both to where everybody may pass, "
-            f"or set DATABASE_URL ({error})",
-        ) from error
+    reason = ""
+    for prefix in (plain, (*plain, *capable)):
+        try:
+            return Programs(directory, await _major_version(directory, data_dir, prefix), account, prefix)
+        except UnavailableError as error:
+            reason = str(error)
+    raise UnavailableError(
+        "database",
+        f"PostgreSQL does not run as root, and user id {account.uid} can use {directory} and {data_dir} neither by its "
+        "own rights nor with CAP_DAC_OVERRIDE: run as an ordinary user, move both to where everybody may pass, or set "
+        f"DATABASE_URL ({reason})",
+    )
 
 
 async def _major_version(directory: Path, data_dir: Path, prefix: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from birthday.http.middleware.observe import expect_failures, observing, refusal
 from birthday.http.middleware.problems import problems
 from birthday.http.middleware.trace import traced
 from birthday.http.probes import health as probes
+from birthday.operations.readiness import DATABASE, QUEUE
 
 
 def build(context: ApiContext) -> web.Application:
@@ -40,8 +41,8 @@ def _probe_routes() -> list[web.RouteDef]:
     return [
         web.get("/health", probes.health),
         web.get("/health/detailed", probes.health_detailed),
-        web.get("/health/db", probes.health_database),
-        web.get("/health/queue", probes.health_queue),
+        web.get("/health/db", partial(probes.health_of_dependency, DATABASE)),
+        web.get("/health/queue", partial(probes.health_of_dependency, QUEUE)),
         web.get("/ready", probes.ready),
         web.get("/alive", probes.alive),
         web.get(probes.SCRAPED, probes.metrics),

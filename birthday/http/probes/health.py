@@ -11,7 +11,7 @@ from birthday.errors import NotFoundError
 from birthday.http.context import CONTEXT
 from birthday.http.json_response import json_response
 from birthday.http.keys import find_key
-from birthday.operations.readiness import DATABASE, QUEUE, SENDING, CheckResult, Health, health_of
+from birthday.operations.readiness import SENDING, CheckResult, Health, health_of
 
 SCRAPED = "/metrics"
 PATHS = frozenset({"/health", "/health/detailed", "/health/db", "/health/queue", "/ready", "/alive", SCRAPED})
@@ -27,16 +27,6 @@ async def health_detailed(request: web.Request) -> web.Response:
     """Report health, and the result and latency of each check. Only clients with a key see unmasked reasons."""
     results = await request.app[CONTEXT].readiness.check_all()
     return _health(request, results, {name: _details(request, result) for name, result in results.items()})
-
-
-async def health_database(request: web.Request) -> web.Response:
-    """Say whether the database can be used."""
-    return await _dependency(request, DATABASE)
-
-
-async def health_queue(request: web.Request) -> web.Response:
-    """Say whether the queue can be used."""
-    return await _dependency(request, QUEUE)
 
 
 async def ready(request: web.Request) -> web.Response:
@@ -78,7 +68,8 @@ def _health(request: web.Request, results: Mapping[str, CheckResult], checks: Ma
     return json_response(document, 503 if status is Health.UNHEALTHY else 200)
 
 
-async def _dependency(request: web.Request, name: str) -> web.Response:
+async def health_of_dependency(name: str, request: web.Request) -> web.Response:
+    """Say whether a dependency can be used."""
     result = await request.app[CONTEXT].readiness.check_one(name)
     if result is None:
         raise NotFoundError(f"this process does not use a {name}")
