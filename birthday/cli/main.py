@@ -14,35 +14,15 @@ _EPILOG: Final = (
 # Name, place and first sentence of the help of each command: --help must import none. A test compares the sentences.
 COMMANDS: Final = (
     ("audit", "audit:audit", "Check who was due, and compare that with the messages."),
-    (
-        "check",
-        "check:check",
-        "Print the settings in force, and try every dependency.",
-    ),
+    ("check", "check:check", "Print the settings in force, and try every dependency."),
     ("dlq", "dlq:dlq", "Handle dead letters: messages that failed for good."),
     ("export", "transfer:export", "Write all users to standard output, for 'birthday import'."),
-    (
-        "forecast",
-        "forecast:forecast",
-        "Show how many messages fall due in the coming days.",
-    ),
-    (
-        "import",
-        "transfer:import_",
-        "Create a user for each row of FILE (CSV or NDJSON).",
-    ),
+    ("forecast", "forecast:forecast", "Show how many messages fall due in the coming days."),
+    ("import", "transfer:import_", "Create a user for each row of FILE (CSV or NDJSON)."),
     ("migrate", "migrate:migrate", "Bring the database to the schema of this version."),
     ("pause", "pauses:pause", "Stop sending, everything or TYPE, until 'birthday resume'."),
-    (
-        "preview",
-        "preview:preview",
-        "Show when a person would be greeted.",
-    ),
-    (
-        "requeue",
-        "requeue:requeue",
-        "Send messages again that were only printed.",
-    ),
+    ("preview", "preview:preview", "Show when a person would be greeted."),
+    ("requeue", "requeue:requeue", "Send messages again that were only printed."),
     ("resume", "pauses:resume", "Resume sending, everything or TYPE."),
     ("status", "status:status", "Show the state of all processes and messages on one screen."),
 )

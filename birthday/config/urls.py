@@ -19,12 +19,7 @@ _PATH: Final = re.compile(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*
 _LONGEST_NAME: Final = 20
 """A longer segment of a path is probably an id or a token, as in the URLs of incoming webhooks."""
 
-_TLS: Final = {
-    "cacertfile": "cafile",
-    "cafile": "cafile",
-    "certfile": "certfile",
-    "keyfile": "keyfile",
-}
+_TLS: Final = {"cacertfile": "cafile", "cafile": "cafile", "certfile": "certfile", "keyfile": "keyfile"}
 """Parameters that name TLS files, as RabbitMQ or aiormq call them, each with aiormq's name."""
 _VERIFY: Final = {("verify", "verify_peer"): "0", ("verify", "verify_none"): "1"} | {
     ("no_verify_ssl", value): value for value in "01"

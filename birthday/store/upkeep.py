@@ -31,11 +31,7 @@ async def lock_lost(connection: Connection, now: datetime, wait: timedelta, limi
 
 async def mark_rescued(connection: Connection | asyncpg.Pool, ids: Sequence[UUID], now: datetime) -> None:
     """Record that these are in the queue again; their status stays. The caller's transaction may hold them."""
-    await connection.execute(
-        "UPDATE message_logs SET updated_at = $2 WHERE id = ANY($1::uuid[])",
-        ids,
-        now,
-    )
+    await connection.execute("UPDATE message_logs SET updated_at = $2 WHERE id = ANY($1::uuid[])", ids, now)
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,16 +126,13 @@ class Metrics:
         "at most 100,000 of those not queued yet, and as many of the others."
     )
     messages_overdue_oldest_age_seconds = _figure(
-        "Age of the most overdue message, since its instant or its requeue; 0 without one.",
-        unit="seconds",
+        "Age of the most overdue message, since its instant or its requeue; 0 without one.", unit="seconds"
     )
     daily_active_users = _figure("Users greeted for a birthday due in the last 24 hours.")
 
     external_api_duration = _histogram("Duration of one attempt at the message service.", _LATENCY, "api")
     external_api_calls = _counter(
-        "Attempts at the message service, by the HTTP status of the answer, or timeout or error.",
-        "api_name",
-        "status",
+        "Attempts at the message service, by the HTTP status of the answer, or timeout or error.", "api_name", "status"
     )
     http_client_timeouts = _counter("Attempts that the message service did not answer in time.")
     circuit_breaker_state = _gauge(
@@ -147,8 +144,7 @@ class Metrics:
         "reason",
     )
     resource_shortages = _counter(
-        "Attempts prevented because this host lacked a resource; they do not count for the message.",
-        "resource",
+        "Attempts prevented because this host lacked a resource; they do not count for the message.", "resource"
     )
 
     queue_depth = _figure("Queue messages ready to be consumed.")

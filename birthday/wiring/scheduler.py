@@ -43,14 +43,7 @@ def make_janitor(shared: Shared) -> Janitor:
     retention = timedelta(days=settings.retention_days)
     auditor, forecaster = make_auditor(settings, pool), Forecaster(pool, settings.rules)
     return Janitor(
-        pool,
-        shared.broker,
-        shared.metrics,
-        settings.catch_up_window,
-        retention,
-        shared.pauses,
-        auditor,
-        forecaster,
+        pool, shared.broker, shared.metrics, settings.catch_up_window, retention, shared.pauses, auditor, forecaster
     )
 
 

@@ -58,12 +58,7 @@ class PostgresConsumer:
     """
 
     def __init__(
-        self,
-        connection: asyncpg.pool.PoolConnectionProxy,
-        prefetch: int,
-        lease: timedelta,
-        seconds: float,
-        where: str,
+        self, connection: asyncpg.pool.PoolConnectionProxy, prefetch: int, lease: timedelta, seconds: float, where: str
     ) -> None:
         """Keep what is passed in; ``PostgresBroker.consume`` calls ``subscribe`` and then ``run``."""
         self.id = uuid4()

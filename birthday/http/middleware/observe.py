@@ -28,11 +28,7 @@ METHODS = _READING | {hdrs.METH_POST, hdrs.METH_PUT, hdrs.METH_PATCH, hdrs.METH_
 _REQUEST_ID_HEADER = "X-Request-ID"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=:-]{1,100}")
 
-HEADERS = (
-    (hdrs.SERVER, "birthday"),
-    (hdrs.CACHE_CONTROL, "no-store"),
-    ("X-Content-Type-Options", "nosniff"),
-)
+HEADERS = ((hdrs.SERVER, "birthday"), (hdrs.CACHE_CONTROL, "no-store"), ("X-Content-Type-Options", "nosniff"))
 """Headers of every answer, unless its handler has set another value."""
 
 UNKNOWN_PATH = "unknown"
