@@ -14,11 +14,14 @@ from benchmarks import seeds
 from benchmarks.measure import Comparison, compare, steady_rate, tell
 from benchmarks.processes import MessageService, birthday, run_module
 from benchmarks.scale import Run, Scale
-from benchmarks.targets import WORKER_POSTGRES, WORKER_RABBITMQ, WORKER_SLOW_SERVICE
+from benchmarks.targets import WORKER_POSTGRES, WORKER_RABBITMQ, WORKER_SLOW_SERVICE, WORKER_TEMPLATE
 from birthday.broker.postgres import PostgresBroker
 from birthday.broker.rabbitmq import RabbitMQBroker
+from birthday.core.template import BUILT_IN, Source
+from birthday.store.templates import activate, publish
 
 SLOW_SECONDS = 0.05
+TEMPLATE = Source("Hey, {{ first_name }} {{ last_name }}, happy {{ years | ordinal }} birthday")
 
 
 class Race:
@@ -68,6 +71,20 @@ async def fill(database: str, queue: str | None, messages: int) -> None:
         await seeds.publish(broker, ids)
 
 
+async def say(database: str, source: Source | None) -> None:
+    """Publish a text for everybody, or take back all texts."""
+    connection = await asyncpg.connect(database)
+    try:
+        async with connection.transaction():
+            now, by = datetime.now(UTC), "benchmark"
+            if source is None:
+                await activate(connection, BUILT_IN, now, by)
+            else:
+                await publish(connection, *BUILT_IN[:2], source, now, by)
+    finally:
+        await connection.close()
+
+
 async def _delivered(database: str) -> int:
     connection = await asyncpg.connect(database)
     try:
@@ -110,3 +127,19 @@ def test_worker_with_slow_service(
         lambda: race.client(500, SLOW_SECONDS),
         scale.rounds,
     )
+
+
+def test_worker_with_a_template(
+    benchmark: BenchmarkFixture, scale: Scale, run: Run, service: MessageService, database_url: str
+) -> None:
+    """To render what is said costs little of what it takes to deliver it."""
+    race = Race(run, service, database_url, None, scale.messages)
+
+    def templated() -> float:
+        run(say(database_url, TEMPLATE))
+        try:
+            return race.worker()
+        finally:
+            run(say(database_url, None))
+
+    compare(benchmark, Comparison(WORKER_TEMPLATE, "messages/s"), templated, race.worker, scale.rounds)

@@ -25,6 +25,7 @@ class Target:
 WORKER_RABBITMQ = Target("worker, RabbitMQ quorum queue: of a bare HTTP client", 0.40, 0.8)
 WORKER_POSTGRES = Target("worker, PostgreSQL queue: of a bare HTTP client", 0.35, 0.6)
 WORKER_SLOW_SERVICE = Target("worker, service of 50 ms, 500 in flight: of the client alone", 0.6, 0.85)
+WORKER_TEMPLATE = Target("worker, a template of three variables and a filter: of the built-in text", 0.75, 0.9)
 DISPATCHER = Target("dispatcher: of aiormq with 500 confirms in flight", 0.8, 1.0)
 PLANNER = Target("planner: of a bare INSERT ... SELECT of the same rows", 0.7, 0.9)
 EMPTY_TICK = Target("planner's empty tick: many users against few", 2.0, 1.0, at_most=True)

@@ -7,6 +7,7 @@ CREATE VIEW message_details AS
            sent_at, delivered_at, error_type, error_detail, created_at, updated_at
     FROM message_logs;
 
+DROP FUNCTION keeps_template(message_logs);
 ALTER TABLE message_logs DROP COLUMN template, DROP COLUMN locale, DROP COLUMN version;
 DROP FUNCTION choose_template(text, text);
 DROP FUNCTION template_rank(text, text);

@@ -58,6 +58,12 @@ ALTER TABLE message_logs
     ADD COLUMN locale text,
     ADD COLUMN version integer;
 
+-- Whether a message says on its next attempt what it said before. A requeue takes the version away.
+CREATE FUNCTION keeps_template(m message_logs) RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT m.version IS NOT NULL AND m.status <> 'failed'
+       AND (m.sent_at IS NOT NULL OR m.may_have_arrived OR m.status = 'sending')
+$$;
+
 -- Their first attempt said what is built in.
 UPDATE message_logs SET template = 'birthday', locale = 'default', version = 0 WHERE status IN ('sending', 'retrying');
 

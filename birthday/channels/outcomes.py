@@ -85,6 +85,8 @@ class Permanent:
     reason: str
     status: int | None = field(default=None, compare=False)
     refused: bool = field(default=False, compare=False)
+    handed_over: bool = field(default=True, compare=False)
+    """Whether it was offered to the service at all. If not, there was nothing to send."""
 
     @property
     def answers_for_the_letter(self) -> bool:

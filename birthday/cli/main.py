@@ -25,6 +25,11 @@ COMMANDS: Final = (
     ("requeue", "requeue:requeue", "Send messages again that were only printed."),
     ("resume", "pauses:resume", "Resume sending, everything or TYPE."),
     ("status", "status:status", "Show the state of all processes and messages on one screen."),
+    (
+        "templates",
+        "templates:templates",
+        "Show, publish and try what messages say, by type and locale.",
+    ),
 )
 
 

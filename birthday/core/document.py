@@ -1,6 +1,13 @@
-"""Untrusted JSON: it is parsed, and refused if it is nested too deep."""
+"""Untrusted JSON: it is parsed, and refused if it is nested too deep, or is not what a model accepts."""
+
+from typing import TypeVar
 
 import orjson
+from pydantic import BaseModel, ValidationError
+
+from birthday.errors import FieldError, InvalidInputError
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 MAX_DEPTH = 64
 """How deep arrays and objects may be nested. The limit keeps later recursion far from Python's own limit."""
@@ -20,6 +27,23 @@ def parse_json(text: bytes) -> object:
     if text.count(b"[") + text.count(b"{") > MAX_DEPTH and is_deeper(value, MAX_DEPTH):
         raise ValueError(f"it is nested too deep: at most {MAX_DEPTH} levels are accepted")
     return value
+
+
+def validate(model: type[_Model], data: object) -> _Model:
+    """Return parsed JSON as a model.
+
+    Raises:
+        InvalidInputError: with every member that is wrong.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise InvalidInputError(
+            *(
+                FieldError("".join(f"/{name}" for name in one["loc"]), one["msg"].removeprefix("Value error, "))
+                for one in error.errors()
+            )
+        ) from None
 
 
 def is_deeper(value: object, levels: int) -> bool:

@@ -31,12 +31,12 @@ _ID_PATTERN = f"^{_WORD}( +{_WORD})*$"
 # RFC 5646, section 2.1, with a language of two or three letters: others are not registered.
 _ALNUM = "[A-Za-z0-9]"
 _SEPARATOR = "[-_]"
-_LOCALE = (
+LOCALE_PATTERN: Final = (
     rf"^[A-Za-z]{{2,3}}({_SEPARATOR}[A-Za-z]{{3}}){{0,3}}({_SEPARATOR}[A-Za-z]{{4}})?"
     rf"({_SEPARATOR}([A-Za-z]{{2}}|[0-9]{{3}}))?({_SEPARATOR}({_ALNUM}{{5,8}}|[0-9]{_ALNUM}{{3}}))*"
     rf"({_SEPARATOR}[A-WYZa-wyz0-9]({_SEPARATOR}{_ALNUM}{{2,8}})+)*({_SEPARATOR}[Xx]({_SEPARATOR}{_ALNUM}{{1,8}})+)?$"
 )
-_LOCALE_RULE = re.compile(_LOCALE)
+_LOCALE_RULE = re.compile(LOCALE_PATTERN)
 
 
 def _check_zone(name: str) -> str:
@@ -64,7 +64,7 @@ def _check_address(text: str) -> str:
         ) from None
 
 
-def _check_locale(text: str) -> str:
+def check_locale(text: str) -> str:
     """Return a language tag in the usual case: ``pt-BR``, ``zh-Hant-TW``. An underscore counts as a hyphen."""
     if not _LOCALE_RULE.fullmatch(text):
         raise ValueError(f"{show(text)} is not a locale; a language tag such as de, pt-BR or zh-Hant is accepted")
@@ -126,7 +126,9 @@ Birthday = Annotated[date, BeforeValidator(parse_birthday)]
 Zone = Annotated[str, Field(max_length=64), AfterValidator(_check_zone)]
 Offset = Annotated[int, Field(strict=True), AfterValidator(_check_offset)]
 ExternalId = Annotated[str, Field(min_length=1, max_length=200, pattern=_ID_PATTERN)]
-Locale = Annotated[str, Field(max_length=35, json_schema_extra={"pattern": _LOCALE}), AfterValidator(_check_locale)]
+Locale = Annotated[
+    str, Field(max_length=35, json_schema_extra={"pattern": LOCALE_PATTERN}), AfterValidator(check_locale)
+]
 Attributes = Annotated[
     Mapping[str, Any],
     PlainValidator(_check_attributes),

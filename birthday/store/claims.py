@@ -5,13 +5,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
 import asyncpg
 
 from birthday.core.message import OUTCOME_UNKNOWN, Status
+from birthday.core.template import TemplateKey
 from birthday.store.users import Connection
 
 _DEAD: Final = "a worker died while sending it: it may have arrived, and may not be sent again"
@@ -23,7 +24,8 @@ class Claim:
 
     ``lease_until`` is the fencing token: no two claims of a message have the same. ``traceparent`` is the context in
     which the message was made, if that was traced. ``failures`` counts its failures, and ``failed_at`` is the last one.
-    ``blamed`` says that other messages were delivered between two of them.
+    ``blamed`` says that other messages were delivered between two of them. ``template_locale`` and ``version`` are
+    None if there is no template. ``day`` is the date of birth, or the first day of an anniversary.
     """
 
     id: UUID
@@ -33,10 +35,25 @@ class Claim:
     first_name: str
     last_name: str
     email: str
+    message_type: str
+    template_locale: str | None
+    version: int | None
+    locale: str | None
+    attributes: str | None
+    year: int
+    occasion_on: date
+    day: date | None
     traceparent: str | None = None
     failures: int = 0
     failed_at: datetime | None = None
     blamed: bool = False
+
+    @property
+    def template(self) -> TemplateKey | None:
+        """The version of a template that this message says; None if there is none."""
+        if self.template_locale is None or self.version is None:
+            return None
+        return TemplateKey(self.message_type, self.template_locale, self.version)
 
 
 async def claim(
@@ -58,6 +75,9 @@ async def claim(
     such as that of a dead worker, is finished even if date or zone has moved, and gets the new schedule version.
     Without ``repeat_unknown``, what a dead worker was sending is not claimed.
 
+    The first attempt fixes the template: what is active then is said on every attempt. A message that was never sent,
+    or has been requeued since, gets what is active now.
+
     ``scheduled`` counts as queued, because a dispatcher that dies between confirm and commit leaves that status. The
     rows are locked in order of id first, so that the claim waits for a dispatcher that is about to commit, and two
     workers with the same messages cannot deadlock.
@@ -74,7 +94,12 @@ async def claim(
             failures = CASE WHEN m.status = 'failed' THEN 0 ELSE m.failures END,
             failed_at = CASE WHEN m.status = 'failed' THEN NULL ELSE m.failed_at END,
             blamed = m.blamed AND m.status <> 'failed',
-            requeued_at = CASE WHEN m.status = 'failed' THEN $3 ELSE m.requeued_at END
+            requeued_at = CASE WHEN m.status = 'failed' THEN $3 ELSE m.requeued_at END,
+            (template, locale, version) = (
+                SELECT m.template, m.locale, m.version WHERE keeps_template(m)
+                UNION ALL
+                SELECT chosen.template, chosen.locale, chosen.version
+                FROM choose_template(m.message_type, u.locale) chosen WHERE NOT keeps_template(m))
         FROM (SELECT id FROM message_logs WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE) held, users u
         WHERE m.id = held.id AND u.id = m.user_id AND is_current(m, u)
           AND (m.status = 'failed' AND m.id = ANY($2::uuid[])
@@ -83,6 +108,10 @@ async def claim(
                        OR m.status = 'retrying' AND m.next_attempt_at <= $3
                        OR m.status = 'sending' AND m.lease_until < clock_timestamp() AND $6::boolean))
         RETURNING m.id, m.attempts, m.lease_until, m.scheduled_at, u.first_name, u.last_name, u.email,
+                  m.message_type, m.locale, m.version, u.locale, u.attributes, m.occasion_year, m.occasion_on,
+                  CASE WHEN m.message_type = 'birthday' THEN u.date_of_birth ELSE (
+                      SELECT a.date FROM anniversaries a
+                      WHERE a.user_id = m.user_id AND a.message_type = m.message_type) END,
                   m.traceparent, m.failures, m.failed_at, m.blamed
         """,
         ids,

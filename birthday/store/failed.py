@@ -141,7 +141,7 @@ async def requeue(
         SET status = 'queued', attempts = 0, requeued_at = $3, queued_at = $3, updated_at = $3, delivered_at = NULL,
             may_have_arrived = may_have_arrived OR status = 'delivered',
             error_type = NULL, error_detail = NULL, next_attempt_at = NULL, lease_until = NULL,
-            failures = 0, failed_at = NULL, blamed = false,
+            failures = 0, failed_at = NULL, blamed = false, template = NULL, locale = NULL, version = NULL,
             traceparent = coalesce($4, traceparent)
         WHERE id = ANY($1::uuid[]) AND status = $2
         RETURNING id

@@ -37,6 +37,9 @@ class Message:
     delivered_at: datetime | None
     error_type: str | None
     error_detail: str | None
+    template: str | None
+    locale: str | None
+    version: int | None
     created_at: datetime
     updated_at: datetime
 

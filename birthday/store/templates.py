@@ -1,7 +1,55 @@
-"""What messages say: templates by message type and locale, their versions, and which version is active."""
+"""What messages say: templates by message type and locale, their versions, and which version is active.
+
+Whoever publishes or activates holds ``active_templates`` against others who do, until the transaction ends. A claim
+only reads it, and does not wait.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import orjson
 
 from birthday.core.message import BIRTHDAY
+from birthday.core.template import BUILT_IN, BUILT_IN_SOURCE, DEFAULT, Source, TemplateKey, template_name
+from birthday.errors import ConflictError, NotFoundError
 from birthday.store.users import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a template: who published it, and whether it is the one that is sent. Version 0 has no author."""
+
+    key: TemplateKey
+    source: Source
+    is_active: bool
+    created_at: datetime | None
+    created_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Active:
+    """Which version is sent, and who decided that. Version 0 that nobody activated is what is built in."""
+
+    key: TemplateKey
+    activated_at: datetime | None
+    activated_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """What templates know of a user. ``day`` is the date of birth or the first day of an anniversary."""
+
+    id: UUID
+    first_name: str
+    last_name: str
+    email: str
+    locale: str | None
+    attributes: dict[str, Any]
+    day: date
 
 
 async def read_types(connection: Connection) -> list[str]:
@@ -14,3 +62,230 @@ async def read_types(connection: Connection) -> list[str]:
         BIRTHDAY,
     )
     return [BIRTHDAY, *(row["message_type"] for row in rows)]
+
+
+async def read_sources(connection: Connection, keys: Sequence[TemplateKey]) -> dict[TemplateKey, Source]:
+    """Return the sources of those of ``keys`` that are stored."""
+    rows = await connection.fetch(
+        """
+        SELECT t.message_type, t.locale, t.version, t.message, t.subject, t.html, t.payload
+        FROM templates t JOIN unnest($1::text[], $2::text[], $3::integer[]) AS wanted (message_type, locale, version)
+             USING (message_type, locale, version)
+        """,
+        [key.message_type for key in keys],
+        [key.locale for key in keys],
+        [key.version for key in keys],
+    )
+    return {TemplateKey(*row[:3]): Source(*row[3:]) for row in rows}
+
+
+async def list_active(connection: Connection) -> list[Active]:
+    """Return the active version of each template that was ever published, and what is built in; by type and locale."""
+    rows = await connection.fetch(
+        "SELECT message_type, locale, version, activated_at, activated_by FROM active_templates"
+    )
+    stored = {tuple(row[:2]): Active(TemplateKey(*row[:3]), *row[3:]) for row in rows}
+    found = {BUILT_IN[:2]: Active(BUILT_IN, None, None)} | stored
+    return sorted(found.values(), key=lambda one: (one.key.message_type, one.key.locale != DEFAULT, one.key.locale))
+
+
+async def list_versions(connection: Connection, message_type: str, locale: str, limit: int) -> list[Version]:
+    """Return the newest versions of a template, the newest first; empty if there are none."""
+    rows = await connection.fetch(
+        """
+        SELECT t.version, t.message, t.subject, t.html, t.payload, t.created_at, t.created_by,
+               coalesce(a.version = t.version, false) AS is_active
+        FROM templates t LEFT JOIN active_templates a USING (message_type, locale)
+        WHERE message_type = $1 AND locale = $2 ORDER BY t.version DESC LIMIT $3
+        """,
+        message_type,
+        locale,
+        limit,
+    )
+    return [_version(message_type, locale, row) for row in rows]
+
+
+async def read_version(connection: Connection, message_type: str, locale: str, version: int | None = None) -> Version:
+    """Return a version of a template, by default the one that is active.
+
+    Raises:
+        NotFoundError: if there is none.
+    """
+    row = await connection.fetchrow(
+        """
+        SELECT t.version, t.message, t.subject, t.html, t.payload, t.created_at, t.created_by,
+               coalesce(a.version = t.version, false) AS is_active
+        FROM templates t LEFT JOIN active_templates a USING (message_type, locale)
+        WHERE message_type = $1 AND locale = $2 AND t.version = coalesce($3, a.version)
+        """,
+        message_type,
+        locale,
+        version,
+    )
+    if row is not None:
+        return _version(message_type, locale, row)
+    if (message_type, locale) == BUILT_IN[:2] and not version:
+        active = await _read_active(connection, message_type, locale)
+        return Version(BUILT_IN, BUILT_IN_SOURCE, not active, None, None)
+    which = "" if version is None else f", version {version}"
+    raise NotFoundError(f"there is no template {template_name(message_type, locale)}{which}")
+
+
+async def choose_locale(connection: Connection, message_type: str, user_locale: str | None) -> str:
+    """Return the locale of the template that a user of ``user_locale`` gets now.
+
+    Raises:
+        NotFoundError: if nothing of this type is published for the user.
+    """
+    row = await connection.fetchrow("SELECT locale FROM choose_template($1, $2)", message_type, user_locale)
+    if row is None:
+        raise NotFoundError(f"there is no template {message_type}")
+    locale: str = row["locale"]
+    return locale
+
+
+async def publish(
+    connection: Connection, message_type: str, locale: str, source: Source, now: datetime, by: str
+) -> tuple[TemplateKey, bool]:
+    """Store a source as a new version and make it active; return it, and False if that source is active already.
+
+    Raises:
+        ConflictError: if it would be the first template of a type, and is not the default.
+    """
+    await _hold(connection)
+    await _require_default(connection, message_type, locale)
+    active = await _read_active(connection, message_type, locale)
+    if active is not None and (await read_sources(connection, [active])).get(active) == source:
+        return active, False
+    latest = await connection.fetchval(
+        "SELECT coalesce(max(version), 0) FROM templates WHERE message_type = $1 AND locale = $2", message_type, locale
+    )
+    key = TemplateKey(message_type, locale, latest + 1)
+    await connection.execute(
+        """
+        INSERT INTO templates (message_type, locale, version, message, subject, html, payload, created_at, created_by)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        """,
+        *key,
+        source.message,
+        source.subject,
+        source.html,
+        source.payload,
+        now,
+        by,
+    )
+    await _activate(connection, key, now, by)
+    return key, True
+
+
+async def activate(connection: Connection, key: TemplateKey, now: datetime, by: str) -> None:
+    """Make a version active; version 0 is what is built in, and otherwise withdraws the template of a locale.
+
+    Raises:
+        NotFoundError: if there is no such version.
+        ConflictError: if the type would have no default any more.
+    """
+    await _hold(connection)
+    if key.version:
+        await read_version(connection, *key)
+        await _require_default(connection, key.message_type, key.locale)
+    elif key.message_type != BIRTHDAY and key.locale == DEFAULT:
+        raise ConflictError(f"{key.message_type} needs its default; 'birthday pause {key.message_type}' stops the type")
+    await _activate(connection, key, now, by)
+
+
+async def _hold(connection: Connection) -> None:
+    await connection.execute("LOCK TABLE active_templates IN SHARE ROW EXCLUSIVE MODE")
+
+
+async def _activate(connection: Connection, key: TemplateKey, now: datetime, by: str) -> None:
+    await connection.execute(
+        """
+        INSERT INTO active_templates (message_type, locale, version, activated_at, activated_by)
+        VALUES ($1, $2, $3, $4, $5)
+        ON CONFLICT (message_type, locale) DO UPDATE
+        SET version = excluded.version, activated_at = excluded.activated_at, activated_by = excluded.activated_by
+        """,
+        *key,
+        now,
+        by,
+    )
+
+
+async def _read_active(connection: Connection, message_type: str, locale: str) -> TemplateKey | None:
+    version = await connection.fetchval(
+        "SELECT version FROM active_templates WHERE message_type = $1 AND locale = $2 AND version > 0",
+        message_type,
+        locale,
+    )
+    return None if version is None else TemplateKey(message_type, locale, version)
+
+
+async def _require_default(connection: Connection, message_type: str, locale: str) -> None:
+    if message_type == BIRTHDAY or locale == DEFAULT or await _read_active(connection, message_type, DEFAULT):
+        return
+    raise ConflictError(
+        f"{message_type} has no default yet, so users of other locales would get nothing: publish {DEFAULT} first"
+    )
+
+
+async def read_concerned(
+    connection: Connection, message_type: str, locale: str, after: UUID, limit: int
+) -> list[Person]:
+    """Return users after ``after``, in order of id, who would get the template of this locale once it is published."""
+    rows = await connection.fetch(
+        """
+        SELECT u.id, u.first_name, u.last_name, u.email, u.locale, u.attributes, one.date
+        FROM yearly_dates one JOIN users u ON u.id = one.user_id
+        WHERE one.message_type = $1 AND u.deleted_at IS NULL AND NOT u.suppressed AND u.id > $3
+          AND template_rank($2, u.locale) >= 0
+          AND NOT EXISTS (SELECT FROM active_templates a
+                          WHERE a.message_type = $1 AND a.version > 0
+                            AND template_rank(a.locale, u.locale) > template_rank($2, u.locale))
+        ORDER BY u.id LIMIT $4
+        """,
+        message_type,
+        locale,
+        after,
+        limit,
+    )
+    return [_person(row) for row in rows]
+
+
+async def read_person(connection: Connection, user_id: UUID, message_type: str) -> Person:
+    """Return a live user who has a date of this type.
+
+    Raises:
+        NotFoundError: if there is none.
+    """
+    row = await connection.fetchrow(
+        """
+        SELECT u.id, u.first_name, u.last_name, u.email, u.locale, u.attributes, one.date
+        FROM yearly_dates one JOIN users u ON u.id = one.user_id
+        WHERE u.id = $1 AND one.message_type = $2 AND u.deleted_at IS NULL
+        """,
+        user_id,
+        message_type,
+    )
+    if row is None:
+        raise NotFoundError(f"there is no user {user_id} with a date of the type {message_type}")
+    return _person(row)
+
+
+def _version(message_type: str, locale: str, row: asyncpg.Record) -> Version:
+    source = Source(row["message"], row["subject"], row["html"], row["payload"])
+    key = TemplateKey(message_type, locale, row["version"])
+    return Version(key, source, row["is_active"], row["created_at"], row["created_by"])
+
+
+def _person(row: asyncpg.Record) -> Person:
+    attributes = {} if row["attributes"] is None else orjson.loads(row["attributes"])
+    return Person(
+        UUID(bytes=row["id"].bytes),
+        row["first_name"],
+        row["last_name"],
+        row["email"],
+        row["locale"],
+        attributes,
+        row["date"],
+    )

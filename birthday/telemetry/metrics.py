@@ -120,6 +120,9 @@ class Metrics:
     messages_rescued = _counter("Messages published again because the queue had lost them.")
     birthdays_processed = _counter("Birthdays finished: delivered, failed for good or expired.")
     message_template_usage = _counter("Messages sent for the first time, by the text they have.", "template_name")
+    message_render_failures = _counter(
+        "Messages that failed because their template says nothing for their user.", "template_name"
+    )
     message_delivery_duration = _histogram("Time from the scheduled instant to acceptance.", _LATENESS)
     messages_overdue = _figure(
         "Messages that are due and not delivered, for any reason: a pause, no scheduler, no worker, a retry. Counts "

@@ -9,6 +9,7 @@ from birthday.worker.limits import Limits
 from birthday.worker.pipeline import Pipeline
 from birthday.worker.sender import Sender
 from birthday.worker.settler import Settler
+from birthday.worker.texts import Texts
 
 
 def make_pipeline(shared: Shared, channel: Channel, random: Random | None = None) -> Pipeline:
@@ -18,8 +19,9 @@ def make_pipeline(shared: Shared, channel: Channel, random: Random | None = None
     random = random or Random()  # noqa: S311 - jitter, no secret
     retry = settings.retry
     limits = Limits(settings.worker_concurrency, settings.message_service_timeout, ahead=retry.unknown)
+    texts, catch_up = Texts(pool), settings.catch_up_window
     claimer = Claimer(
-        pool, broker, clock, metrics, settings.catch_up_window, limits.lease, random, shared.tracing, retry.unknown
+        pool, broker, clock, metrics, catch_up, limits.lease, random, texts, shared.tracing, retry.unknown
     )
     settler = Settler(pool, broker, clock, metrics, retry, random)
     sender = Sender(channel, clock, metrics, shared.tracing)

@@ -26,6 +26,7 @@ from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.tracing import NO_TRACING, Tracing
 from birthday.worker.probes import Probes
 from birthday.worker.retrying import retry_outage
+from birthday.worker.texts import Text, Texts
 
 log = structlog.get_logger()
 
@@ -34,9 +35,12 @@ _SOON = timedelta(seconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Claims, and the deliveries that were not claimed. ``claimed_at`` is the loop's time before the first claim."""
+    """Claims, each with what it says, and the deliveries that were not claimed.
 
-    claimed: list[tuple[Delivery, Claim]]
+    ``claimed_at`` is the loop's time before the first claim.
+    """
+
+    claimed: list[tuple[Delivery, Claim, Text | None]]
     rest: dict[UUID, Delivery]
     claimed_at: float
 
@@ -52,6 +56,7 @@ class Claimer:
     catch_up: timedelta
     lease: timedelta
     random: Random
+    texts: Texts
     tracing: Tracing = NO_TRACING
     repeat_unknown: bool = True
     """Whether messages that a dead worker was sending may be sent again."""
@@ -87,7 +92,10 @@ class Claimer:
             await retry_outage("claim", claiming.run, self.clock, self.random)
             span.hold(claiming.results)
         await self._fail_refused(consumer, by_id, claiming.refused)
-        return Batch([(by_id.pop(one.id), one) for one in claiming.results], by_id, claimed_at)
+        claims = claiming.results
+        texts = await retry_outage("claim", partial(self.texts.load, claims), self.clock, self.random)
+        claimed = [(by_id.pop(one.id), one, texts.get(one.template) if one.template else None) for one in claims]
+        return Batch(claimed, by_id, claimed_at)
 
     async def _fail_refused(
         self, consumer: Consumer, deliveries: dict[UUID, Delivery], refused: Iterable[tuple[UUID, Exception]]

@@ -9,10 +9,12 @@ from birthday.broker import Consumer, Delivery
 from birthday.channels import Delivered, Greeting, Outcome, Permanent, Temporary, Unable
 from birthday.core.message import OUTCOME_UNKNOWN, ErrorType, Status, greeting
 from birthday.core.retry import RetryPolicy
+from birthday.core.template import BUILT_IN
 from birthday.store.claims import Claim
 from birthday.store.refusals import refusal_text
 from birthday.store.settling import Failure, Settlement
 from birthday.telemetry.tracing import NO_SPAN, Span
+from birthday.worker.texts import Text, say
 
 _LONGEST_HOLD: Final = timedelta(seconds=30)
 _UNABLE_PAUSE: Final = timedelta(seconds=1)
@@ -28,11 +30,12 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A claimed message. After ``send_by``, in the loop's time, its lease is too short for a send."""
+    """A claimed message, and what it says. After ``send_by``, in the loop's time, its lease is too short for a send."""
 
     received: Received
     claim: Claim
     send_by: float
+    text: Text | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +58,30 @@ class Done:
     span: Span = NO_SPAN
 
 
-def greeting_for(claim: Claim) -> Greeting:
-    """Render the greeting for a claimed message, from the user's data as they were at the claim."""
-    return Greeting(claim.id, claim.email, greeting(claim.first_name, claim.last_name), claim.attempt)
+def greeting_for(job: Job) -> Greeting:
+    """Render the greeting for a claimed message, from the user's data as they were at the claim.
+
+    Raises:
+        RenderError: if there is no template, or it says nothing for this user.
+    """
+    claim = job.claim
+    if claim.template == BUILT_IN:
+        return Greeting(claim.id, claim.email, greeting(claim.first_name, claim.last_name), claim.attempt)
+    said = say(job.text, claim)
+    return Greeting(
+        claim.id,
+        claim.email,
+        said.message,
+        claim.attempt,
+        subject=said.subject,
+        html=said.html,
+        payload=said.payload,
+    )
+
+
+def is_unsent(outcome: Outcome | None) -> bool:
+    """Say whether there was nothing to send, because no text could be rendered."""
+    return isinstance(outcome, Permanent) and not outcome.handed_over
 
 
 def decide(done: Done, retry: RetryPolicy, random: Random) -> Settlement:
@@ -97,7 +121,7 @@ def decide(done: Done, retry: RetryPolicy, random: Random) -> Settlement:
         claim.lease_until,
         Status.RETRYING if next_at else Status.FAILED,
         at,
-        done.sent_at,
+        None if is_unsent(done.outcome) else done.sent_at,
         next_at,
         counted,
         failure,

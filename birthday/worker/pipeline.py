@@ -301,8 +301,8 @@ class Pipeline:
             return
         left = self._limits.lease - self._limits.send_timeout - STORING
         send_by = batch.claimed_at + left.total_seconds()
-        for delivery, claim in batch.claimed:
-            self._jobs.put_nowait(Job(Received(consumer, delivery), claim, send_by))
+        for delivery, claim, text in batch.claimed:
+            self._jobs.put_nowait(Job(Received(consumer, delivery), claim, send_by, text))
         self._in_flight += len(batch.claimed)
         self._idle.clear()
         self._make_room()

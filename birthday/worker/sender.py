@@ -1,18 +1,18 @@
 """Step 3b, send: one greeting, one try, if the circuit lets it through and the lease is long enough."""
 
 import asyncio
-import time
 
 import structlog
 from prometheus_client import Counter
 
-from birthday.channels import Channel, Delivered, Outcome, Temporary, Unable
+from birthday.channels import Channel, Delivered, Outcome, Permanent, Temporary, Unable
 from birthday.channels.breaker import Sending, never_open
 from birthday.clock import Clock
+from birthday.content import RenderError
 from birthday.core.message import ErrorType
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.tracing import NO_TRACING, Tracing
-from birthday.worker.jobs import Done, Job, greeting_for, is_failure
+from birthday.worker.jobs import Done, Job, greeting_for, is_failure, is_unsent
 from birthday.worker.pulse import Pulse
 from birthday.worker.shortage import Shortage
 
@@ -52,6 +52,9 @@ class Sender:
         try:
             with span:
                 outcome = await self._try(job)
+            if is_unsent(outcome):
+                # That says nothing about the service.
+                return Done(job, outcome, sent_at, self._clock.now(), span=span)
             sending = Sending(claim.id, sent_at, claim.failed_at, claim.blamed)
             own = is_failure(outcome) and self.breaker.is_own(sending, outcome)
             uncounted |= not self.breaker.record(ticket, outcome, sending)
@@ -70,15 +73,19 @@ class Sender:
         if isinstance(outcome, Unable):
             if outcome.lacks is not None:
                 self.shortage.meet(outcome.lacks, outcome.reason)
-        else:
+        elif not is_unsent(outcome):
             self.shortage.end()
             self._count(outcome)
         return outcome
 
     async def _attempt(self, job: Job) -> Outcome:
-        began, began_at = time.perf_counter(), asyncio.get_running_loop().time()
+        began_at = asyncio.get_running_loop().time()
         try:
-            outcome = await self._channel.send(greeting_for(job.claim))
+            greeting = greeting_for(job)
+            with self._duration.time():
+                outcome = await self._channel.send(greeting)
+        except RenderError as error:
+            return Permanent(ErrorType.VALIDATION_ERROR, str(error), handed_over=False)
         except MemoryError:
             return Unable("out of memory", lacks="memory", answer_lost=True)
         except Exception as error:
@@ -86,8 +93,6 @@ class Sender:
             log.exception("message.send_crashed", message_id=str(job.claim.id))
             reason = f"unexpected {type(error).__name__} while sending"
             outcome = Temporary(ErrorType.EXTERNAL_API_ERROR, reason, outage=False, answer_lost=True)
-        finally:
-            self._duration.observe(time.perf_counter() - began)
         if isinstance(outcome, Temporary) and outcome.status is None and self.pulse.stood_still_since(began_at):
             return Unable(f"this process stood still meanwhile; {outcome.reason}", answer_lost=outcome.handed_over)
         return outcome

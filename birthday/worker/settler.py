@@ -4,11 +4,11 @@ import asyncio
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from random import Random
-from typing import TypeAlias
+from typing import Final, TypeAlias
 from uuid import UUID
 
 import asyncpg
@@ -16,18 +16,23 @@ import structlog
 
 from birthday.broker import Broker, Consumer, Delivery
 from birthday.clock import Clock
-from birthday.core.message import BIRTHDAY, ON_TIME, Status
+from birthday.core.message import ON_TIME, Status
 from birthday.core.retry import RetryPolicy
+from birthday.core.template import TemplateKey, template_name
 from birthday.errors import UnavailableError
 from birthday.store.refusals import Sifting
 from birthday.store.settling import Failure, Settled, Settlement, settle
+from birthday.telemetry.label_values import LabelValues
 from birthday.telemetry.metrics import Metrics
-from birthday.worker.jobs import Done, Received, decide, refused
+from birthday.worker.jobs import Done, Received, decide, is_unsent, refused
 from birthday.worker.retrying import retry_outage
 
 log = structlog.get_logger()
 
 _Pair: TypeAlias = tuple[Done, Settlement]
+
+MOST_TEMPLATES: Final = 200
+"""How many templates the metrics name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,7 @@ class Settler:
     metrics: Metrics
     retry: RetryPolicy
     random: Random
+    names: LabelValues = field(default_factory=partial(LabelValues, MOST_TEMPLATES))
 
     async def settle_batch(self, batch: Sequence[Done]) -> bool:
         """Store the outcomes of ``batch`` in one statement, report them, and ack. Waits for the database if it is away.
@@ -82,10 +88,18 @@ class Settler:
         return [pair for pair in replaced if pair[1].id not in lost], [*storing.results, *failing.results]
 
     def _count_first_sent(self, sent: Iterable[Done]) -> None:
-        hours = Counter(done.sent_at.hour for done in sent)
+        hours: Counter[int] = Counter()
+        templates: Counter[TemplateKey | None] = Counter()
+        for done in sent:
+            hours[done.sent_at.hour] += 1
+            templates[done.job.claim.template] += 1
         for hour, count in hours.items():
             self.metrics.messages_sent.labels(f"{hour:02}").inc(count)
-        self.metrics.message_template_usage.labels(BIRTHDAY).inc(hours.total())
+        for key, count in templates.items():
+            self.metrics.message_template_usage.labels(self._label(key)).inc(count)
+
+    def _label(self, key: TemplateKey | None) -> str:
+        return "none" if key is None else self.names.label(template_name(key.message_type, key.locale))
 
     def _report(self, stored: Iterable[tuple[Done, Settlement]]) -> None:
         """Count and log outcomes. Counts are added up first, because a batch may have hundreds of messages."""
@@ -112,6 +126,8 @@ class Settler:
         error_type, reason = failure.error_type.value, failure.detail
         claim = done.job.claim
         fields = {"message_id": str(claim.id), "attempt": claim.attempt, **done.span.log_fields}
+        if is_unsent(done.outcome):
+            self.metrics.message_render_failures.labels(self._label(claim.template)).inc()
         if status is Status.FAILED:
             self.metrics.messages_failed.labels(error_type).inc()
             action = "dead-lettered to the dlq"

@@ -28,6 +28,9 @@ MEMBERS = [
     "late",
     "errorType",
     "errorDetail",
+    "template",
+    "locale",
+    "version",
     "createdAt",
     "updatedAt",
 ]
@@ -89,6 +92,9 @@ async def test_a_message_is_shown_with_everything_that_is_known_of_it(api: Api) 
         "late": False,
         "errorType": None,
         "errorDetail": None,
+        "template": None,
+        "locale": None,
+        "version": None,
         "createdAt": "2026-03-01T09:00:00Z",
         "updatedAt": "2026-03-01T09:00:00Z",
     }

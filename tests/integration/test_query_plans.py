@@ -32,7 +32,17 @@ USERS = 60_000
 LARGE = {"users", "anniversaries", "message_logs", "queue_messages"}
 NAMES = LARGE | {"message_plans", "message_details", "yearly_dates"}
 """The tables, and the views of them."""
-INLINED = ("is_current(", "concerned_dates(", "is_concerned(", "is_selected(", "http_status(", "plan_message")
+INLINED = (
+    "is_current(",
+    "choose_template(",
+    "keeps_template(",
+    "template_rank(",
+    "concerned_dates(",
+    "is_concerned(",
+    "is_selected(",
+    "http_status(",
+    "plan_message",
+)
 """Functions of the schema that cost nothing, because no plan has them."""
 COUNTS = "AS consumers"
 """In the one statement that may read all of the queue: it counts it."""

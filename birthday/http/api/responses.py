@@ -46,6 +46,9 @@ def message_json(message: Message) -> dict[str, Any]:
         "late": message.delivered_at is not None and message.delivered_at - message.scheduled_at > ON_TIME,
         "errorType": message.error_type,
         "errorDetail": message.error_detail,
+        "template": message.template,
+        "locale": message.locale,
+        "version": message.version,
         "createdAt": message.created_at,
         "updatedAt": message.updated_at,
     }

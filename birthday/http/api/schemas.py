@@ -103,6 +103,12 @@ _MESSAGE: dict[str, Schema] = {
     "late": {"type": "boolean", "description": "Whether it was delivered more than 60 s after it was due."},
     "errorType": {"type": ["string", "null"], "description": f"One of {', '.join(ErrorType)}."},
     "errorDetail": {"type": ["string", "null"]},
+    "template": {
+        "type": ["string", "null"],
+        "description": "The template that it was sent with, such as birthday or birthday.pt; null before it is tried.",
+    },
+    "locale": {"type": ["string", "null"], "description": "The locale of that template, or default."},
+    "version": {"type": ["integer", "null"], "description": "The version of that template; 0 is what is built in."},
     "createdAt": _instant("When it was planned."),
     "updatedAt": _instant("When its status last changed."),
 }

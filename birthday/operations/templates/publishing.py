@@ -1,0 +1,144 @@
+"""Publish a template: compile it, try it for everybody whom it concerns, and make it active if nobody fails."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+import structlog
+
+from birthday.content import RenderError, Template
+from birthday.core.occasion import LeapDay
+from birthday.core.template import Source, TemplateKey
+from birthday.errors import FieldError, InvalidInputError, NotFoundError
+from birthday.operations.templates.values import sample, values_of
+from birthday.store.connection import borrow
+from birthday.store.templates import Person, Version, activate, publish, read_concerned, read_version
+
+log = structlog.get_logger()
+
+NAMED: Final = 10
+"""How many of those for whom a template fails are named."""
+_PAGE: Final = 500
+_TURN_SECONDS: Final = 0.002
+"""How long users are tried before the event loop gets its turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who publishes, and when."""
+
+    name: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A version that is active now. ``tried`` users were rendered for, and it fails for ``failing`` of them."""
+
+    key: TemplateKey
+    is_new: bool
+    tried: int = 0
+    failing: int = 0
+
+
+async def publish_template(
+    pool: asyncpg.Pool,
+    key: tuple[str, str],
+    source: Source,
+    author: Author,
+    leap_day: LeapDay,
+    *,
+    force: bool = False,
+    on_tried: Callable[[int], None] = lambda _tried: None,
+) -> Published:
+    """Publish a source under ``(type, locale)``, unless it fails for somebody; ``force`` publishes it all the same.
+
+    ``on_tried`` is told how many users have been tried. A source that is active already is not tried, and makes no new
+    version.
+
+    Raises:
+        InvalidInputError: if the source is wrong, or fails for somebody: with the number and the first ids.
+        ConflictError: if the type has no default yet.
+        UnavailableError: if the database cannot be used.
+    """
+    template = await asyncio.to_thread(Template, source, key[1])
+    active = await _read_active(pool, key)
+    if active is not None and active.source == source:
+        return Published(active.key, is_new=False)
+    try_samples(template, key[0], author.at)
+    tried, failures = 0, list[FieldError]()
+    async for person in _concerned(pool, key):
+        tried += 1
+        try:
+            template.render(values_of(person, key[0], author.at.date(), leap_day))
+        except RenderError as error:
+            failures.append(FieldError("", f"user {person.id}: {error}"))
+        if tried % _PAGE == 0:
+            on_tried(tried)
+    on_tried(tried)
+    if failures and not force:
+        raise InvalidInputError(_summary(len(failures), tried), *failures[:NAMED])
+    async with borrow(pool) as connection, connection.transaction():
+        published, is_new = await publish(connection, *key, source, author.at, author.name)
+    log.info("template.published", **published._asdict(), by=author.name, tried=tried, failing=len(failures))
+    return Published(published, is_new, tried, len(failures))
+
+
+def _summary(failing: int, tried: int) -> FieldError:
+    return FieldError("", f"it fails for {failing} of the {tried} users whom it concerns; nothing was published")
+
+
+async def activate_version(pool: asyncpg.Pool, key: TemplateKey, author: Author) -> None:
+    """Make an older version active again, or withdraw the template of a locale with version 0.
+
+    Raises:
+        NotFoundError: if there is no such version.
+        ConflictError: if the type would have no default any more.
+        UnavailableError: if the database cannot be used.
+    """
+    async with borrow(pool) as connection, connection.transaction():
+        await activate(connection, key, author.at, author.name)
+    log.info("template.activated", **key._asdict(), by=author.name)
+
+
+def try_samples(template: Template, message_type: str, now: datetime) -> None:
+    """Render a template for made-up people. An attribute that they lack is no failure: real users may have it.
+
+    Raises:
+        InvalidInputError: if it fails.
+    """
+    for values in (sample(message_type, now.date()), sample(message_type, now.date(), last_name="")):
+        try:
+            template.render(values)
+        except RenderError as error:
+            if not error.lacks_attribute:
+                raise InvalidInputError(FieldError("", f"it fails for a made-up user: {error}")) from None
+
+
+async def _read_active(pool: asyncpg.Pool, key: tuple[str, str]) -> Version | None:
+    try:
+        async with borrow(pool) as connection:
+            return await read_version(connection, *key)
+    except NotFoundError:
+        return None
+
+
+async def _concerned(pool: asyncpg.Pool, key: tuple[str, str]) -> AsyncIterator[Person]:
+    """Yield everybody whom a template would concern, and let other work of the event loop go on."""
+    after, since = UUID(int=0), time.perf_counter()
+    while True:
+        async with borrow(pool) as connection:
+            people = await read_concerned(connection, *key, after, _PAGE)
+        for person in people:
+            yield person
+            if time.perf_counter() - since > _TURN_SECONDS:
+                await asyncio.sleep(0)
+                since = time.perf_counter()
+        if len(people) < _PAGE:
+            return
+        after = people[-1].id

@@ -1,0 +1,56 @@
+"""Whom a template is tried for: a user, or somebody made up."""
+
+from datetime import date
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from birthday.core.dates import years_since
+from birthday.core.occasion import LeapDay, birthday_in
+from birthday.core.template import Values
+from birthday.store.templates import Person
+
+_Date = date
+_SAMPLE_ID: Final = "00000000-0000-7000-8000-000000000000"
+
+
+class KnownInput(BaseModel):
+    """What is known of somebody made up, as JSON. What is not given is made up."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    first_name: str = Field(default="Ada", alias="firstName", max_length=100)
+    last_name: str = Field(default="Lovelace", alias="lastName", max_length=100)
+    email: str = Field(default="ada@example.com", max_length=254)
+    locale: str | None = Field(default=None, max_length=35, description="A language tag, such as pt-BR.")
+    attributes: dict[str, Any] = Field(default_factory=dict)
+    date: _Date | None = Field(default=None, description="The date that is greeted; today if it is not given.")
+    years: int | None = Field(default=30, description="The age, or the years of an anniversary; null: not known.")
+
+    def known(self) -> dict[str, Any]:
+        """Return what is given, for ``sample``."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+
+def values_of(person: Person, message_type: str, today: date, leap_day: LeapDay) -> Values:
+    """Return what a template can say to a user on the next occasion."""
+    on = birthday_in(person.day, today.year, leap_day)
+    if on < today:
+        on = birthday_in(person.day, today.year + 1, leap_day)
+    return Values(
+        person.first_name,
+        person.last_name,
+        person.email,
+        person.locale,
+        message_type,
+        on,
+        years_since(person.day, on.year),
+        person.attributes,
+        _SAMPLE_ID,
+    )
+
+
+def sample(message_type: str, today: date, **known: Any) -> Values:  # noqa: ANN401 - a value for each name
+    """Return what a template can say to somebody made up, of whom ``known`` is known."""
+    made_up = KnownInput().model_dump() | {"date": today} | known
+    return Values(**made_up, type=message_type, message_id=_SAMPLE_ID)

@@ -1,0 +1,94 @@
+"""What messages say: the templates of claimed messages, read and compiled when they are first needed.
+
+A version never changes, so nothing that is kept here can be out of date. Which version a message has is decided by the
+claim: when another one is made active, the next claim of every worker has it.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Final, TypeAlias
+
+import asyncpg
+import orjson
+
+from birthday.content import Rendered, RenderError, Template
+from birthday.core.dates import years_since
+from birthday.core.template import BUILT_IN, Source, TemplateKey, Values, template_name
+from birthday.errors import InvalidInputError
+from birthday.store.claims import Claim
+from birthday.store.connection import borrow
+from birthday.store.templates import read_sources
+
+Text: TypeAlias = Template | RenderError
+"""A compiled template, or why it cannot be compiled."""
+
+KEPT: Final = 200
+
+
+class Texts:
+    """The templates that were used last."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+        self._kept: OrderedDict[TemplateKey, Text] = OrderedDict()
+
+    async def load(self, claims: Iterable[Claim]) -> dict[TemplateKey, Text]:
+        """Return what the claimed messages say, except for what is built in.
+
+        Raises:
+            UnavailableError: if the database cannot be used.
+        """
+        keys = {key for claim in claims if (key := claim.template) is not None and key != BUILT_IN}
+        missing = [key for key in keys if key not in self._kept]
+        if missing:
+            async with borrow(self._pool) as connection:
+                sources = await read_sources(connection, missing)
+            for key, source in sources.items():
+                self._kept[key] = await asyncio.to_thread(_compile, key, source)
+        found = {key: self._kept[key] for key in keys if key in self._kept}
+        for key in found:
+            self._kept.move_to_end(key)
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return found
+
+
+def _compile(key: TemplateKey, source: Source) -> Text:
+    """Compile a template. It was accepted when it was published, but perhaps by a program with other limits."""
+    try:
+        return Template(source, key.locale)
+    except InvalidInputError as error:
+        return RenderError(str(error))
+
+
+def say(text: Text | None, claim: Claim) -> Rendered:
+    """Return what a claimed message says.
+
+    Raises:
+        RenderError: if there is no template, or it says nothing for this user; the text has no personal data.
+    """
+    key = claim.template
+    if key is None or text is None:
+        raise RenderError(f"there is no template of the type {claim.message_type}")
+    try:
+        if isinstance(text, RenderError):
+            raise text
+        return text.render(_values(claim))
+    except RenderError as error:
+        name = template_name(key.message_type, key.locale)
+        raise RenderError(f"template {name}, version {key.version}: {error}") from None
+
+
+def _values(claim: Claim) -> Values:
+    return Values(
+        claim.first_name,
+        claim.last_name,
+        claim.email,
+        claim.locale,
+        claim.message_type,
+        claim.occasion_on,
+        None if claim.day is None else years_since(claim.day, claim.year),
+        {} if claim.attributes is None else orjson.loads(claim.attributes),
+        str(claim.id),
+    )
