@@ -18,6 +18,8 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 DROP FUNCTION is_current_anniversary(uuid, text, smallint, timestamptz, boolean);
+DROP FUNCTION is_selected(message_logs, text, uuid, timestamptz, timestamptz, uuid, integer, text);
+DROP FUNCTION message_summary(uuid, text, timestamptz);
 DROP FUNCTION concerned_dates(text, smallint, smallint, timestamptz, timestamptz);
 DROP FUNCTION is_concerned(anniversaries, smallint, timestamptz);
 DROP TABLE planned_types;

@@ -57,7 +57,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT a.schedule_from < ends_at AND a.greeted_year < year AND a.date < make_date(year, 1, 1)
 $$;
 
--- The dates of all planned types that the occasion of a zone and a year concerns, and when each is due.
+-- The dates of all planned types, also of suppressed users, that the occasion of a zone and a year concerns, and when each is due.
 CREATE FUNCTION concerned_dates(
     zone text, on_month_day smallint, year smallint, due_at timestamptz, ends_at timestamptz)
 RETURNS TABLE (user_id uuid, message_type text, schedule_from timestamptz, greeted_at timestamptz)
@@ -72,6 +72,17 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     JOIN anniversaries a ON a.message_type = t.message_type AND a.timezone = zone AND a.month_day = on_month_day
                         AND a.date IS NOT NULL AND a.deleted_at IS NULL
     WHERE t.planned_since < ends_at AND is_concerned(a, year, ends_at)
+$$;
+
+-- The message that is planned for a date of a user, and the years for which there is no more to plan.
+CREATE FUNCTION message_summary(user_id uuid, message_type text, schedule_from timestamptz)
+RETURNS TABLE (pending_at timestamptz, pending_on date, taken_years smallint[])
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT min(m.scheduled_at) FILTER (WHERE m.status IN ('scheduled', 'queued', 'retrying') AND m.schedule_from = $3),
+           min(m.occasion_on) FILTER (WHERE m.status IN ('scheduled', 'queued', 'retrying') AND m.schedule_from = $3),
+           array_agg(m.occasion_year) FILTER (WHERE m.status NOT IN ('scheduled', 'queued', 'retrying'))
+    FROM message_logs m
+    WHERE m.user_id = $1 AND m.message_type = $2 AND m.status <> 'cancelled'
 $$;
 
 -- As is_current, for a message that is not for a birthday. Apart, because a function with a subquery is not inlined.
@@ -93,6 +104,15 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
              AND (u.schedule_from = m.schedule_from OR m.may_have_arrived OR m.status = 'sending')
         ELSE is_current_anniversary(
             u.id, m.message_type, m.occasion_year, m.schedule_from, m.may_have_arrived OR m.status = 'sending') END
+$$;
+
+-- The same with a type; null is no condition.
+CREATE FUNCTION is_selected(
+    m message_logs, error_type text, user_id uuid, failed_from timestamptz, failed_before timestamptz,
+    message_id uuid, http_status integer, message_type text) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT is_selected(m, error_type, user_id, failed_from, failed_before, message_id, http_status)
+       AND (message_type IS NULL OR m.message_type = message_type)
 $$;
 
 -- Whoever deletes message rows (retention, an operator with psql), the year they stood for stays taken.

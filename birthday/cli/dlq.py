@@ -54,6 +54,7 @@ _CONDITIONS = (
         type=click.IntRange(100, 599),
         help="Only messages that the message service last answered with this, such as 401.",
     ),
+    click.option("--type", "message_type", metavar="TYPE", help="Only messages of this type, such as birthday."),
     click.option("--user", "user_id", metavar="ID", type=click.UUID, help="Only messages of this user."),
     click.option("--id", "message_id", metavar="ID", type=click.UUID, help="Only this message."),
     click.option(
@@ -73,6 +74,7 @@ def _with_conditions(command: Callable[..., None]) -> Callable[..., None]:
         *,
         error_type: str | None,
         http_status: int | None,
+        message_type: str | None,
         user_id: UUID | None,
         message_id: UUID | None,
         older_than: timedelta | None,
@@ -88,6 +90,7 @@ def _with_conditions(command: Callable[..., None]) -> Callable[..., None]:
                 failed_before=None if older_than is None else now - older_than,
                 message_id=message_id,
                 http_status=http_status,
+                message_type=message_type,
             ),
             **others,
         )

@@ -6,9 +6,9 @@ from birthday.cli.command import errors
 from birthday.cli.database import database_settings, operator, run
 from birthday.clock import SystemClock
 from birthday.config import Settings
-from birthday.operations.pauses import MESSAGE_TYPES
 from birthday.store.connection import borrow
-from birthday.store.pauses import Pause, read_pauses, set_paused
+from birthday.store.pauses import EVERY_OTHER, Pause, read_pauses, set_paused
+from birthday.store.templates import read_types
 from birthday.wiring.database import open_database
 
 
@@ -32,20 +32,21 @@ def resume(message_type: str | None) -> None:
 
 def _switch(message_type: str | None, *, paused: bool) -> None:
     """Pause or resume, and print what is paused afterwards."""
-    if message_type is not None and message_type not in MESSAGE_TYPES:
-        accepted = ", ".join(MESSAGE_TYPES)
-        raise click.BadParameter(f"'{message_type}' is no message type; accepted: {accepted}", param_hint="TYPE")
     with errors():
-        message_types = MESSAGE_TYPES if message_type is None else (message_type,)
-        pauses = run(_set_paused(database_settings(), message_types, paused=paused))
+        pauses = run(_set_paused(database_settings(), message_type, paused=paused))
     for one in pauses:
         click.echo(f"{one.message_type} is paused since {one.changed_at:%Y-%m-%d %H:%M:%S} UTC by {one.changed_by}")
     if not pauses:
         click.echo("nothing is paused")
 
 
-async def _set_paused(settings: Settings, message_types: tuple[str, ...], *, paused: bool) -> list[Pause]:
+async def _set_paused(settings: Settings, message_type: str | None, *, paused: bool) -> list[Pause]:
     clock = SystemClock()
     async with open_database(settings, clock) as pool, borrow(pool) as connection:
-        await set_paused(connection, message_types, paused=paused, now=clock.now(), by=operator())
-        return [one for one in await read_pauses(connection) if one.is_paused]
+        types = await read_types(connection)
+        if message_type is not None and message_type not in types:
+            accepted = ", ".join(types)
+            raise click.BadParameter(f"'{message_type}' is no message type; accepted: {accepted}", param_hint="TYPE")
+        wanted = [*types, EVERY_OTHER] if message_type is None else [message_type]
+        await set_paused(connection, wanted, paused=paused, now=clock.now(), by=operator())
+        return [one for one in await read_pauses(connection) if one.is_paused and one.message_type != EVERY_OTHER]

@@ -1,6 +1,7 @@
-"""When is a birthday? Pure functions from a date of birth and a zone to instants (design, section 5).
+"""When is a birthday, or another yearly date? Pure functions from a date and a zone to instants (design, section 5).
 
-An occasion is one birthday of one person, or of everybody who shares zone and date. It is *due* at the local time of
+An occasion is one birthday of one person, or of everybody who shares zone and date. The rules are those of every type:
+what is said of a birthday and a date of birth holds for an anniversary and its date. It is *due* at the local time of
 day ``send_at`` and *ends* when the local date does. Instants are aware UTC, dates are local.
 """
 
@@ -10,7 +11,6 @@ from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from enum import StrEnum
 from functools import lru_cache
 
-from birthday.core.message import BIRTHDAY
 from birthday.core.zone import load_zone
 
 _DAY = timedelta(days=1)
@@ -48,7 +48,6 @@ class Occasion:
     on: date
     due_at: datetime
     ends_at: datetime
-    message_type: str = BIRTHDAY
 
     def due_for(self, schedule_from: datetime) -> datetime | None:
         """Return when to greet a user whose birth date and zone are known since ``schedule_from``.

@@ -12,6 +12,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from birthday.core.fields import TypeName
+from birthday.core.message import BIRTHDAY
 from birthday.errors import FieldError, InvalidInputError
 
 ORIGIN_FIELDS: Final = ("id", "createdAt", "scheduleFrom", "greetedYear", "anniversaryHistory")
@@ -36,6 +37,12 @@ class Origin(BaseModel):
     schedule_from: AwareDatetime = Field(alias="scheduleFrom")
     greeted_year: Annotated[int, Field(ge=0, le=9999)] = Field(default=0, alias="greetedYear")
     anniversary_history: dict[TypeName, History] = Field(default_factory=dict, alias="anniversaryHistory")
+
+    def history_of(self, message_type: str) -> "History | Origin":
+        """Return since when the date of a type is what it is, and which year was greeted last."""
+        if message_type == BIRTHDAY:
+            return self
+        return self.anniversary_history.get(message_type) or History(scheduleFrom=self.schedule_from)
 
 
 def parse_origin(data: Mapping[str, object], now: datetime) -> Origin:

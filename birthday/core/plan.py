@@ -1,10 +1,11 @@
 """Which messages a user needs now, and when the next one is due: the rules of ``occasion.py`` for one profile."""
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from birthday.core.occasion import Occasion, Rules, birthdays_not_over, next_occasion
+from birthday.core.origin import Origin
 from birthday.core.user import Profile
 from birthday.core.zone import load_zone
 
@@ -18,21 +19,49 @@ up to the horizon and this much more. Then no message is missed, if the hosts' c
 
 @dataclass(frozen=True, slots=True)
 class PlannedMessage:
-    """A message to materialise: the occasion, and the instant at which it is due for this user."""
+    """A message to materialise: its type, the occasion, and the instant at which it is due for this user."""
 
+    message_type: str
     occasion: Occasion
     due_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
-    """The messages to materialise for a user whose birth date and zone are new, and when the next one falls due.
+class Upcoming:
+    """The next occasion of one of a user's dates: its local date, and when its message is due.
 
-    ``first_at`` is None at the end of the calendar.
+    ``due_at`` is None if there will be no message, because the type is not planned or the user is suppressed.
     """
 
+    message_type: str
+    on: date
+    due_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class YearlyDate:
+    """A date of a user as stored, and which messages there are for it.
+
+    ``planned_since`` is None if its type is not planned. ``pending_at`` and ``pending_on`` are instant and local date
+    of the message that is planned; ``taken_years`` are those for which a message was sent, or is past being sent.
+    """
+
+    message_type: str
+    day: date
+    planned_since: datetime | None
+    schedule_from: datetime
+    greeted_year: int
+    pending_at: datetime | None
+    pending_on: date | None
+    taken_years: Sequence[int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """The messages to materialise for a user whose dates and zone are new, and the next occasion of each date."""
+
     messages: list[PlannedMessage]
-    first_at: datetime | None
+    upcoming: list[Upcoming]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +95,24 @@ class Basis:
 
 
 def look_ahead(profile: Profile, schedule_from: datetime, horizon: timedelta, rules: Rules) -> Outlook:
-    """Return the messages up to the horizon and OVERLAP; birth date and zone are new since ``schedule_from``."""
+    """Return the messages up to the horizon and OVERLAP; dates and zone are new since ``schedule_from``.
+
+    They are those of all dates: whether a type is planned is for the database to say.
+    """
     planned: list[PlannedMessage] = []
-    first_at: datetime | None = None
-    for occasion in birthdays_not_over(profile.date_of_birth, load_zone(profile.zone), rules, schedule_from):
-        due_at = max(occasion.due_at, schedule_from)
-        first_at = first_at or due_at
-        if due_at > schedule_from + horizon + OVERLAP:
-            break
-        planned.append(PlannedMessage(occasion, due_at))
-    return Outlook(planned, first_at)
+    upcoming: list[Upcoming] = []
+    zone = load_zone(profile.zone)
+    for message_type, day in profile.dates():
+        first = True
+        for occasion in birthdays_not_over(day, zone, rules, schedule_from):
+            due_at = max(occasion.due_at, schedule_from)
+            if first:
+                upcoming.append(Upcoming(message_type, occasion.on, due_at))
+                first = False
+            if due_at > schedule_from + horizon + OVERLAP:
+                break
+            planned.append(PlannedMessage(message_type, occasion, due_at))
+    return Outlook(planned, sorted(upcoming, key=lambda one: one.on))
 
 
 def planned_messages(
@@ -86,23 +123,43 @@ def planned_messages(
 
 
 def messages_since(
-    profile: Profile, schedule_from: datetime, since: datetime, now: datetime, horizon: timedelta, rules: Rules
+    profile: Profile, origin: Origin, since: datetime, now: datetime, horizon: timedelta, rules: Rules
 ) -> list[PlannedMessage]:
-    """Return the messages of a restored user for birthdays that end after ``since``, up to the horizon."""
+    """Return the messages of a restored user for occasions that end after ``since``, up to the horizon.
+
+    Years that were greeted before the restore are left out.
+    """
     planned: list[PlannedMessage] = []
     zone = load_zone(profile.zone)
-    for occasion in birthdays_not_over(profile.date_of_birth, zone, rules, max(schedule_from, since)):
-        due_at = max(occasion.due_at, schedule_from)
-        if due_at > now + horizon + OVERLAP:
-            break
-        planned.append(PlannedMessage(occasion, due_at))
+    for message_type, day in profile.dates():
+        history = origin.history_of(message_type)
+        for occasion in birthdays_not_over(day, zone, rules, max(history.schedule_from, since)):
+            due_at = max(occasion.due_at, history.schedule_from)
+            if due_at > now + horizon + OVERLAP:
+                break
+            if occasion.year > history.greeted_year:
+                planned.append(PlannedMessage(message_type, occasion, due_at))
     return planned
 
 
-def next_message_at(
-    profile: Profile, schedule_from: datetime, now: datetime, taken_years: Collection[int], rules: Rules
-) -> datetime | None:
-    """Return when the next message that is not materialised yet falls due, UTC; None at the end of the calendar."""
+def upcoming_occasions(dates: Sequence[YearlyDate], profile: Profile, now: datetime, rules: Rules) -> list[Upcoming]:
+    """Return the next occasion of each date for which there is or will be a message, in order of time.
+
+    A date has none at the end of the calendar.
+
+    Raises:
+        InvalidInputError: if the zone does not exist.
+    """
     zone = load_zone(profile.zone)
-    occasion = next_occasion(profile.date_of_birth, zone, rules, max(now, schedule_from), frozenset(taken_years))
-    return occasion.due_for(schedule_from) if occasion else None
+    found: list[Upcoming] = []
+    for one in dates:
+        on, due_at = one.pending_on, one.pending_at
+        if on is None:
+            taken = frozenset((one.greeted_year, *(one.taken_years or ())))
+            occasion = next_occasion(one.day, zone, rules, max(now, one.schedule_from), taken)
+            if occasion is None:
+                continue
+            on, due_at = occasion.on, max(occasion.due_at, one.schedule_from, one.planned_since or occasion.due_at)
+        is_sent = one.planned_since is not None and not profile.extras.suppressed
+        found.append(Upcoming(one.message_type, on, due_at if is_sent else None))
+    return sorted(found, key=lambda one: one.on)

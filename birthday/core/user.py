@@ -1,6 +1,6 @@
 """The profile of a user, and its validation, which the API and the import share."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import Any, Final
@@ -23,6 +23,7 @@ from birthday.core.fields import (
     Zone,
     is_type,
 )
+from birthday.core.message import BIRTHDAY
 from birthday.core.problems import field_errors
 from birthday.core.zone import fixed_offset, fixed_zone_name, load_zone
 from birthday.errors import FieldError, InvalidInputError
@@ -60,6 +61,11 @@ class Profile:
     date_of_birth: date
     zone: str
     extras: Extras = field(default=NO_EXTRAS, hash=False)
+
+    def dates(self) -> Iterator[tuple[str, date]]:
+        """Yield type and date of the birthday, then of the other yearly dates."""
+        yield BIRTHDAY, self.date_of_birth
+        yield from self.extras.anniversaries.items()
 
     def as_input(self) -> dict[str, Any]:
         """Return the JSON members that would create this profile.

@@ -40,6 +40,7 @@ class Item:
 
     finding: Finding
     user_id: UUID
+    message_type: str
     year: int
     due_at: datetime
     message_id: UUID | None
@@ -141,7 +142,8 @@ class Auditor:
             day = next_day
         async with borrow(self.pool, None) as connection, connection.transaction(readonly=True):
             async for one in read_repeats(connection, from_at, to_at, memory.kept_from):
-                add(Item(Finding.DUPLICATE, one.user_id, one.year, one.scheduled_at, one.id, one.status, one.first_id))
+                of = (one.user_id, one.message_type, one.year, one.scheduled_at, one.id, one.status)
+                add(Item(Finding.DUPLICATE, *of, repeats=one.first_id))
         return audit
 
     async def _audit_day(self, from_at: datetime, to_at: datetime, bounds: "_Bounds", add: Report) -> None:
@@ -157,11 +159,12 @@ class Auditor:
                 if finding is None:
                     continue
                 status = answer.status if answer else None
-                add(Item(finding, one.user_id, facts.year, facts.due_at, one.message_id, status))
+                of = (one.user_id, one.message_type, facts.year, facts.due_at, one.message_id, status)
+                add(Item(finding, *of))
                 timing = judge_instant(facts, bounds.rules_since)
                 if timing is not None and answer is not None:
                     sent_at = answer.sent_at or answer.delivered_at
-                    add(Item(timing, one.user_id, facts.year, facts.due_at, one.message_id, status, sent_at=sent_at))
+                    add(Item(timing, *of, sent_at=sent_at))
 
 
 @dataclass(frozen=True, slots=True)

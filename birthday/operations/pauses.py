@@ -15,13 +15,11 @@ from birthday.clock import Clock
 from birthday.core.message import BIRTHDAY
 from birthday.errors import UnavailableError
 from birthday.store.connection import DATABASE_ERRORS, borrow, stay_cancelled
-from birthday.store.pauses import Pause, read_pauses
+from birthday.store.pauses import EVERY_OTHER, Pause, read_pauses
+from birthday.store.planning import read_planned_types
 from birthday.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
-
-MESSAGE_TYPES: Final = (BIRTHDAY,)
-"""What can be paused."""
 
 EVERY_SECONDS: Final = 2.0
 
@@ -34,14 +32,23 @@ class Pauses:
         self._pool = pool
         self._clock = clock
         self._metrics = metrics
+        self.types: tuple[str, ...] = (BIRTHDAY,)
+        """The types that are planned."""
         self.paused: tuple[str, ...] = ()
+        """The types of which no message may be published or claimed."""
         self._known: dict[str, Pause] = {}
         self._since: dict[str, datetime] = {}
         self._changed = asyncio.Condition()
 
+    @property
+    def held(self) -> bool:
+        """Whether every type is paused: then nothing may be consumed."""
+        return set(self.types) <= set(self.paused)
+
     def is_paused(self, message_type: str) -> bool:
-        """Say whether this type is paused: then none of its messages may be published or consumed."""
-        return message_type in self.paused
+        """Say whether this type is paused: itself, or with all others before it had a pause of its own."""
+        pause = self._known.get(message_type) or self._known.get(EVERY_OTHER)
+        return pause is not None and pause.is_paused
 
     def resumed_since(self, message_type: str, instant: datetime) -> bool:
         """Say whether the type was resumed after ``instant`` and is not paused now.
@@ -49,13 +56,13 @@ class Pauses:
         A pause ends when this process sees its end. If this process first reads the pause after its end, the operator's
         timestamp counts. That clock may be wrong, so a timestamp in the future is replaced by the time of reading.
         """
-        pause = self._known.get(message_type)
-        return pause is not None and not pause.is_paused and self._since[message_type] > instant
+        pause = self._known.get(message_type) or self._known.get(EVERY_OTHER)
+        return pause is not None and not pause.is_paused and self._since[pause.message_type] > instant
 
-    async def wait_until(self, message_type: str, *, paused: bool) -> None:
-        """Return as soon as the type is paused or, if ``paused`` is false, not paused."""
+    async def wait_until(self, *, held: bool) -> None:
+        """Return as soon as every type is paused or, if ``held`` is false, one is not."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self.is_paused(message_type) is paused)
+            await self._changed.wait_for(lambda: self.held is held)
 
     async def watch(self) -> None:
         """Refresh regularly until cancelled. While the database is away, the last known pauses hold."""
@@ -75,6 +82,7 @@ class Pauses:
         """Read the pauses once; log changes, and wake all who wait for one."""
         async with borrow(self._pool) as connection:
             pauses = await read_pauses(connection)
+            self.types = (BIRTHDAY, *await read_planned_types(connection))
         now = self._clock.now()
         for pause in pauses:
             known = self._known.get(pause.message_type)
@@ -82,17 +90,18 @@ class Pauses:
                 self._since[pause.message_type] = min(pause.changed_at, now)
             elif known.changed_at != pause.changed_at:
                 self._since[pause.message_type] = now
-        before, self.paused = self.paused, tuple(pause.message_type for pause in pauses if pause.is_paused)
         self._known = {pause.message_type: pause for pause in pauses}
+        shown = sorted({*self.types, *self._known} - {EVERY_OTHER})
+        before, self.paused = self.paused, tuple(filter(self.is_paused, shown))
         for pause in pauses:
-            if pause.is_paused is not (pause.message_type in before):
+            if pause.message_type in shown and pause.is_paused is not (pause.message_type in before):
                 log.info(
                     "service.paused" if pause.is_paused else "service.resumed",
                     message_type=pause.message_type,
                     by=pause.changed_by,
                     at=pause.changed_at.isoformat(),
                 )
-        for message_type in MESSAGE_TYPES:
-            self._metrics.paused.labels(message_type).set(self.is_paused(message_type))
+        for message_type in shown:
+            self._metrics.paused.labels(message_type).set(message_type in self.paused)
         async with self._changed:
             self._changed.notify_all()

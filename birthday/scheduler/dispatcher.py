@@ -15,7 +15,6 @@ import asyncpg
 import structlog
 
 from birthday.broker import Broker
-from birthday.core.message import BIRTHDAY
 from birthday.operations.pauses import Pauses
 from birthday.scheduler.refused import mark_each
 from birthday.store.connection import DATABASE_ERRORS, is_outage, stay_cancelled
@@ -55,9 +54,9 @@ class Dispatcher:
         """Publish what is due at ``now``, in order of deadline; return how many, and when the next one falls due.
 
         ``next_due_at`` is ``now`` if more is due than one tick publishes. Messages later than the catch-up window are
-        left to the janitor, which expires them. Nothing is published during a pause.
+        left to the janitor, which expires them. Nothing is published of types that are paused.
         """
-        if self.pauses.is_paused(BIRTHDAY):
+        if self.pauses.held:
             return Dispatched(0, None)
         late = now - self.catch_up
         due = await look_ahead(self.pool, now, late)
@@ -72,10 +71,11 @@ class Dispatcher:
         """Publish batches in ``SLOTS`` transactions at a time until one is not full; return how many messages.
 
         The slots take turns, so that batches are published in the order in which they were found. Publishing stops when
-        a pause begins.
+        a pause begins or ends.
         """
         looking, publishing = asyncio.Lock(), asyncio.Lock()
         left = TICK_LIMIT
+        paused = self.pauses.paused
 
         async def dispatch_batches() -> int:
             nonlocal left
@@ -86,11 +86,12 @@ class Dispatcher:
                 try:
                     async with self.pool.acquire() as connection, connection.transaction():
                         async with looking:
-                            ids = await lock_due(connection, now, late, last_deadline, min(BATCH, left)) if left else []
+                            most = min(BATCH, left)
+                            ids = await lock_due(connection, now, late, last_deadline, most, paused) if left else []
                             left = left - len(ids) if len(ids) == BATCH else 0
                         contexts = await read_trace_contexts(connection, ids) if self.tracing.enabled else ()
                         async with publishing:
-                            if not ids or self.pauses.is_paused(BIRTHDAY):
+                            if not ids or self.pauses.paused != paused:
                                 return published
                             with self.tracing.send(contexts):
                                 await self.broker.publish(ids)

@@ -4,7 +4,7 @@ Before: messages that were left in between two steps, and old ones. After: they 
 a log line and a count, or removed. Audit and forecast only report; they change nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -16,7 +16,7 @@ import structlog
 from birthday.broker import Broker, QueueStats
 from birthday.core.audit import BROKEN, Finding
 from birthday.core.forecast import drain_seconds
-from birthday.core.message import BIRTHDAY, ON_TIME
+from birthday.core.message import ON_TIME
 from birthday.operations.audit import Auditor
 from birthday.operations.forecast import Forecaster
 from birthday.operations.pauses import Pauses
@@ -53,15 +53,15 @@ class Janitor:
     async def recover_once(self, now: datetime) -> None:
         """Expire what is later than the catch-up window, then rescue what was in flight and got lost.
 
-        Nothing is rescued during a pause, because workers take nothing then. Nothing is rescued shortly after it
-        either, because workers cannot take the whole queue at once.
+        Nothing is rescued of a type that is paused, because workers take nothing of it then. Nothing is rescued shortly
+        after the pause either, because workers cannot take the whole queue at once.
         """
         while await self._expire_batch(now) >= BATCH:
             pass
         wait = _patience_with(await self.broker.stats())
-        if self.pauses.is_paused(BIRTHDAY) or self.pauses.resumed_since(BIRTHDAY, now - wait):
-            return
-        while await self._rescue_batch(now, wait) >= BATCH:
+        resumed = [one for one in self.pauses.types if self.pauses.resumed_since(one, now - wait)]
+        resting = {*self.pauses.paused, *resumed}
+        while not resting.issuperset(self.pauses.types) and await self._rescue_batch(now, wait, resting) >= BATCH:
             pass
 
     async def retire_once(self, now: datetime) -> int:
@@ -124,12 +124,12 @@ class Janitor:
     async def _expire_these(self, late: datetime, now: datetime, ids: Sequence[UUID]) -> Sequence[Expired]:
         return await expire(self.pool, late, now, BATCH, ids)
 
-    async def _rescue_batch(self, now: datetime, wait: timedelta) -> int:
+    async def _rescue_batch(self, now: datetime, wait: timedelta, resting: Collection[str]) -> int:
         ids: list[UUID] = []
         published = False
         try:
             async with self.pool.acquire() as connection, connection.transaction():
-                ids = await lock_lost(connection, now, wait, BATCH)
+                ids = await lock_lost(connection, now, wait, BATCH, resting)
                 if ids:
                     await self.broker.publish(ids)
                     published = True

@@ -22,9 +22,10 @@ _PIECE_ROWS = 200
 
 @dataclass(frozen=True, slots=True)
 class AuditedBirthday:
-    """A birthday of a user, and the message of that year, if there is one."""
+    """A birthday of a user or an occasion of another type, and the message of that year, if there is one."""
 
     user_id: UUID
+    message_type: str
     message_id: UUID | None
     facts: Birthday
 
@@ -41,31 +42,45 @@ async def read_birthdays(
     cursor = connection.cursor(
         """
         WITH spec AS (
-            SELECT zone, month_day, year, due_at, ends_at, day, message_type
-            FROM unnest($1::text[], $2::smallint[], $3::smallint[], $4::timestamptz[], $5::timestamptz[], $8::date[],
-                        $9::text[]) AS spec (zone, month_day, year, due_at, ends_at, day, message_type)
+            SELECT zone, month_day, year, due_at, ends_at, day
+            FROM unnest($1::text[], $2::smallint[], $3::smallint[], $4::timestamptz[], $5::timestamptz[], $8::date[])
+                AS spec (zone, month_day, year, due_at, ends_at, day)
         ), celebrating AS (
-            -- In two halves, because each has an index.
-            SELECT u.id, u.date_of_birth, u.created_at, u.schedule_from, u.deleted_at, u.greeted_year,
-                   spec.year, spec.due_at, spec.ends_at, spec.day, spec.message_type
+            -- Birthdays and others, each in two halves, because each half has an index.
+            SELECT u.id AS user_id, 'birthday' AS message_type, u.date_of_birth AS date, u.created_at, u.schedule_from,
+                   u.deleted_at, u.greeted_year, timestamptz '-infinity' AS planned_since, spec.*
             FROM spec JOIN users u
                 ON u.timezone = spec.zone AND u.birth_month_day = spec.month_day AND u.deleted_at IS NULL
             UNION ALL
-            SELECT u.id, u.date_of_birth, u.created_at, u.schedule_from, u.deleted_at, u.greeted_year,
-                   spec.year, spec.due_at, spec.ends_at, spec.day, spec.message_type
+            SELECT u.id, 'birthday', u.date_of_birth, u.created_at, u.schedule_from,
+                   u.deleted_at, u.greeted_year, '-infinity', spec.*
             FROM spec JOIN users u
                 ON u.timezone = spec.zone AND u.birth_month_day = spec.month_day AND u.deleted_at > $6
+            UNION ALL
+            SELECT a.user_id, a.message_type, a.date, u.created_at, a.schedule_from,
+                   NULL, a.greeted_year, t.planned_since, spec.*
+            FROM spec CROSS JOIN planned_types t
+            JOIN anniversaries a ON a.message_type = t.message_type AND a.timezone = spec.zone
+                AND a.month_day = spec.month_day AND a.date IS NOT NULL AND a.deleted_at IS NULL
+            JOIN users u ON u.id = a.user_id
+            UNION ALL
+            SELECT a.user_id, a.message_type, a.date, u.created_at, a.schedule_from,
+                   u.deleted_at, a.greeted_year, t.planned_since, spec.*
+            FROM users u JOIN anniversaries a ON a.user_id = u.id AND a.date IS NOT NULL AND u.deleted_at > $6
+            JOIN planned_types t USING (message_type)
+            JOIN spec ON a.timezone = spec.zone AND a.month_day = spec.month_day
         ), due AS (
-            SELECT id AS user_id, message_type, year, day, greatest(due_at, schedule_from) AS due_at,
+            SELECT user_id, message_type, year, day, greatest(due_at, schedule_from, planned_since) AS due_at,
                    created_at, schedule_from, deleted_at, greeted_year
             FROM celebrating
-            WHERE schedule_from < ends_at AND extract(year FROM date_of_birth) < year
-              AND greatest(due_at, schedule_from) >= $6 AND greatest(due_at, schedule_from) < $7
-              AND (deleted_at IS NULL OR deleted_at > greatest(due_at, schedule_from))
+            WHERE schedule_from < ends_at AND planned_since < ends_at AND extract(year FROM date) < year
+              AND greatest(due_at, schedule_from, planned_since) >= $6
+              AND greatest(due_at, schedule_from, planned_since) < $7
+              AND (deleted_at IS NULL OR deleted_at > greatest(due_at, schedule_from, planned_since))
         )
-        SELECT DISTINCT ON (due.due_at, due.user_id)
-               due.user_id, due.year, due.day, due.due_at, due.created_at, due.schedule_from, due.deleted_at,
-               due.greeted_year, answer.id AS message_id, answer.status, answer.occasion_on,
+        SELECT DISTINCT ON (due.due_at, due.user_id, due.message_type)
+               due.user_id, due.message_type, due.year, due.day, due.due_at, due.created_at, due.schedule_from,
+               due.deleted_at, due.greeted_year, answer.id AS message_id, answer.status, answer.occasion_on,
                answer.schedule_from AS planned_from, answer.delivered_at, answer.scheduled_at, answer.sent_at,
                answer.requeued_at IS NOT NULL AS requeued,
                answer.may_have_arrived OR answer.schedule_from > answer.created_at AS taken_over,
@@ -87,7 +102,7 @@ async def read_birthdays(
         FROM due LEFT JOIN message_logs answer
             ON answer.user_id = due.user_id AND answer.message_type = due.message_type
            AND answer.occasion_year = due.year AND answer.status <> 'cancelled'
-        ORDER BY due.due_at, due.user_id, answer.delivered_at
+        ORDER BY due.due_at, due.user_id, due.message_type, answer.delivered_at, answer.status <> 'delivered'
         """,
         [spec.zone for spec, _ in rows],
         [month_day for _, month_day in rows],
@@ -97,12 +112,11 @@ async def read_birthdays(
         from_at,
         to_at,
         [spec.occasion.on for spec, _ in rows],
-        [spec.occasion.message_type for spec, _ in rows],
         prefetch=_PIECE_ROWS,
         timeout=AUDIT_SECONDS,
     )
     async for row in cursor:
-        yield AuditedBirthday(row["user_id"], row["message_id"], _facts(row))
+        yield AuditedBirthday(row["user_id"], row["message_type"], row["message_id"], _facts(row))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +125,7 @@ class RepeatedMessage:
 
     id: UUID
     user_id: UUID
+    message_type: str
     year: int
     scheduled_at: datetime
     status: Status
@@ -130,7 +145,8 @@ async def read_repeats(
     cursor = connection.cursor(
         """
         SELECT DISTINCT ON (repeat.scheduled_at, repeat.id)
-               repeat.id, repeat.user_id, repeat.occasion_year, repeat.scheduled_at, repeat.status, pair.first_id
+               repeat.id, repeat.user_id, repeat.message_type, repeat.occasion_year, repeat.scheduled_at, repeat.status,
+               pair.first_id
         FROM (
             SELECT CASE WHEN is_first THEN other_id ELSE one_id END AS id,
                    CASE WHEN is_first THEN one_id ELSE other_id END AS first_id
@@ -156,9 +172,11 @@ async def read_repeats(
             ) one_and_other
             UNION ALL
             SELECT m.id, NULL FROM message_logs m JOIN users u ON u.id = m.user_id
+            LEFT JOIN anniversaries a ON a.user_id = m.user_id AND a.message_type = m.message_type
             WHERE m.scheduled_at >= $1 AND m.scheduled_at < $2
               AND (m.status <> 'cancelled' OR m.delivered_at IS NOT NULL)
-              AND u.greeted_year = m.occasion_year AND u.created_at < $3
+              AND CASE WHEN m.message_type = 'birthday' THEN u.greeted_year ELSE a.greeted_year END = m.occasion_year
+              AND u.created_at < $3
         ) pair JOIN message_logs repeat ON repeat.id = pair.id
         ORDER BY repeat.scheduled_at, repeat.id, pair.first_id
         """,
@@ -173,6 +191,7 @@ async def read_repeats(
         yield RepeatedMessage(
             row["id"],
             row["user_id"],
+            row["message_type"],
             row["occasion_year"],
             row["scheduled_at"],
             Status(row["status"]),
@@ -196,11 +215,13 @@ class Population:
 
 
 async def read_populations(connection: Connection) -> list[Population]:
-    """Return the population of every zone. Reads all users."""
+    """Return the population of every zone. Reads all users and dates."""
     rows = await connection.fetch(
         """
-        SELECT timezone, count(*) FILTER (WHERE deleted_at IS NULL) AS live_users, min(schedule_from) AS since
-        FROM users GROUP BY timezone ORDER BY timezone
+        SELECT timezone, count(*) FILTER (WHERE is_live_user) AS live_users, min(schedule_from) AS since
+        FROM (SELECT timezone, schedule_from, deleted_at IS NULL AS is_live_user FROM users
+              UNION ALL SELECT timezone, schedule_from, false FROM anniversaries) dates
+        GROUP BY timezone ORDER BY timezone
         """,
         timeout=AUDIT_SECONDS,
     )

@@ -63,10 +63,13 @@ async def claim(
     now: datetime,
     late: datetime,
     lease: timedelta,
+    paused: Sequence[str] = (),
     *,
     repeat_unknown: bool = True,
 ) -> list[Claim]:
     """Claim the messages among ``ids`` that may be sent now, with the current data of their users.
+
+    Messages of the types that are ``paused`` are left alone.
 
     A message can be claimed if it is queued, is due for a retry, or was left by a dead worker whose lease has run out.
     It must have fallen due, or been requeued, after ``late``. A failed message can be claimed if it is in ``by_hand``,
@@ -102,6 +105,7 @@ async def claim(
                 FROM choose_template(m.message_type, u.locale) chosen WHERE NOT keeps_template(m))
         FROM (SELECT id FROM message_logs WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE) held, users u
         WHERE m.id = held.id AND u.id = m.user_id AND is_current(m, u)
+          AND m.message_type <> ALL($7::text[])
           AND (m.status = 'failed' AND m.id = ANY($2::uuid[])
                OR greatest(m.scheduled_at, m.requeued_at) > $4
                   AND (m.status IN ('scheduled', 'queued') AND m.scheduled_at <= $3
@@ -120,6 +124,7 @@ async def claim(
         late,
         lease,
         repeat_unknown,
+        paused,
     )
     return [Claim(*row) for row in rows]
 
@@ -137,6 +142,7 @@ class Unclaimed:
     """Why a message could not be claimed. ``ready_at`` is when it can be; ``lease`` is what another claim has left."""
 
     id: UUID
+    message_type: str
     status: Status
     ready_at: datetime
     due_since: datetime
@@ -154,7 +160,7 @@ async def read_unclaimed(pool: asyncpg.Pool, ids: Sequence[UUID]) -> list[Unclai
     """
     rows = await pool.fetch(
         """
-        SELECT m.id, m.status, coalesce(m.next_attempt_at, m.scheduled_at) AS ready_at,
+        SELECT m.id, m.message_type, m.status, coalesce(m.next_attempt_at, m.scheduled_at) AS ready_at,
                greatest(m.scheduled_at, m.requeued_at) AS due_since,
                greatest(m.lease_until - clock_timestamp(), interval '0') AS lease, u.id IS NOT NULL AS current
         FROM message_logs m
@@ -167,6 +173,7 @@ async def read_unclaimed(pool: asyncpg.Pool, ids: Sequence[UUID]) -> list[Unclai
     return [
         Unclaimed(
             row["id"],
+            row["message_type"],
             Status(row["status"]),
             row["ready_at"],
             row["due_since"],

@@ -1,6 +1,6 @@
 """New users: one or many are stored in one statement, together with the messages that fall due soon."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -9,10 +9,12 @@ from uuid import UUID
 import asyncpg
 import orjson
 
+from birthday.core.message import BIRTHDAY
 from birthday.core.plan import PlannedMessage, look_ahead
 from birthday.core.user import NO_EXTRAS, Profile, with_suppressed
 from birthday.errors import ConflictError
 from birthday.store.connection import LOAN_SECONDS, borrow
+from birthday.store.planning import read_planned_types
 from birthday.store.users import Connection, Planning, User, conflict, email_taken
 
 
@@ -33,7 +35,7 @@ def plan_user(
 ) -> NewUser:
     """Return a user who is created ``now``, with the messages that fall due soon."""
     ahead = look_ahead(profile, now, planning.horizon, planning.rules)
-    return NewUser(User(user_id, profile, ahead.first_at, now, now), ahead.messages, traceparent)
+    return NewUser(User(user_id, profile, ahead.upcoming, now, now), ahead.messages, traceparent)
 
 
 async def create_users(
@@ -53,20 +55,27 @@ async def create_users(
     try:
         async with borrow(pool, seconds) as connection:
             created = await _insert_users(connection, users, lock_seconds)
+            planned = {BIRTHDAY}
+            if any(new.user.profile.extras is not NO_EXTRAS for new in users):
+                planned |= set(await read_planned_types(connection))
     except asyncpg.UniqueViolationError as error:
         if len(users) > 1:
             raise
         raise conflict(error, users[0].user.profile) from None
-    return [_outcome(new.user, created) for new in users]
+    return [_outcome(new.user, created, planned) for new in users]
 
 
-def _outcome(user: User, created: Mapping[UUID, bool]) -> User | ConflictError:
+def _outcome(user: User, created: Mapping[UUID, bool], planned: Collection[str]) -> User | ConflictError:
+    """Return a user as created, who gets messages of the types that are planned, or none if suppressed."""
     suppressed = created.get(user.id)
     if suppressed is None:
         return email_taken(user.profile)
     if suppressed:
-        return replace(user, profile=with_suppressed(user.profile, suppressed=True), next_message_at=None)
-    return user
+        user, planned = replace(user, profile=with_suppressed(user.profile, suppressed=True)), ()
+    elif user.profile.extras is NO_EXTRAS:
+        return user
+    upcoming = [one if one.message_type in planned else replace(one, due_at=None) for one in user.upcoming]
+    return replace(user, upcoming=upcoming)
 
 
 async def _insert_users(
@@ -108,6 +117,7 @@ async def _insert_users(
             CROSS JOIN LATERAL plan_message(
                 created.id, new.type, created.created_at, new.year, new.day, new.due_at, new.ends_at,
                 created.created_at, new.traceparent) planned
+            WHERE new.type = 'birthday' OR new.type IN (SELECT message_type FROM planned_types)
         )
         SELECT id, suppressed FROM created
         """,
@@ -149,7 +159,7 @@ def _message_row(new: NewUser, message: PlannedMessage) -> dict[str, Any]:
     occasion = message.occasion
     return {
         "user_id": new.user.id,
-        "type": occasion.message_type,
+        "type": message.message_type,
         "year": occasion.year,
         "day": occasion.on,
         "due_at": message.due_at,

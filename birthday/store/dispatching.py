@@ -36,9 +36,14 @@ async def look_ahead(connection: Connection | asyncpg.Pool, now: datetime, not_b
 
 
 async def lock_due(
-    connection: Connection, now: datetime, not_before: datetime, last_deadline: datetime, limit: int
+    connection: Connection,
+    now: datetime,
+    not_before: datetime,
+    last_deadline: datetime,
+    limit: int,
+    paused: Sequence[str] = (),
 ) -> list[UUID]:
-    """Lock and return up to ``limit`` due messages, those whose local birthday ends soonest first.
+    """Lock and return up to ``limit`` due messages, those whose local date ends soonest first; none of ``paused`` ones.
 
     Other dispatchers skip the locked rows. A worker that has already received one of them waits for the commit. The
     index scan is in order of deadline; ``last_deadline`` keeps it from reading all future messages.
@@ -47,6 +52,7 @@ async def lock_due(
         """
         SELECT id FROM message_logs
         WHERE status = 'scheduled' AND scheduled_at <= $1 AND scheduled_at > $2 AND ends_at <= $3
+          AND message_type <> ALL($5::text[])
         ORDER BY ends_at LIMIT $4
         FOR UPDATE SKIP LOCKED
         """,
@@ -54,6 +60,7 @@ async def lock_due(
         not_before,
         last_deadline,
         limit,
+        paused,
     )
     return [row["id"] for row in rows]
 

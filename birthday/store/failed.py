@@ -35,6 +35,7 @@ class FailedFilter:
     message_id: UUID | None = None
     http_status: int | None = None
     """The status that the message service, or a proxy before it, answered."""
+    message_type: str | None = None
 
 
 async def find_failed(pool: asyncpg.Pool, wanted: FailedFilter, limit: int | None = None) -> AsyncIterator[list[UUID]]:
@@ -49,8 +50,8 @@ async def find_failed(pool: asyncpg.Pool, wanted: FailedFilter, limit: int | Non
             rows = await connection.fetch(
                 """
                 SELECT id, ends_at FROM message_logs m
-                WHERE is_selected(m, $1, $2, $3, $4, $5, $6) AND (ends_at, id) > ($7, $8)
-                ORDER BY ends_at, id LIMIT $9
+                WHERE is_selected(m, $1, $2, $3, $4, $5, $6, $7) AND (ends_at, id) > ($8, $9)
+                ORDER BY ends_at, id LIMIT $10
                 """,
                 *astuple(wanted),
                 *after,
@@ -67,7 +68,7 @@ async def find_failed(pool: asyncpg.Pool, wanted: FailedFilter, limit: int | Non
 async def select_failed(connection: Connection, wanted: FailedFilter, ids: Sequence[UUID]) -> set[UUID]:
     """Return those of ``ids`` that are failed messages and selected by ``wanted``."""
     rows = await connection.fetch(
-        "SELECT id FROM message_logs m WHERE id = ANY($7::uuid[]) AND is_selected(m, $1, $2, $3, $4, $5, $6)",
+        "SELECT id FROM message_logs m WHERE id = ANY($8::uuid[]) AND is_selected(m, $1, $2, $3, $4, $5, $6, $7)",
         *astuple(wanted),
         ids,
     )
@@ -93,7 +94,7 @@ async def count_failed(connection: Connection, wanted: FailedFilter) -> list[Fai
         """
         SELECT coalesce(error_type, 'unknown') AS error_type, http_status(m) AS http_status,
                date_trunc('hour', updated_at, 'UTC') AS hour, count(*) AS messages
-        FROM message_logs m WHERE is_selected(m, $1, $2, $3, $4, $5, $6)
+        FROM message_logs m WHERE is_selected(m, $1, $2, $3, $4, $5, $6, $7)
         GROUP BY 1, 2, 3 ORDER BY hour DESC, messages DESC, error_type, http_status
         """,
         *astuple(wanted),

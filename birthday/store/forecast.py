@@ -19,9 +19,9 @@ async def count_due(
 ) -> list[tuple[str, datetime, int]]:
     """Return how many messages fall due in ``(after, until]``, by zone and instant.
 
-    ``occasions`` must be all occasions of that range. A planned message counts at its planned instant. Any other user
-    counts at the instant of the zone, unless there is already a message for that year. One statement counts both, so
-    that a planner cannot move a user from one half to the other meanwhile.
+    ``occasions`` must be all occasions of that range. A planned message counts at its planned instant. Any other date
+    of a planned type counts at the instant of the zone, unless there is already a message for that year. One statement
+    counts both, so that a planner cannot move a date from one half to the other meanwhile.
     """
     rows = [(spec, month_day) for spec in occasions for month_day in spec.month_days]
     counts = await connection.fetch(
@@ -34,12 +34,11 @@ async def count_due(
             GROUP BY u.timezone, m.scheduled_at
             UNION ALL
             SELECT spec.zone, spec.due_at, count(*)
-            FROM unnest($1::text[], $2::smallint[], $3::smallint[], $4::timestamptz[], $5::timestamptz[], $8::text[])
-                AS spec (zone, month_day, year, due_at, ends_at, message_type)
-            JOIN users u ON u.timezone = spec.zone AND u.birth_month_day = spec.month_day AND u.deleted_at IS NULL
-            WHERE is_concerned(u, spec.year, spec.ends_at)
-              AND NOT EXISTS (SELECT FROM message_logs m
-                              WHERE m.user_id = u.id AND m.message_type = spec.message_type
+            FROM unnest($1::text[], $2::smallint[], $3::smallint[], $4::timestamptz[], $5::timestamptz[])
+                AS spec (zone, month_day, year, due_at, ends_at)
+            CROSS JOIN LATERAL concerned_dates(spec.zone, spec.month_day, spec.year, spec.due_at, spec.ends_at) one
+            WHERE NOT EXISTS (SELECT FROM message_logs m
+                              WHERE m.user_id = one.user_id AND m.message_type = one.message_type
                                 AND m.occasion_year = spec.year
                                 AND m.status <> 'cancelled')
             GROUP BY spec.zone, spec.due_at
@@ -52,7 +51,6 @@ async def count_due(
         [spec.occasion.ends_at for spec, _ in rows],
         after,
         until,
-        [spec.occasion.message_type for spec, _ in rows],
         timeout=FORECAST_SECONDS,
     )
     return [(row["zone"], row["due_at"].astimezone(UTC), row["messages"]) for row in counts]

@@ -62,6 +62,7 @@ class Selection:
     statuses: Collection[Status] = tuple(Status)
     from_at: datetime | None = None
     to_at: datetime | None = None
+    message_type: str | None = None
 
 
 async def list_messages(connection: Connection, selection: Selection, after: Position, limit: int) -> list[Message]:
@@ -72,12 +73,14 @@ async def list_messages(connection: Connection, selection: Selection, after: Pos
         """
         SELECT * FROM message_details
         WHERE status = ANY($1::text[]) AND scheduled_at >= $2 AND (scheduled_at, id) < ($3, $4)
+          AND ($6::text IS NULL OR message_type = $6)
         ORDER BY scheduled_at DESC, id DESC LIMIT $5
         """,
         list(selection.statuses),
         selection.from_at or datetime.min.replace(tzinfo=UTC),
         *after,
         limit,
+        selection.message_type,
     )
     return [_message(row) for row in rows]
 

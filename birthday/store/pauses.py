@@ -3,8 +3,12 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from birthday.store.users import Connection
+
+EVERY_OTHER: Final = "*"
+"""Stands for the types that have no row of their own, such as one that is published while everything is paused."""
 
 
 @dataclass(frozen=True, slots=True)

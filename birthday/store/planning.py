@@ -85,6 +85,11 @@ async def note_planned_types(pool: asyncpg.Pool, message_types: Sequence[str], n
     return [row["message_type"] for row in rows]
 
 
+async def read_planned_types(connection: Connection) -> list[str]:
+    """Return the types besides birthday that are planned."""
+    return [row["message_type"] for row in await connection.fetch("SELECT message_type FROM planned_types")]
+
+
 async def plan(
     connection: Connection,
     occasions: Sequence[ZoneOccasion],

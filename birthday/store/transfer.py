@@ -183,14 +183,18 @@ async def create_staged(connection: Connection, messages: Sequence[StagedMessage
             CROSS JOIN LATERAL jsonb_object_keys(coalesce(anniversaries, '{}') || coalesce(anniversary_history, '{}'))
                 AS given (message_type)
             WHERE anniversaries IS NOT NULL OR anniversary_history IS NOT NULL
+            RETURNING user_id, message_type, schedule_from
         ), planned AS (
             INSERT INTO message_plans SELECT planned.*
             FROM unnest($2::bigint[], $3::text[], $4::smallint[], $5::date[], $6::timestamptz[], $7::timestamptz[])
                 AS new (line, message_type, year, day, due_at, ends_at)
             JOIN numbered USING (line) JOIN created ON created.id = numbered.id
+            LEFT JOIN dated ON dated.user_id = created.id AND dated.message_type = new.message_type
+            LEFT JOIN planned_types t ON t.message_type = new.message_type
             CROSS JOIN LATERAL plan_message(
-                created.id, new.message_type, created.schedule_from, new.year, new.day, new.due_at, new.ends_at,
-                $1, NULL) planned
+                created.id, new.message_type, coalesce(dated.schedule_from, created.schedule_from), new.year, new.day,
+                greatest(new.due_at, t.planned_since), new.ends_at, $1, NULL) planned
+            WHERE new.message_type = 'birthday' OR t.planned_since < new.ends_at
             -- Messages outlive users: one of a user who comes back may be there.
             ON CONFLICT DO NOTHING
             RETURNING id
@@ -201,7 +205,7 @@ async def create_staged(connection: Connection, messages: Sequence[StagedMessage
         """,
         now,
         [staged.line for staged in messages],
-        [staged.message.occasion.message_type for staged in messages],
+        [staged.message.message_type for staged in messages],
         [staged.message.occasion.year for staged in messages],
         [staged.message.occasion.on for staged in messages],
         [staged.message.due_at for staged in messages],
@@ -230,11 +234,13 @@ async def rehearse_staged(connection: Connection, messages: Sequence[StagedMessa
             ON CONFLICT DO NOTHING
             RETURNING line
         )
-        SELECT (SELECT count(*) FROM unnest($1::bigint[]) AS planned (line) JOIN created USING (line)) AS messages,
+        SELECT (SELECT count(*) FROM unnest($1::bigint[], $2::text[]) AS new (line, type) JOIN created USING (line)
+                WHERE type = 'birthday' OR type IN (SELECT message_type FROM planned_types)) AS messages,
                ARRAY(SELECT line FROM import_stage
                      WHERE NOT EXISTS (SELECT FROM created WHERE created.line = import_stage.line)) AS skipped_lines
         """,
         [staged.line for staged in messages],
+        [staged.message.message_type for staged in messages],
     )
     return _stored(row)
 

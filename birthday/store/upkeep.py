@@ -1,6 +1,6 @@
 """What the janitor does to messages: rescue, expire, remove. Small batches, so that the hot path never waits."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -11,8 +11,13 @@ from birthday.store.users import Connection
 from birthday.store.watermarks import PLANNED, lock_watermark
 
 
-async def lock_lost(connection: Connection, now: datetime, wait: timedelta, limit: int) -> list[UUID]:
-    """Lock and return messages in flight that no worker has taken for ``wait``: the queue may have lost them."""
+async def lock_lost(
+    connection: Connection, now: datetime, wait: timedelta, limit: int, resting: Collection[str]
+) -> list[UUID]:
+    """Lock and return messages in flight that no worker has taken for ``wait``: the queue may have lost them.
+
+    Messages of the types that are ``resting`` are left out.
+    """
     rows = await connection.fetch(
         """
         SELECT id FROM message_logs
@@ -20,11 +25,13 @@ async def lock_lost(connection: Connection, now: datetime, wait: timedelta, limi
           AND (status = 'queued'
                OR status = 'retrying' AND next_attempt_at <= $1
                OR status = 'sending' AND lease_until <= clock_timestamp())
+          AND message_type <> ALL($3::text[])
         ORDER BY ends_at LIMIT $2
         FOR UPDATE SKIP LOCKED
         """,
         now - wait,
         limit,
+        list(resting),
     )
     return [row["id"] for row in rows]
 

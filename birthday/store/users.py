@@ -3,7 +3,7 @@
 Invariant 5 holds throughout: each change is a guarded UPDATE, and zero rows is a normal answer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -15,7 +15,7 @@ import orjson
 
 from birthday.core.message import BIRTHDAY
 from birthday.core.occasion import Rules
-from birthday.core.plan import PlannedMessage, next_message_at, planned_messages
+from birthday.core.plan import PlannedMessage, Upcoming, YearlyDate, planned_messages, upcoming_occasions
 from birthday.core.user import NO_EXTRAS, Extras, Profile
 from birthday.errors import ConflictError, InvalidInputError, NotFoundError
 from birthday.store.connection import borrow
@@ -25,13 +25,18 @@ Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A live user as stored. Instants are aware UTC; ``next_message_at`` is None if there will be none."""
+    """A live user as stored. Instants are aware UTC; ``upcoming`` is the next occasion of each date, in order."""
 
     id: UUID
     profile: Profile
-    next_message_at: datetime | None
+    upcoming: Sequence[Upcoming]
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def next_message_at(self) -> datetime | None:
+        """When the first message of any type is due; None if there will be none."""
+        return min((one.due_at for one in self.upcoming if one.due_at), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +62,18 @@ async def read_users(connection: Connection, ids: Sequence[UUID], now: datetime,
     rows = await connection.fetch(
         """
         SELECT u.id, u.first_name, u.last_name, u.email, u.date_of_birth, u.timezone, u.external_id, u.locale,
-               u.attributes, u.suppressed, (
-                   SELECT json_object_agg(message_type, date) FROM anniversaries
-                   WHERE user_id = u.id AND date IS NOT NULL) AS anniversaries,
-               u.schedule_from, u.greeted_year, u.created_at, u.updated_at, message.pending_at, message.taken_years
-        FROM users u CROSS JOIN LATERAL (
-            SELECT min(m.scheduled_at) FILTER (WHERE m.status IN ('scheduled', 'queued', 'retrying')
-                                               AND m.schedule_from = u.schedule_from) AS pending_at,
-                   array_agg(m.occasion_year) FILTER (WHERE m.status NOT IN ('scheduled', 'queued', 'retrying'))
-                       AS taken_years
-            FROM message_logs m
-            WHERE m.user_id = u.id AND m.message_type = $2 AND m.status <> 'cancelled'
-        ) message
+               u.attributes, u.suppressed, u.schedule_from, u.greeted_year, u.created_at, u.updated_at,
+               message.pending_at, message.pending_on, message.taken_years, (
+                   SELECT array_agg(ROW(a.message_type, a.date, t.planned_since, a.schedule_from, a.greeted_year,
+                                        m.pending_at, m.pending_on, m.taken_years))
+                   FROM anniversaries a LEFT JOIN planned_types t USING (message_type)
+                   CROSS JOIN LATERAL message_summary(u.id, a.message_type, a.schedule_from) m
+                   WHERE a.user_id = u.id AND a.date IS NOT NULL) AS others
+        FROM users u CROSS JOIN LATERAL message_summary(u.id, 'birthday', u.schedule_from) message
         WHERE u.id = ANY(ARRAY(SELECT unnest($1::uuid[]))) AND u.deleted_at IS NULL
         ORDER BY u.id
         """,
         ids,
-        BIRTHDAY,
     )
     return [_user(row, now, rules) for row in rows]
 
@@ -102,10 +102,10 @@ async def lock_profile(connection: Connection, user_id: UUID) -> Profile:
     if row is None:
         raise unknown_user(user_id)
     # A statement of its own, so that it sees the dates of a change that the one before has waited for.
-    anniversaries = await connection.fetchval(
-        "SELECT json_object_agg(message_type, date) FROM anniversaries WHERE user_id = $1 AND date IS NOT NULL", user_id
+    rows = await connection.fetch(
+        "SELECT message_type, date FROM anniversaries WHERE user_id = $1 AND date IS NOT NULL", user_id
     )
-    return profile_of(row, anniversaries)
+    return profile_of(row, {other["message_type"]: other["date"] for other in rows})
 
 
 async def replace_profile(
@@ -151,10 +151,15 @@ async def replace_profile(
     except asyncpg.UniqueViolationError as error:
         raise conflict(error, new) from None
     moved_types = await _replace_anniversaries(connection, user_id, old, new, now)
-    if not moved and not moved_types:
+    moved_types += [BIRTHDAY] if moved else []
+    if not moved_types:
         # The new address may be on the list of suppressed ones.
         return Replanned(cancelled=await _cancel_stale(connection, user_id, now) if suppressed else 0)
-    messages = planned_messages(new, now, planning.horizon, planning.rules)
+    messages = [
+        message
+        for message in planned_messages(new, now, planning.horizon, planning.rules)
+        if message.message_type in moved_types
+    ]
     # A planner may just have inserted a message for the old birthday. Then our insert waits for the planner's commit,
     # and finds the year taken. The second cancellation sees that message, and frees the year.
     await _keep_what_may_have_arrived(connection, user_id)
@@ -304,7 +309,7 @@ async def _insert_planned(
 
 def _columns(messages: list[PlannedMessage]) -> tuple[list[Any], ...]:
     return (
-        [message.occasion.message_type for message in messages],
+        [message.message_type for message in messages],
         [message.occasion.year for message in messages],
         [message.occasion.on for message in messages],
         [message.due_at for message in messages],
@@ -313,23 +318,26 @@ def _columns(messages: list[PlannedMessage]) -> tuple[list[Any], ...]:
 
 
 def _user(row: asyncpg.Record, now: datetime, rules: Rules) -> User:
-    profile = profile_of(row, row["anniversaries"])
-    due_at = None if row["suppressed"] else row["pending_at"]
-    if due_at is None and not row["suppressed"]:
-        taken = {row["greeted_year"], *(row["taken_years"] or ())}
-        # Another program has written a zone that does not exist. Then the next instant is unknown.
-        with suppress(InvalidInputError):
-            due_at = next_message_at(profile, row["schedule_from"], now, taken, rules)
-    return User(row["id"], profile, due_at, row["created_at"], row["updated_at"])
+    others = [YearlyDate(*other) for other in row["others"] or ()]
+    profile = profile_of(row, {other.message_type: other.day for other in others})
+    since, greeted_year, created_at = row["schedule_from"], row["greeted_year"], row["created_at"]
+    pending_at, pending_on, taken_years = row["pending_at"], row["pending_on"], row["taken_years"]
+    birthday = YearlyDate(
+        BIRTHDAY, profile.date_of_birth, created_at, since, greeted_year, pending_at, pending_on, taken_years
+    )
+    upcoming: list[Upcoming] = []
+    # Another program has written a zone that does not exist. Then the next instants are unknown.
+    with suppress(InvalidInputError):
+        upcoming = upcoming_occasions([birthday, *others], profile, now, rules)
+    return User(row["id"], profile, upcoming, created_at, row["updated_at"])
 
 
-def profile_of(row: asyncpg.Record, anniversaries: str | None) -> Profile:
-    """Return the profile in a row of ``users``; ``anniversaries`` is a JSON object of dates by type."""
+def profile_of(row: asyncpg.Record, anniversaries: Mapping[str, date]) -> Profile:
+    """Return the profile in a row of ``users``, with these dates by type."""
     extras = NO_EXTRAS
     external_id, locale, attributes = row["external_id"], row["locale"], row["attributes"]
     if external_id or locale or attributes or anniversaries or row["suppressed"]:
-        dates = {name: date.fromisoformat(day) for name, day in orjson.loads(anniversaries or "{}").items()}
-        extras = Extras(external_id, locale, orjson.loads(attributes or "{}"), dates, row["suppressed"])
+        extras = Extras(external_id, locale, orjson.loads(attributes or "{}"), anniversaries, row["suppressed"])
     return Profile(row["first_name"], row["last_name"], row["email"], row["date_of_birth"], row["timezone"], extras)
 
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 from birthday.channels import Channel
 from birthday.config import Role
-from birthday.core.message import BIRTHDAY
 from birthday.errors import UnavailableError, WrongClockError
 from birthday.operations.readiness import BACKGROUND, CLOCK, CONSUMER, QUEUE, SCHEDULER, SENDING, Check, Readiness
 from birthday.scheduler.loop import DispatchProgress
@@ -62,7 +61,7 @@ def _worker_check(shared: Shared, pipeline: Pipeline, watchdog: Watchdog) -> Che
             raise UnavailableError(
                 "consumer", f"the worker has been trying for {pipeline.stuck_seconds:.0f} s to store what it does"
             )
-        if shared.pauses.is_paused(BIRTHDAY) or shared.clock.fault is not None:
+        if shared.pauses.held or shared.clock.fault is not None:
             return
         if not pipeline.receiving:
             raise UnavailableError("consumer", "the worker has no subscription to the queue; it is trying to get one")

@@ -21,7 +21,17 @@ def make_pipeline(shared: Shared, channel: Channel, random: Random | None = None
     limits = Limits(settings.worker_concurrency, settings.message_service_timeout, ahead=retry.unknown)
     texts, catch_up = Texts(pool), settings.catch_up_window
     claimer = Claimer(
-        pool, broker, clock, metrics, catch_up, limits.lease, random, texts, shared.tracing, retry.unknown
+        pool,
+        broker,
+        clock,
+        metrics,
+        shared.pauses,
+        catch_up,
+        limits.lease,
+        random,
+        texts,
+        shared.tracing,
+        retry.unknown,
     )
     settler = Settler(pool, broker, clock, metrics, retry, random)
     sender = Sender(channel, clock, metrics, shared.tracing)

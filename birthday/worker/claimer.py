@@ -18,6 +18,7 @@ import structlog
 from birthday.broker import Broker, Consumer, Delivery
 from birthday.clock import Clock
 from birthday.core.message import PENDING, ErrorType, Status
+from birthday.operations.pauses import Pauses
 from birthday.store.claims import Claim, Unclaimed, cancel, claim, give_up, read_unclaimed
 from birthday.store.connection import DATABASE_ERRORS, stay_cancelled
 from birthday.store.refusals import Sifting, fail_refused
@@ -31,6 +32,8 @@ from birthday.worker.texts import Text, Texts
 log = structlog.get_logger()
 
 _SOON = timedelta(seconds=1)
+_LATER = timedelta(minutes=1)
+"""How often to look whether the type of a message in the queue is still paused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ class Claimer:
     broker: Broker
     clock: Clock
     metrics: Metrics
+    pauses: Pauses
     catch_up: timedelta
     lease: timedelta
     random: Random
@@ -81,8 +85,8 @@ class Claimer:
             nonlocal claimed_at
             began = asyncio.get_running_loop().time()
             now = self.clock.now()
-            late = now - self.catch_up
-            claims = await claim(self.pool, ids, by_hand, now, late, self.lease, repeat_unknown=self.repeat_unknown)
+            late, paused, repeat = now - self.catch_up, self.pauses.paused, self.repeat_unknown
+            claims = await claim(self.pool, ids, by_hand, now, late, self.lease, paused, repeat_unknown=repeat)
             # If the batch is claimed in parts, the first lease runs out first.
             claimed_at = claimed_at or began
             return claims
@@ -215,12 +219,13 @@ class Claimer:
 
     def _delay(self, state: Unclaimed, now: datetime) -> timedelta | None:
         """Return after how long to look at a message again, or None if this delivery is not needed any more."""
+        paused = state.message_type in self.pauses.paused
         if state.status is Status.SENDING:
-            return max(state.lease, _SOON)
+            return _LATER if paused and not state.lease else max(state.lease, _SOON)
         if state.status not in PENDING or state.due_since <= now - self.catch_up:
             # The janitor expires what is too late.
             return None
         if state.status is Status.SCHEDULED and state.ready_at > now:
             # The dispatcher publishes it when it is due.
             return None
-        return max(state.ready_at - now, _SOON)
+        return _LATER if paused else max(state.ready_at - now, _SOON)

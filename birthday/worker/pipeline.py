@@ -20,7 +20,6 @@ import structlog
 from birthday.broker import Broker, Consumer, Delivery
 from birthday.channels.breaker import CircuitBreaker, CircuitState
 from birthday.clock import CheckedClock
-from birthday.core.message import BIRTHDAY
 from birthday.errors import UnavailableError
 from birthday.operations.pauses import Pauses
 from birthday.worker.claimer import Batch, Claimer
@@ -97,7 +96,7 @@ class Pipeline:
     @property
     def _held(self) -> bool:
         """Whether nothing may be claimed or sent: an operator has paused it, or the clock is wrong."""
-        return self._pauses.is_paused(BIRTHDAY) or self._clock.fault is not None
+        return self._pauses.held or self._clock.fault is not None
 
     @property
     def circuit(self) -> CircuitBreaker:
@@ -207,9 +206,9 @@ class Pipeline:
 
     async def _interrupt_when_paused(self) -> None:
         while True:
-            await self._pauses.wait_until(BIRTHDAY, paused=True)
+            await self._pauses.wait_until(held=True)
             self._interrupted.set()
-            await self._pauses.wait_until(BIRTHDAY, paused=False)
+            await self._pauses.wait_until(held=False)
 
     async def _interrupt_when_clock_is_wrong(self) -> None:
         while True:
@@ -218,7 +217,7 @@ class Pipeline:
             await self._clock.wait_until(right=True)
 
     async def _wait_until_free(self) -> None:
-        await self._pauses.wait_until(BIRTHDAY, paused=False)
+        await self._pauses.wait_until(held=False)
         await self._clock.wait_until(right=True)
 
     async def _take(self, consumer: Consumer) -> None:

@@ -25,6 +25,7 @@ MEMBERS = [
     "anniversaries",
     "suppressed",
     "nextMessageAt",
+    "occasions",
     "createdAt",
     "updatedAt",
 ]
@@ -58,6 +59,7 @@ async def test_the_body_of_the_runbook_creates_a_user(api: Api) -> None:
         "anniversaries": {},
         "suppressed": False,
         "nextMessageAt": "2027-01-01T09:00:00Z",
+        "occasions": [{"type": "birthday", "date": "2027-01-01", "nextMessageAt": "2027-01-01T09:00:00Z"}],
         "createdAt": "2026-03-01T09:00:00Z",
         "updatedAt": "2026-03-01T09:00:00Z",
     }
@@ -213,6 +215,7 @@ async def test_put_replaces_the_profile(api: Api) -> None:
         "timezone": "Europe/London",
         "timezoneOffset": None,
         "nextMessageAt": "2026-12-10T09:00:00Z",
+        "occasions": [{"type": "birthday", "date": "2026-12-10", "nextMessageAt": "2026-12-10T09:00:00Z"}],
         "updatedAt": "2026-03-01T10:00:00Z",
     }
     assert (await api.get(f"/users/{user['id']}")).json == answer.json

@@ -9,12 +9,15 @@ import pytest
 
 from birthday.broker.postgres import PostgresBroker
 from birthday.core.occasion import Rules
+from birthday.operations.audit import Item
+from birthday.store.failed import FailedFilter, find_failed
+from birthday.store.pauses import EVERY_OTHER, set_paused
 from birthday.store.users import Planning
 from birthday.telemetry.metrics import Metrics
 from tests.support.channel import RecordingChannel
 from tests.support.clock import ManualClock
 from tests.support.dates import give_date, plan_type, publish_type
-from tests.support.product import Product, parse
+from tests.support.product import Product, metric, parse
 
 JOINED = "work-anniversary"
 
@@ -171,3 +174,87 @@ async def test_a_type_that_is_withdrawn_is_not_planned_any_more(product: Product
     assert await product.planner.plan_once(product.clock.now()) == 0
     await product.pool.execute("UPDATE active_templates SET version = 1")
     assert await product.planner.plan_once(product.clock.now()) == 0
+
+
+async def test_only_the_type_that_is_paused_stands_still(product: Product) -> None:
+    """Its messages wait: the planned one is not published, and the one in the queue stays there. Birthdays go out."""
+    await plan_type(product.pool, JOINED, product.clock.now())
+    for _ in range(2):
+        user_id = await product.create(date(1990, 2, 28))
+        await give_date(product.pool, user_id, JOINED, date(2019, 2, 28))
+    await product.planner.plan_once(product.clock.now())
+    product.clock.advance(timedelta(hours=22))
+    early = await product.pool.fetchval("SELECT id FROM message_logs WHERE message_type = $1 LIMIT 1", JOINED)
+    await product.pool.execute("UPDATE message_logs SET status = 'queued' WHERE id = $1", early)
+    await product.broker.publish([early])
+    async with product.pool.acquire() as connection:
+        await set_paused(connection, [JOINED], paused=True, now=product.clock.now(), by="ada@host")
+    await product.pauses.refresh()
+    channel = RecordingChannel(product.clock)
+    async with product.working(channel):
+        assert (await product.dispatcher.dispatch_once(product.clock.now())).published == 2
+        await product.wait_for_statuses({"delivered": 2, "queued": 1, "scheduled": 1})
+        product.clock.advance(timedelta(hours=1))
+        await product.janitor.recover_once(product.clock.now())
+        assert metric(product.metrics, "messages_rescued_total") == 0
+    delivered = await product.pool.fetch("SELECT DISTINCT message_type FROM message_logs WHERE status = 'delivered'")
+    assert [row["message_type"] for row in delivered] == ["birthday"]
+
+
+async def test_a_pause_of_everything_holds_for_a_type_that_is_published_meanwhile(product: Product) -> None:
+    """An operator who has stopped everything is not surprised by a new type; a type resumed alone goes on."""
+    async with product.pool.acquire() as connection:
+        now = product.clock.now()
+        await set_paused(connection, ["birthday", EVERY_OTHER], paused=True, now=now, by="ada@host")
+        await plan_type(product.pool, JOINED, now)
+        await product.pauses.refresh()
+        assert (product.pauses.held, product.pauses.paused) == (True, ("birthday", JOINED))
+        await set_paused(connection, [JOINED], paused=False, now=now + timedelta(seconds=1), by="ada@host")
+        await product.pauses.refresh()
+        assert (product.pauses.held, product.pauses.paused) == (False, ("birthday",))
+
+
+async def test_the_audit_knows_every_planned_type(product: Product) -> None:
+    """A lost anniversary is missing, and says its type. Neither a type that nobody plans nor an old day is expected."""
+    user_id = await product.create(date(1990, 2, 28))
+    for message_type in (JOINED, "name-day"):
+        await give_date(product.pool, user_id, message_type, date(2019, 2, 28))
+    early = await product.create(date(1990, 6, 1))
+    await give_date(product.pool, early, JOINED, date(2019, 2, 26))
+    await plan_type(product.pool, JOINED, product.clock.now())
+    await product.planner.plan_once(product.clock.now())
+    product.clock.advance(timedelta(hours=22))
+    channel = RecordingChannel(product.clock)
+    async with product.working(channel):
+        await product.dispatcher.dispatch_once(product.clock.now())
+        await product.wait_for_statuses({"delivered": 2})
+    items: list[Item] = []
+    from_at, now = parse("2027-02-25T00:00:00Z"), product.clock.now()
+    assert (await product.auditor.audit(from_at, now, now)).counts == {"delivered": 2}
+    await product.pool.execute("ALTER TABLE message_logs DISABLE TRIGGER remember_greeted_years")
+    await product.pool.execute("DELETE FROM message_logs WHERE message_type = $1", JOINED)
+    audit = await product.auditor.audit(from_at, now, now, items.append)
+    assert audit.counts == {"delivered": 1, "missing": 1}
+    assert {(item.finding, item.message_type) for item in items} == {("delivered", "birthday"), ("missing", JOINED)}
+
+
+async def test_the_forecast_counts_every_planned_type(product: Product) -> None:
+    """Two dates of one user on one day are two messages; a type that nobody plans is none."""
+    await plan_type(product.pool, JOINED, product.clock.now())
+    user_id = await product.create(date(1990, 4, 1))
+    for message_type in (JOINED, "name-day"):
+        await give_date(product.pool, user_id, message_type, date(2019, 4, 1))
+    forecast = await product.forecaster.forecast(parse("2027-04-01T00:00:00Z"), parse("2027-04-02T00:00:00Z"))
+    assert forecast.due == {parse("2027-04-01T09:00:00Z"): 2}
+
+
+async def test_failed_messages_are_selected_by_type(product: Product) -> None:
+    """An operator requeues what a bad template has failed, and nothing else."""
+    await plan_type(product.pool, JOINED, product.clock.now())
+    user_id = await product.create(date(1990, 2, 28))
+    await give_date(product.pool, user_id, JOINED, date(2019, 2, 28))
+    await product.planner.plan_once(product.clock.now())
+    await product.pool.execute("UPDATE message_logs SET status = 'failed'")
+    wanted = await product.pool.fetchval("SELECT id FROM message_logs WHERE message_type = $1", JOINED)
+    found = [ids async for ids in find_failed(product.pool, FailedFilter(message_type=JOINED))]
+    assert found == [[wanted]]

@@ -195,7 +195,7 @@ async def test_every_process_knows_within_five_seconds_and_wakes_at_once(product
             product.clock.advance(poll)
             for process in processes:
                 async with asyncio.timeout(5):
-                    await process.pauses.wait_until(BIRTHDAY, paused=paused)
+                    await process.pauses.wait_until(held=paused)
                 assert metric(process.metrics, "paused", message_type=BIRTHDAY) == paused
             if paused:
                 await eventually(lambda: has_no_consumer(product), "the workers have left the queue")

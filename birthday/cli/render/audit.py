@@ -13,7 +13,7 @@ EXPECTED: Final = "expected"
 LISTABLE: Final = (EXPECTED, *(finding.value for finding in Finding))
 """What can be listed: every birthday that was due, or the findings of one kind."""
 
-_LINE: Final = "{:<20}  {:<9}  {:<36}  {:<4}  {:<36}  {}\n"
+_LINE: Final = "{:<20}  {:<9}  {:<36}  {:<4}  {:<16}  {:<36}  {}\n"
 
 
 class AuditPrinter:
@@ -53,12 +53,14 @@ class AuditPrinter:
                 os.close(nothing)
 
     def _item(self, item: Item) -> str:
-        heading = "" if self._count else _LINE.format("due at", "finding", "user", "year", "message", "status")
+        heading = "" if self._count else _LINE.format("due at", "finding", "user", "year", "type", "message", "status")
         status = item.status or "-"
         status += f", repeats {item.repeats}" if item.repeats else ""
         status += f", sent {_instant(item.sent_at)}" if item.sent_at else ""
         message, due_at = str(item.message_id or "-"), _instant(item.due_at)
-        return heading + _LINE.format(due_at, item.finding, str(item.user_id), item.year, message, status)
+        return heading + _LINE.format(
+            due_at, item.finding, str(item.user_id), item.year, item.message_type, message, status
+        )
 
     def _rest(self, audit: Audit, first: date, last: date, now: datetime) -> str:
         heading = f"birthdays due from {first} to {last}, UTC, and by {_instant(now)}\n"
@@ -73,6 +75,7 @@ class JsonAuditPrinter(AuditPrinter):
         members = {
             "finding": item.finding,
             "userId": item.user_id,
+            "type": item.message_type,
             "year": item.year,
             "dueAt": _instant(item.due_at),
             "messageId": item.message_id,

@@ -11,7 +11,15 @@ from aiohttp import web
 
 from birthday.errors import UnavailableError
 from birthday.http.api.cursors import message_cursor, read_message_cursor
-from birthday.http.api.requests import read_id, read_json, read_limit, read_period, read_query, read_status
+from birthday.http.api.requests import (
+    read_id,
+    read_json,
+    read_limit,
+    read_message_type,
+    read_period,
+    read_query,
+    read_status,
+)
 from birthday.http.api.responses import message_json
 from birthday.http.api.retries import parse_retry
 from birthday.http.context import CONTEXT, ApiContext
@@ -45,8 +53,8 @@ async def read(request: web.Request) -> web.Response:
 
 async def list_page(request: web.Request) -> web.Response:
     """Return a page of messages by state and time, newest first."""
-    query = read_query(request, "status", "from", "to", "limit", "cursor")
-    selection = Selection(read_status(query), *read_period(query))
+    query = read_query(request, "status", "type", "from", "to", "limit", "cursor")
+    selection = Selection(read_status(query), *read_period(query), read_message_type(query))
     limit, after = read_limit(query), read_message_cursor(query) or FIRST
     async with borrow(request.app[CONTEXT].pool) as connection:
         messages = await list_messages(connection, selection, after, limit + 1)

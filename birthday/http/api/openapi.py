@@ -3,6 +3,7 @@
 from importlib.metadata import version
 from typing import Any
 
+from birthday.core.fields import TYPE_PATTERN
 from birthday.core.message import ErrorType, Status
 from birthday.http.api.requests import DEFAULT_LIMIT, MAX_BODY_BYTES, MAX_LIMIT
 from birthday.http.api.schemas import Schema, ref, schemas
@@ -100,6 +101,7 @@ _LIMIT = _parameter(
     "How many a page has at most.",
     {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
 )
+_TYPE = _parameter("type", "Only messages of this type.", {"type": "string", "pattern": TYPE_PATTERN})
 _STATUS = _parameter("status", "Only messages of this status.", {"type": "string", "enum": list(Status)})
 _DAY_OR_INSTANT = {
     "anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}],
@@ -194,7 +196,7 @@ _MESSAGE_PATHS: dict[str, Any] = {
             "List messages by status and time, newest first",
             _answer(200, "A page of messages.", "MessagePage"),
             (422,),
-            parameters=[_STATUS, _FROM, _TO, _LIMIT, _cursor(31)],
+            parameters=[_STATUS, _TYPE, _FROM, _TO, _LIMIT, _cursor(31)],
         ),
     },
     "/messages/retry": {

@@ -7,6 +7,7 @@ from uuid import UUID
 from aiohttp import web
 
 from birthday.core.document import parse_json
+from birthday.core.fields import TYPE_PATTERN
 from birthday.core.message import Status
 from birthday.errors import FieldError, InvalidInputError, NotFoundError
 from birthday.http.context import SUBJECT
@@ -111,6 +112,29 @@ def read_status(query: dict[str, str]) -> tuple[Status, ...]:
     if text not in set(Status):
         raise InvalidInputError(FieldError("/status", f"one of {', '.join(Status)} is accepted"))
     return (Status(text),)
+
+
+def parse_message_type(value: object) -> str:
+    """Return the type of messages that a client names.
+
+    Raises:
+        ValueError: if it is not the name of a type.
+    """
+    if not isinstance(value, str) or not re.fullmatch(TYPE_PATTERN, value):
+        raise ValueError("the name of a type is accepted, such as birthday or work-anniversary")
+    return value
+
+
+def read_message_type(query: dict[str, str]) -> str | None:
+    """Return the type that ``type`` selects; None without it.
+
+    Raises:
+        InvalidInputError: if it is not the name of a type.
+    """
+    try:
+        return parse_message_type(query["type"]) if "type" in query else None
+    except ValueError as error:
+        raise InvalidInputError(FieldError("/type", str(error))) from None
 
 
 def read_period(query: dict[str, str]) -> tuple[datetime | None, datetime | None]:

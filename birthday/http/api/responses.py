@@ -24,6 +24,7 @@ def user_json(user: User) -> dict[str, Any]:
         "timezoneOffset": offset,
         **extras_json(profile.extras),
         "nextMessageAt": user.next_message_at,
+        "occasions": [{"type": one.message_type, "date": one.on, "nextMessageAt": one.due_at} for one in user.upcoming],
         "createdAt": user.created_at,
         "updatedAt": user.updated_at,
     }

@@ -10,7 +10,7 @@ from uuid import UUID
 from birthday.config import parse_duration
 from birthday.core.message import ErrorType
 from birthday.errors import FieldError, InvalidInputError
-from birthday.http.api.requests import UUID_PATTERN
+from birthday.http.api.requests import UUID_PATTERN, parse_message_type
 from birthday.store.failed import FailedFilter
 
 RETRY_LIMIT: Final = 10_000
@@ -53,6 +53,7 @@ def parse_retry(data: object, now: datetime) -> Retry:
         user_id=members.get("userId"),
         failed_from=None if newer_than is None else now - newer_than,
         failed_before=None if older_than is None else now - older_than,
+        message_type=members.get("type"),
     )
     return Retry(wanted, members.get("limit", RETRY_LIMIT))
 
@@ -83,6 +84,7 @@ def _read_limit(value: object) -> int:
 
 _READ: Final[dict[str, Callable[[object], object]]] = {
     "errorType": _read_error_type,
+    "type": parse_message_type,
     "userId": _read_user_id,
     "olderThan": _read_age,
     "newerThan": _read_age,

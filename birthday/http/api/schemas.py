@@ -23,6 +23,7 @@ def schemas(last_year: int) -> dict[str, Schema]:
         "Attributes": _ATTRIBUTES,
         "Attribute": _ATTRIBUTE,
         "User": _closed(_USER),
+        "Occasion": _closed(_OCCASION),
         "UserPage": _closed({"users": _list_of("User"), "nextCursor": _NEXT_CURSOR}),
         "Message": _closed(_MESSAGE),
         "MessagePage": _closed({"messages": _list_of("Message"), "nextCursor": _NEXT_CURSOR}),
@@ -83,15 +84,33 @@ _USER: dict[str, Schema] = {
         "description": "Yearly dates besides the birthday, by type.",
     },
     "suppressed": {"type": "boolean", "description": "Whether nothing is ever sent to the user."},
-    "nextMessageAt": _or_null(_instant("When the next message is due; null if there will be none.")),
+    "nextMessageAt": _or_null(_instant("When the next message of any type is due; null if there will be none.")),
+    "occasions": {
+        "type": "array",
+        "items": ref("Occasion"),
+        "description": "The next occasion of each date for which there is or will be a message, in order of date.",
+    },
     "createdAt": _instant("When the user was created."),
     "updatedAt": _instant("When the user was last changed."),
+}
+
+_TYPE: Schema = {"type": "string", "pattern": TYPE_PATTERN}
+
+_OCCASION: dict[str, Schema] = {
+    "type": _TYPE,
+    "date": {"type": "string", "format": "date", "description": "The user's local date of it."},
+    "nextMessageAt": _or_null(
+        _instant(
+            "When its message is due; null if there will be none, because the user is suppressed or the type has no "
+            "published template."
+        )
+    ),
 }
 
 _MESSAGE: dict[str, Schema] = {
     "id": _ID,
     "userId": _ID,
-    "type": {"type": "string", "enum": ["birthday"]},
+    "type": _TYPE,
     "status": {"type": "string", "enum": list(Status)},
     "scheduledAt": _instant("When it is due."),
     "occasionOn": {"type": "string", "format": "date", "description": "The local date that is greeted."},
@@ -116,6 +135,7 @@ _MESSAGE: dict[str, Schema] = {
 _COUNT: Schema = {"type": "integer", "minimum": 0}
 _RETRY: dict[str, Schema] = {
     "errorType": {"type": "string", "enum": list(ErrorType), "description": "Only what failed with this."},
+    "type": _TYPE | {"description": "Only messages of this type."},
     "userId": _ID | {"description": "Only messages of this user."},
     "olderThan": {"type": "string", "pattern": AGE_PATTERN, "description": "Only what failed longer ago than this."},
     "newerThan": {"type": "string", "pattern": AGE_PATTERN, "description": "Only what failed since."},

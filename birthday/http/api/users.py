@@ -49,7 +49,8 @@ async def create(request: web.Request) -> web.Response:
         user = await _created_before(request, new.user.profile)
     context.metrics.users_created.inc()
     if new.messages:
-        context.metrics.messages_scheduled.inc(len(new.messages))
+        sent = {one.message_type for one in user.upcoming if one.due_at}
+        context.metrics.messages_scheduled.inc(sum(message.message_type in sent for message in new.messages))
     subject = request[SUBJECT] = str(user.id)
     return json_response(user_json(user), 201, {"Location": f"/users/{subject}"})
 

@@ -4,7 +4,7 @@ import csv
 import io
 import os
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, BinaryIO, Final
 
 import orjson
@@ -81,7 +81,7 @@ def _members(row: Record) -> dict[str, Any]:
     """Return a user as JSON members."""
     members = {
         "id": str(row["id"]),
-        **profile_of(row, row["anniversaries"]).as_input(),
+        **profile_of(row, _dates(row["anniversaries"])).as_input(),
         "createdAt": _instant(row["created_at"]),
         "updatedAt": _instant(row["updated_at"]),
         "scheduleFrom": _instant(row["schedule_from"]),
@@ -103,6 +103,10 @@ def _cells(row: Record) -> dict[str, Any]:
     if "suppressed" in cells:
         cells["suppressed"] = "true"
     return cells
+
+
+def _dates(text: str | None) -> dict[str, date]:
+    return {name: date.fromisoformat(day) for name, day in orjson.loads(text).items()} if text else {}
 
 
 def _instant(at: datetime) -> str:

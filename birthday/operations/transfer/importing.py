@@ -214,7 +214,7 @@ def _plan(users: Sequence[StagedUser], now: datetime, planning: Planning) -> lis
     return [
         StagedMessage(line, message)
         for line, profile, _ in users
-        if profile.date_of_birth.month * 100 + profile.date_of_birth.day in near
+        if not near.isdisjoint(day.month * 100 + day.day for _, day in profile.dates())
         for message in planned_messages(profile, now, planning.horizon, planning.rules)
     ]
 
@@ -226,17 +226,14 @@ def _plan_again(
         StagedMessage(line, message)
         for line, profile, origin in users
         if origin is not None
-        for message in messages_since(
-            profile, origin.schedule_from, now - catch_up, now, planning.horizon, planning.rules
-        )
-        if message.occasion.year > origin.greeted_year
+        for message in messages_since(profile, origin, now - catch_up, now, planning.horizon, planning.rules)
     ]
 
 
 def month_days_near(now: datetime, planning: Planning) -> frozenset[int]:
-    """Return every ``month * 100 + day`` of birth that may need a message, and a few that do not.
+    """Return every ``month * 100 + day`` of a yearly date that may need a message, and a few that do not.
 
-    Users with another day of birth need none, in any zone. For them ``planned_messages`` need not be called, which
+    Users with other dates need none, in any zone. For them ``planned_messages`` need not be called, which
     takes several times as long as all other work on a row.
     """
     first = (now - _NOT_OVER).date()
