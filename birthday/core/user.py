@@ -172,8 +172,8 @@ class ProfileInput(BaseModel):
         default=None,
         strict=True,
         description=(
-            "Whether nothing is ever sent to the user. It is true from the start if this address is on the list of "
-            "those who have opted out. PUT does not end it; PATCH with false does."
+            "Whether nothing is ever sent to the user. true puts the address on the list of those who have opted out. "
+            "While it is there, false has no effect."
         ),
         examples=[False],
     )
@@ -184,7 +184,7 @@ class ProfileInput(BaseModel):
 
     def extras(self) -> Extras:
         """Return what is given besides the members that every user has."""
-        if self.model_fields_set.isdisjoint(_EXTRAS.values()):
+        if self.model_fields_set.isdisjoint(Extras.__slots__):
             return NO_EXTRAS
         return Extras(
             self.external_id, self.locale, self.attributes or {}, self.anniversaries or {}, self.suppressed or False
@@ -198,7 +198,6 @@ _EXTRAS: Final = {
     "locale": "locale",
     "attributes": "attributes",
     "anniversaries": "anniversaries",
-    "suppressed": "suppressed",
 }
 
 
@@ -236,7 +235,7 @@ def parse_profile(data: object, now: datetime) -> Profile:
 def parse_replacement(profile: Profile, data: object, now: datetime) -> Profile:
     """Return the profile that replaces ``profile``. ``data`` may be the user as the API shows it, with changes.
 
-    Whoever is suppressed stays so: a copy from before somebody opted out must not end that.
+    Whoever is suppressed stays so: a copy from before somebody opted out must not revive them.
 
     Raises:
         InvalidInputError: with every field that is wrong.
@@ -248,14 +247,12 @@ def parse_replacement(profile: Profile, data: object, now: datetime) -> Profile:
 def patch_profile(profile: Profile, changes: object, now: datetime) -> Profile:
     """Return ``profile`` with ``changes`` applied. Either zone member replaces the zone, also one of the other form.
 
-    What does not change is not validated, because it may be older than today's rules.
+    What does not change is not validated, because it may be older than today's rules. Whoever is suppressed stays so.
 
     Raises:
         InvalidInputError: with every field that is wrong.
     """
     given = dict(_members(changes))
-    if given.get("suppressed", ...) is None:
-        del given["suppressed"]
     kept = {own: getattr(profile, own) for name, own in _TEXTS.items() if name not in given}
     kept_extras = {own: getattr(profile.extras, own) for name, own in _EXTRAS.items() if name not in given}
     own = replace(profile, first_name="-", last_name="", email="somebody@example.com", extras=NO_EXTRAS).as_input()
@@ -267,7 +264,8 @@ def patch_profile(profile: Profile, changes: object, now: datetime) -> Profile:
             gone = {key for key, value in changed.items() if value is None and (name == "attributes" or is_type(key))}
             given[name] = {key: value for key, value in (stored[name] | changed).items() if key not in gone}
     parsed = parse_profile(own | given, now)
-    return replace(parsed, **kept, extras=replace(parsed.extras, **kept_extras))
+    suppressed = profile.extras.suppressed or parsed.extras.suppressed
+    return replace(parsed, **kept, extras=replace(parsed.extras, **kept_extras, suppressed=suppressed))
 
 
 def _members(data: object) -> Mapping[str, Any]:

@@ -24,6 +24,16 @@ async def test_preview_prints_the_keys_of_the_contract() -> None:
     ]
 
 
+async def test_preview_knows_no_age_without_a_year() -> None:
+    """Not in JSON, and not in the table."""
+    arguments = ("preview", "--date-of-birth", "--02-29", "--timezone", "UTC", "--from", "2028-01-01", "--count", "1")
+    finished = await run(*arguments, "--json")
+    assert json.loads(finished.out) == [
+        {"date": "2028-02-29", "local": "2028-02-29T09:00:00+00:00", "utc": "2028-02-29T09:00:00Z", "age": None}
+    ]
+    assert (await run(*arguments)).out.split()[-1] == "unknown"
+
+
 async def test_preview_writes_every_year_with_four_digits() -> None:
     """ISO 8601, for the first centuries too."""
     finished = await run(

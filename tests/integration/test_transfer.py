@@ -23,7 +23,7 @@ import pytest
 from birthday.cli.transfer import import_file as import_to_screen
 from birthday.core.occasion import LeapDay, Rules
 from birthday.core.plan import planned_messages
-from birthday.core.user import Profile
+from birthday.core.user import NO_EXTRAS, Extras, Profile
 from birthday.errors import InvalidInputError, UnavailableError
 from birthday.operations.transfer.exporting import EXPORT_COLUMNS, export_users
 from birthday.operations.transfer.importing import BATCH_ROWS, ImportSummary, import_users
@@ -31,7 +31,7 @@ from birthday.operations.transfer.records import Format, Rejected
 from birthday.operations.transfer.source import open_source
 from birthday.store.connection import borrow
 from birthday.store.transfer import Clash, StagedUser, find_clashes, stage_users, staging
-from birthday.store.users import Planning, delete_user
+from birthday.store.users import Planning, delete_user, profile_of
 from tests.support.clock import ManualClock
 from tests.support.product import eventually, is_waiting_for_a_lock
 from tests.support.users import CSV_HEADER, create_user, csv_line, make_profiles, write_csv, write_ndjson
@@ -75,16 +75,20 @@ def write(path: Path, *lines: str) -> Path:
 async def stored_profiles(pool: asyncpg.Pool) -> set[Profile]:
     """Return all live users."""
     rows = await pool.fetch(
-        "SELECT first_name, last_name, email, date_of_birth, timezone FROM users WHERE deleted_at IS NULL"
+        """
+        SELECT *, (SELECT json_object_agg(message_type, date) FROM anniversaries WHERE user_id = users.id) AS dates
+        FROM users WHERE deleted_at IS NULL
+        """
     )
-    return {Profile(*row) for row in rows}
+    return {profile_of(row, row["dates"]) for row in rows}
 
 
 async def everything(pool: asyncpg.Pool) -> list[tuple[Any, ...]]:
-    """Return every row of users and messages, whole."""
+    """Return every row of users, dates and messages, whole."""
     users = await pool.fetch("SELECT users.*, users.xmin FROM users ORDER BY id")
+    dates = await pool.fetch("SELECT anniversaries.*, xmin FROM anniversaries ORDER BY user_id, message_type")
     messages = await pool.fetch("SELECT message_logs.*, message_logs.xmin FROM message_logs ORDER BY id")
-    return [tuple(row) for row in (*users, *messages)]
+    return [tuple(row) for row in (*users, *dates, *messages)]
 
 
 @pytest.mark.parametrize("writer", [write_csv, write_ndjson])
@@ -684,3 +688,134 @@ async def test_an_export_that_cannot_be_written_names_the_output(pool: asyncpg.P
                 await export_users(connection, Format.CSV, out)
 
     assert raised.value.resource == "output"
+
+
+FULL = replace(
+    ADA,
+    date_of_birth=date(4, 2, 29),
+    extras=Extras(
+        "crm 4711",
+        "pt-BR",
+        {"team": 'say "blau", b', "floors": [1, 2.5, None]},
+        {"wedding": date(2004, 2, 29), "work-anniversary": date(2019, 3, 4)},
+        suppressed=True,
+    ),
+)
+PLAIN = replace(ADA, email="plain@example.com")
+
+
+@pytest.mark.parametrize("file_format", Format)
+async def test_what_few_users_have_comes_and_goes_too(pool: asyncpg.Pool, tmp_path: Path, file_format: Format) -> None:
+    """An export with all of it can be imported, beside users without; importing it again changes nothing."""
+    some = replace(PLAIN, email="some@example.com", extras=Extras(anniversaries={"wedding": date(2000, 1, 1)}))
+    everybody = [FULL, PLAIN, some]
+    assert await import_file(pool, write_ndjson(tmp_path / "users.ndjson", everybody)) == (
+        ImportSummary(created=3),
+        {},
+    )
+    path = tmp_path / f"exported.{file_format}"
+    path.write_bytes(await export(pool, file_format))
+    assert await import_file(pool, path) == (ImportSummary(unchanged=3), {})
+    await pool.execute("TRUNCATE users, anniversaries, message_logs")
+    assert await import_file(pool, path) == (ImportSummary(created=3), {})
+    assert await stored_profiles(pool) == set(everybody)
+
+
+async def test_a_csv_export_gets_the_columns_that_somebody_needs(pool: asyncpg.Pool) -> None:
+    """They follow the columns that were always there, so that a reader of those goes on to work."""
+    now = ManualClock().now()
+    for number, profile in enumerate([PLAIN, FULL], 1):
+        await create_user(pool, UUID(int=number), profile, now, PLANNING)
+    header, plain, full = csv.reader(io.StringIO((await export(pool, Format.CSV)).decode()))
+    added = header[len(EXPORT_COLUMNS) :]
+    assert header[: len(EXPORT_COLUMNS)] == list(EXPORT_COLUMNS)
+    assert added == [
+        *("externalId", "locale", "suppressed", "attributes"),
+        *("anniversaries.wedding", "anniversaries.work-anniversary", "anniversaryHistory"),
+    ]
+    assert plain[len(EXPORT_COLUMNS) :] == [""] * 7
+    cells = dict(zip(header, full, strict=True))
+    assert cells["dateOfBirth"] == "--02-29"
+    assert [cells[name] for name in added if name not in {"attributes", "anniversaryHistory"}] == [
+        *("crm 4711", "pt-BR", "true", "2004-02-29", "2019-03-04"),
+    ]
+    assert orjson.loads(cells["attributes"]) == FULL.extras.attributes
+
+
+async def test_bad_cells_cost_their_row_and_empty_ones_are_not_given(pool: asyncpg.Pool, tmp_path: Path) -> None:
+    """Each error names column, value and what is accepted; nothing is made of an empty cell, least of all a date."""
+    header = f"{CSV_HEADER},externalId,locale,suppressed,attributes,anniversaries.work-anniversary"
+    ada = csv_line(ADA)
+    lines = {
+        2: (",,,,", None),
+        3: (",english,,,", 'locale: "english" is not a locale'),
+        4: (",,yes,,", 'suppressed: "yes" is not accepted; true or false is'),
+        5: (",,,{,", 'attributes: "{" is not a JSON object'),
+        6: (",,,,2019-02-29", "anniversaries/work-anniversary: '2019-02-29' is not a date of the calendar"),
+        7: (",,,,2026-03-02", "anniversaries/work-anniversary: 2026-03-02 is outside of what is accepted"),
+        8: (",,,,--03-04", 'anniversaries/work-anniversary: "--03-04" is not a date'),
+        9: (f"{'x' * 201},,,,", "externalId: is too long: at most 200"),
+        10: (f',,,"{{""a"": ""{"x" * 5120}""}}",', "attributes: takes 5128 bytes as JSON; at most 4096 are accepted"),
+    }
+    path = tmp_path / "users.csv"
+    path.write_text("\n".join([header, *(f"{ada},{cells}" for cells, _ in lines.values())]) + "\n")
+    summary, rejected = await import_file(pool, path)
+    assert summary == ImportSummary(created=1, rejected=8)
+    for line, problem in lines.items():
+        assert (problem[1] is None) or problem[1] in rejected[line]
+    assert await stored_profiles(pool) == {ADA}
+    assert await pool.fetchval("SELECT count(*) FROM anniversaries") == 0
+
+
+@pytest.mark.parametrize("column", ["anniversaries.birthday", "anniversaries.Birthday", "anniversaries.", "external"])
+async def test_a_column_that_no_user_has_is_named(pool: asyncpg.Pool, tmp_path: Path, column: str) -> None:
+    """The whole file is refused, with the columns that there are."""
+    path = tmp_path / "users.csv"
+    path.write_text(f"{CSV_HEADER},{column}\n")
+    with pytest.raises(InvalidInputError, match=rf"unknown column '{column}'; accepted.* anniversaries\.TYPE"):
+        await import_file(pool, path)
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_an_external_id_goes_to_the_first(pool: asyncpg.Pool, tmp_path: Path, *, dry_run: bool) -> None:
+    """In a file, beside who is there already, and in a later batch of a dry run; the id of a deleted user is free."""
+    gone = await create_user(
+        pool, UUID(int=1), replace(ADA, extras=Extras(external_id="gone")), ManualClock().now(), PLANNING
+    )
+    await delete_user(pool, gone[0].id, ManualClock().now())
+    held = replace(ADA, email="held@example.com", extras=Extras(external_id="held"))
+    await create_user(pool, UUID(int=2), held, ManualClock().now(), PLANNING)
+    users = [
+        replace(ADA, email="a@example.com", extras=Extras(external_id="gone")),
+        replace(ADA, email="b@example.com", extras=Extras(external_id="gone")),
+        replace(ADA, email="c@example.com", extras=Extras(external_id="held")),
+        replace(ADA, email="held@example.com", extras=Extras(external_id="other")),
+        *(replace(ADA, email=f"{number}@example.com") for number in range(2 * BATCH_ROWS)),
+        replace(ADA, email="d@example.com", extras=Extras(external_id="gone")),
+    ]
+    summary, rejected = await import_file(pool, write_ndjson(tmp_path / "users.ndjson", users), dry_run=dry_run)
+    assert summary == ImportSummary(created=2 * BATCH_ROWS + 1, rejected=4)
+    one = "one user for each externalId is accepted"
+    assert rejected == {
+        2: f"externalId: line 1 has the externalId gone too; {one}",
+        3: f"externalId: another user has the externalId held too; {one}",
+        4: "email: another user has held@example.com; fields differ: externalId; "
+        "an import creates users and changes none",
+        len(users): f"externalId: another user has the externalId gone too; {one}",
+    }
+
+
+async def test_what_a_line_does_not_give_does_not_differ(pool: asyncpg.Pool, tmp_path: Path) -> None:
+    """A file from before somebody got an id, or opted out, agrees with the user; another value does not."""
+    await create_user(pool, UUID(int=1), FULL, ManualClock().now(), PLANNING)
+    plain = replace(FULL, extras=NO_EXTRAS)
+    fewer = replace(plain, extras=Extras(anniversaries={"wedding": date(2004, 2, 29)}))
+    assert await import_file(pool, write_ndjson(tmp_path / "a.ndjson", [plain, fewer])) == (
+        ImportSummary(unchanged=2),
+        {},
+    )
+    other = replace(
+        plain, extras=Extras("4712", "pt", {"team": "blue"}, {"wedding": date(2004, 3, 1)}, suppressed=True)
+    )
+    _, rejected = await import_file(pool, write_ndjson(tmp_path / "b.ndjson", [other]))
+    assert "fields differ: externalId, locale, attributes, anniversaries; an import" in rejected[1]

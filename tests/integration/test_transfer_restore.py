@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from birthday.cli.transfer import import_deleted
-from birthday.core.user import Profile
+from birthday.core.user import Extras, Profile
 from birthday.errors import InvalidInputError
 from birthday.operations.transfer.deletions import export_deletions
 from birthday.operations.transfer.exporting import export_users
@@ -134,6 +134,37 @@ async def test_what_was_due_meanwhile_is_planned_and_what_arrived_is_not(pool: a
     assert [row["greeted_year"] for row in await users(pool)] == [0, 2026]
 
 
+@pytest.mark.parametrize("form", Format)
+async def test_yearly_dates_come_back_with_their_history(pool: asyncpg.Pool, tmp_path: Path, form: Format) -> None:
+    """Since when each is known, the year that was greeted last, also of a date that was taken back meanwhile."""
+    profile = replace(ADA, extras=Extras(anniversaries={name: date(2019, 3, 2) for name in ("a", "b", "c")}))
+    await create_user(pool, UUID(int=1), profile, NOW - timedelta(days=9), PLANNING)
+    fewer = replace(profile, extras=Extras(anniversaries={"a": date(2019, 3, 2), "b": date(2020, 2, 2)}))
+    async with borrow(pool) as connection, connection.transaction():
+        await replace_profile(connection, UUID(int=1), profile, fewer, NOW - timedelta(days=3), PLANNING)
+    await pool.execute("UPDATE anniversaries SET greeted_year = 2025 WHERE message_type = 'c'")
+    await pool.execute(
+        """
+        INSERT INTO message_logs (id, user_id, message_type, occasion_year, occasion_on, scheduled_at, ends_at,
+                                  schedule_from, status, created_at, updated_at)
+        VALUES ($1, $2, 'b', 2026, '2026-02-02', $3, $3, $3, 'delivered', $3, $3)
+        """,
+        UUID(int=99),
+        UUID(int=1),
+        NOW - timedelta(days=3),
+    )
+    dates = "SELECT message_type, date, timezone, schedule_from, greeted_year FROM anniversaries ORDER BY message_type"
+    before = [tuple(row) for row in await pool.fetch(dates)]
+    path = await export(pool, tmp_path / "users", form=form)
+    await pool.execute("TRUNCATE users, anniversaries, message_logs")
+    assert (await bring_back(pool, path))[0].created == 1
+    after = [tuple(row) for row in await pool.fetch(dates)]
+    assert [row[4] for row in after] == [0, 2026, 2025]
+    assert [row[:4] for row in after] == [row[:4] for row in before]
+    assert before[2][1] is None
+    assert await bring_back(pool, path) == (ImportSummary(unchanged=1), [])
+
+
 @pytest.mark.parametrize("dry_run", [True, False])
 async def test_whoever_is_there_is_not_changed_and_whoever_was_deleted_stays_so(
     pool: asyncpg.Pool, tmp_path: Path, *, dry_run: bool
@@ -201,7 +232,9 @@ async def delete_again(pool: asyncpg.Pool, path: Path, *, dry_run: bool = False)
 async def test_who_was_deleted_is_deleted_again(pool: asyncpg.Pool, tmp_path: Path, form: Format) -> None:
     """A list names ids and instants only; what is pending is cancelled; who is not there does not matter."""
     for number, name in enumerate(("ada", "bo", "cy"), 1):
-        await create_user(pool, UUID(int=number), replace(ADA, email=f"{name}@example.com"), NOW, PLANNING)
+        extras = Extras(anniversaries={"work-anniversary": date(2019, 3, 4)})
+        profile = replace(ADA, email=f"{name}@example.com", extras=extras)
+        await create_user(pool, UUID(int=number), profile, NOW, PLANNING)
     await delete_user(pool, UUID(int=1), NOW)
     await delete_user(pool, UUID(int=2), NOW)
     path = await export(pool, tmp_path / "deleted", deleted=True, form=form)
@@ -209,12 +242,15 @@ async def test_who_was_deleted_is_deleted_again(pool: asyncpg.Pool, tmp_path: Pa
     # The backup is older: Ada is there and planned, Bo is not there yet.
     await pool.execute("DELETE FROM users WHERE id = $1", UUID(int=2))
     await pool.execute("UPDATE users SET deleted_at = NULL WHERE id = $1", UUID(int=1))
+    await pool.execute("UPDATE anniversaries SET deleted_at = NULL")
     await pool.execute("UPDATE message_logs SET status = 'scheduled' WHERE user_id = $1", UUID(int=1))
     result = "2 deletions read: 1 users {}deleted, the others are not there; 0 lines rejected; 1 messages {}cancelled"
     would = "would be "
     assert await delete_again(pool, path, dry_run=True) == [result.format(would, would)]
     assert await delete_again(pool, path) == [result.format("", "")]
     assert [row["deleted_at"] for row in await users(pool)] == [NOW, None]
+    dates = await pool.fetch("SELECT deleted_at FROM anniversaries ORDER BY user_id")
+    assert [row["deleted_at"] for row in dates] == [NOW, None]
     assert [row["status"] for row in await messages(pool) if row["user_id"] == UUID(int=1)] == ["cancelled"]
     assert (await delete_again(pool, path))[-1].startswith("2 deletions read: 0 users deleted")
 

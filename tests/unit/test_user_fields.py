@@ -224,14 +224,14 @@ def test_what_a_patch_does_not_change_is_not_judged() -> None:
     assert patch_profile(old, {"timezone": "Europe/Berlin"}, NOW).extras == old.extras
 
 
-def test_a_suppression_ends_only_when_somebody_says_so() -> None:
-    """A replacement, such as an old copy, ends none; a change with false does."""
+def test_no_write_ends_a_suppression() -> None:
+    """A program that always sends false, or an old copy, revives nobody."""
     suppressed = parse(suppressed=True)
     for again in ({}, {"suppressed": None}, {"suppressed": False}):
         assert parse_replacement(suppressed, ADA | again, NOW).extras.suppressed
-    assert not patch_profile(suppressed, {"suppressed": False}, NOW).extras.suppressed
-    assert patch_profile(suppressed, {"suppressed": None}, NOW).extras.suppressed
-    assert parse_replacement(parse(), ADA | {"suppressed": True}, NOW).extras.suppressed
+        assert patch_profile(suppressed, again, NOW).extras.suppressed
+    for change in (parse_replacement(parse(), ADA | {"suppressed": True}, NOW), patch_profile(parse(), FULL, NOW)):
+        assert change.extras.suppressed
 
 
 def test_a_replacement_replaces_all() -> None:

@@ -18,11 +18,9 @@ from birthday.http.context import CONTEXT, CREATION, READING, SUBJECT, ApiContex
 from birthday.http.json_response import json_response
 from birthday.store.connection import borrow
 from birthday.store.creation import NewUser, create_users, plan_user
-from birthday.store.suppressions import unsuppress
 from birthday.store.users import (
     User,
     delete_user,
-    email_taken,
     list_ids,
     lock_profile,
     read_users,
@@ -46,7 +44,10 @@ async def create(request: web.Request) -> web.Response:
             context.doubts.note(new.user.profile, new.user.id)
         raise
     except ConflictError:
-        user = await _created_before(request, new.user.profile)
+        found = await _created_before(request, new.user.profile)
+        if found is None:
+            raise
+        user = found
     context.metrics.users_created.inc()
     if new.messages:
         sent = {one.message_type for one in user.upcoming if one.due_at}
@@ -55,12 +56,8 @@ async def create(request: web.Request) -> web.Response:
     return json_response(user_json(user), 201, {"Location": f"/users/{subject}"})
 
 
-async def _created_before(request: web.Request, profile: Profile) -> User:
-    """Return the user whom an earlier request with the same ``profile`` created, although its answer was lost.
-
-    Raises:
-        ConflictError: if there is none: the address belongs to somebody else.
-    """
+async def _created_before(request: web.Request, profile: Profile) -> User | None:
+    """Return the user whom an earlier request with the same ``profile`` created, if its answer was lost."""
     user_id = request.app[CONTEXT].doubts.find(profile)
     if user_id is not None:
         with suppress(NotFoundError):
@@ -68,7 +65,7 @@ async def _created_before(request: web.Request, profile: Profile) -> User:
             # The list of suppressed addresses may have decided otherwise.
             if user.profile == with_suppressed(profile, suppressed=user.profile.extras.suppressed):
                 return user
-    raise email_taken(profile)
+    return None
 
 
 async def create_all(
@@ -137,8 +134,6 @@ async def _change(request: web.Request, change: Callable[[Profile, datetime], Pr
         old = await lock_profile(connection, user_id)
         now = context.clock.now()
         new, traceparent = change(old, now), context.tracing.traceparent()
-        if old.extras.suppressed and not new.extras.suppressed:
-            await unsuppress(connection, [old.email], now)
         replanned = await replace_profile(connection, user_id, old, new, now, context.planning, traceparent)
         [user] = await read_users(connection, [user_id], now, context.settings.rules)
     context.metrics.messages_scheduled.inc(replanned.planned)
