@@ -21,11 +21,9 @@ class Connection(Protocol):
     @property
     def is_open(self) -> bool:
         """Whether there is still a transport to write to."""
-        ...
 
     def abort(self) -> None:
         """Close the connection at once."""
-        ...
 
 
 Kept = TypeVar("Kept", bound=Connection)
@@ -35,7 +33,6 @@ class IdleConnections(Generic[Kept]):
     """The unused connections of one channel, ``most`` of them. For one event loop. The caller must close it."""
 
     def __init__(self, most: int) -> None:
-        """Keep nothing at first."""
         self._most = most
         self._idle: deque[Kept] = deque()
         self._sweep: asyncio.TimerHandle | None = None
@@ -53,12 +50,10 @@ class IdleConnections(Generic[Kept]):
 
     def keep(self, connection: Kept) -> None:
         """Keep a connection for the next greeting, or close it: if it cannot be used again, is old or is surplus."""
-        if not connection.reusable:
-            connection.abort()
-            return
         loop = asyncio.get_running_loop()
         now = connection.idle_since = loop.time()
-        if self._closed or len(self._idle) >= self._most or now - connection.opened_at > _LONGEST_USE_SECONDS:
+        is_old = now - connection.opened_at > _LONGEST_USE_SECONDS
+        if self._closed or not connection.reusable or is_old or len(self._idle) >= self._most:
             connection.abort()
             return
         self._idle.append(connection)

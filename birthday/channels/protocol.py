@@ -16,7 +16,6 @@ class Channel(Protocol):
 
     async def send(self, greeting: Greeting) -> Outcome:
         """Try once, within the channel's own time limit. Never raises because of the other side."""
-        ...
 
     async def check(self) -> None:
         """Make sure that the other side can be reached.
@@ -24,8 +23,6 @@ class Channel(Protocol):
         Raises:
             UnavailableError: if it cannot; the text says where and why.
         """
-        ...
 
     async def close(self) -> None:
         """Release what the channel holds. Idempotent."""
-        ...

@@ -26,15 +26,12 @@ class Client(Protocol):
             UnreachableError: no connection could be made. Nothing has been sent.
             BrokenConnectionError: the connection ended without an answer. The request may have arrived.
         """
-        ...
 
     async def ask_alone(self, request: bytes, patience: timedelta) -> Response:
         """Send ``request`` over a connection of its own, which is closed afterwards. Raises as ``ask`` does."""
-        ...
 
     async def close(self) -> None:
         """Close idle connections now, and connections in use as soon as their answers have come."""
-        ...
 
 
 class Session:

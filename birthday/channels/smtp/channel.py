@@ -133,11 +133,7 @@ class SmtpChannel:
         return f"{'smtps' if self._server.tls is Tls.IMPLICIT else 'smtp'}://{self._server.host}:{self._server.port}"
 
     async def check(self) -> None:
-        """Make sure that the server accepts a connection and the login. The connection is kept for the next use.
-
-        Raises:
-            UnavailableError: if it does not; the text says where and why.
-        """
+        """Make sure that the server accepts a connection and the login. The connection is kept for the next use."""
         await self._try()
 
     async def try_key(self) -> str:
