@@ -4,6 +4,7 @@ The known parameters are those of libpq and some that other programs add. asyncp
 the server to set any other one for the session.
 """
 
+import re
 import ssl
 from dataclasses import dataclass
 from typing import Final
@@ -68,6 +69,7 @@ _IGNORED: Final = frozenset(
         "workaround",
     }
 )
+_WHOLE: Final = re.compile(r"-?[0-9]{1,9}")
 _WITHOUT_A_WORD: Final = frozenset({"client_encoding", "gssencmode"})
 """Dropped without a warning, because each accepted value holds anyway: UTF8 is always used, GSSAPI encryption never."""
 _SHORTEST_CONNECT_SECONDS: Final = 2
@@ -119,9 +121,5 @@ def _check(name: str, value: str) -> None:
     choices = _CHOICES.get(name)
     if choices is not None and value not in choices:
         raise ValueError(f"its parameter {name}='{value}' is wrong: {' or '.join(choices)} is accepted")
-    if name in _NUMBERS and not _is_whole(value):
+    if name in _NUMBERS and not _WHOLE.fullmatch(value):
         raise ValueError(f"its parameter {name}='{value}' is wrong: a whole number is accepted")
-
-
-def _is_whole(value: str) -> bool:
-    return value.isascii() and value.removeprefix("-").isdecimal() and len(value) < 10

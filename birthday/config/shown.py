@@ -83,12 +83,10 @@ def _show(value: object) -> str:
         case frozenset():
             return role_names(value)
         case tuple():
-            return ",".join(_show_entry(entry) for entry in value) or "-"
+            return ",".join(_show(entry) for entry in value) or "-"
+        case ApiKey():
+            return f"{value.name}:***:{value.scope}"
         case str() if value.startswith("/"):
             return mask_path(value)
         case _:
             return mask_url(str(value)) if "://" in str(value) else str(value)
-
-
-def _show_entry(entry: object) -> str:
-    return f"{entry.name}:***:{entry.scope}" if isinstance(entry, ApiKey) else str(entry)

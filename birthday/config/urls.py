@@ -104,7 +104,8 @@ def _check_url(
         raise ValueError(f"a URL with a port from 1 to 65535 is accepted, such as {schemes[0]}://localhost:{port}")
     if not several and not parts.hostname:
         raise ValueError(f"a URL with a host is accepted, such as {schemes[0]}://localhost")
-    _check_escapes(parts)
+    if _BROKEN_ESCAPE.search(parts.netloc.rpartition("@")[0]):
+        raise ValueError(_ENCODING)
     if parts.fragment or url.endswith("#"):
         raise ValueError("a URL without # is accepted: what follows would be ignored; %23 is a # in a name")
     return parts
@@ -136,12 +137,6 @@ def _misplaced_at(parts: SplitResult, *, in_path: bool) -> bool:
     """
     rest = parts.fragment + parts.query.partition("=")[0]
     return "@" not in parts.netloc and "@" in (parts.path + rest if in_path else rest)
-
-
-def _check_escapes(parts: SplitResult) -> None:
-    """Refuse a % in the user or password without two hex digits after it."""
-    if _BROKEN_ESCAPE.search(parts.netloc.rpartition("@")[0]):
-        raise ValueError(_ENCODING)
 
 
 def amqp_parameters(parts: SplitResult) -> dict[str, str]:

@@ -34,7 +34,8 @@ async def open_tracing(exporter: str, queue_system: str, version: str, console: 
         ConfigurationError: if the SDK refuses one of its own variables.
     """
     try:
-        reporter = ReportingExporter(_open_exporter(exporter, console))
+        to_console = ConsoleSpanExporter(out=console, formatter=lambda span: span.to_json(indent=None) + "\n")
+        reporter = ReportingExporter(OTLPSpanExporter() if exporter == "otlp" else to_console)
         named = {SERVICE_NAME: SERVICE, SERVICE_VERSION: version} | dict(OTELResourceDetector().detect().attributes)
         provider = TracerProvider(resource=Resource.create(named), shutdown_on_exit=False)
         provider.add_span_processor(BatchSpanProcessor(reporter))
@@ -47,12 +48,6 @@ async def open_tracing(exporter: str, queue_system: str, version: str, console: 
             yield OpenTelemetryTracing(provider.get_tracer("birthday", version), queue_system)
         finally:
             await _shut_down(provider, reporter)
-
-
-def _open_exporter(exporter: str, console: TextIO) -> SpanExporter:
-    if exporter == "otlp":
-        return OTLPSpanExporter()
-    return ConsoleSpanExporter(out=console, formatter=lambda span: span.to_json(indent=None) + "\n")
 
 
 async def _shut_down(provider: TracerProvider, reporter: "ReportingExporter") -> None:
