@@ -41,7 +41,7 @@ from birthday.wiring.queue import needs_queue, open_broker
 from birthday.wiring.readiness import make_readiness, own_checks, sending_checks
 from birthday.wiring.scheduler import schedule
 from birthday.wiring.shared import Shared
-from birthday.wiring.worker import make_pipeline
+from birthday.wiring.worker import make_pipeline, open_links
 from birthday.worker.pipeline import Pipeline
 from birthday.worker.watchdog import Watchdog
 
@@ -113,7 +113,8 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
         channel = await stack.enter_async_context(open_channel(settings, guard, console, tracing, metrics))
         pauses = Pauses(pool, guard, metrics)
         await pauses.refresh()
-        shared = Shared(settings, pool, broker, pauses, guard, metrics, tracing)
+        links = await open_links(settings, pool)
+        shared = Shared(settings, pool, broker, pauses, guard, metrics, tracing, links)
         pipeline = make_pipeline(shared, channel)
         show_usage(shared, pipeline)
         watchdog = Watchdog(pipeline, broker.stats, guard, metrics)

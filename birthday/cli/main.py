@@ -25,6 +25,7 @@ COMMANDS: Final = (
     ("requeue", "requeue:requeue", "Send messages again that were only printed."),
     ("resume", "pauses:resume", "Resume sending, everything or TYPE."),
     ("status", "status:status", "Show the state of all processes and messages on one screen."),
+    ("suppress", "suppress:suppress", "Handle the list of people who are sent nothing."),
     (
         "templates",
         "templates:templates",

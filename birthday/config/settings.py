@@ -23,6 +23,7 @@ from birthday.config.urls import (
     check_database_url,
     check_path,
     check_proxy_url,
+    check_public_url,
     check_service_url,
     mask_url,
 )
@@ -92,6 +93,9 @@ class Settings(BaseSettings):
     `smtps://`."""
     smtp_from: str | None = None
     """Sender of e-mails, such as `Example Ltd <hello@example.com>`; required with SMTP_URL."""
+    public_url: str | None = None
+    """How the world reaches the API, such as `https://greetings.example.com`; unsubscribe links begin with it.
+    Default: none: greetings have no unsubscribe link."""
     channel: Literal["console"] | None = None
     """`console` prints greetings on purpose. Without it and without a URL, the role worker does not start on your own
     database or queue. Default: by MESSAGE_SERVICE_URL or SMTP_URL."""
@@ -186,7 +190,9 @@ class Settings(BaseSettings):
         lowered = value.lower() if isinstance(value, str) else value
         return "warning" if lowered == "warn" else lowered
 
-    @field_validator("database_url", "rabbitmq_url", "message_service_url", "smtp_url", "smtp_from", mode="after")
+    @field_validator(
+        *("database_url", "rabbitmq_url", "message_service_url", "smtp_url", "smtp_from", "public_url"), mode="after"
+    )
     @classmethod
     def _check_url(cls, value: SecretStr | str | None, info: ValidationInfo) -> SecretStr | str | None:
         checks: dict[str, Callable[[str], object]] = {
@@ -195,6 +201,7 @@ class Settings(BaseSettings):
             "message_service_url": check_service_url,
             "smtp_url": read_smtp_url,
             "smtp_from": read_sender,
+            "public_url": check_public_url,
         }
         check = checks[str(info.field_name)]
         if value is not None:

@@ -80,6 +80,13 @@ def check_smtp_url(url: str) -> None:
         raise ValueError("a URL without a path is accepted, such as smtp://localhost:587")
 
 
+def check_public_url(url: str) -> None:
+    """Refuse an invalid PUBLIC_URL. Paths are appended to it, so it has no query; it is shown to the world."""
+    parts = _check_url(url, ("http", "https"), 443)
+    if parts.query or url.endswith("?") or "@" in parts.netloc:
+        raise ValueError("a URL without user and query is accepted, such as https://greetings.example.com")
+
+
 def check_proxy_url(url: str) -> str:
     """Return the URL of an HTTP proxy. If it has no scheme, http:// is added."""
     url = url if "://" in url else f"http://{url}"

@@ -6,9 +6,10 @@ import orjson
 from aiohttp import web
 
 from birthday.config import Role, Scope
-from birthday.http.api import docs, messages, users
+from birthday.http.api import docs, messages, suppressions, users
 from birthday.http.api.openapi import document
 from birthday.http.api.requests import MAX_BODY_BYTES
+from birthday.http.api.unsubscribe import UnsubscribePages
 from birthday.http.coalescer import Coalescer
 from birthday.http.context import CONTEXT, CREATION, IS_TRUSTED, READING, REFUSALS, ApiContext
 from birthday.http.middleware.client import trust_in
@@ -31,6 +32,7 @@ def build(context: ApiContext) -> web.Application:
         app[READING] = Coalescer(partial(users.read_all, context))
         app.add_routes(_resource_routes(Guard(context.settings)))
         app.add_routes(_document_routes(context))
+        app.add_routes(UnsubscribePages(context).routes())
     app[IS_TRUSTED] = trust_in(context.settings.trusted_proxies)
     app[REFUSALS] = refusals(context.metrics)
     expect_failures(app, context.metrics)
@@ -58,6 +60,9 @@ def _resource_routes(guard: Guard) -> list[web.RouteDef]:
         web.patch("/users/{id}", guard.protect(Scope.WRITE, users.patch)),
         web.delete("/users/{id}", guard.protect(Scope.WRITE, users.delete)),
         web.get("/users/{id}/messages", guard.protect(Scope.READ, messages.list_page_of_user)),
+        web.put("/users/{id}/suppression", guard.protect(Scope.WRITE, suppressions.put)),
+        web.delete("/users/{id}/suppression", guard.protect(Scope.WRITE, suppressions.delete)),
+        web.get("/suppressions", guard.protect(Scope.READ, suppressions.list_page)),
         web.get("/messages", guard.protect(Scope.READ, messages.list_page)),
         web.post("/messages/retry", guard.protect(Scope.ADMIN, messages.retry_many)),
         # Not 'retry': otherwise a GET of the path above would match here, and the answer would be 404 instead of 405.

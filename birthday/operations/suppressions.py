@@ -3,7 +3,9 @@
 An unsubscribe link does the same for the person it was sent to.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from typing import Final
@@ -11,6 +13,7 @@ from uuid import UUID
 
 import asyncpg
 
+from birthday.core.text import BIDI, CONTROL, INVISIBLE
 from birthday.core.unsubscribe import Unsubscriber
 from birthday.store import suppressions as store
 from birthday.store.connection import borrow
@@ -19,8 +22,20 @@ from birthday.store.users import Connection
 
 BATCH: Final = 1000
 MAX_REASON: Final = 200
+REASON_PATTERN: Final = rf"^[^{CONTROL}{BIDI}]*[^\s{CONTROL}{INVISIBLE}][^{CONTROL}{BIDI}]*$"
+"""One line with a visible character."""
 LINK_REASON: Final = "unsubscribed by a link"
 BY_LINK: Final = "link"
+
+
+def check_reason(value: object) -> None:
+    """Refuse what is no reason for a suppression.
+
+    Raises:
+        ValueError: if it is none; the text says what is accepted.
+    """
+    if not isinstance(value, str) or len(value) > MAX_REASON or not re.match(REASON_PATTERN, value):
+        raise ValueError(f"one line of text is accepted, of at most {MAX_REASON} characters")
 
 
 async def suppress_user(
@@ -58,8 +73,8 @@ async def unsubscribe(pool: asyncpg.Pool, named: Unsubscriber, now: datetime) ->
     async with borrow(pool) as connection, connection.transaction():
         email = await store.lock_any_address(connection, named.user_id)
         changed = await store.suppress(connection, [email] if email else [], LINK_REASON, now, BY_LINK)
-        await store.add_hash(connection, named.address_hash, LINK_REASON, now, BY_LINK)
-    return changed
+        is_new = await store.add_hash(connection, named.address_hash, LINK_REASON, now, BY_LINK)
+    return replace(changed, addresses=changed.addresses + is_new)
 
 
 async def suppress_addresses(

@@ -29,6 +29,7 @@ class Claim:
     """
 
     id: UUID
+    user_id: UUID
     attempt: int
     lease_until: datetime
     scheduled_at: datetime
@@ -111,7 +112,7 @@ async def claim(
                   AND (m.status IN ('scheduled', 'queued') AND m.scheduled_at <= $3
                        OR m.status = 'retrying' AND m.next_attempt_at <= $3
                        OR m.status = 'sending' AND m.lease_until < clock_timestamp() AND $6::boolean))
-        RETURNING m.id, m.attempts, m.lease_until, m.scheduled_at, u.first_name, u.last_name, u.email,
+        RETURNING m.id, m.user_id, m.attempts, m.lease_until, m.scheduled_at, u.first_name, u.last_name, u.email,
                   m.message_type, m.locale, m.version, u.locale, u.attributes, m.occasion_year, m.occasion_on,
                   CASE WHEN m.message_type = 'birthday' THEN u.date_of_birth ELSE (
                       SELECT a.date FROM anniversaries a

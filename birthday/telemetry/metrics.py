@@ -116,6 +116,7 @@ class Metrics:
     message_retries = _counter("Attempts that will be repeated.", "retry_reason")
     messages_cancelled = _counter("Messages cancelled: the user was deleted or suppressed, or the birthday moved.")
     messages_suppressed = _counter("Messages cancelled because the user was suppressed.")
+    suppressions = _counter("Addresses put on the list of suppressed ones, through the API or a link.", "source")
     messages_expired = _counter("Messages later than the catch-up window, and given up.")
     messages_rescued = _counter("Messages published again because the queue had lost them.")
     birthdays_processed = _counter("Birthdays finished: delivered, failed for good or expired.")
@@ -258,6 +259,7 @@ class Metrics:
             (self.background_failures, BACKGROUND),
             (self.gc_pause_seconds, "012"),
             (self.message_template_usage, (BIRTHDAY,)),
+            (self.suppressions, ("api", "link")),
             (self.auth_failures, ("no_key", "unknown_key")),
             (self.forbidden_accesses, ("host", "scope")),
         )

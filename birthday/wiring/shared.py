@@ -7,6 +7,7 @@ import asyncpg
 from birthday.broker import Broker
 from birthday.clock import CheckedClock
 from birthday.config import Settings
+from birthday.core.unsubscribe import Links
 from birthday.operations.pauses import Pauses
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.tracing import NO_TRACING, Tracing
@@ -23,3 +24,5 @@ class Shared:
     clock: CheckedClock
     metrics: Metrics
     tracing: Tracing = NO_TRACING
+    links: Links | None = None
+    """What makes unsubscribe links; None without PUBLIC_URL."""

@@ -1,9 +1,11 @@
 """The values that describe one message in a worker: claimed, then sent, then turned into a settlement."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from random import Random
 from typing import Final, assert_never
+from uuid import UUID
 
 from birthday.broker import Consumer, Delivery
 from birthday.channels import Delivered, Greeting, Outcome, Permanent, Temporary, Unable
@@ -58,16 +60,26 @@ class Done:
     span: Span = NO_SPAN
 
 
-def greeting_for(job: Job) -> Greeting:
+UnsubscribeUrl = Callable[[UUID, str], str | None]
+"""Returns the unsubscribe link of a user and the address that a greeting goes to; None if there are no links."""
+
+
+def no_url(_user_id: UUID, _email: str) -> None:
+    """Return no link: PUBLIC_URL is not set."""
+
+
+def greeting_for(job: Job, unsubscribe_url: UnsubscribeUrl = no_url) -> Greeting:
     """Render the greeting for a claimed message, from the user's data as they were at the claim.
 
     Raises:
         RenderError: if there is no template, or it says nothing for this user.
     """
     claim = job.claim
+    url = unsubscribe_url(claim.user_id, claim.email)
     if claim.template == BUILT_IN:
-        return Greeting(claim.id, claim.email, greeting(claim.first_name, claim.last_name), claim.attempt)
-    said = say(job.text, claim)
+        text = greeting(claim.first_name, claim.last_name)
+        return Greeting(claim.id, claim.email, text, claim.attempt, unsubscribe_url=url)
+    said = say(job.text, claim, url)
     return Greeting(
         claim.id,
         claim.email,
@@ -76,6 +88,7 @@ def greeting_for(job: Job) -> Greeting:
         subject=said.subject,
         html=said.html,
         payload=said.payload,
+        unsubscribe_url=url,
     )
 
 

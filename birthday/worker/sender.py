@@ -12,7 +12,7 @@ from birthday.content import RenderError
 from birthday.core.message import ErrorType
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.tracing import NO_TRACING, Tracing
-from birthday.worker.jobs import Done, Job, greeting_for, is_failure, is_unsent
+from birthday.worker.jobs import Done, Job, UnsubscribeUrl, greeting_for, is_failure, is_unsent, no_url
 from birthday.worker.pulse import Pulse
 from birthday.worker.shortage import Shortage
 
@@ -28,6 +28,7 @@ class Sender:
         clock: Clock,
         metrics: Metrics,
         tracing: Tracing = NO_TRACING,
+        unsubscribe_url: UnsubscribeUrl = no_url,
     ) -> None:
         """Keep what is passed in. The circuit breaker is that of the channel."""
         self.breaker = channel.breaker or never_open(clock)
@@ -37,6 +38,7 @@ class Sender:
         self._clock = clock
         self._metrics = metrics
         self._tracing = tracing
+        self._unsubscribe_url = unsubscribe_url
         self._duration = metrics.external_api_duration.labels(channel.api)
         self._calls: dict[int | str, Counter] = {}
 
@@ -81,7 +83,7 @@ class Sender:
     async def _attempt(self, job: Job) -> Outcome:
         began_at = asyncio.get_running_loop().time()
         try:
-            greeting = greeting_for(job)
+            greeting = greeting_for(job, self._unsubscribe_url)
             with self._duration.time():
                 outcome = await self._channel.send(greeting)
         except RenderError as error:

@@ -62,7 +62,7 @@ def _compile(key: TemplateKey, source: Source) -> Text:
         return RenderError(str(error))
 
 
-def say(text: Text | None, claim: Claim) -> Rendered:
+def say(text: Text | None, claim: Claim, unsubscribe_url: str | None = None) -> Rendered:
     """Return what a claimed message says.
 
     Raises:
@@ -74,13 +74,13 @@ def say(text: Text | None, claim: Claim) -> Rendered:
     try:
         if isinstance(text, RenderError):
             raise text
-        return text.render(_values(claim))
+        return text.render(_values(claim, unsubscribe_url))
     except RenderError as error:
         name = template_name(key.message_type, key.locale)
         raise RenderError(f"template {name}, version {key.version}: {error}") from None
 
 
-def _values(claim: Claim) -> Values:
+def _values(claim: Claim, unsubscribe_url: str | None) -> Values:
     return Values(
         claim.first_name,
         claim.last_name,
@@ -91,4 +91,5 @@ def _values(claim: Claim) -> Values:
         None if claim.day is None else years_since(claim.day, claim.year),
         {} if claim.attributes is None else orjson.loads(claim.attributes),
         str(claim.id),
+        unsubscribe_url,
     )

@@ -35,6 +35,8 @@ def captured_events() -> Iterator[list[MutableMapping[str, Any]]]:
         ("GET", f"/users/{UNKNOWN}", "read"),
         ("GET", f"/users/{UNKNOWN}/messages", "read"),
         ("GET", "/messages", "read"),
+        ("GET", "/suppressions", "read"),
+        ("DELETE", f"/users/{UNKNOWN}/suppression", "write"),
         ("GET", f"/messages/{UNKNOWN}", "read"),
         ("POST", "/users", "write"),
         ("PUT", f"/users/{UNKNOWN}", "write"),

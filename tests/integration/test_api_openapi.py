@@ -39,7 +39,7 @@ async def test_the_api_does_what_the_document_says(api: Api, tmp_path: Path) -> 
     async with asyncio.timeout(100):
         output, _ = await process.communicate()
     assert process.returncode == 0, output.decode()
-    assert "18 selected / 18 total" in output.decode()
+    assert "21 selected / 21 total" in output.decode()
 
 
 async def test_the_document_names_every_route(api: Api) -> None:
@@ -54,6 +54,9 @@ async def test_the_document_names_every_route(api: Api) -> None:
         ("/users/{id}", "PATCH"),
         ("/users/{id}", "DELETE"),
         ("/users/{id}/messages", "GET"),
+        ("/users/{id}/suppression", "PUT"),
+        ("/users/{id}/suppression", "DELETE"),
+        ("/suppressions", "GET"),
         ("/messages", "GET"),
         ("/messages/retry", "POST"),
         ("/messages/{id}", "GET"),

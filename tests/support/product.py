@@ -17,6 +17,7 @@ from birthday.channels import Channel
 from birthday.config import Settings
 from birthday.core.ident import uuid7
 from birthday.core.occasion import Rules
+from birthday.core.unsubscribe import Links
 from birthday.core.user import Profile
 from birthday.operations.audit import Auditor
 from birthday.operations.forecast import Forecaster
@@ -50,6 +51,7 @@ class Product:
     planning: Planning = PLANNING
     catch_up: timedelta = CATCH_UP
     retry_unknown: Literal["auto", "always", "never"] = "auto"
+    links: Links | None = None
 
     @cached_property
     def pauses(self) -> Pauses:
@@ -70,12 +72,13 @@ class Product:
             retry_base_delay=timedelta(seconds=1),
             retry_max_delay=timedelta(seconds=4),
             retry_unknown=self.retry_unknown,
+            public_url="https://example.com/greetings/",
         )
 
     def shared(self, concurrency: int = 20, threshold: int = 1000) -> Shared:
         """Return what the parts of a process share."""
         settings = self.settings(concurrency, threshold)
-        return Shared(settings, self.pool, self.broker, self.pauses, self.clock, self.metrics)
+        return Shared(settings, self.pool, self.broker, self.pauses, self.clock, self.metrics, links=self.links)
 
     @property
     def auditor(self) -> Auditor:

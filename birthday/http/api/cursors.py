@@ -9,7 +9,9 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from birthday.errors import FieldError, InvalidInputError
+from birthday.store import suppressions
 from birthday.store.history import Message, Position
+from birthday.store.suppressions import Suppression
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -34,8 +36,7 @@ def read_user_cursor(query: dict[str, str]) -> UUID | None:
 
 def message_cursor(last: Message) -> str:
     """Return the cursor of the page that follows a message."""
-    microseconds = (last.scheduled_at - _EPOCH) // _MICROSECOND
-    return _encode(microseconds.to_bytes(_INSTANT_BYTES, "big") + last.id.bytes)
+    return _encode(_instant_bytes(last.scheduled_at) + last.id.bytes)
 
 
 def read_message_cursor(query: dict[str, str]) -> Position | None:
@@ -45,10 +46,30 @@ def read_message_cursor(query: dict[str, str]) -> Position | None:
         InvalidInputError: if ``cursor`` is not one of this list.
     """
     packed = _decode(query, _INSTANT_BYTES + 16)
-    if packed is None:
-        return None
-    microseconds = int.from_bytes(packed[:_INSTANT_BYTES], "big")
-    return Position(_EPOCH + microseconds * _MICROSECOND, UUID(bytes=packed[_INSTANT_BYTES:]))
+    return Position(_instant(packed), UUID(bytes=packed[_INSTANT_BYTES:])) if packed else None
+
+
+def suppression_cursor(last: Suppression) -> str:
+    """Return the cursor of the page that follows an entry of the list of suppressed addresses."""
+    return _encode(_instant_bytes(last.created_at) + last.address_hash)
+
+
+def read_suppression_cursor(query: dict[str, str]) -> suppressions.Position | None:
+    """Return the position after which the page begins; None for the first page.
+
+    Raises:
+        InvalidInputError: if ``cursor`` is not one of this list.
+    """
+    packed = _decode(query, _INSTANT_BYTES + 32)
+    return suppressions.Position(_instant(packed), packed[_INSTANT_BYTES:]) if packed else None
+
+
+def _instant_bytes(instant: datetime) -> bytes:
+    return ((instant - _EPOCH) // _MICROSECOND).to_bytes(_INSTANT_BYTES, "big")
+
+
+def _instant(packed: bytes) -> datetime:
+    return _EPOCH + int.from_bytes(packed[:_INSTANT_BYTES], "big") * _MICROSECOND
 
 
 def _encode(packed: bytes) -> str:

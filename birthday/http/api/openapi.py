@@ -42,7 +42,7 @@ def document(last_year: int, *, with_keys: bool) -> dict[str, Any]:
             "description": "One birthday message per user and year, at 09:00 where the user lives.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "paths": _USER_PATHS | _MESSAGE_PATHS | _PROBE_PATHS,
+        "paths": _USER_PATHS | _SUPPRESSION_PATHS | _MESSAGE_PATHS | _PROBE_PATHS,
         "components": components,
     }
     if with_keys:
@@ -184,6 +184,37 @@ _USER_PATHS: dict[str, Any] = {
             _answer(200, "A page of messages.", "MessagePage"),
             (404, 422),
             parameters=[_LIMIT, _cursor(31)],
+        ),
+    },
+}
+
+_SUPPRESSION_PATHS: dict[str, Any] = {
+    "/users/{id}/suppression": {
+        "parameters": [_ID],
+        "put": _operation(
+            "Suppressions",
+            "suppressUser",
+            "Send a user nothing more; what is pending is cancelled",
+            _answer(200, "The entry of the list. If there was one already, it has stayed as it was.", "Suppression"),
+            (*_BODY, 404),
+            requestBody=_body("SuppressionReason", {"reason": "asked by phone"}),
+        ),
+        "delete": _operation(
+            "Suppressions",
+            "unsuppressUser",
+            "Take a user's address off the list of suppressed addresses",
+            {"204": {"description": "It is not on the list any more."}},
+            (404,),
+        ),
+    },
+    "/suppressions": {
+        "get": _operation(
+            "Suppressions",
+            "listSuppressions",
+            "List suppressed addresses, as hashes, newest first",
+            _answer(200, "A page of the list.", "SuppressionPage"),
+            (422,),
+            parameters=[_LIMIT, _cursor(52)],
         ),
     },
 }

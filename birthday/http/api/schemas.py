@@ -8,6 +8,8 @@ from birthday.core.user import EARLIEST_DATE, READ_ONLY, ProfileInput
 from birthday.core.zone import OFFSETS_IN_USE, zone_names
 from birthday.http.api.requests import MAX_LIMIT
 from birthday.http.api.retries import AGE_PATTERN, RETRY_LIMIT
+from birthday.http.api.suppressions import DEFAULT_REASON
+from birthday.operations.suppressions import MAX_REASON, REASON_PATTERN
 
 Schema = dict[str, Any]
 
@@ -27,6 +29,13 @@ def schemas(last_year: int) -> dict[str, Schema]:
         "UserPage": _closed({"users": _list_of("User"), "nextCursor": _NEXT_CURSOR}),
         "Message": _closed(_MESSAGE),
         "MessagePage": _closed({"messages": _list_of("Message"), "nextCursor": _NEXT_CURSOR}),
+        "SuppressionReason": {
+            "type": "object",
+            "properties": {"reason": _REASON | {"default": DEFAULT_REASON}},
+            "additionalProperties": False,
+        },
+        "Suppression": _closed(_SUPPRESSION),
+        "SuppressionPage": _closed({"suppressions": _list_of("Suppression"), "nextCursor": _NEXT_CURSOR}),
         "Retry": {"type": "object", "properties": _RETRY, "additionalProperties": False},
         "Retried": _closed({"requeued": _COUNT, "remaining": _COUNT}),
         "Problem": _PROBLEM,
@@ -130,6 +139,24 @@ _MESSAGE: dict[str, Schema] = {
     "version": {"type": ["integer", "null"], "description": "The version of that template; 0 is what is built in."},
     "createdAt": _instant("When it was planned."),
     "updatedAt": _instant("When its status last changed."),
+}
+
+_REASON: Schema = {
+    "type": "string",
+    "maxLength": MAX_REASON,
+    "pattern": REASON_PATTERN,
+    "description": "Why, as one line of text.",
+    "examples": ["asked by phone"],
+}
+_SUPPRESSION: dict[str, Schema] = {
+    "addressHash": {"type": "string", "description": "Salted hash of the e-mail address; the list has no addresses."},
+    "reason": {"type": "string"},
+    "createdAt": _instant("When the address was put on the list."),
+    "createdBy": {
+        "type": "string",
+        "description": "`api:` and the name of a key, an operator, `link` (an unsubscribe link), or `user` (the "
+        "`suppressed` of a user was written).",
+    },
 }
 
 _COUNT: Schema = {"type": "integer", "minimum": 0}
