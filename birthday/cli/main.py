@@ -16,6 +16,7 @@ COMMANDS: Final = (
     ("audit", "audit:audit", "Check who was due, and compare that with the messages."),
     ("check", "check:check", "Print the settings in force, and try every dependency."),
     ("dlq", "dlq:dlq", "Handle dead letters: messages that failed for good."),
+    ("explain", "explain:explain", "Explain why USER got a message, or gets none."),
     ("export", "transfer:export", "Write all users to standard output, for 'birthday import'."),
     ("forecast", "forecast:forecast", "Show how many messages fall due in the coming days."),
     ("import", "transfer:import_", "Create a user for each row of FILE (CSV or NDJSON)."),

@@ -5,6 +5,7 @@ this copy, which needs no I/O.
 """
 
 import asyncio
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
@@ -22,6 +23,12 @@ from birthday.telemetry.metrics import Metrics
 log = structlog.get_logger()
 
 EVERY_SECONDS: Final = 2.0
+
+
+def is_paused(pauses: Mapping[str, Pause], message_type: str) -> bool:
+    """Say whether a type is paused: itself, or with all others before it had a pause of its own."""
+    pause = pauses.get(message_type) or pauses.get(EVERY_OTHER)
+    return pause is not None and pause.is_paused
 
 
 class Pauses:
@@ -46,9 +53,8 @@ class Pauses:
         return set(self.types) <= set(self.paused)
 
     def is_paused(self, message_type: str) -> bool:
-        """Say whether this type is paused: itself, or with all others before it had a pause of its own."""
-        pause = self._known.get(message_type) or self._known.get(EVERY_OTHER)
-        return pause is not None and pause.is_paused
+        """Say whether this type is paused."""
+        return is_paused(self._known, message_type)
 
     def resumed_since(self, message_type: str, instant: datetime) -> bool:
         """Say whether the type was resumed after ``instant`` and is not paused now.

@@ -6,6 +6,7 @@ import asyncpg
 
 from birthday.config import Settings
 from birthday.operations.audit import Auditor
+from birthday.operations.explain import Explainer
 from birthday.operations.forecast import Forecaster
 from birthday.scheduler.dispatcher import Dispatcher
 from birthday.scheduler.janitor import Janitor
@@ -23,6 +24,11 @@ def make_planning(settings: Settings) -> Planning:
 def make_auditor(settings: Settings, pool: asyncpg.Pool) -> Auditor:
     """Return an auditor that knows how long messages are kept."""
     return Auditor(pool, make_planning(settings), timedelta(days=settings.retention_days))
+
+
+def make_explainer(settings: Settings, pool: asyncpg.Pool) -> Explainer:
+    """Return an explainer."""
+    return Explainer(pool, make_planning(settings), settings.catch_up_window)
 
 
 def make_planner(shared: Shared) -> Planner:

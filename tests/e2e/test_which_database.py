@@ -17,6 +17,7 @@ COMMANDS = [
     ("dlq", "archive", "-"),
     ("requeue", "--delivered-from", "2026-01-01", "--delivered-to", "2026-01-02"),
     ("audit", "--from", "2026-01-01", "--to", "2026-01-02"),
+    ("explain", "ada@example.com"),
     ("forecast",),
     ("export",),
     ("migrate",),

@@ -21,6 +21,7 @@ from birthday.broker.postgres import PostgresBroker
 from birthday.store.failed import FailedFilter, select_failed
 from birthday.store.statistics import count_overdue
 from birthday.telemetry.metrics import Metrics
+from birthday.wiring.scheduler import make_explainer
 from tests.support.api import running_api
 from tests.support.channel import RecordingChannel
 from tests.support.clock import ManualClock
@@ -117,6 +118,7 @@ async def run_everything(pool: asyncpg.Pool) -> None:
         await product.janitor.retire_once(product.clock.now())
         await product.janitor.audit_once(product.clock.now())
         await count_overdue(pool, product.clock.now())
+        await make_explainer(product.settings(), pool).explain(user["email"], None, None, product.clock.now())
         paths = ("/users?limit=100", f"/users/{user['id']}", f"/users/{user['id']}/messages", "/messages?limit=100")
         period = "from=2026-03-09T00:00:00Z&to=2026-03-11T00:00:00Z"
         for path in (*paths, "/messages?status=failed", f"/messages?status=delivered&{period}"):
