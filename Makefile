@@ -2,7 +2,7 @@
 PYTHON ?= python3
 ARGS ?=
 SOAK_SECONDS ?= 3600
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= 4
 
 BIN := .venv/bin
 COVERAGE := --cov --cov-report=term --cov-report=xml --cov-fail-under=0
@@ -30,10 +30,10 @@ test-dependencies: ## Install RabbitMQ, Prometheus and small tools for the tests
 	@scripts/install-test-dependencies.sh
 
 test: install-dev test-dependencies ## Run all tests with coverage (ARGS="-k planner")
-	$(BIN)/pytest $(COVERAGE) -m "not long" --numprocesses $(TEST_PROCESSES) --dist loadfile --durations=15 $(ARGS)
+	$(BIN)/pytest $(COVERAGE) -m "not long" --numprocesses $(TEST_PROCESSES) --dist worksteal --durations=15 $(ARGS)
 
 test-fast: install-dev ## Run the tests that need no server but PostgreSQL: under two minutes
-	$(BIN)/pytest -m "fast" --numprocesses $(TEST_PROCESSES) --dist loadfile $(ARGS)
+	$(BIN)/pytest -m "fast" --numprocesses $(TEST_PROCESSES) --dist worksteal $(ARGS)
 
 test-unit: install-dev ## Run the tests that need no server (ARGS=--cov measures coverage)
 	$(BIN)/pytest tests/unit $(ARGS)
@@ -48,7 +48,7 @@ test-e2e-nobody: install-dev test-dependencies ## Run the tests of the program a
 	TEST_ACCOUNT=nobody $(BIN)/pytest tests/e2e $(ARGS)
 
 chaos: install-dev test-dependencies ## Kill, cut and flood everything, then audit the result (15 minutes)
-	CHAOS=full $(BIN)/pytest tests/chaos --timeout 900 $(ARGS)
+	CHAOS=full $(BIN)/pytest tests/chaos tests/integration/test_virtual_year.py --timeout 900 $(ARGS)
 
 bench: install-dev test-dependencies ## Measure everything and write docs/performance.md (ARGS="--users 1000000")
 	@status=0; $(BIN)/python -m benchmarks --full --json docs/performance/results.json $(ARGS) || status=$$?; \

@@ -16,7 +16,7 @@ from benchmarks.targets import SCRAPE
 
 EVERY_SECONDS = 15
 """As ``config/prometheus/prometheus.yml`` says; ``tests/unit/test_benchmark_rules.py`` compares."""
-SCRAPES = 10
+SCRAPES = 5
 PAUSE_SECONDS = 1.05
 """Between two scrapes: a page that is asked for again within a second is not made anew."""
 MESSAGES = 1000
@@ -42,4 +42,6 @@ def test_scrape(
     run(fill(database_url, None, MESSAGES))
     with birthday("worker", DATABASE_URL=database_url, MESSAGE_SERVICE_URL=service.url) as program:
         service.wait_for(MESSAGES)
-        compare(benchmark, Comparison(SCRAPE, "%"), lambda: share(program), lambda: 1.0, scale.rounds)
+        # Each round mostly waits, and the figure is far from its floor.
+        rounds = scale.rounds if scale.full else 1
+        compare(benchmark, Comparison(SCRAPE, "%"), lambda: share(program), lambda: 1.0, rounds)

@@ -21,5 +21,5 @@ class Scale:
     users: int
 
 
-QUICK = Scale(full=False, rounds=3, messages=6_000, rows=100_000, load_seconds=3, lone=60, users=100_000)
+QUICK = Scale(full=False, rounds=3, messages=6_000, rows=100_000, load_seconds=2, lone=40, users=100_000)
 FULL = Scale(full=True, rounds=5, messages=20_000, rows=100_000, load_seconds=3, lone=100, users=1_000_000)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import product
 from pathlib import Path
 
 import aiohttp
@@ -16,9 +17,11 @@ from tests.support.program import Program, run
 LIBRARIES = "*/faketime/libfaketime.so.1"
 SHIFTS = {"+5m": 300, "-5m": -300, "+3d": 3 * 86400, "-3d": -3 * 86400}
 SOME = SHIFTS if FULL else {name: SHIFTS[name] for name in ("+5m", "-3d")}
+ROLES = ("scheduler", "worker")
+WRONG = list(product(ROLES, SOME.values()) if FULL else zip(ROLES, SOME.values(), strict=True))
 CORRECTED_SECONDS = 60
 """What was held goes out within so many seconds after the clock is right."""
-WATCHED_SECONDS = 6
+WATCHED_SECONDS = 6 if FULL else 3
 """How long a fleet with a wrong clock is seen to do nothing: each of its loops would have ticked at its start."""
 
 EVERY_MINUTE = {"CRON_PLAN": "* * * * *", "CRON_RECOVER": "* * * * *", "CRON_RETENTION": "* * * * *"}
@@ -54,7 +57,7 @@ def hosts(folder: Path, *seconds: int) -> Iterator[list[HostClock]]:
     yield [HostClock(folder / f"clock-{number}", shift) for number, shift in enumerate(seconds)]
 
 
-@brokers("postgres", "rabbitmq")
+@brokers(POSTGRES)
 async def test_hosts_whose_clocks_disagree_greet_everybody_once(
     crowd: Crowd, database_url: str, queue_url: str | None, tmp_path: Path
 ) -> None:
@@ -76,7 +79,7 @@ async def test_hosts_whose_clocks_disagree_greet_everybody_once(
     audit.verify()
 
 
-@pytest.mark.parametrize("seconds", SHIFTS.values(), ids=SHIFTS)
+@pytest.mark.parametrize("seconds", SOME.values(), ids=SOME)
 @brokers("postgres")
 async def test_a_wrong_clock_does_nothing_until_it_is_right(
     crowd: Crowd, database_url: str, queue_url: str | None, seconds: int, tmp_path: Path
@@ -97,9 +100,9 @@ async def test_a_wrong_clock_does_nothing_until_it_is_right(
             assert not receiver.accepted
             host.set(0)
             await crowd.wait_for_delivered(40, CORRECTED_SECONDS)
-            await processes.wait_for_ready(200, 10)
+            await processes.wait_for_ready(200, 60)
             for program in programs:
-                await program.wait_for_event("clock.right_again", 10)
+                await program.wait_for_event("clock.right_again", 60)
         statuses = await crowd.statuses()
     assert statuses == {"delivered": 40, "scheduled": 20, "cancelled": 5}
     assert len(receiver.accepted) == 40
@@ -118,7 +121,7 @@ async def test_a_clock_that_is_set_while_messages_go_out_holds_the_rest(
         async with MessageService(receiver) as service, fleet(database_url, queue_url, service.url) as processes:
             programs = [await processes.start(role, **host.settings, **settings) for role in ("scheduler", "worker")]
             await crowd.gather(count)
-            await crowd.wait_for_delivered(100, 30)
+            await crowd.wait_for_delivered(100, 60)
             host.set(seconds)
             await find_wrong(processes, programs)
             held = len(receiver.accepted)
@@ -130,8 +133,7 @@ async def test_a_clock_that_is_set_while_messages_go_out_holds_the_rest(
     audit.verify()
 
 
-@pytest.mark.parametrize("seconds", SOME.values(), ids=SOME)
-@pytest.mark.parametrize("wrong", ["scheduler", "worker"])
+@pytest.mark.parametrize(("wrong", "seconds"), WRONG)
 @pytest.mark.parametrize("queue_url", [POSTGRES], indirect=True)
 async def test_one_process_with_a_wrong_clock_leaves_the_work_to_the_others(
     crowd: Crowd, database_url: str, queue_url: str | None, seconds: int, wrong: str, tmp_path: Path
@@ -146,7 +148,7 @@ async def test_one_process_with_a_wrong_clock_leaves_the_work_to_the_others(
             await odd.wait_for_event("clock.wrong")
             for role in ("scheduler", "worker"):
                 await processes.start(role)
-            await crowd.wait_for_delivered(40, 30)
+            await crowd.wait_for_delivered(40, 60)
             await let_fault_last(WATCHED_SECONDS)
     assert (await crowd.statuses())["scheduled"] == 20
     assert len(receiver.accepted) == 40
@@ -173,10 +175,10 @@ async def test_an_api_with_a_wrong_clock_refuses_changes_until_it_is_right(
                 async with client.get("/users") as listed:
                     assert (listed.status, (await listed.json())["users"]) == (200, [])
                 host.set(0)
-                await processes.wait_for_ready(200, 10)
+                await processes.wait_for_ready(200, 60)
                 async with client.post("/users", json=user) as created:
                     assert created.status == 201
-            await crowd.wait_for_delivered(1, 20)
+            await crowd.wait_for_delivered(1, 60)
 
 
 @pytest.mark.parametrize("seconds", SOME.values(), ids=SOME)
@@ -240,7 +242,7 @@ async def find_wrong(processes: Fleet, programs: list[Program]) -> None:
     """Wait until each process has said once that its clock is wrong, in every way there is to say it."""
     for program in programs:
         await program.wait_for_event("clock.wrong")
-    await processes.wait_for_ready(503, 10)
+    await processes.wait_for_ready(503, 60)
     async with aiohttp.ClientSession() as client:
         for program in programs:
             async with client.get(f"{program.url}/health/detailed") as answer:
@@ -252,5 +254,5 @@ async def find_wrong(processes: Fleet, programs: list[Program]) -> None:
                 async with client.get(f"{program.url}/metrics") as page:
                     return "birthday_scheduler_clock_faults_total 1.0\n" in await page.text()
 
-            await until(counted, "the fault is counted", 5)
+            await until(counted, "the fault is counted", 60)
             assert len([event for event in program.events if event["event"] == "clock.wrong"]) == 1

@@ -50,11 +50,11 @@ async def test_a_consumer_that_rabbitmq_drops_comes_back(
         async def is_known() -> bool:
             return len(rabbitmq_server.manage("GET", f"vhosts/{vhost}/connections")) > 0
 
-        await until(is_known, "the management plugin knows of the connection", 20)
+        await until(is_known, "the management plugin knows of the connection", 60)
         rob(rabbitmq_server, vhost)
         await crowd.gather(50)
         await crowd.wait_until_settled(130)
-        await processes.wait_for_ready(200, 10)
+        await processes.wait_for_ready(200, 60)
         audit = await crowd.audit(receiver)
         assert program.process.returncode is None
     audit.verify()
@@ -78,7 +78,7 @@ async def test_a_consumer_whose_session_an_administrator_ends_comes_back(
                     """
                 )
         await crowd.wait_until_settled(60)
-        await processes.wait_for_ready(200, 10)
+        await processes.wait_for_ready(200, 60)
         audit = await crowd.audit(receiver)
         assert program.process.returncode is None
     audit.verify()

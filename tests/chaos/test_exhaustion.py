@@ -35,7 +35,7 @@ async def test_an_exhausted_pool_refuses_requests_and_recovers(
         async with crowd.connection() as connection, connection.transaction():
             await connection.execute("LOCK TABLE users, message_logs IN ACCESS EXCLUSIVE MODE")
             await post_users(f"{program.url}/users", locked, SECONDS)
-        await processes.wait_for_ready(200, 20)
+        await processes.wait_for_ready(200, 60)
         await post_users(f"{program.url}/users", after, 3)
         await crowd.wait_until_settled(60)
         audit = await crowd.audit(receiver)

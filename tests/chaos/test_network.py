@@ -28,7 +28,11 @@ async def test_when_the_network_is_back_everybody_is_greeted_and_no_process_was_
     What was lost without a word, on either side, is noticed in time for that within a minute.
     """
     receiver = Receiver()
-    settings = {"WORKER_CONCURRENCY": str(CONCURRENCY), "CIRCUIT_BREAKER_RESET_TIMEOUT": "2s"}
+    settings = {
+        "WORKER_CONCURRENCY": str(CONCURRENCY),
+        "CIRCUIT_BREAKER_RESET_TIMEOUT": "2s",
+        "MESSAGE_SERVICE_TIMEOUT": "1s",
+    }
     async with (
         MessageService(receiver) as service,
         network(database_url, queue_url, service.url) as between,
@@ -42,12 +46,12 @@ async def test_when_the_network_is_back_everybody_is_greeted_and_no_process_was_
             await disturb(proxy, fault)
         await crowd.gather(100)
         if fault in {"cut", "silent"} and part != "service":
-            await processes.wait_for_ready(503, 10)
+            await processes.wait_for_ready(503, 60)
         await let_fault_last(FAULT_SECONDS)
         for proxy in affected(between, part):
             await proxy.heal()
         await crowd.wait_until_settled(60)
-        await processes.wait_for_ready(200, 20)
+        await processes.wait_for_ready(200, 60)
         audit = await crowd.audit(receiver)
         assert [program.process.returncode for program in processes.programs] == [None, None]
     # A request that gets no answer in time may arrive all the same, and later.

@@ -77,7 +77,7 @@ async def test_poison_is_dead_lettered_and_the_others_are_greeted(
             unknown = sum(event["event"] in {"message.malformed", "message.unknown"} for event in program.events)
             return unknown == len(POISON) + 50
 
-        await until(put_aside, "every stranger is put aside, once", 30)
+        await until(put_aside, "every stranger is put aside, once", 60)
         before = processor_seconds(program.process.pid)
         await let_fault_last(5)
         spent = processor_seconds(program.process.pid) - before

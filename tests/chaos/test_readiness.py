@@ -55,7 +55,7 @@ async def test_a_worker_with_a_deaf_consumer_is_not_ready(crowd: Crowd, database
         assert first_refusal < 10
         await crowd.gather(10)
         # Some of them: until RabbitMQ notices that the old subscription is dead, it gets its share.
-        await crowd.wait_for_delivered(21, 10)
+        await crowd.wait_for_delivered(21, 20)
         assert await ready(worker) == 200
 
 
@@ -88,11 +88,11 @@ async def test_who_cannot_store_anything_is_not_ready(
             if refusal == "full":
                 # Nobody asks whether the disk is full: that shows when there is something to do.
                 await crowd.gather(20)
-            await processes.wait_for_ready(503, 30)
+            await processes.wait_for_ready(503, 60)
             await connection.execute("SET default_transaction_read_only = off")
             await connection.execute(end)
             await connection.execute(END_SESSIONS)
-        await processes.wait_for_ready(200, 30)
+        await processes.wait_for_ready(200, 60)
         await crowd.gather(20)
         await crowd.wait_until_settled(60)
         audit = await crowd.audit(receiver)

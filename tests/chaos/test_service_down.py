@@ -4,13 +4,14 @@ from datetime import timedelta
 
 import pytest
 
-from tests.support.chaos import FULL, Crowd, Fleet, Receiver, fleet, let_fault_last, until
+from tests.support.chaos import FULL, POSTGRES, RABBITMQ, Crowd, Fleet, Receiver, brokers, fleet, let_fault_last, until
 from tests.support.message_service import MessageService
 
 THRESHOLD = 10
 RESET_SECONDS = 2
 
 
+@brokers(RABBITMQ)
 async def test_an_outage_burns_no_attempts_and_ends_with_everybody_greeted(
     crowd: Crowd, database_url: str, queue_url: str | None
 ) -> None:
@@ -72,6 +73,7 @@ async def test_a_service_that_asks_for_patience_is_given_it(
     audit.verify()
 
 
+@brokers(POSTGRES)
 async def test_a_short_outage_of_everything_is_waited_out(
     crowd: Crowd, database_url: str, queue_url: str | None
 ) -> None:
@@ -83,9 +85,9 @@ async def test_a_short_outage_of_everything_is_waited_out(
     ) as processes:
         await processes.start("scheduler,worker")
         await crowd.gather(600)
-        await crowd.wait_for_delivered(100, 30)
+        await crowd.wait_for_delivered(100, 60)
         await service.stop()
-        await until(lambda: _opened(logged(processes, "circuit.opened")), "the circuit opens", 30)
+        await until(lambda: _opened(logged(processes, "circuit.opened")), "the circuit opens", 60)
         await service.start()
         await crowd.wait_until_settled(60)
         audit = await crowd.audit(receiver)

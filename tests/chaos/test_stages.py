@@ -44,10 +44,10 @@ async def test_workers_die_at_each_stage_and_only_what_was_sent_and_not_stored_i
         at_ack.queue.hold_at(ACK[on_rabbitmq])
         scheduler = await processes.start("scheduler")
         await crowd.gather(200)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             for held in (at_claim.database, at_send.service, at_settle.database, at_retry.queue, at_ack.queue):
                 await held.holding.wait()
-        await until(lambda: stands_still(receiver), "the service gets no more requests", 10)
+        await until(lambda: stands_still(receiver), "the service gets no more requests", 60)
         not_stored = len(receiver.accepted) - (await crowd.statuses())["delivered"]
         assert not_stored > 0
         await asyncio.gather(*(processes.kill(worker) for worker in workers))
@@ -81,7 +81,7 @@ async def test_a_scheduler_is_lost_between_confirm_and_commit(
         scheduler = await processes.start("scheduler", **isolated.settings)
         isolated.database.hold_at(MARK_QUEUED, COMMIT)
         await crowd.gather(100)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await isolated.database.holding.wait()
         assert dict(await crowd.statuses()) == {"scheduled": 100}
         assert (await queue.stats()).ready == 100

@@ -216,7 +216,7 @@ async def test_a_rotation_ends_no_process_that_is_starting(tmp_path: Path) -> No
     try:
         await eventually(lambda: catches(process.pid, signal.SIGUSR1), "it has taken precautions")
         process.send_signal(signal.SIGUSR1)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             text = await asyncio.to_thread(log.read_text)
             assert await process.wait() == 1
     finally:
@@ -289,7 +289,7 @@ async def test_on_a_terminal_the_log_is_readable(database_url: str) -> None:
     async def has_started() -> bool:
         return b"service.started" in shown and b"\n" in shown.rpartition(b"service.started")[2]
 
-    await eventually(has_started, "the program has started", 30)
+    await eventually(has_started, "the program has started", 60)
     loop.remove_reader(leader)
     process.send_signal(signal.SIGTERM)
     assert await process.wait() == 0
@@ -321,7 +321,7 @@ async def serving_into(log: Path, database_url: str) -> AsyncIterator[Serving]:
     }
     process = await asyncio.create_subprocess_exec(*COMMAND, env=environment, stdout=PIPE, stderr=PIPE)
     try:
-        await eventually(lambda: has_line(log, '"service.started"'), "the program has started", 30)
+        await eventually(lambda: has_line(log, '"service.started"'), "the program has started", 60)
         [started] = [event for event in events(log) if event["event"] == "service.started"]
         yield Serving(process, str(started["health"]).removesuffix("/health"))
     finally:

@@ -112,7 +112,7 @@ async def test_every_panel_and_every_query_of_the_runbook_has_data(
         async def has_failed() -> bool:
             return bool(await prometheus.query(failures))
 
-        await eventually(has_failed, "requests fail", 30)
+        await eventually(has_failed, "requests fail", 60)
         await postgres_server.start()
 
         async def all_answered() -> bool:

@@ -73,7 +73,7 @@ async def test_the_audit_is_clean_after_a_real_run_and_finds_a_planted_loss_and_
     settings = {"DATABASE_URL": database_url, "MESSAGE_SERVICE_URL": message_service.url, "SEND_AT": "00:00"}
     async with running(**settings) as program:
         lost, twice, _other = [await post_user(program) for _ in range(3)]
-        await message_service.wait_for(3, 20)
+        await message_service.wait_for(3, 60)
         await program.stop()
         assert program.process.returncode == 0
     clean = await audit(settings, "--json")
@@ -114,7 +114,7 @@ async def test_the_audit_finds_a_greeting_at_the_wrong_time_and_fails_on_what_it
     settings = {"DATABASE_URL": database_url, "MESSAGE_SERVICE_URL": message_service.url, "SEND_AT": "00:00"}
     async with running(**settings) as program:
         late, _ = await post_user(program), await post_user(program)
-        await message_service.wait_for(2, 20)
+        await message_service.wait_for(2, 60)
         await program.stop()
     await execute(
         database_url,

@@ -50,7 +50,7 @@ async def test_what_was_only_printed_is_sent_under_its_key(database_url: str, me
     async with running(CHANNEL="console", **settings) as program:
         for name in ("ada", "grace", "gone"):
             await post_user(program.url, name)
-        await eventually(lambda: have("delivered", 3), "all are delivered, to the console", 30)
+        await eventually(lambda: have("delivered", 3), "all are delivered, to the console", 60)
     await connection.execute("UPDATE users SET deleted_at = now() WHERE email LIKE 'gone@%'")
     ids = {
         str(row["id"])
@@ -71,7 +71,7 @@ async def test_what_was_only_printed_is_sent_under_its_key(database_url: str, me
     assert await have("queued", 2)
 
     async with running(MESSAGE_SERVICE_URL=message_service.url, **settings):
-        await eventually(lambda: have("delivered", 3), "all are delivered, to the service", 30)
+        await eventually(lambda: have("delivered", 3), "all are delivered, to the service", 60)
     assert message_service.by_key().keys() == ids
     assert all(len(requests) == 1 for requests in message_service.by_key().values())
     assert await connection.fetchval("SELECT count(*) FROM message_logs WHERE may_have_arrived") == 2

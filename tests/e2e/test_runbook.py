@@ -232,7 +232,7 @@ async def started(settings: dict[str, str]) -> AsyncIterator[str]:
             assert process.returncode is None, "the program has ended"
             return await ask(url, "/ready") == 200
 
-        await eventually(is_ready, "the program is ready", 30)
+        await eventually(is_ready, "the program is ready", 60)
         yield url
     finally:
         if process.returncode is None:
@@ -267,7 +267,7 @@ async def running_alertmanager(directory: Path) -> AsyncIterator[str]:
             return False
 
     try:
-        await eventually(takes_an_alert, "Alertmanager answers", 30)
+        await eventually(takes_an_alert, "Alertmanager answers", 60)
         yield url
     finally:
         process.terminate()
@@ -375,7 +375,7 @@ async def trouble(url: str, postgres_server: PostgresServer, service: MessageSer
     await postgres_server.kill()
     assert await ask(url, "/users", SECRET) == 503
     await postgres_server.start()
-    await eventually(lambda: _is(url, 200), "the database is back", 30)
+    await eventually(lambda: _is(url, 200), "the database is back", 60)
     await post_users(url, "Lovelace")
 
 
@@ -480,7 +480,7 @@ async def test_every_query_is_answered_with_data(installation: Installation, pos
         return not waiting
 
     with suppress(AssertionError):
-        await eventually(are_answered, "there is data", 30)
+        await eventually(are_answered, "there is data", 60)
     assert waiting == []
 
 

@@ -150,7 +150,7 @@ async def test_a_client_that_asks_too_often_is_told_to_wait(pool: asyncpg.Pool) 
         assert refused[0].headers["RateLimit-Reset"] == "1"
         probes = await asyncio.gather(*(api.get("/alive") for _ in range(20)))
         assert {answer.status for answer in probes} == {200}
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await api.get("/messages")).status != 200:
                 pass
 

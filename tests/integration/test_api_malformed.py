@@ -33,7 +33,7 @@ async def ask(api: Api, request: Malformed) -> RawAnswer | None:
     url = urlsplit(api.url)
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             for part in request.parts:
                 writer.write(part)
                 await asyncio.sleep(0)

@@ -29,7 +29,7 @@ def product(pool: asyncpg.Pool) -> Product:
 async def receive_all(product: Product, count: int) -> list[Delivery]:
     """Take ``count`` deliveries off the queue, in the order in which they come."""
     deliveries: list[Delivery] = []
-    async with asyncio.timeout(10), product.broker.consume(count) as consumer:
+    async with asyncio.timeout(60), product.broker.consume(count) as consumer:
         while len(deliveries) < count:
             deliveries += await consumer.receive(count, 0.1)
         await consumer.ack(deliveries)

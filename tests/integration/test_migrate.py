@@ -71,7 +71,7 @@ async def test_nobody_waits_behind_a_migration_that_waits_for_a_table(
         async with dump.transaction():
             await dump.execute("LOCK TABLE a IN ACCESS SHARE MODE")
             migrating = asyncio.create_task(migrate(connection, [adding], NOW))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not await dump.fetchval(
                     "SELECT true FROM pg_locks WHERE NOT granted AND relation = 'a'::regclass"
                 ):
@@ -317,7 +317,7 @@ async def test_a_runner_waits_for_another_one_only_so_long(empty_url: str, conne
     pid = other.get_server_pid()
     slow = asyncio.create_task(migrate(other, [replace(CREATE_A, up="SELECT pg_sleep(60);")], NOW))
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await connection.fetchval("SELECT wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid = $1", pid):
             await asyncio.sleep(0.01)
     with pytest.raises(MigrationError, match=r"another process has been migrating this database for more than 0\.1 s"):

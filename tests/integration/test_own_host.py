@@ -53,7 +53,7 @@ async def test_a_thawed_worker_does_not_blame_the_service(crowd: Crowd, database
         worker = await processes.start("worker")
         await processes.start("scheduler")
         await crowd.gather(60)
-        await service.wait_for(20, 30)
+        await service.wait_for(20, 60)
         worker.process.send_signal(signal.SIGSTOP)
         await let_fault_last(3)
         worker.process.send_signal(signal.SIGCONT)

@@ -72,7 +72,7 @@ async def test_a_base_backup_and_the_archive_bring_back_the_last_instant_before_
         async def is_archived() -> bool:
             return (place / "archive" / str(last)).exists()
 
-        await eventually(is_archived, f"{last} is archived", 30)
+        await eventually(is_archived, f"{last} is archived", 60)
         await connection.close()
         await first.stop()
 
@@ -86,7 +86,7 @@ async def test_a_base_backup_and_the_archive_bring_back_the_last_instant_before_
         async def takes_writes() -> bool:
             return await connection.fetchval("SELECT pg_is_in_recovery()") is False
 
-        await eventually(takes_writes, "the recovery has come to its end", 30)
+        await eventually(takes_writes, "the recovery has come to its end", 60)
         assert [row["id"].int for row in await connection.fetch("SELECT id FROM users ORDER BY id")] == [1, 2]
         await connection.execute("UPDATE users SET first_name = 'Augusta'")
         await connection.close()

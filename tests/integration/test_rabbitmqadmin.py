@@ -42,7 +42,7 @@ class Terminal:
         process = await asyncio.create_subprocess_exec(
             "bash", "-c", command, cwd=self.home, env={"HOME": str(self.home), "PATH": path}, stdout=PIPE, stderr=PIPE
         )
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             out, err = await process.communicate()
         assert process.returncode == 0, err.decode()
         return out.decode()
@@ -55,7 +55,7 @@ class Terminal:
             text = await self.type(command)
             return all(row.search(text) for row in rows)
 
-        await eventually(is_shown, f"{command} shows {counts}", 30)
+        await eventually(is_shown, f"{command} shows {counts}", 60)
 
 
 @pytest.fixture
@@ -124,12 +124,12 @@ async def test_the_depth_of_the_queue(terminal: Terminal, channel: RecordingChan
         async def has_consumer() -> bool:
             return re.search(r"\| birthday_messages +\| 0 +\| 1 +\|", await terminal.type(consumers)) is not None
 
-        await eventually(has_consumer, "the worker is seen", 30)
+        await eventually(has_consumer, "the worker is seen", 60)
 
         async def is_listed() -> bool:
             return await terminal.type("rabbitmqadmin list consumers") != "No items\n"
 
-        await eventually(is_listed, "the worker's consumer is listed", 30)
+        await eventually(is_listed, "the worker's consumer is listed", 60)
     await terminal.type("rabbitmqadmin list policies")
 
 

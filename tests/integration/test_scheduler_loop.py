@@ -89,7 +89,7 @@ async def test_with_a_wrong_clock_no_job_runs_and_with_a_right_one_each_does_at_
     jobs = ("plan", "recover", "retire", "audit", "forecast", "dispatch")
     await product.clock.judge("an hour ahead")
     running = start(product)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not product.clock.waits_to_be_right >= len(jobs) - 1:
             await asyncio.sleep(0)
     assert not any([await has_run(product, job) for job in jobs])

@@ -63,7 +63,7 @@ async def port(api: Api, certificates: Certificates, tmp_path: Path) -> AsyncIte
     (tmp_path / "nginx.conf").write_text(MAIN)
     process = await asyncio.create_subprocess_exec(program, "-p", tmp_path, "-c", tmp_path / "nginx.conf")
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not await listens(port):
                 assert process.returncode is None
                 await asyncio.sleep(0.05)

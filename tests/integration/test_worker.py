@@ -237,7 +237,7 @@ async def test_a_failed_message_that_an_operator_publishes_survives_the_worker_t
         await product.wait_for_statuses({"failed": 1})
         await eventually(lambda: dead_letters(product, 1), "one dead letter")
     await publish_by_hand(message_id)
-    async with product.broker.consume(prefetch=1) as dying, asyncio.timeout(10):
+    async with product.broker.consume(prefetch=1) as dying, asyncio.timeout(60):
         assert [delivery.message_id for delivery in await dying.receive(1, 0)] == [message_id]
     channel.answer = lambda _letter: Delivered()
     async with product.working(channel):

@@ -44,7 +44,7 @@ class RecordingChannel:
     async def close(self) -> None:
         """Do nothing."""
 
-    async def wait_for(self, count: int, seconds: float = 20) -> None:
+    async def wait_for(self, count: int, seconds: float = 60) -> None:
         """Wait, in real time, until ``count`` letters have been sent in all.
 
         Raises:

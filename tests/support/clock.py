@@ -64,7 +64,7 @@ class ManualClock:
             if sleeper in self._sleepers:
                 self._sleepers.remove(sleeper)
 
-    async def wait_for_sleepers(self, count: int = 1, seconds: float = 5) -> None:
+    async def wait_for_sleepers(self, count: int = 1, seconds: float = 60) -> None:
         """Wait, in real time, until at least ``count`` tasks sleep by this clock: before advancing it for them.
 
         Raises:

@@ -71,7 +71,7 @@ class Collector:
         """Return the spans of a name, in the order in which they came."""
         return [span for span in self.spans if span.name == name]
 
-    async def wait_for(self, enough: Callable[[], bool], seconds: float = 20) -> None:
+    async def wait_for(self, enough: Callable[[], bool], seconds: float = 60) -> None:
         """Return as soon as what has come is enough.
 
         Raises:

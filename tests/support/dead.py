@@ -65,7 +65,7 @@ async def bury(broker: Broker, ids: Sequence[UUID]) -> None:
 async def dead_ids(broker: Broker) -> list[UUID | None]:
     """Return the message id of each dead letter, None for what has none."""
     found: list[UUID | None] = []
-    async with asyncio.timeout(30), broker.dead_letters() as browsing:
+    async with asyncio.timeout(60), broker.dead_letters() as browsing:
         while letters := await browsing.take():
             found += [letter.message_id for letter in letters]
     return found
@@ -74,7 +74,7 @@ async def dead_ids(broker: Broker) -> list[UUID | None]:
 async def take_all(broker: Broker, count: int) -> list[UUID | None]:
     """Receive so many messages from the queue, ack them, and return their ids."""
     received: list[UUID | None] = []
-    async with asyncio.timeout(30), broker.consume(prefetch=1000) as consumer:
+    async with asyncio.timeout(60), broker.consume(prefetch=1000) as consumer:
         while len(received) < count:
             deliveries = await consumer.receive(1000, 0.05)
             received += [delivery.message_id for delivery in deliveries]

@@ -169,7 +169,7 @@ class MessageService:
             grouped[received.key].append(received)
         return dict(grouped)
 
-    async def wait_for(self, count: int, seconds: float = 10) -> list[Received]:
+    async def wait_for(self, count: int, seconds: float = 60) -> list[Received]:
         """Return the requests once there are at least ``count``.
 
         Raises:

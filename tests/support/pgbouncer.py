@@ -50,7 +50,7 @@ async def pgbouncer(database_url: str, mode: str) -> AsyncIterator[str]:
         with (place / "log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(program, *as_user, str(settings), stdout=log, stderr=log)
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await _listens(own_port)
             yield at._replace(netloc=f"{user}@127.0.0.1:{own_port}").geturl()
         finally:

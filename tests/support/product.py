@@ -121,7 +121,7 @@ class Product:
         finally:
             pipeline.stop()
             pipeline.hurry()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await running
 
     async def create(self, born: date, zone: str = "UTC", email: str | None = None) -> UUID:
@@ -144,7 +144,7 @@ class Product:
         return await self.statuses() == expected
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], what: str, seconds: float = 15) -> None:
+async def eventually(condition: Callable[[], Awaitable[bool]], what: str, seconds: float = 60) -> None:
     """Wait, in real time, until ``condition`` holds.
 
     Raises:

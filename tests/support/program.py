@@ -55,7 +55,7 @@ class Program:
         [started] = [event for event in self.events if event["event"] == "service.started"]
         return str(started["health"]).removesuffix("/health")
 
-    async def wait_for_event(self, name: str, seconds: float = 30) -> dict[str, Any]:
+    async def wait_for_event(self, name: str, seconds: float = 60) -> dict[str, Any]:
         """Return the first log event of that name, as soon as there is one.
 
         Raises:
@@ -65,7 +65,7 @@ class Program:
             await self._heard.wait_for(lambda: any(event["event"] == name for event in self.events))
         return next(event for event in self.events if event["event"] == name)
 
-    async def wait_for_line(self, part: str, seconds: float = 30) -> str:
+    async def wait_for_line(self, part: str, seconds: float = 60) -> str:
         """Return the first line on standard output that contains ``part``, as soon as there is one.
 
         Raises:
@@ -75,7 +75,7 @@ class Program:
             await self._heard.wait_for(lambda: any(part in line for line in self.printed))
         return next(line for line in self.printed if part in line)
 
-    async def stop(self, how: signal.Signals = signal.SIGTERM, seconds: float = 30) -> int:
+    async def stop(self, how: signal.Signals = signal.SIGTERM, seconds: float = 60) -> int:
         """Send a signal and return the exit status; a second stop only returns it."""
         if self.process.returncode is None:
             self.process.send_signal(how)

@@ -22,7 +22,7 @@ import pytest
 SCRIPT_DIRECTORIES = ("/usr/lib/rabbitmq/bin", "/opt/rabbitmq/sbin", "/opt/homebrew/opt/rabbitmq/sbin")
 """Where the server's own script is. The one that Debian puts on the PATH insists on the system user ``rabbitmq``."""
 
-START_SECONDS = 60
+START_SECONDS = 100
 POLL_SECONDS = 0.05
 
 
@@ -109,7 +109,7 @@ class RabbitMQServer:
     def rabbitmqadmin(self) -> bytes:
         """Return the program ``rabbitmqadmin`` as the management plugin hands it out."""
         where = f"http://127.0.0.1:{self.management_port}/cli/rabbitmqadmin"
-        with urllib.request.urlopen(where, timeout=10) as response:
+        with urllib.request.urlopen(where, timeout=60) as response:
             program: bytes = response.read()
         return program
 
@@ -124,7 +124,7 @@ class RabbitMQServer:
                 "Content-Type": "application/json",
             },
         )
-        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310 - our own server
+        with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310 - our own server
             answer = response.read()
         return json.loads(answer) if answer else None
 
@@ -161,7 +161,7 @@ class RabbitMQServer:
     def _is_up(self) -> bool:
         try:
             self.manage("GET", "overview")
-        except (urllib.error.URLError, ConnectionError):
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
             return False
         return True
 

@@ -7,7 +7,7 @@ from itertools import chain
 import pytest
 
 from birthday.errors import NotFoundError, UnavailableError
-from birthday.http.coalescer import BATCH_LIMIT, MANY, SLOTS, Coalescer
+from birthday.http.coalescer import BATCH_LIMIT, MANY, PATIENCE_SECONDS, SLOTS, Coalescer
 from birthday.store.connection import LOAN_SECONDS
 
 SECONDS = 5
@@ -67,6 +67,14 @@ async def test_what_comes_meanwhile_is_the_next_batch() -> None:
 
 async def test_many_do_not_wait_for_the_batch_under_way() -> None:
     """As many as make a good batch are asked at once beside it; one less waits."""
+    # If the machine holds a run up for longer than a few wait, they are asked as well: that run tells nothing.
+    while not await _many_overtake():
+        pass
+
+
+async def _many_overtake() -> bool:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
     squares = Squares()
     squares.gate.clear()
     coalescer = Coalescer(squares.answer)
@@ -76,13 +84,18 @@ async def test_many_do_not_wait_for_the_batch_under_way() -> None:
     asking += [asyncio.create_task(coalescer.ask(number)) for number in range(1, MANY)]
     for _ in range(3):
         await asyncio.sleep(0)
-    assert squares.batches == [[0]]
+    few = list(squares.batches)
     asking.append(asyncio.create_task(coalescer.ask(MANY)))
     for _ in range(3):
         await asyncio.sleep(0)
-    assert squares.batches == [[0], list(range(1, MANY + 1))]
+    many = list(squares.batches)
+    in_time = loop.time() - began < PATIENCE_SECONDS / 4
     squares.gate.set()
     assert await asyncio.gather(*asking) == [number**2 for number in range(MANY + 1)]
+    if in_time:
+        assert few == [[0]]
+        assert many == [[0], list(range(1, MANY + 1))]
+    return in_time
 
 
 async def test_a_batch_that_takes_long_does_not_hold_up_a_few() -> None:
