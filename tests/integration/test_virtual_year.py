@@ -22,7 +22,7 @@ from tests.support.clock import ManualClock
 from tests.support.product import Product, metric
 from tests.support.users import create_user
 
-SIZES = {POSTGRES: (5000, 1), RABBITMQ: (5000, 1)} if FULL else {POSTGRES: (1800, 1), RABBITMQ: (400, 5)}
+SIZES = {POSTGRES: (5000, 1), RABBITMQ: (5000, 1)} if FULL else {POSTGRES: (1200, 1), RABBITMQ: (240, 5)}
 """How many users, and of how many zones one is used: a queue has nothing to do with zones."""
 BEGIN = datetime(2027, 12, 31, 3, tzinfo=UTC)
 END = datetime(2029, 1, 1, 22, tzinfo=UTC)

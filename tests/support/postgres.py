@@ -66,7 +66,9 @@ class PostgresServer:
     async def create_database(self, *, migrated: bool = True) -> str:
         """Create a database, with the schema or empty, and return its name."""
         name = f"test_{secrets.token_hex(6)}"
-        await self._administer("CREATE DATABASE %I TEMPLATE %I STRATEGY FILE_COPY", name, DATABASE if migrated else "template1")
+        await self._administer(
+            "CREATE DATABASE %I TEMPLATE %I STRATEGY FILE_COPY", name, DATABASE if migrated else "template1"
+        )
         return name
 
     async def drop_database(self, name: str) -> None:
