@@ -122,7 +122,7 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
         supervisor = Supervisor(metrics, guard)
         own = own_checks(shared, supervisor, progress, pipeline, watchdog)
         readiness = make_readiness(shared, channel, own, sending_checks(shared, pipeline))
-        context = ApiContext(pool, broker, guard, metrics, settings, readiness, pauses, tracing)
+        context = ApiContext(pool, broker, guard, metrics, settings, readiness, pauses, channel, tracing)
         tasks = make_collectors(shared, context.score, pipeline) | {"pauses": pauses.watch, "clock": guard.watch}
         if Role.SCHEDULER in settings.role:
             tasks["scheduler"] = partial(schedule, shared, progress)

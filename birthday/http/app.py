@@ -1,12 +1,13 @@
 """The application: which function answers which path. All routes are in this module."""
 
 from functools import partial
+from typing import Final
 
 import orjson
 from aiohttp import web
 
 from birthday.config import Role, Scope
-from birthday.http.api import docs, messages, suppressions, users
+from birthday.http.api import docs, messages, suppressions, templates, users
 from birthday.http.api.openapi import document
 from birthday.http.api.requests import MAX_BODY_BYTES
 from birthday.http.api.unsubscribe import UnsubscribePages
@@ -19,6 +20,8 @@ from birthday.http.middleware.problems import problems
 from birthday.http.middleware.trace import traced
 from birthday.http.probes import health as probes
 from birthday.operations.readiness import DATABASE, QUEUE
+
+TEMPLATE: Final = "/templates/{type}/{locale}"
 
 
 def build(context: ApiContext) -> web.Application:
@@ -68,6 +71,13 @@ def _resource_routes(guard: Guard) -> list[web.RouteDef]:
         # Not 'retry': otherwise a GET of the path above would match here, and the answer would be 404 instead of 405.
         web.get("/messages/{id:(?!retry$)[^/]+}", guard.protect(Scope.READ, messages.read)),
         web.post("/messages/{id}/retry", guard.protect(Scope.ADMIN, messages.retry)),
+        web.get("/templates", guard.protect(Scope.ADMIN, templates.list_all)),
+        web.get(TEMPLATE, guard.protect(Scope.ADMIN, templates.read)),
+        web.put(TEMPLATE, guard.protect(Scope.ADMIN, templates.publish)),
+        web.get(f"{TEMPLATE}/versions", guard.protect(Scope.ADMIN, templates.list_page)),
+        web.post(f"{TEMPLATE}/preview", guard.protect(Scope.ADMIN, templates.try_out)),
+        web.post(f"{TEMPLATE}/test", guard.protect(Scope.ADMIN, templates.send)),
+        web.post(f"{TEMPLATE}/activate", guard.protect(Scope.ADMIN, templates.activate)),
     ]
 
 

@@ -10,6 +10,7 @@ import asyncpg
 from aiohttp import web
 
 from birthday.broker import Broker
+from birthday.channels import Channel
 from birthday.clock import CheckedClock
 from birthday.config import Settings
 from birthday.http.coalescer import Coalescer
@@ -36,6 +37,7 @@ class ApiContext:
     settings: Settings
     readiness: Readiness
     pauses: Pauses
+    channel: Channel
     tracing: Tracing = NO_TRACING
     score: HealthScore = field(default_factory=HealthScore)
     requeueing: asyncio.Lock = field(default_factory=asyncio.Lock)

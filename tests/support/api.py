@@ -25,6 +25,7 @@ from birthday.operations.pauses import Pauses
 from birthday.operations.readiness import DATABASE, QUEUE, Check, Readiness
 from birthday.store.connection import check_database
 from birthday.telemetry.metrics import Metrics
+from tests.support.channel import RecordingChannel
 from tests.support.clock import ManualClock
 
 RUNBOOK_USER: dict[str, Any] = {
@@ -130,7 +131,8 @@ async def running_api(
     readiness = Readiness(used_checks, channel)
     metrics = Metrics()
     pauses = Pauses(pool, clock, metrics)
-    context = ApiContext(pool, used_broker, clock, metrics, _settings(**settings), readiness, pauses)
+    letters = RecordingChannel(clock)
+    context = ApiContext(pool, used_broker, clock, metrics, _settings(**settings), readiness, pauses, letters)
     async with (
         serve(build(context), "127.0.0.1", 0, limits=limits, linger=timedelta()) as (host, port),
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(30)) as client,

@@ -3,8 +3,9 @@
 from importlib.metadata import version
 from typing import Any
 
-from birthday.core.fields import TYPE_PATTERN
+from birthday.core.fields import LOCALE_PATTERN, TYPE_PATTERN
 from birthday.core.message import ErrorType, Status
+from birthday.core.template import DEFAULT
 from birthday.http.api.requests import DEFAULT_LIMIT, MAX_BODY_BYTES, MAX_LIMIT
 from birthday.http.api.schemas import Schema, ref, schemas
 
@@ -42,7 +43,7 @@ def document(last_year: int, *, with_keys: bool) -> dict[str, Any]:
             "description": "One birthday message per user and year, at 09:00 where the user lives.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "paths": _USER_PATHS | _SUPPRESSION_PATHS | _MESSAGE_PATHS | _PROBE_PATHS,
+        "paths": _USER_PATHS | _SUPPRESSION_PATHS | _MESSAGE_PATHS | _TEMPLATE_PATHS | _PROBE_PATHS,
         "components": components,
     }
     if with_keys:
@@ -252,6 +253,89 @@ _MESSAGE_PATHS: dict[str, Any] = {
             "Queue a failed message again",
             _answer(202, "The message, queued.", "Message"),
             (404, 409),
+        ),
+    },
+}
+
+_TEMPLATE_KEY = [
+    {"name": "type", "in": "path", "required": True, "schema": {"type": "string", "pattern": TYPE_PATTERN}},
+    {
+        "name": "locale",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "pattern": f"^{DEFAULT}$|{LOCALE_PATTERN}", "examples": ["default", "pt-BR"]},
+    },
+]
+_TEMPLATE_PATHS: dict[str, Any] = {
+    "/templates": {
+        "get": _operation(
+            "Templates",
+            "listTemplates",
+            "List which version of each template is active",
+            _answer(200, "All templates.", "TemplateList"),
+        ),
+    },
+    "/templates/{type}/{locale}": {
+        "parameters": _TEMPLATE_KEY,
+        "get": _operation(
+            "Templates",
+            "readTemplate",
+            "Read the active version of a template",
+            _answer(200, "The version.", "TemplateVersion"),
+            (404, 422),
+        ),
+        "put": _operation(
+            "Templates",
+            "publishTemplate",
+            "Publish a template; it is tried for every user whom it concerns, and refused if it fails for some",
+            _answer(201, "The new version, which is active.", "TemplateVersion")
+            | _answer(200, "The version that was active already: it is the same.", "TemplateVersion"),
+            (*_BODY, 404, 409),
+            requestBody=_body("PublishInput", {"message": "Feliz aniversário, {{ first_name }}!"}),
+        ),
+    },
+    "/templates/{type}/{locale}/versions": {
+        "parameters": _TEMPLATE_KEY,
+        "get": _operation(
+            "Templates",
+            "listTemplateVersions",
+            "List the newest versions of a template",
+            _answer(200, "Versions, the newest first.", "TemplateVersions"),
+            (404, 422),
+            parameters=[_LIMIT],
+        ),
+    },
+    "/templates/{type}/{locale}/preview": {
+        "parameters": _TEMPLATE_KEY,
+        "post": _operation(
+            "Templates",
+            "previewTemplate",
+            "Show what a template says to a user, or to somebody made up",
+            _answer(200, "What it says.", "TemplatePreview"),
+            (*_BODY, 404),
+            requestBody=_body("TrialInput", {"values": {"firstName": "Grace", "years": 40}}),
+        ),
+    },
+    "/templates/{type}/{locale}/test": {
+        "parameters": _TEMPLATE_KEY,
+        "post": _operation(
+            "Templates",
+            "testTemplate",
+            "Send what a template says to an address, marked as a test",
+            _answer(200, "Whether it was accepted.", "TemplateTest"),
+            (*_BODY, 404),
+            requestBody=_body("TestInput", {"to": "dev@example.com"}),
+        ),
+    },
+    "/templates/{type}/{locale}/activate": {
+        "parameters": _TEMPLATE_KEY,
+        "post": _operation(
+            "Templates",
+            "activateTemplate",
+            "Make another version of a template active",
+            _answer(200, "What is active now.", "ActiveTemplate"),
+            (*_BODY, 404, 409),
+            requestBody=_body("ActivateInput", {"version": 1}),
         ),
     },
 }

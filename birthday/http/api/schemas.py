@@ -9,6 +9,7 @@ from birthday.core.zone import OFFSETS_IN_USE, zone_names
 from birthday.http.api.requests import MAX_LIMIT
 from birthday.http.api.retries import AGE_PATTERN, RETRY_LIMIT
 from birthday.http.api.suppressions import DEFAULT_REASON
+from birthday.http.api.template_models import schemas as template_schemas
 from birthday.operations.suppressions import MAX_REASON, REASON_PATTERN
 
 Schema = dict[str, Any]
@@ -36,6 +37,13 @@ def schemas(last_year: int) -> dict[str, Schema]:
         },
         "Suppression": _closed(_SUPPRESSION),
         "SuppressionPage": _closed({"suppressions": _list_of("Suppression"), "nextCursor": _NEXT_CURSOR}),
+        **template_schemas(),
+        "ActiveTemplate": _closed(_ACTIVE_TEMPLATE),
+        "TemplateList": _closed({"templates": {"type": "array", "items": ref("ActiveTemplate")}}),
+        "TemplateVersion": _closed(_TEMPLATE_VERSION),
+        "TemplateVersions": _closed({"versions": _list_of("TemplateVersion")}),
+        "TemplatePreview": _closed(_TEMPLATE_PREVIEW),
+        "TemplateTest": _closed({"delivered": {"type": "boolean"}, "reason": {"type": ["string", "null"]}}),
         "Retry": {"type": "object", "properties": _RETRY, "additionalProperties": False},
         "Retried": _closed({"requeued": _COUNT, "remaining": _COUNT}),
         "Problem": _PROBLEM,
@@ -158,6 +166,34 @@ _SUPPRESSION: dict[str, Schema] = {
         "`suppressed` of a user was written).",
     },
 }
+_TEMPLATE_KEY: dict[str, Schema] = {
+    "type": {"type": "string"},
+    "locale": {"type": "string", "description": "A language tag, or default."},
+    "version": {"type": "integer", "minimum": 0, "description": "0 is what is built in, or a template withdrawn."},
+}
+_ACTIVE_TEMPLATE = _TEMPLATE_KEY | {
+    "activatedAt": _or_null(_instant("When that was decided; null for what is built in.")),
+    "activatedBy": {"type": ["string", "null"], "description": "Who decided it: a key's name, or user@host."},
+}
+_TEXT_OR_NULL: Schema = {"type": ["string", "null"]}
+_SAID: dict[str, Schema] = {
+    "message": {"type": "string"},
+    "subject": _TEXT_OR_NULL,
+    "html": _TEXT_OR_NULL,
+    "payload": _TEXT_OR_NULL,
+}
+_TEMPLATE_VERSION = (
+    _TEMPLATE_KEY
+    | _SAID
+    | {
+        "active": {"type": "boolean"},
+        "createdAt": _or_null(_instant("When it was published; null for what is built in.")),
+        "createdBy": {"type": ["string", "null"], "description": "Who published it."},
+    }
+)
+_TEMPLATE_PREVIEW = {
+    "version": {"type": ["integer", "null"], "description": "The version that was tried; null for a draft."}
+} | _SAID
 
 _COUNT: Schema = {"type": "integer", "minimum": 0}
 _RETRY: dict[str, Schema] = {

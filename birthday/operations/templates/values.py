@@ -1,17 +1,27 @@
 """Whom a template is tried for: a user, or somebody made up."""
 
 from datetime import date
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from birthday.core.dates import years_since
+from birthday.core.dates import parse_date, years_since
 from birthday.core.occasion import LeapDay, birthday_in
 from birthday.core.template import Values
 from birthday.store.templates import Person
 
 _Date = date
 _SAMPLE_ID: Final = "00000000-0000-7000-8000-000000000000"
+
+
+def _check_whole(value: object) -> object:
+    """Let no truth value pass for a number."""
+    if isinstance(value, bool | str):
+        raise ValueError("a whole number is accepted")  # noqa: TRY004 - pydantic takes no TypeError
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_check_whole)]
 
 
 class KnownInput(BaseModel):
@@ -24,8 +34,10 @@ class KnownInput(BaseModel):
     email: str = Field(default="ada@example.com", max_length=254)
     locale: str | None = Field(default=None, max_length=35, description="A language tag, such as pt-BR.")
     attributes: dict[str, Any] = Field(default_factory=dict)
-    date: _Date | None = Field(default=None, description="The date that is greeted; today if it is not given.")
-    years: int | None = Field(default=30, description="The age, or the years of an anniversary; null: not known.")
+    date: Annotated[_Date, BeforeValidator(parse_date)] | None = Field(
+        default=None, description="The date that is greeted; today if it is not given."
+    )
+    years: Whole | None = Field(default=30, description="The age, or the years of an anniversary; null: not known.")
 
     def known(self) -> dict[str, Any]:
         """Return what is given, for ``sample``."""
