@@ -3,17 +3,17 @@
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from birthday.core.fields import Email
 from birthday.core.template import DEFAULT, Source
 from birthday.operations.templates.trying import Trial
-from birthday.operations.templates.values import KnownInput, Whole
+from birthday.operations.templates.values import KnownInput, check_whole
 
 MAX_VERSION: Final = 2**31 - 1
 
 Text = Annotated[str, Field(min_length=1)]
-Version = Annotated[Whole, Field(ge=0, le=MAX_VERSION)]
+Version = Annotated[int, Field(ge=0, le=MAX_VERSION), BeforeValidator(check_whole)]
 
 
 class _Body(BaseModel):

@@ -14,14 +14,14 @@ _Date = date
 _SAMPLE_ID: Final = "00000000-0000-7000-8000-000000000000"
 
 
-def _check_whole(value: object) -> object:
+def check_whole(value: object) -> object:
     """Let no truth value pass for a number."""
     if isinstance(value, bool | str):
         raise ValueError("a whole number is accepted")  # noqa: TRY004 - pydantic takes no TypeError
     return value
 
 
-Whole = Annotated[int, BeforeValidator(_check_whole)]
+Whole = Annotated[int, BeforeValidator(check_whole)]
 
 
 class KnownInput(BaseModel):
