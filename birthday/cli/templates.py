@@ -22,7 +22,7 @@ from birthday.errors import BirthdayError, FieldError, InvalidInputError
 from birthday.operations.templates.files import read_directory, write_directory
 from birthday.operations.templates.publishing import Author, activate_version, publish_template
 from birthday.operations.templates.trying import Trial, Tried, preview, send_test
-from birthday.operations.templates.values import KnownInput
+from birthday.operations.templates.values import KnownInput, site_of
 from birthday.store.connection import borrow
 from birthday.store.templates import Active, Version, list_active, read_version
 from birthday.wiring.channel import open_channel
@@ -83,7 +83,7 @@ async def _push(settings: Settings, sources: dict[tuple[str, str], Source], *, f
             with Progress(key) as progress:
                 try:
                     published = await publish_template(
-                        pool, key, source, author, settings.leap_day, force=force, on_tried=progress.update
+                        pool, key, source, author, site_of(settings), force=force, on_tried=progress.update
                     )
                 except InvalidInputError as error:
                     raise InvalidInputError(FieldError("/".join(key), ""), *error.fields) from None
@@ -158,7 +158,7 @@ def preview_(
 
 async def _preview(settings: Settings, trial: Trial) -> Tried:
     async with checked_pool(settings, _CLOCK) as pool:
-        return await preview(pool, trial, _CLOCK.now().date(), settings.leap_day)
+        return await preview(pool, trial, _CLOCK.now().date(), site_of(settings))
 
 
 @templates.command()
@@ -188,7 +188,7 @@ def test(
 
 async def _test(settings: Settings, trial: Trial, address: str) -> None:
     async with checked_pool(settings, _CLOCK) as pool, open_channel(settings, _CLOCK, sys.stdout) as channel:
-        outcome = await send_test(pool, channel, trial, address, _CLOCK.now(), settings.leap_day)
+        outcome = await send_test(pool, channel, trial, address, _CLOCK.now(), site_of(settings))
     if not isinstance(outcome, Delivered):
         raise BirthdayError(f"the test was not delivered: {outcome.reason}")
 

@@ -131,4 +131,4 @@ async def test_templates_are_for_administrators(pool: asyncpg.Pool) -> None:
         ada, eve = ({"Authorization": f"Bearer key-of-{name}"} for name in ("ada", "eve"))
         assert (await api.put(DEFAULT, {"message": "Hi"}, eve)).status == 403
         assert (await api.get("/templates", eve)).status == 403
-        assert (await api.put(DEFAULT, {"message": "Hi"}, ada)).json["createdBy"] == "ada"
+        assert (await api.put(DEFAULT, {"message": "Hi"}, ada)).json["createdBy"] == "api:ada"

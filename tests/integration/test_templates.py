@@ -11,14 +11,13 @@ import pytest
 
 from birthday.broker.postgres import PostgresBroker
 from birthday.core.document import validate
-from birthday.core.occasion import LeapDay
 from birthday.core.template import BUILT_IN, BUILT_IN_SOURCE, Source, TemplateKey
 from birthday.errors import ConflictError, InvalidInputError, NotFoundError
 from birthday.operations.dead_letters.requeue import requeue_selected
 from birthday.operations.templates.files import read_directory, write_directory
 from birthday.operations.templates.publishing import Author, Published, activate_version, publish_template
 from birthday.operations.templates.trying import Trial, preview, send_test
-from birthday.operations.templates.values import KnownInput
+from birthday.operations.templates.values import KnownInput, Site
 from birthday.store.failed import FailedFilter
 from birthday.store.templates import list_active, list_versions, read_version
 from birthday.telemetry.metrics import Metrics
@@ -35,7 +34,7 @@ async def publish(
     pool: asyncpg.Pool, message: str, key: tuple[str, str] = DEFAULT, *, force: bool = False
 ) -> Published:
     """Publish a message."""
-    return await publish_template(pool, key, Source(message), AUTHOR, LeapDay.FEB28, force=force)
+    return await publish_template(pool, key, Source(message), AUTHOR, Site(), force=force)
 
 
 async def add_users(pool: asyncpg.Pool, count: int, locale: str | None = None, attributes: str | None = None) -> None:
@@ -160,7 +159,7 @@ async def test_a_preview_is_for_a_user_or_somebody_made_up(pool: asyncpg.Pool) -
     today = date(2027, 4, 1)
 
     async def say(trial: Trial) -> str:
-        return (await preview(pool, trial, today, LeapDay.FEB28)).said.message
+        return (await preview(pool, trial, today, Site())).said.message
 
     assert await say(Trial("birthday", user_id=user_id)) == "Oi Ada"
     assert await say(Trial("birthday", "default", user_id=user_id)) == "Ada Lovelace, 38th, March 1, 2028"
@@ -175,12 +174,20 @@ async def test_a_preview_is_for_a_user_or_somebody_made_up(pool: asyncpg.Pool) -
         validate(KnownInput, {"shoeSize": 43})
 
 
+async def test_a_link_to_unsubscribe_is_there_if_this_api_has_an_address(pool: asyncpg.Pool) -> None:
+    """Without PUBLIC_URL a template that prints the link would fail for everybody, so it is refused."""
+    await add_users(pool, 1)
+    source, link = Source("Stop: {{ unsubscribe_url }}"), "https://example.com/unsubscribe/example"
+    with pytest.raises(InvalidInputError, match="a value is not known"):
+        await publish_template(pool, DEFAULT, source, AUTHOR, Site())
+    published = await publish_template(pool, DEFAULT, source, AUTHOR, Site(unsubscribe_url=link))
+    assert (published.tried, published.failing) == (1, 0)
+
+
 async def test_a_test_needs_no_user_and_leaves_nothing(pool: asyncpg.Pool) -> None:
     """It goes through the channel with an id of its own, is marked, and is no message of anybody."""
     channel = RecordingChannel(ManualClock(NOW))
-    outcomes = [
-        await send_test(pool, channel, Trial("birthday"), "dev@example.com", NOW, LeapDay.FEB28) for _ in range(2)
-    ]
+    outcomes = [await send_test(pool, channel, Trial("birthday"), "dev@example.com", NOW, Site()) for _ in range(2)]
     assert outcomes == [channel.answer(channel.sent[0].greeting)] * 2
     first, second = (sent.greeting for sent in channel.sent)
     assert (first.email, first.text) == ("dev@example.com", "[Test] Hey, Ada Lovelace it's your birthday")

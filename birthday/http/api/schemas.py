@@ -173,7 +173,10 @@ _TEMPLATE_KEY: dict[str, Schema] = {
 }
 _ACTIVE_TEMPLATE = _TEMPLATE_KEY | {
     "activatedAt": _or_null(_instant("When that was decided; null for what is built in.")),
-    "activatedBy": {"type": ["string", "null"], "description": "Who decided it: a key's name, or user@host."},
+    "activatedBy": {
+        "type": ["string", "null"],
+        "description": "Who decided it: `api:` and the name of a key, or an operator.",
+    },
 }
 _TEXT_OR_NULL: Schema = {"type": ["string", "null"]}
 _SAID: dict[str, Schema] = {

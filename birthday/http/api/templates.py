@@ -15,6 +15,7 @@ from birthday.http.context import CLIENT, CONTEXT, SUBJECT, ApiContext
 from birthday.http.json_response import json_response
 from birthday.operations.templates.publishing import Author, activate_version, publish_template
 from birthday.operations.templates.trying import Tried, preview, send_test
+from birthday.operations.templates.values import site_of
 from birthday.store.connection import borrow
 from birthday.store.templates import Active, Version, list_active, list_versions, read_version
 
@@ -45,8 +46,8 @@ async def publish(request: web.Request) -> web.Response:
     """Publish a template, unless it fails for somebody."""
     context, key = request.app[CONTEXT], _read_key(request)
     given = await _read_body(request, PublishInput)
-    author, leap_day = _author(request), context.settings.leap_day
-    published = await publish_template(context.pool, key, given.source(), author, leap_day, force=given.force)
+    author, site = _author(request), site_of(context.settings)
+    published = await publish_template(context.pool, key, given.source(), author, site, force=given.force)
     return await _answer(context, *key, published.key.version, status=201 if published.is_new else 200)
 
 
@@ -64,7 +65,7 @@ async def try_out(request: web.Request) -> web.Response:
     """Return what a template says."""
     context, key = request.app[CONTEXT], _read_key(request)
     trial = (await _read_body(request, TrialInput)).trial(*key)
-    tried = await preview(context.pool, trial, context.clock.now().date(), context.settings.leap_day)
+    tried = await preview(context.pool, trial, context.clock.now().date(), site_of(context.settings))
     return json_response(_tried_json(tried))
 
 
@@ -72,8 +73,8 @@ async def send(request: web.Request) -> web.Response:
     """Send what a template says to an address, marked as a test."""
     context, key = request.app[CONTEXT], _read_key(request)
     given = await _read_body(request, TestInput)
-    now, leap_day = context.clock.now(), context.settings.leap_day
-    outcome = await send_test(context.pool, context.channel, given.trial(*key), given.to, now, leap_day)
+    now, site = context.clock.now(), site_of(context.settings)
+    outcome = await send_test(context.pool, context.channel, given.trial(*key), given.to, now, site)
     reason = None if isinstance(outcome, Delivered) else outcome.reason
     return json_response({"delivered": reason is None, "reason": reason})
 
@@ -89,7 +90,8 @@ async def _read_body(request: web.Request, model: type[_Model]) -> _Model:
 
 
 def _author(request: web.Request) -> Author:
-    return Author(request.get(CLIENT, "api"), request.app[CONTEXT].clock.now())
+    key = request.get(CLIENT)
+    return Author("api" if key is None else f"api:{key}", request.app[CONTEXT].clock.now())
 
 
 async def _answer(

@@ -12,10 +12,9 @@ import asyncpg
 import structlog
 
 from birthday.content import RenderError, Template
-from birthday.core.occasion import LeapDay
 from birthday.core.template import Source, TemplateKey
 from birthday.errors import FieldError, InvalidInputError, NotFoundError
-from birthday.operations.templates.values import sample, values_of
+from birthday.operations.templates.values import Site, sample, values_of
 from birthday.store.connection import borrow
 from birthday.store.templates import Person, Version, activate, publish, read_concerned, read_version
 
@@ -51,7 +50,7 @@ async def publish_template(
     key: tuple[str, str],
     source: Source,
     author: Author,
-    leap_day: LeapDay,
+    site: Site,
     *,
     force: bool = False,
     on_tried: Callable[[int], None] = lambda _tried: None,
@@ -70,12 +69,12 @@ async def publish_template(
     active = await _read_active(pool, key)
     if active is not None and active.source == source:
         return Published(active.key, is_new=False)
-    try_samples(template, key[0], author.at)
+    try_samples(template, key[0], author.at, site)
     tried, failures = 0, list[FieldError]()
     async for person in _concerned(pool, key):
         tried += 1
         try:
-            template.render(values_of(person, key[0], author.at.date(), leap_day))
+            template.render(values_of(person, key[0], author.at.date(), site))
         except RenderError as error:
             failures.append(FieldError("", f"user {person.id}: {error}"))
         if tried % _PAGE == 0:
@@ -106,13 +105,13 @@ async def activate_version(pool: asyncpg.Pool, key: TemplateKey, author: Author)
     log.info("template.activated", **key._asdict(), by=author.name)
 
 
-def try_samples(template: Template, message_type: str, now: datetime) -> None:
+def try_samples(template: Template, message_type: str, now: datetime, site: Site) -> None:
     """Render a template for made-up people. An attribute that they lack is no failure: real users may have it.
 
     Raises:
         InvalidInputError: if it fails.
     """
-    for values in (sample(message_type, now.date()), sample(message_type, now.date(), last_name="")):
+    for values in (sample(message_type, now.date(), site), sample(message_type, now.date(), site, last_name="")):
         try:
             template.render(values)
         except RenderError as error:

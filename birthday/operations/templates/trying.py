@@ -11,10 +11,9 @@ import asyncpg
 from birthday.channels import Channel, Greeting, Outcome
 from birthday.content import Rendered, RenderError, Template
 from birthday.core.ident import uuid7
-from birthday.core.occasion import LeapDay
 from birthday.core.template import Source, TemplateKey, Values
 from birthday.errors import FieldError, InvalidInputError
-from birthday.operations.templates.values import sample, values_of
+from birthday.operations.templates.values import Site, sample, values_of
 from birthday.store.connection import borrow
 from birthday.store.templates import choose_locale, read_person, read_version
 
@@ -45,7 +44,7 @@ class Tried:
     said: Rendered
 
 
-async def preview(pool: asyncpg.Pool, trial: Trial, today: date, leap_day: LeapDay, mark: str = "") -> Tried:
+async def preview(pool: asyncpg.Pool, trial: Trial, today: date, site: Site, mark: str = "") -> Tried:
     """Return what would be said.
 
     Raises:
@@ -55,10 +54,10 @@ async def preview(pool: asyncpg.Pool, trial: Trial, today: date, leap_day: LeapD
     """
     async with borrow(pool) as connection:
         if trial.user_id is None:
-            values = sample(trial.message_type, today, **trial.known or {})
+            values = sample(trial.message_type, today, site, **trial.known or {})
         else:
             person = await read_person(connection, trial.user_id, trial.message_type)
-            values = values_of(person, trial.message_type, today, leap_day)
+            values = values_of(person, trial.message_type, today, site)
         locale = trial.locale or await choose_locale(connection, trial.message_type, values.locale)
         if trial.draft is None:
             stored = await read_version(connection, trial.message_type, locale, trial.version)
@@ -67,10 +66,10 @@ async def preview(pool: asyncpg.Pool, trial: Trial, today: date, leap_day: LeapD
 
 
 async def send_test(
-    pool: asyncpg.Pool, channel: Channel, trial: Trial, address: str, now: datetime, leap_day: LeapDay
+    pool: asyncpg.Pool, channel: Channel, trial: Trial, address: str, now: datetime, site: Site
 ) -> Outcome:
     """Send what a template says to ``address``, marked as a test. It has an id of its own, and is recorded nowhere."""
-    tried = await preview(pool, trial, now.date(), leap_day, MARK)
+    tried = await preview(pool, trial, now.date(), site, MARK)
     said = tried.said
     greeting = Greeting(uuid7(now), address, said.message, subject=said.subject, html=said.html, payload=said.payload)
     return await channel.send(greeting)

@@ -1,10 +1,12 @@
 """Whom a template is tried for: a user, or somebody made up."""
 
+from dataclasses import dataclass
 from datetime import date
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from birthday.config import Settings
 from birthday.core.dates import parse_date, years_since
 from birthday.core.occasion import LeapDay, birthday_in
 from birthday.core.template import Values
@@ -44,11 +46,25 @@ class KnownInput(BaseModel):
         return {name: getattr(self, name) for name in self.model_fields_set}
 
 
-def values_of(person: Person, message_type: str, today: date, leap_day: LeapDay) -> Values:
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What a template depends on besides its user. ``unsubscribe_url`` is an example; None without PUBLIC_URL."""
+
+    leap_day: LeapDay = LeapDay.FEB28
+    unsubscribe_url: str | None = None
+
+
+def site_of(settings: Settings) -> Site:
+    """Return the site of these settings."""
+    base = settings.public_url
+    return Site(settings.leap_day, None if base is None else f"{base.rstrip('/')}/unsubscribe/example")
+
+
+def values_of(person: Person, message_type: str, today: date, site: Site) -> Values:
     """Return what a template can say to a user on the next occasion."""
-    on = birthday_in(person.day, today.year, leap_day)
+    on = birthday_in(person.day, today.year, site.leap_day)
     if on < today:
-        on = birthday_in(person.day, today.year + 1, leap_day)
+        on = birthday_in(person.day, today.year + 1, site.leap_day)
     return Values(
         person.first_name,
         person.last_name,
@@ -59,10 +75,11 @@ def values_of(person: Person, message_type: str, today: date, leap_day: LeapDay)
         years_since(person.day, on.year),
         person.attributes,
         _SAMPLE_ID,
+        site.unsubscribe_url,
     )
 
 
-def sample(message_type: str, today: date, **known: Any) -> Values:  # noqa: ANN401 - a value for each name
+def sample(message_type: str, today: date, site: Site, **known: Any) -> Values:  # noqa: ANN401 - a value for each name
     """Return what a template can say to somebody made up, of whom ``known`` is known."""
     made_up = KnownInput().model_dump() | {"date": today} | known
-    return Values(**made_up, type=message_type, message_id=_SAMPLE_ID)
+    return Values(**made_up, type=message_type, message_id=_SAMPLE_ID, unsubscribe_url=site.unsubscribe_url)
