@@ -8,7 +8,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 import orjson
-from asyncpg import InterfaceError, Record
+from asyncpg import InterfaceError
 from asyncpg.cursor import Cursor
 
 from birthday.core.message import BIRTHDAY
@@ -156,7 +156,7 @@ async def create_staged(connection: Connection, messages: Sequence[StagedMessage
     """
     # Inserted in order of address, so that concurrent imports cannot deadlock. If another transaction is inserting an
     # address, the statement waits, and the other one has the address if it commits.
-    row = await connection.fetchrow(
+    [row] = await connection.fetch(
         """
         WITH numbered AS MATERIALIZED (
             SELECT coalesce(id, uuid_v7($1)) AS id, line, first_name, last_name, email, date_of_birth, timezone,
@@ -211,7 +211,7 @@ async def create_staged(connection: Connection, messages: Sequence[StagedMessage
         [staged.message.due_at for staged in messages],
         [staged.message.occasion.ends_at for staged in messages],
     )
-    return _stored(row)
+    return StoredBatch(*row)
 
 
 async def rehearse_staged(connection: Connection, messages: Sequence[StagedMessage]) -> StoredBatch:
@@ -221,7 +221,7 @@ async def rehearse_staged(connection: Connection, messages: Sequence[StagedMessa
     """
     # A sub-select that returns a value is used instead of NOT EXISTS. Like LIMIT in find_clashes, it makes an index
     # scan for each line, whatever the sizes of the tables were when the statement was planned.
-    row = await connection.fetchrow(
+    [row] = await connection.fetch(
         """
         WITH created AS (
             INSERT INTO import_rehearsed SELECT staged.* FROM import_stage staged
@@ -242,7 +242,7 @@ async def rehearse_staged(connection: Connection, messages: Sequence[StagedMessa
         [staged.line for staged in messages],
         [staged.message.message_type for staged in messages],
     )
-    return _stored(row)
+    return StoredBatch(*row)
 
 
 async def find_clashes(connection: Connection, skipped_lines: Sequence[int]) -> list[Clash]:
@@ -261,7 +261,8 @@ async def find_clashes(connection: Connection, skipped_lines: Sequence[int]) -> 
             SELECT lower(email) AS address, line
             FROM import_stage WHERE line NOT IN (SELECT line FROM skipped)
         ), compared AS (
-            SELECT skipped.line, skipped.email, skipped.external_id, found.shared, taken.line AS first_line,
+            SELECT skipped.line, skipped.email, skipped.external_id, coalesce(found.shared, 'email') AS shared,
+                   taken.line AS first_line,
                    holder.email IS NULL AS gone, holder.deleted_at IS NOT NULL AS deleted,
                    array_remove(ARRAY[
                        CASE WHEN holder.id <> skipped.id THEN 'id' END,
@@ -312,18 +313,7 @@ async def find_clashes(connection: Connection, skipped_lines: Sequence[int]) -> 
         """,
         skipped_lines,
     )
-    return [
-        Clash(
-            row["line"],
-            row["email"],
-            row["first_line"],
-            row["differing"],
-            deleted=row["deleted"],
-            shared=row["shared"] or "email",
-            external_id=row["external_id"],
-        )
-        for row in rows
-    ]
+    return [Clash(**dict(row)) for row in rows]
 
 
 async def open_users(connection: Connection) -> Cursor:
@@ -382,7 +372,7 @@ async def delete_again(connection: Connection, ids: Sequence[UUID], now: datetim
     Runs within the caller's transaction.
     """
     # Locked in order of id, so that two such statements cannot deadlock.
-    row = await connection.fetchrow(
+    [row] = await connection.fetch(
         """
         WITH held AS MATERIALIZED (
             SELECT id FROM users WHERE id = ANY($1) AND deleted_at IS NULL ORDER BY id FOR UPDATE
@@ -399,11 +389,5 @@ async def delete_again(connection: Connection, ids: Sequence[UUID], now: datetim
         ids,
         now,
     )
-    assert row is not None  # noqa: S101 - it selects one row, whatever there is
     await delete_anniversaries(connection, ids)
     return row["users"], row["messages"]
-
-
-def _stored(row: Record | None) -> StoredBatch:
-    assert row is not None  # noqa: S101  both statements select one row, whatever there is
-    return StoredBatch(row["messages"], row["skipped_lines"])
