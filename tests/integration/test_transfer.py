@@ -80,7 +80,11 @@ async def stored_profiles(pool: asyncpg.Pool) -> set[Profile]:
         FROM users WHERE deleted_at IS NULL
         """
     )
-    return {profile_of(row, row["dates"]) for row in rows}
+
+    def dates(text: str | None) -> dict[str, date]:
+        return {name: date.fromisoformat(on) for name, on in orjson.loads(text or "{}").items()}
+
+    return {profile_of(row, dates(row["dates"])) for row in rows}
 
 
 async def everything(pool: asyncpg.Pool) -> list[tuple[Any, ...]]:
