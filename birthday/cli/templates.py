@@ -38,7 +38,7 @@ def templates() -> None:
 
 @templates.command("list")
 def list_() -> None:
-    """List the templates that are sent, and who made them active."""
+    """List the active version of each template."""
     with errors():
         print_active(run(_list(database_settings())))
 
@@ -53,7 +53,7 @@ async def _list(settings: Settings) -> list[Active]:
 @click.argument("locale", default=DEFAULT)
 @click.option("--version", type=click.IntRange(min=0), help="An older version.  [default: the active one]")
 def show(message_type: str, locale: str, version: int | None) -> None:
-    """Show the parts of the template of TYPE in LOCALE (default if not given)."""
+    """Show the template of TYPE in LOCALE, or in 'default'."""
     with errors():
         print_source(run(_read(database_settings(), parse_type(message_type), parse_locale(locale), version)))
 
@@ -67,10 +67,11 @@ async def _read(settings: Settings, message_type: str, locale: str, version: int
 @click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--force", is_flag=True, help="Publish a template even if it fails for some users.")
 def push(directory: Path, *, force: bool) -> None:
-    """Publish the templates in DIRECTORY: TYPE/LOCALE/message.txt, subject.txt, body.html, payload.json.
+    """Publish the templates in DIRECTORY.
 
-    Each is tried for every user whom it concerns. If it fails for somebody, it is not published, and the command says
-    for how many and for whom. What has not changed makes no new version.
+    It has the files TYPE/LOCALE/message.txt, subject.txt, body.html and payload.json; only message.txt is required.
+    Each template is tried for every user whom it concerns. If it fails for some, it is not published, and the command
+    prints their number and the first ids. An unchanged template makes no new version.
     """
     with errors():
         run(_push(database_settings(), read_directory(directory), force=force))
@@ -86,14 +87,16 @@ async def _push(settings: Settings, sources: dict[tuple[str, str], Source], *, f
                         pool, key, source, author, site_of(settings), force=force, on_tried=progress.update
                     )
                 except InvalidInputError as error:
-                    raise InvalidInputError(FieldError("/".join(key), ""), *error.fields) from None
+                    first, *others = error.fields
+                    named = FieldError("/".join(key) + first.pointer, first.detail)
+                    raise InvalidInputError(named, *others) from None
             print_published(published)
 
 
 @templates.command()
 @click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
 def pull(directory: Path) -> None:
-    """Write the templates that are sent to DIRECTORY, as 'birthday templates push' reads them."""
+    """Write the active templates to DIRECTORY, for 'push'."""
     with errors():
         sources = run(_pull(database_settings()))
         write_directory(directory, sources)
@@ -114,14 +117,13 @@ async def _pull(settings: Settings) -> dict[tuple[str, str], Source]:
 def _for_whom(command: Callable[..., None]) -> Callable[..., None]:
     options: tuple[Callable[..., Any], ...] = (
         click.argument("message_type", metavar="TYPE"),
-        click.option("--user", "user_id", metavar="ID", type=click.UUID, help="Say it to this user."),
+        click.option("--user", "user_id", metavar="ID", type=click.UUID, help="Use the data of this user."),
         click.option(
             "--with",
             "file",
             metavar="FILE",
             type=click.Path(dir_okay=False, path_type=Path),
-            help="Say it to somebody of whom this JSON file says firstName, lastName, email, locale, attributes, "
-            "date or years.",
+            help="Use this JSON object: any of firstName, lastName, email, locale, attributes, date, years.",
         ),
         click.option("--locale", help="In this locale.  [default: the nearest to the user's]"),
         click.option("--version", type=click.IntRange(min=0), help="An older version.  [default: the active one]"),
@@ -151,7 +153,7 @@ def _trial(
 def preview_(
     message_type: str, user_id: UUID | None, file: Path | None, locale: str | None, version: int | None
 ) -> None:
-    """Print what TYPE would say to a user, or to somebody made up."""
+    """Print what TYPE says to a user, or to a made-up person."""
     with errors():
         print_said(run(_preview(database_settings(), _trial(message_type, user_id, file, locale, version))))
 
@@ -163,7 +165,7 @@ async def _preview(settings: Settings, trial: Trial) -> Tried:
 
 @templates.command()
 @_for_whom
-@click.option("--to", "address", required=True, metavar="ADDRESS", help="Who gets the test.")
+@click.option("--to", "address", required=True, metavar="ADDRESS", help="The recipient of the test.")
 def test(
     message_type: str,
     user_id: UUID | None,
@@ -172,9 +174,9 @@ def test(
     version: int | None,
     address: str,
 ) -> None:
-    """Send what TYPE says to ADDRESS, marked as a test, through the real channel.
+    """Send what TYPE says to ADDRESS, as a test.
 
-    It is no message of a user: nothing is recorded, and nobody is greeted less or more for it.
+    It goes through the real channel, and is marked with [Test]. Nothing is recorded.
     """
     with errors():
         try:
@@ -198,9 +200,10 @@ async def _test(settings: Settings, trial: Trial, address: str) -> None:
 @click.argument("locale")
 @click.argument("version", type=click.IntRange(min=0))
 def activate(message_type: str, locale: str, version: int) -> None:
-    """Send VERSION from now on: an older one again, or with 0 what is built in.
+    """Make VERSION active, such as an older one.
 
-    In another locale than default, 0 withdraws the template: its users get the next nearest one.
+    Version 0 of 'birthday' 'default' is the built-in text. In other locales, 0 withdraws the template: its users get
+    the next nearest one.
     """
     with errors():
         key = TemplateKey(parse_type(message_type), parse_locale(locale), version)
