@@ -26,7 +26,7 @@ COMMANDS: Final = (
     ("requeue", "requeue:requeue", "Send messages again that were only printed."),
     ("resume", "pauses:resume", "Resume sending, everything or TYPE."),
     ("status", "status:status", "Show the state of all processes and messages on one screen."),
-    ("suppress", "suppress:suppress", "Handle the list of people who are sent nothing."),
+    ("suppress", "suppress:suppress", "Manage the list of people who get no messages."),
     (
         "templates",
         "templates:templates",
@@ -46,7 +46,7 @@ COMMANDS: Final = (
 )
 @click.pass_context
 def main(context: click.Context, role: str | None) -> None:
-    """Greet every user on their birthday, at 09:00 in their own time zone, exactly once.
+    """Greet users on their birthdays and other yearly dates, at 09:00 in their time zone, exactly once.
 
     Without a command it runs the service until Ctrl-C or SIGTERM. Without DATABASE_URL and RABBITMQ_URL, an embedded
     PostgreSQL keeps users, messages and the queue.

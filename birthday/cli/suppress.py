@@ -28,7 +28,7 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Count, and change nothi
 
 @click.group()
 def suppress() -> None:
-    """Handle the list of people who are sent nothing."""
+    """Manage the list of people who get no messages."""
 
 
 @suppress.command()
@@ -37,11 +37,11 @@ def suppress() -> None:
 @click.option("--reason", default="asked an operator", show_default=True, help="Why, as one line of text.")
 @_dry_run
 def add(addresses: tuple[str, ...], file: TextIO | None, reason: str, *, dry_run: bool) -> None:
-    """Send nothing more to these e-mail addresses, whether or not there are users who have them.
+    """Send nothing more to these e-mail addresses.
 
-    What is pending is cancelled. The list outlives the users: whoever is created or imported with such an address is
-    not greeted. An address that is on the list already keeps its date and reason. If a line is no e-mail address, the
-    others are taken, and the exit status is 1.
+    Pending messages are cancelled. The list outlives the users: a user who is created or imported later with such an
+    address gets no messages. An address that is already on the list keeps its date and reason. If a line is not an
+    e-mail address, the others are added, and the exit status is 1.
     """
     try:
         check_reason(reason)
@@ -59,8 +59,8 @@ def add(addresses: tuple[str, ...], file: TextIO | None, reason: str, *, dry_run
 def remove(addresses: tuple[str, ...], file: TextIO | None, *, dry_run: bool) -> None:
     """Greet the people with these e-mail addresses again.
 
-    A message that was cancelled for this reason goes out after all if its day is not over and it cannot have arrived.
-    If a line is no e-mail address, the others are taken, and the exit status is 1.
+    A message that was cancelled for this reason is scheduled again if its day is not over and it cannot have arrived.
+    If a line is not an e-mail address, the others are removed, and the exit status is 1.
     """
     _change(
         addresses,
