@@ -3,6 +3,7 @@
 An unsubscribe link does the same for the person it was sent to.
 """
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -21,6 +22,8 @@ from birthday.store.suppressions import Changed, Suppression
 from birthday.store.users import Connection
 
 BATCH: Final = 1000
+WRITERS_SECONDS: Final = 60.0
+POLL_SECONDS: Final = 0.05
 MAX_REASON: Final = 200
 REASON_PATTERN: Final = rf"^[^{CONTROL}{BIDI}]*[^\s{CONTROL}{INVISIBLE}][^{CONTROL}{BIDI}]*$"
 """One line with a visible character."""
@@ -67,11 +70,13 @@ async def unsuppress_user(pool: asyncpg.Pool, user_id: UUID, now: datetime) -> C
 async def unsubscribe(pool: asyncpg.Pool, named: Unsubscriber, now: datetime) -> Changed:
     """Suppress whom a link names. Safe to repeat.
 
-    These are the address that the greeting went to, and the one that its user has now. Of a deleted user the address is
-    suppressed too, and with it somebody who has been imported with this address since.
+    These are the address that the greeting went to, and the one that its user has now. If the user has been deleted, it
+    is whoever has been imported with the address since.
     """
     async with borrow(pool) as connection, connection.transaction():
         email = await store.lock_any_address(connection, named.user_id)
+        if email is None:
+            email = await store.find_unlisted(connection, named.address_hash)
         changed = await store.suppress(connection, [email] if email else [], LINK_REASON, now, BY_LINK)
         is_new = await store.add_hash(connection, named.address_hash, LINK_REASON, now, BY_LINK)
     return replace(changed, addresses=changed.addresses + is_new)
@@ -80,12 +85,24 @@ async def unsubscribe(pool: asyncpg.Pool, named: Unsubscriber, now: datetime) ->
 async def suppress_addresses(
     pool: asyncpg.Pool, addresses: Iterable[str], reason: str, now: datetime, by: str, *, dry_run: bool
 ) -> Changed:
-    """Suppress addresses, whether or not there are users who have them, a batch in each transaction."""
+    """Suppress addresses, whether or not there are users who have them, a batch in each transaction.
+
+    An import that runs meanwhile may create users in a transaction that has not seen the list yet, and that is not seen
+    here. So the users are looked for again once such transactions have ended.
+
+    Raises:
+        UnavailableError: if the database cannot be used, or such a transaction does not end. Addresses may be listed.
+    """
 
     async def suppress(connection: Connection, batch: Sequence[str]) -> Changed:
         return await store.suppress(connection, batch, reason, now, by)
 
-    return await _change(pool, addresses, suppress, dry_run=dry_run)
+    addresses = list(dict.fromkeys(addresses))
+    done = await _change(pool, addresses, suppress, dry_run=dry_run)
+    if dry_run:
+        return done
+    await _outwait_writers(pool)
+    return done + await _change(pool, addresses, suppress, dry_run=False)
 
 
 async def unsuppress_addresses(
@@ -96,7 +113,7 @@ async def unsuppress_addresses(
     async def unsuppress(connection: Connection, batch: Sequence[str]) -> Changed:
         return await store.unsuppress(connection, batch, now)
 
-    return await _change(pool, addresses, unsuppress, dry_run=dry_run)
+    return await _change(pool, dict.fromkeys(addresses), unsuppress, dry_run=dry_run)
 
 
 async def _change(
@@ -114,11 +131,19 @@ async def _change(
             await transaction.start()
             done = await change(connection, batch)
             await (transaction.rollback() if dry_run else transaction.commit())
-        total = Changed(total.addresses + done.addresses, total.users + done.users, total.messages + done.messages)
+        total += done
     return total
 
 
+async def _outwait_writers(pool: asyncpg.Pool) -> None:
+    """Return when all transactions that have written something up to now have ended."""
+    async with borrow(pool, WRITERS_SECONDS) as connection:
+        newest = await store.read_newest_writer(connection)
+        while await store.has_writers_before(connection, newest):  # noqa: ASYNC110 - other sessions do not tell
+            await asyncio.sleep(POLL_SECONDS)
+
+
 def _batches(addresses: Iterable[str]) -> Iterator[Sequence[str]]:
-    left = iter(dict.fromkeys(addresses))
+    left = iter(addresses)
     while batch := list(islice(left, BATCH)):
         yield batch

@@ -45,6 +45,10 @@ class Changed:
     users: int = 0
     messages: int = 0
 
+    def __add__(self, other: "Changed") -> "Changed":
+        """Return the totals of two batches."""
+        return Changed(self.addresses + other.addresses, self.users + other.users, self.messages + other.messages)
+
 
 async def read_links(connection: Connection) -> Links:
     """Return what makes and reads the unsubscribe links of this installation."""
@@ -71,6 +75,38 @@ async def lock_any_address(connection: Connection, user_id: UUID) -> str | None:
     """Return the address of a user, deleted or not, and hold the row; None if retention has removed the user."""
     email: str | None = await connection.fetchval("SELECT email FROM users WHERE id = $1 FOR NO KEY UPDATE", user_id)
     return email
+
+
+async def find_unlisted(connection: Connection, address_hash: bytes) -> str | None:
+    """Return the address of the live user whose address has this hash; None if there is none, or it is listed already.
+
+    Reads all users, unless it is listed.
+    """
+    # As address_hash() of the schema, but with the salt read once.
+    email: str | None = await connection.fetchval(
+        """
+        SELECT email FROM users
+        WHERE deleted_at IS NULL AND sha256((SELECT value FROM secrets WHERE name = 'address_salt')
+                                            || convert_to(lower(email), 'UTF8')) = $1
+          AND NOT EXISTS (SELECT FROM suppressions WHERE address_hash = $1)
+        """,
+        address_hash,
+    )
+    return email
+
+
+async def read_newest_writer(connection: Connection) -> int:
+    """Return a number above that of each transaction that has written something up to now."""
+    number: int = await connection.fetchval("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
+    return number
+
+
+async def has_writers_before(connection: Connection, number: int) -> bool:
+    """Say whether a transaction still runs that had written something before ``read_newest_writer``."""
+    running: bool = await connection.fetchval(
+        "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint < $1", number
+    )
+    return running
 
 
 async def add_hash(connection: Connection, address_hash: bytes, reason: str, now: datetime, by: str) -> bool:

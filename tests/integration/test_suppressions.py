@@ -265,6 +265,42 @@ async def test_a_link_works_after_its_user_was_removed(product: Product) -> None
     assert await is_suppressed(product, await product.create(BORN, email="ada@example.com"))
 
 
+async def test_a_link_of_a_removed_user_works_for_whoever_has_the_address_now(product: Product) -> None:
+    """Retention has removed the user whom the link names, and the person was imported again before."""
+    async with product.pool.acquire() as connection:
+        links = await read_links(connection)
+    named = links.read_token(links.make_token(UUID(int=1), "ada@example.com"))
+    assert named is not None
+    user_id = await product.create(BORN, email="Ada@example.com")
+    assert await unsubscribe(product.pool, named, product.clock.now()) == Changed(addresses=1, users=1, messages=1)
+    assert await is_suppressed(product, user_id)
+    assert await unsubscribe(product.pool, named, product.clock.now()) == Changed()
+
+
+async def test_who_is_imported_while_the_list_grows_is_suppressed(product: Product) -> None:
+    """The import's transaction has not seen the list, and the list's has not seen the user."""
+    pool, now = product.pool, product.clock.now()
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(
+            """
+            INSERT INTO users (id, first_name, last_name, email, date_of_birth, timezone,
+                               schedule_from, created_at, updated_at)
+            VALUES (gen_random_uuid(), 'A', 'B', 'ada@example.com', $1, 'UTC', $2, $2, $2)
+            """,
+            BORN,
+            now,
+        )
+        suppressing = asyncio.create_task(suppress_addresses(pool, ["ada@example.com"], WHY, now, "ada", dry_run=False))
+        await eventually(lambda: has_entries(product), "the address is listed")
+    assert await suppressing == Changed(addresses=1, users=1, messages=0)
+    assert await pool.fetchval("SELECT suppressed FROM users")
+
+
+async def has_entries(product: Product) -> bool:
+    """Say whether somebody is on the list."""
+    return bool(await product.pool.fetchval("SELECT count(*) FROM suppressions"))
+
+
 async def test_a_link_suppresses_the_user_whose_address_has_changed_since(product: Product) -> None:
     """The link is the person's: both the old and the present address are on the list."""
     user_id = await product.create(BORN, email="new@example.com")
