@@ -17,7 +17,7 @@ def check_channel(settings: Settings) -> None:
         return
     hints = "".join(f"; {name} is not a setting, did you mean {one}?" for name, one in misspelt_settings().items())
     raise ConfigurationError(
-        "Neither MESSAGE_SERVICE_URL nor SMTP_URL is set, and the role worker would print the greetings of a real "
+        "MESSAGE_SERVICE_URL is not set, nor is SMTP_URL, and the role worker would print the greetings of a real "
         "database or queue instead of sending them: set one of them, or CHANNEL=console to print them on purpose"
         f"{hints}"
     )
