@@ -39,7 +39,7 @@ async def test_the_api_does_what_the_document_says(api: Api, tmp_path: Path) -> 
         "run",
         f"{api.url}/openapi.json",
         "--generation-deterministic",
-        "--max-examples=20",
+        "--max-examples=10",
         "--no-color",
         cwd=tmp_path,
         stdout=asyncio.subprocess.PIPE,
