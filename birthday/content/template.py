@@ -36,6 +36,7 @@ _ERRORS: Final = (
     AssertionError,
     AttributeError,
     LookupError,
+    RuntimeError,
     TypeError,
     ValueError,
 )

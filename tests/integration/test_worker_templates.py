@@ -94,6 +94,17 @@ async def test_a_template_that_fails_for_somebody_holds_nobody_up(product: Produ
     assert metric(product.metrics, "messages_sent_total", hour="09") == 1
 
 
+async def test_a_version_that_this_program_does_not_accept_fails_its_messages(product: Product) -> None:
+    """It may have been published by a program with other limits, or written into the table by hand."""
+    await store(product.pool, PORTUGUESE, "{{ environ }}")
+    await _greet(product, "pt", None)
+    channel = RecordingChannel(product.clock)
+    async with product.working(channel):
+        await product.wait_for_statuses({"delivered": 1, "failed": 1})
+    detail = await product.pool.fetchval("SELECT error_detail FROM message_logs WHERE status = 'failed'")
+    assert detail.startswith("template birthday.pt, version 1: message: line 1: environ is no variable")
+
+
 async def test_a_requeue_says_what_is_active_now(product: Product) -> None:
     """Once the template is repaired, an operator sends again what has failed, on the same row."""
     await store(product.pool, DEFAULT, "Go {{ attributes.team }}")
