@@ -39,8 +39,10 @@ def import_(file: str, report: Path | None, *, dry_run: bool, with_ids: bool, de
     """Create a user for each row of FILE (CSV or NDJSON).
 
     '-' is standard input. CSV has a header of firstName, lastName, email, dateOfBirth, and timezone or timezoneOffset;
-    NDJSON has the objects that POST /users takes. Wrong rows are reported by line and do not stop the others.
-    Importing a file again creates no user twice. The exit status is 1 if a row was rejected.
+    also externalId, locale, suppressed (true or false), attributes (JSON), and anniversaries.TYPE for another yearly
+    date, such as anniversaries.work-anniversary. An empty cell counts as not given. dateOfBirth is YYYY-MM-DD, or
+    --MM-DD without a year. NDJSON has the objects that POST /users takes. Wrong rows are reported by line and do not
+    stop the others. Importing a file again creates no user twice. The exit status is 1 if a row was rejected.
 
     After the restore of a backup, --with-ids adds the users of a later export with their ids and Idempotency-Keys.
     --deleted takes the output of 'birthday export --deleted', or the API's log.
@@ -128,7 +130,8 @@ async def import_deleted(
 def export(form: str, *, deleted: bool) -> None:
     """Write all users to standard output, for 'birthday import'.
 
-    Values are not escaped: a spreadsheet may take one that begins with = + - or @ for a formula.
+    CSV has the columns that few users need, such as locale, only if a user needs them, after the others. Values are not
+    escaped: a spreadsheet may take one that begins with = + - or @ for a formula.
     """
     with errors():
         run(_export(database_settings(), Format(form), deleted=deleted))
