@@ -63,6 +63,7 @@ def _resource_routes(guard: Guard) -> list[web.RouteDef]:
         web.patch("/users/{id}", guard.protect(Scope.WRITE, users.patch)),
         web.delete("/users/{id}", guard.protect(Scope.WRITE, users.delete)),
         web.get("/users/{id}/messages", guard.protect(Scope.READ, messages.list_page_of_user)),
+        web.get("/users/{id}/explain", guard.protect(Scope.READ, users.explain)),
         web.put("/users/{id}/suppression", guard.protect(Scope.WRITE, suppressions.put)),
         web.delete("/users/{id}/suppression", guard.protect(Scope.WRITE, suppressions.delete)),
         web.get("/suppressions", guard.protect(Scope.READ, suppressions.list_page)),

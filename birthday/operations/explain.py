@@ -36,6 +36,20 @@ UNKNOWN_ZONE: Final = "unknown-zone"
 NOT_YET: Final = "not-yet"
 MISSING: Final = "missing"
 PAUSED: Final = "paused"
+NO_MESSAGE: Final = (
+    NO_DATE,
+    FIRST_YEAR,
+    NO_TEMPLATE,
+    TOO_LATE,
+    DELETED,
+    SUPPRESSED,
+    ARCHIVED,
+    UNKNOWN_ZONE,
+    NOT_YET,
+    MISSING,
+    PAUSED,
+)
+"""The outcomes besides the states of a message."""
 
 
 @dataclass(frozen=True, slots=True)

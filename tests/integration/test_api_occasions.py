@@ -136,3 +136,25 @@ async def test_a_type_that_is_published_later_gets_its_instants(api: Api, pool: 
     await pool.execute("INSERT INTO planned_types VALUES ($1, $2)", NAME_DAY, parse("2026-03-01T10:00:00Z"))
     read = (await api.get(f"/users/{user['id']}")).json
     assert read["occasions"][2] == {"type": NAME_DAY, "date": "2026-05-01", "nextMessageAt": "2026-05-01T09:00:00Z"}
+
+
+async def test_the_api_explains_a_user(api: Api) -> None:
+    """As the command does: for one type or all, this year or another."""
+    user = await create(api, **{NAME_DAY: "2020-05-01"})
+    answer = await api.get(f"/users/{user['id']}/explain")
+    assert answer.status == 200
+    assert answer.json["userId"] == user["id"]
+    assert {one["type"]: one["outcome"] for one in answer.json["occasions"]} == {
+        "birthday": "scheduled",
+        JOINED: "scheduled",
+        NAME_DAY: "no-template",
+    }
+    one = await api.get(f"/users/{user['id']}/explain?type=birthday&year=1990")
+    assert [(each["outcome"], each["year"]) for each in one.json["occasions"]] == [("first-year", 1990)]
+
+
+@pytest.mark.parametrize("query", ["year=0", "year=x", "year=10000", "type=Birthday", "month=1"])
+async def test_a_bad_question_is_refused(api: Api, query: str) -> None:
+    """The answer names the parameter."""
+    user = await create(api)
+    assert (await api.get(f"/users/{user['id']}/explain?{query}")).status == 422

@@ -48,7 +48,7 @@ async def test_the_api_does_what_the_document_says(api: Api, tmp_path: Path) -> 
     async with asyncio.timeout(100):
         output, _ = await process.communicate()
     assert process.returncode == 0, output.decode()
-    assert "28 selected / 28 total" in output.decode()
+    assert "29 selected / 29 total" in output.decode()
 
 
 async def test_the_document_names_every_route(api: Api) -> None:
@@ -63,6 +63,7 @@ async def test_the_document_names_every_route(api: Api) -> None:
         ("/users/{id}", "PATCH"),
         ("/users/{id}", "DELETE"),
         ("/users/{id}/messages", "GET"),
+        ("/users/{id}/explain", "GET"),
         ("/users/{id}/suppression", "PUT"),
         ("/users/{id}/suppression", "DELETE"),
         ("/suppressions", "GET"),

@@ -332,6 +332,7 @@ class TestLooking:
         listing = await look(product, FailedFilter(message_id=ids[0]))
         assert ([message.id for message in listing.messages], list(listing.unknown)) == (ids[:1], [])
         assert (await look(product, FailedFilter(error_type=ErrorType.TIMEOUT))).total == 0
+        assert (await look(product, FailedFilter(message_type="work-anniversary"))).total == 0
 
     async def test_one(self, product: Product) -> None:
         """A message is found in any state, with all its dead letters; a dead letter also without a message."""

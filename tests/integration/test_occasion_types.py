@@ -258,3 +258,20 @@ async def test_failed_messages_are_selected_by_type(product: Product) -> None:
     wanted = await product.pool.fetchval("SELECT id FROM message_logs WHERE message_type = $1", JOINED)
     found = [ids async for ids in find_failed(product.pool, FailedFilter(message_type=JOINED))]
     assert found == [[wanted]]
+
+
+async def test_nothing_is_sent_of_a_type_whose_template_was_withdrawn(product: Product) -> None:
+    """A message that was planned before fails with the reason, and the birthday of the same user goes out."""
+    await plan_type(product.pool, JOINED, product.clock.now())
+    user_id = await product.create(date(1990, 2, 28))
+    await give_date(product.pool, user_id, JOINED, date(2019, 2, 28))
+    await product.planner.plan_once(product.clock.now())
+    await product.pool.execute("UPDATE active_templates SET version = 0")
+    product.clock.advance(timedelta(hours=22))
+    channel = RecordingChannel(product.clock)
+    async with product.working(channel):
+        await product.dispatcher.dispatch_once(product.clock.now())
+        await product.wait_for_statuses({"delivered": 1, "failed": 1})
+    assert [sent.greeting.text for sent in channel.sent] == ["Hey, Ada Lovelace it's your birthday"]
+    failed = await product.pool.fetchval("SELECT error_detail FROM message_logs WHERE status = 'failed'")
+    assert failed == f"there is no template of the type {JOINED}"

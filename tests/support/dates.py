@@ -44,7 +44,7 @@ async def publish_type(connection: Connection | asyncpg.Pool, message_type: str,
         """
         WITH published AS (
             INSERT INTO templates (message_type, locale, version, message, created_at, created_by)
-            VALUES ($1, 'default', 1, 'Well done, {{ first_name }}', $2, 'test')
+            VALUES ($1, 'default', 1, $1 || ': well done, {{ first_name }}', $2, 'test')
         )
         INSERT INTO active_templates (message_type, locale, version, activated_at, activated_by)
         VALUES ($1, 'default', 1, $2, 'test')

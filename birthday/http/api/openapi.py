@@ -5,6 +5,7 @@ from typing import Any
 
 from birthday.core.fields import LOCALE_PATTERN, TYPE_PATTERN
 from birthday.core.message import ErrorType, Status
+from birthday.core.occasion import LAST_YEAR
 from birthday.core.template import DEFAULT
 from birthday.http.api.requests import DEFAULT_LIMIT, MAX_BODY_BYTES, MAX_LIMIT
 from birthday.http.api.schemas import Schema, ref, schemas
@@ -103,6 +104,12 @@ _LIMIT = _parameter(
     {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
 )
 _TYPE = _parameter("type", "Only messages of this type.", {"type": "string", "pattern": TYPE_PATTERN})
+_ONLY_TYPE = _parameter(
+    "type", "Only the occasion of this type; without it, of all.", {"type": "string", "pattern": TYPE_PATTERN}
+)
+_YEAR = _parameter(
+    "year", "Default: the current year where the user is.", {"type": "integer", "minimum": 1, "maximum": LAST_YEAR}
+)
 _STATUS = _parameter("status", "Only messages of this status.", {"type": "string", "enum": list(Status)})
 _DAY_OR_INSTANT = {
     "anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}],
@@ -190,6 +197,17 @@ _USER_PATHS: dict[str, Any] = {
 }
 
 _SUPPRESSION_PATHS: dict[str, Any] = {
+    "/users/{id}/explain": {
+        "parameters": [_ID],
+        "get": _operation(
+            "Users",
+            "explainUser",
+            "Explain what came of a user's occasions of a year; deleted users too, until retention removes them",
+            _answer(200, "The reason for each occasion.", "Explained"),
+            (404, 422),
+            parameters=[_YEAR, _ONLY_TYPE],
+        ),
+    },
     "/users/{id}/suppression": {
         "parameters": [_ID],
         "put": _operation(

@@ -9,6 +9,7 @@ from aiohttp import web
 from birthday.core.document import parse_json
 from birthday.core.fields import TYPE_PATTERN
 from birthday.core.message import Status
+from birthday.core.occasion import LAST_YEAR
 from birthday.errors import FieldError, InvalidInputError, NotFoundError
 from birthday.http.context import SUBJECT
 
@@ -21,6 +22,7 @@ DEFAULT_LIMIT = 50
 UUID_PATTERN = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _DAY = timedelta(days=1)
 _LIMIT = re.compile(r"[1-9][0-9]{0,2}")
+_YEAR = re.compile(r"[0-9]{1,4}", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 # The '+' of an offset that is not percent-encoded arrives as a space.
 _INSTANT = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d(?:\.\d+)?)(?:([Zz])|([+ -])(\d\d:\d\d))", re.ASCII)
@@ -98,6 +100,18 @@ def read_limit(query: dict[str, str]) -> int:
     if not _LIMIT.fullmatch(text) or int(text) > MAX_LIMIT:
         raise InvalidInputError(FieldError("/limit", f"a whole number from 1 to {MAX_LIMIT} is accepted"))
     return int(text)
+
+
+def read_year(query: dict[str, str]) -> int | None:
+    """Return the ``year``; None without it.
+
+    Raises:
+        InvalidInputError: if it is not a year of the calendar.
+    """
+    text = query.get("year")
+    if text is not None and (not _YEAR.fullmatch(text) or not 1 <= int(text) <= LAST_YEAR):
+        raise InvalidInputError(FieldError("/year", f"a year from 1 to {LAST_YEAR} is accepted"))
+    return None if text is None else int(text)
 
 
 def read_status(query: dict[str, str]) -> tuple[Status, ...]:

@@ -10,6 +10,7 @@ from birthday.http.api.requests import MAX_LIMIT
 from birthday.http.api.retries import AGE_PATTERN, RETRY_LIMIT
 from birthday.http.api.suppressions import DEFAULT_REASON
 from birthday.http.api.template_models import schemas as template_schemas
+from birthday.operations.explain import NO_MESSAGE
 from birthday.operations.suppressions import MAX_REASON, REASON_PATTERN
 
 Schema = dict[str, Any]
@@ -27,6 +28,9 @@ def schemas(last_year: int) -> dict[str, Schema]:
         "Attribute": _ATTRIBUTE,
         "User": _closed(_USER),
         "Occasion": _closed(_OCCASION),
+        "Explained": _closed({"userId": _ID, "occasions": _list_of("Explanation")}),
+        "Explanation": _closed(_EXPLANATION),
+        "ExplanationStep": _closed(_EXPLANATION_STEP),
         "UserPage": _closed({"users": _list_of("User"), "nextCursor": _NEXT_CURSOR}),
         "Message": _closed(_MESSAGE),
         "MessagePage": _closed({"messages": _list_of("Message"), "nextCursor": _NEXT_CURSOR}),
@@ -122,6 +126,18 @@ _OCCASION: dict[str, Schema] = {
             "published template."
         )
     ),
+}
+
+_EXPLANATION: dict[str, Schema] = {
+    "type": _TYPE,
+    "year": {"type": "integer"},
+    "outcome": {"type": "string", "description": f"One of {', '.join([*Status, *NO_MESSAGE])}."},
+    "reason": {"type": "string"},
+    "steps": {"type": "array", "items": ref("ExplanationStep"), "description": "What led to the outcome, in order."},
+}
+_EXPLANATION_STEP: dict[str, Schema] = {
+    "about": {"type": "string", "description": "Such as date, due, message."},
+    "says": {"type": "string"},
 }
 
 _MESSAGE: dict[str, Schema] = {

@@ -12,10 +12,11 @@ from birthday.core.ident import uuid7
 from birthday.core.user import Profile, parse_profile, parse_replacement, patch_profile, with_suppressed
 from birthday.errors import ConflictError, NotFoundError, UnavailableError
 from birthday.http.api.cursors import read_user_cursor, user_cursor
-from birthday.http.api.requests import read_id, read_json, read_limit, read_query
+from birthday.http.api.requests import read_id, read_json, read_limit, read_message_type, read_query, read_year
 from birthday.http.api.responses import user_json
 from birthday.http.context import CONTEXT, CREATION, READING, SUBJECT, ApiContext
 from birthday.http.json_response import json_response
+from birthday.operations.explain import Explainer, explained_record
 from birthday.store.connection import borrow
 from birthday.store.creation import NewUser, create_users, plan_user
 from birthday.store.users import (
@@ -124,6 +125,15 @@ async def delete(request: web.Request) -> web.Response:
     log.info("user.deleted", user_id=str(user_id), messages_cancelled=cancelled)
     context.metrics.messages_cancelled.inc(cancelled)
     return web.Response(status=204)
+
+
+async def explain(request: web.Request) -> web.Response:
+    """Explain what came of a user's occasions of a year."""
+    context = request.app[CONTEXT]
+    query = read_query(request, "year", "type")
+    who, year, message_type = str(read_id(request, "user")), read_year(query), read_message_type(query)
+    explainer = Explainer(context.pool, context.planning, context.settings.catch_up_window)
+    return json_response(explained_record(await explainer.explain(who, year, message_type, context.clock.now())))
 
 
 async def _change(request: web.Request, change: Callable[[Profile, datetime], Profile]) -> web.Response:

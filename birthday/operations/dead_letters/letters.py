@@ -62,9 +62,10 @@ async def choose(pool: asyncpg.Pool, wanted: FailedFilter, found: Sequence[Found
 def is_meant(letter: DeadLetter, wanted: FailedFilter) -> bool:
     """Say whether ``wanted`` selects a dead letter without a message: by age, by id, or without any condition.
 
-    If there is a condition on error type, user or HTTP status, the answer is no, because the letter has none of these.
+    If there is a condition on error type, user, HTTP status or message type, the answer is no, because the letter has
+    none of these.
     """
-    if wanted.error_type is not None or wanted.user_id is not None or wanted.http_status is not None:
+    if (wanted.error_type, wanted.user_id, wanted.http_status, wanted.message_type) != (None, None, None, None):
         return False
     if wanted.message_id not in {None, letter.message_id}:
         return False

@@ -36,6 +36,7 @@ def listed_message(message: Message, copies: int) -> dict[str, Any]:
         "kind": Kind.FAILED,
         "messageId": message.id,
         "userId": message.user_id,
+        "type": message.message_type,
         "errorType": message.error_type,
         "errorDetail": message.error_detail,
         "attempts": message.attempts,
