@@ -1,7 +1,10 @@
-"""The planner: rows a second against a bare INSERT ... SELECT, and what a tick costs that has nothing to do."""
+"""The planner: rows a second against a bare INSERT ... SELECT, and what a tick costs that has nothing to do.
+
+With one type, and with five: every user has four dates besides the birthday.
+"""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from statistics import median
@@ -12,10 +15,11 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.measure import Comparison, compare, tell
 from benchmarks.population import populate
 from benchmarks.scale import Run, Scale
-from benchmarks.targets import EMPTY_TICK, PLANNER
+from benchmarks.targets import EMPTY_TICK, PLANNER, PLANNER_OF_TYPES
 from birthday.broker.postgres import PostgresBroker
 from birthday.telemetry.metrics import Metrics
 from tests.support.clock import ManualClock
+from tests.support.dates import add_dates
 from tests.support.postgres import PostgresServer
 from tests.support.product import Product
 
@@ -23,6 +27,7 @@ NOON = datetime(2026, 3, 10, 12, 1, tzinfo=UTC)
 """A minute past the hour: in no zone is it 09:00 within the minutes that follow."""
 MINUTES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)
 FEW_USERS = 10_000
+OTHER_TYPES = ("name-day", "customer-anniversary", "wedding-anniversary", "work-anniversary")
 
 
 @asynccontextmanager
@@ -31,8 +36,8 @@ async def _product(database: str) -> AsyncIterator[Product]:
         yield Product(pool, PostgresBroker(pool), ManualClock(NOON), Metrics())
 
 
-async def crowd(database: str, rows: int) -> None:
-    """Make users in many zones, all of whom have their birthday on one of four days."""
+async def crowd(database: str, rows: int, types: Sequence[str] = ()) -> None:
+    """Make users in many zones, all of whom have their birthday, and a date of each type, on one of four days."""
     connection = await asyncpg.connect(database)
     try:
         await populate(connection, rows, NOON - timedelta(days=30))
@@ -42,8 +47,16 @@ async def crowd(database: str, rows: int) -> None:
                 make_date(extract(year FROM date_of_birth)::int, 3, 9 + (hashtext(id::text) & 3))
             """
         )
+        if types:
+            await add_dates(connection, types, NOON - timedelta(days=30))
+            await connection.execute(
+                """
+                UPDATE anniversaries SET date = make_date(2020, 3, 9 + (hashtext(user_id::text || message_type) & 3))
+                """
+            )
         await connection.execute("VACUUM FULL users")
-        await connection.execute("ANALYZE users")
+        await connection.execute("VACUUM FULL anniversaries")
+        await connection.execute("ANALYZE users, anniversaries")
     finally:
         await connection.close()
 
@@ -65,10 +78,15 @@ async def insert(database: str) -> float:
         started = time.perf_counter()
         status = await connection.execute(
             """
-            INSERT INTO message_logs (id, user_id, occasion_year, occasion_on, scheduled_at, ends_at,
+            INSERT INTO message_logs (id, user_id, message_type, occasion_year, occasion_on, scheduled_at, ends_at,
                                       schedule_from, created_at, updated_at)
-            SELECT gen_random_uuid(), id, 2026, '2026-03-10', $1, $1, schedule_from, $1, $1
+            SELECT gen_random_uuid(), id, 'birthday', 2026, date '2026-03-10', $1::timestamptz, $1,
+                   schedule_from, $1, $1
             FROM users WHERE birth_month_day BETWEEN 309 AND 312
+            UNION ALL
+            SELECT gen_random_uuid(), user_id, message_type, 2026, date '2026-03-10', $1, $1,
+                   schedule_from, $1, $1
+            FROM anniversaries WHERE month_day BETWEEN 309 AND 312
             """,
             NOON,
         )
@@ -89,11 +107,25 @@ def test_planner(benchmark: BenchmarkFixture, scale: Scale, run: Run, database_u
     )
 
 
+def test_planner_of_five_types(benchmark: BenchmarkFixture, scale: Scale, run: Run, database_url: str) -> None:
+    """Dates of other types cost as much as birthdays."""
+    run(crowd(database_url, scale.rows // 5, OTHER_TYPES))
+    compare(
+        benchmark,
+        Comparison(PLANNER_OF_TYPES, "rows/s"),
+        lambda: run(plan(database_url)),
+        lambda: run(insert(database_url)),
+        2 * scale.rounds,
+    )
+
+
 async def prepare_ticks(database: str, users: int) -> None:
-    """Make users, and plan everything up to the horizon."""
+    """Make users with five dates each, and plan everything up to the horizon."""
     async with _product(database) as product:
         async with product.pool.acquire() as connection:
             await populate(connection, users, NOON - timedelta(days=30))
+            await add_dates(connection, OTHER_TYPES, NOON - timedelta(days=30))
+            await connection.execute("VACUUM (ANALYZE) anniversaries", timeout=None)
         await product.planner.plan_once(NOON)
 
 
@@ -111,11 +143,11 @@ async def empty_tick(database: str) -> float:
 def test_empty_tick(
     benchmark: BenchmarkFixture, scale: Scale, run: Run, database_url: str, postgres_server: PostgresServer
 ) -> None:
-    """A tick with nothing to plan costs the same, however many users there are."""
+    """A tick with nothing to plan costs the same, however many users and dates there are."""
     few = run(postgres_server.create_database())
     run(prepare_ticks(postgres_server.url(few), FEW_USERS))
     run(prepare_ticks(database_url, scale.users))
-    tell(f"  {scale.users:,} users against {FEW_USERS:,}")
+    tell(f"  {scale.users:,} users against {FEW_USERS:,}, with five dates each")
     compare(
         benchmark,
         Comparison(EMPTY_TICK, "ms"),

@@ -28,6 +28,7 @@ WORKER_SLOW_SERVICE = Target("worker, service of 50 ms, 500 in flight: of the cl
 WORKER_TEMPLATE = Target("worker, a template of three variables and a filter: of the built-in text", 0.75, 0.9)
 DISPATCHER = Target("dispatcher: of aiormq with 500 confirms in flight", 0.8, 1.0)
 PLANNER = Target("planner: of a bare INSERT ... SELECT of the same rows", 0.7, 0.9)
+PLANNER_OF_TYPES = Target("planner of five types: of a bare INSERT ... SELECT of the same rows", 0.7, 0.9)
 EMPTY_TICK = Target("planner's empty tick: many users against few", 2.0, 1.0, at_most=True)
 API_CREATE = Target("API create: of a bare aiohttp handler", 1.5, 2.5)
 API_READ = Target("API read: of a bare aiohttp handler", 1.0, 2.5)
