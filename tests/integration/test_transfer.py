@@ -25,6 +25,7 @@ from birthday.core.occasion import LeapDay, Rules
 from birthday.core.plan import planned_messages
 from birthday.core.user import NO_EXTRAS, Extras, Profile
 from birthday.errors import InvalidInputError, UnavailableError
+from birthday.operations.suppressions import suppress_addresses
 from birthday.operations.transfer.exporting import EXPORT_COLUMNS, export_users
 from birthday.operations.transfer.importing import BATCH_ROWS, ImportSummary, import_users
 from birthday.operations.transfer.records import Format, Rejected
@@ -248,6 +249,18 @@ async def test_somebody_with_one_name_comes_and_goes_as_such(pool: asyncpg.Pool,
     assert profile.last_name == ""
     path.write_text(f"{header}\nSukarno,,s@example.com,1990-06-06,Asia/Jakarta{',' * (header == CSV_HEADER)}\n")
     assert await import_file(pool, path) == (ImportSummary(unchanged=1), {})
+
+
+async def test_an_import_revives_nobody_who_has_opted_out(pool: asyncpg.Pool, tmp_path: Path) -> None:
+    """A file from before the opt-out, even one with suppressed=false, creates the person as suppressed."""
+    now = ManualClock().now()
+    await suppress_addresses(pool, [ADA.email], "asked by phone", now, "ada", dry_run=False)
+    line = f"{csv_line(ADA).replace('ada@', 'ADA@')},false"
+    old = tmp_path / "old.csv"
+    old.write_text(f"{CSV_HEADER},suppressed\n{line}\n", encoding="utf-8")
+    summary, rejected = await import_file(pool, old)
+    assert (summary.created, rejected) == (1, {})
+    assert await pool.fetchval("SELECT suppressed FROM users")
 
 
 async def test_the_address_of_a_deleted_user_is_free(pool: asyncpg.Pool, tmp_path: Path) -> None:

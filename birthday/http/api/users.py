@@ -148,4 +148,6 @@ async def _change(request: web.Request, change: Callable[[Profile, datetime], Pr
         [user] = await read_users(connection, [user_id], now, context.settings.rules)
     context.metrics.messages_scheduled.inc(replanned.planned)
     context.metrics.messages_cancelled.inc(replanned.cancelled)
+    if user.profile.extras.suppressed:
+        context.metrics.messages_suppressed.inc(replanned.cancelled)
     return json_response(user_json(user))
