@@ -75,6 +75,8 @@ QUIET = {
     r"logs .*circuit\.": "the circuit has not opened",
     r"logs .*worker\.resource_": "the host lacks nothing",
     r".* --list expired --json": "nothing has expired",
+    r".*outcome unknown": "no e-mail was sent",
+    r"promql .*render_failures": "no template has failed",
 }
 YOUNG = re.compile(r"offset 1d")
 """Queries that look further back than this installation is old."""
