@@ -45,8 +45,13 @@ async def test_the_api_does_what_the_document_says(api: Api, tmp_path: Path) -> 
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    async with asyncio.timeout(100):
-        output, _ = await process.communicate()
+    try:
+        async with asyncio.timeout(240):
+            output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
     assert process.returncode == 0, output.decode()
     assert "29 selected / 29 total" in output.decode()
 
