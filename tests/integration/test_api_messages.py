@@ -236,7 +236,7 @@ async def test_messages_are_selected_by_time(api: Api, pool: asyncpg.Pool, perio
         ("to=2026-03-01T09:00:00", "/to", "2026-03-01"),
         ("limit=1000", "/limit", "1 to 500"),
         ("cursor=AAAA", "/cursor", "nextCursor"),
-        ("state=failed", "/state", "status, from, to, limit, cursor"),
+        ("state=failed", "/state", "status, type, from, to, limit, cursor"),
     ],
 )
 async def test_parameters_that_are_not_accepted_are_named(api: Api, query: str, pointer: str, accepted: str) -> None:

@@ -102,7 +102,7 @@ async def test_a_limit(api: Api, pool: asyncpg.Pool) -> None:
     ("body", "pointer", "accepted"),
     [
         ([], "", "a JSON object"),
-        ({"error_type": "timeout"}, "/error_type", "errorType, userId, olderThan, newerThan, limit"),
+        ({"error_type": "timeout"}, "/error_type", "errorType, type, userId, olderThan, newerThan, limit"),
         ({"errorType": "boredom"}, "/errorType", "validation_error, external_api_error, timeout, permanent_failure"),
         ({"errorType": ["timeout"]}, "/errorType", "validation_error"),
         ({"userId": "1"}, "/userId", "a UUID"),
