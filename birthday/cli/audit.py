@@ -35,7 +35,7 @@ def audit(first: str, last: str, listed: str | None, fail_on: str, *, as_json: b
 
     The audit computes from the users alone who was due, and when, with SEND_AT and LEAP_DAY as they are set here. It
     changes nothing. The exit status is 1 if a birthday is missing, a message is a duplicate or was sent at the wrong
-    time, or there is a finding of --fail-on; 3 if the database does not answer.
+    time, or there is a finding of --fail-on; 3 if the database could not be asked.
     """
     with errors(COULD_NOT_LOOK):
         settings = database_settings()

@@ -39,12 +39,12 @@ class Run:
         if self._left < 0:
             fail("loops and filters are too much work")
 
-    def spend_on(self, value: object) -> None:
-        """Take the steps for looking at all of a value."""
+    def spend_on(self, value: object, cost: int = 1) -> None:
+        """Take the steps for looking at all of a value, times ``cost``."""
         if isinstance(value, str):
-            self.spend(1 + len(value) // _CHARACTERS_A_STEP)
+            self.spend(cost * (1 + len(value) // _CHARACTERS_A_STEP))
         else:
-            self.spend(1 + len(value) if isinstance(value, list | tuple | Mapping) else 1)
+            self.spend(cost * (1 + len(value)) if isinstance(value, list | tuple | Mapping) else cost)
 
 
 def run_of(context: Context) -> Run:

@@ -161,8 +161,6 @@ async def test_an_audit_that_cannot_be_made_is_no_finding(database_url: str) -> 
             ("audit", "--from", "2027-03-01", "--to", "2027-03-01", "--fail-on", "failed,missing"),
             ("--fail-on", "'missing'", "failed, expired, late"),
         ),
-        (("pause", "newsletter"), ("'newsletter'", "accepted: birthday")),
-        (("resume", "newsletter"), ("'newsletter'", "accepted: birthday")),
     ],
 )
 async def test_a_wrong_argument_is_refused_with_what_is_accepted(
@@ -173,6 +171,15 @@ async def test_a_wrong_argument_is_refused_with_what_is_accepted(
     assert finished.status == 2
     for word in words:
         assert word in finished.err
+
+
+@pytest.mark.parametrize("command", ["pause", "resume"])
+async def test_a_type_that_is_not_sent_cannot_be_paused(database_url: str, command: str) -> None:
+    """Status 2, with the types that have a template."""
+    finished = await run(command, "newsletter", DATABASE_URL=database_url)
+    assert finished.status == 2
+    assert "'newsletter'" in finished.err
+    assert "accepted: birthday" in finished.err
 
 
 async def test_a_pause_reaches_all_processes_in_seconds_and_survives_their_restart(

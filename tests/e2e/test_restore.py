@@ -111,7 +111,7 @@ async def test_after_a_restore_everybody_is_greeted_under_one_key_and_nobody_del
     assert (gone.status, "1 deletions read: 1 users deleted" in gone.err) == (0, True), gone.err
     async with running(**settings) as program:
         assert (await run("resume", **settings)).status == 0
-        await wait_for_sends(message_service, 60)
+        await wait_for_sends(message_service, 5)
         audit = await run("audit", "--from", f"{datetime.now(UTC):%F}", "--to", f"{datetime.now(UTC):%F}", **settings)
         assert audit.status == 0, audit.out
         async with aiohttp.ClientSession() as session:

@@ -14,7 +14,7 @@ from tests.support.api import Api, running_api
 from tests.support.malformed import CANARY, Malformed, malformed_requests
 
 ROUND = 940
-IMPATIENT = Limits(head=0.5, body=0.5, idle=2, lingering=0.5)
+IMPATIENT = Limits(head=2, body=2, idle=4, lingering=1)
 STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d) [A-Za-z ]+")
 
 
