@@ -87,7 +87,11 @@ class Profile:
 
 
 def extras_json(extras: Extras) -> dict[str, Any]:
-    """Return the JSON members for ``extras``."""
+    """Return the JSON members for ``extras``. Do not change them: nearly all users share one object."""
+    return _NO_EXTRAS_JSON if extras is NO_EXTRAS else _extras_json(extras)
+
+
+def _extras_json(extras: Extras) -> dict[str, Any]:
     return {
         "externalId": extras.external_id,
         "locale": extras.locale,
@@ -95,6 +99,9 @@ def extras_json(extras: Extras) -> dict[str, Any]:
         "anniversaries": {name: day.isoformat() for name, day in extras.anniversaries.items()},
         "suppressed": extras.suppressed,
     }
+
+
+_NO_EXTRAS_JSON: Final = _extras_json(NO_EXTRAS)
 
 
 def with_suppressed(profile: Profile, *, suppressed: bool) -> Profile:

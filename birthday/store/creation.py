@@ -88,6 +88,7 @@ async def _insert_users(
     # The rows are inserted in order of address, as in an import, so that concurrent statements cannot deadlock. If
     # another transaction is inserting an address, the statement waits, and the other one has the address if it commits.
     # lock_timeout limits this wait for all rows: it is set before the first row is read, until the transaction ends.
+    # birthday.suppressions tells the trigger of users that the list has been read here.
     # The rows are passed as JSON, because a dozen arrays are twice the work for asyncpg.
     rows = await connection.fetch(
         """
@@ -95,8 +96,12 @@ async def _insert_users(
             INSERT INTO users (id, first_name, last_name, email, date_of_birth, timezone, external_id, locale,
                                attributes, suppressed, schedule_from, created_at, updated_at)
             SELECT id, first_name, last_name, email, date_of_birth, timezone, external_id, locale,
-                   attributes, coalesce(suppressed, false), created_at, created_at, created_at
-            FROM set_config('lock_timeout', coalesce($3, current_setting('lock_timeout')), true),
+                   attributes,
+                   coalesce(suppressed, false) OR (SELECT EXISTS (SELECT FROM suppressions)) AND EXISTS (
+                       SELECT FROM suppressions s WHERE s.address_hash = address_hash(email)),
+                   created_at, created_at, created_at
+            FROM set_config('lock_timeout', coalesce($3, current_setting('lock_timeout')), true) AS patience,
+                 set_config('birthday.suppressions', 'read', true) AS list,
                  json_to_recordset($1::json) AS given (
                      id uuid, first_name text, last_name text, email text, date_of_birth date, timezone text,
                      external_id text, locale text, attributes jsonb, suppressed boolean, created_at timestamptz)
