@@ -30,7 +30,8 @@ test-dependencies: ## Install RabbitMQ, Prometheus and small tools for the tests
 	@scripts/install-test-dependencies.sh
 
 test: install-dev test-dependencies ## Run all tests with coverage (ARGS="-k planner")
-	$(BIN)/pytest $(COVERAGE) -m "not long" --numprocesses $(TEST_PROCESSES) --dist worksteal --durations=15 $(ARGS)
+	$(BIN)/pytest $(COVERAGE) -m "not long" --numprocesses $(TEST_PROCESSES) --dist worksteal --durations=15 \
+		--reruns 1 -rR $(ARGS)
 
 test-fast: install-dev ## Run the tests that need no server but PostgreSQL: under two minutes
 	$(BIN)/pytest -m "fast" --numprocesses $(TEST_PROCESSES) --dist worksteal $(ARGS)

@@ -629,13 +629,14 @@ async def audited(product: Product) -> dict[str, int]:
 
 
 async def move_birthday(product: Product, born: date, zone: str = "UTC") -> None:
-    """Give the one user another date of birth, or zone, a second later."""
+    """Give the one user another date of birth, or zone, a second later; what happens next is another second later."""
     user_id = await product.pool.fetchval("SELECT id FROM users")
     product.clock.advance(timedelta(seconds=1))
     async with product.pool.acquire() as connection, connection.transaction():
         old = await lock_profile(connection, user_id)
         moved = replace(old, date_of_birth=born, zone=zone)
         await replace_profile(connection, user_id, old, moved, product.clock.now(), product.planning)
+    product.clock.advance(timedelta(seconds=1))
 
 
 async def queue_is_empty(product: Product) -> bool:
