@@ -34,6 +34,7 @@ from birthday.config.values import (
     parse_api_keys,
     parse_duration,
     parse_networks,
+    parse_origins,
     parse_rate,
     parse_roles,
     parse_time_of_day,
@@ -144,6 +145,9 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(parse_networks)] = ()
     """Networks of reverse proxies, such as `127.0.0.1,10.0.0.0/8`, whose `Forwarded` and `X-Forwarded-For` say who the
     client is. Default: none."""
+    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(parse_origins)] = ()
+    """Origins of web pages whose scripts may call the API, such as `https://app.example.com,http://localhost:5173`.
+    Default: none."""
     rate_limit: Annotated[int, BeforeValidator(parse_rate)] = 0
     """Requests per second and client, such as `50/s`; 0 is no limit."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

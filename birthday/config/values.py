@@ -13,6 +13,9 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 _UNIT_SECONDS = {"ms": 0.001, "s": 1, None: 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST = timedelta(days=3650)
 _RATE = re.compile(r"(\d+)(?:/s)?")
+_ORIGIN = re.compile(
+    r"(?!http:.*:80$|https:.*:443$)[a-z][a-z0-9+.-]*://(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?"
+)
 _API_KEY = re.compile(r"([A-Za-z0-9_.-]+):([0-9a-fA-F]{64}):(read|write|admin)")
 
 
@@ -114,6 +117,19 @@ def parse_networks(value: object) -> tuple[Network, ...]:
         return tuple(ipaddress.ip_network(entry.strip()) for entry in str(value).split(","))
     except ValueError:
         raise ValueError("comma-separated addresses and networks are accepted, such as 127.0.0.1,10.0.0.0/8") from None
+
+
+def parse_origins(value: object) -> tuple[str, ...]:
+    """Return the origins that a comma-separated list names, as browsers write them in ``Origin``."""
+    if isinstance(value, tuple):
+        return value
+    origins = tuple(entry.strip() for entry in str(value).split(","))
+    if not all(_ORIGIN.fullmatch(origin) for origin in origins):
+        raise ValueError(
+            "comma-separated origins are accepted as browsers send them, such as https://app.example.com or "
+            "http://localhost:5173: in lower case, without path and default port; * is not accepted"
+        )
+    return origins
 
 
 def is_loopback(host: str) -> bool:

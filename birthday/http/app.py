@@ -14,6 +14,7 @@ from birthday.http.api.unsubscribe import UnsubscribePages
 from birthday.http.coalescer import Coalescer
 from birthday.http.context import CONTEXT, CREATION, IS_TRUSTED, READING, REFUSALS, ApiContext
 from birthday.http.middleware.client import trust_in
+from birthday.http.middleware.cors import allow_origins
 from birthday.http.middleware.guard import Guard
 from birthday.http.middleware.observe import expect_failures, observing, refusals
 from birthday.http.middleware.problems import problems
@@ -29,6 +30,8 @@ def build(context: ApiContext) -> web.Application:
     tracing = [traced(context.tracing)] if context.tracing.enabled else []
     app = web.Application(middlewares=[*tracing, observing(context), problems], client_max_size=MAX_BODY_BYTES)
     app[CONTEXT] = context
+    if context.settings.cors_origins:
+        allow_origins(app, context.settings.cors_origins)
     app.add_routes(_probe_routes())
     if Role.API in context.settings.role:
         app[CREATION] = Coalescer(partial(users.create_all, context))

@@ -11,7 +11,14 @@ from typing import Any, cast
 
 import structlog
 from aiohttp import EMPTY_PAYLOAD, HttpVersion10, HttpVersion11, StreamReader, hdrs, web
-from aiohttp.http_exceptions import BadHttpMethod, BadStatusLine, InvalidHeader, InvalidURLError, LineTooLong
+from aiohttp.http_exceptions import (
+    BadHttpMessage,
+    BadHttpMethod,
+    BadStatusLine,
+    InvalidHeader,
+    InvalidURLError,
+    LineTooLong,
+)
 
 from birthday.http.context import Report
 from birthday.http.limits import Connections, Limits
@@ -226,10 +233,13 @@ class ClientConnection(web.RequestHandler):
 def _explain(error: BaseException | None, limits: Limits) -> tuple[HTTPStatus, str]:
     """Return status and reason for an error of the parser, without the bytes of the request that it quotes."""
     match error:
-        case LineTooLong(args=(_, limit)) if limit == limits.line_bytes:
+        case LineTooLong(args=(_, limit, *_)) if limit == limits.line_bytes:
             return HTTPStatus.REQUEST_URI_TOO_LONG, f"the target is too long: at most {limit} bytes are accepted"
         case LineTooLong():
             detail = f"a header is too long: at most {limits.field_bytes} bytes are accepted"
+            return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail
+        case BadHttpMessage(message="Too many headers received"):
+            detail = f"there are too many headers: at most {limits.fields} are accepted"
             return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail
         case BadHttpMethod():
             return HTTPStatus.BAD_REQUEST, "the request does not begin with a method of HTTP"

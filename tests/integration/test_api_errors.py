@@ -278,10 +278,13 @@ async def test_a_client_that_says_no_more_is_still_answered(api: Api, request_by
 
 
 async def test_every_answer_has_the_headers_that_protect_it(api: Api) -> None:
-    """None is kept or guessed at, and none says what exactly the server is."""
+    """None is kept or guessed at, none may run or be framed, and none says what exactly the server is."""
     await api.create()
-    for path in ("/alive", "/users", "/nowhere", "/metrics", "/docs", "/docs/swagger-ui.css"):
+    for path in ("/alive", "/users", "/nowhere", "/metrics", "/docs", "/docs/swagger-ui.css", "/openapi.json"):
         headers = (await api.get(path)).headers
+        assert headers["Referrer-Policy"] == "no-referrer"
+        assert "default-src 'none'" in headers["Content-Security-Policy"] or path == "/docs"
+        assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert headers["Cache-Control"] == "no-store"
         assert headers["Server"] == "birthday"

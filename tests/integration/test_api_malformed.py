@@ -15,6 +15,7 @@ from tests.support.malformed import CANARY, Malformed, malformed_requests
 
 ROUND = 940
 IMPATIENT = Limits(head=2, body=2, idle=4, lingering=1)
+POLICY = "default-src 'none'; frame-ancestors 'none'"
 STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d) [A-Za-z ]+")
 
 
@@ -91,3 +92,46 @@ async def test_every_malformed_request_gets_a_problem_document(pool: asyncpg.Poo
         assert (await api.get("/health")).json["status"] == "healthy"
         assert (await api.get("/ready")).status == 200
         await api.create()
+
+
+def post(headers: str, body: str = "") -> bytes:
+    """Return a request to create a user."""
+    return f"POST /users HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n\r\n{body}".encode()
+
+
+def get(target: str = "/users", version: str = "HTTP/1.1", headers: str = "") -> bytes:
+    """Return a request to read."""
+    return f"GET {target} {version}\r\nHost: localhost\r\n{headers}\r\n".encode()
+
+
+JSON = "Content-Type: application/json"
+LIMITS = Limits()
+REFUSED = {
+    "a line that is none": (400, b"c4n4ry\r\n\r\n"),
+    "a header that is none": (400, get(headers="c4n4ry\r\n")),
+    "no Host": (400, b"GET /users HTTP/1.1\r\nX: c4n4ry\r\n\r\n"),
+    "a body that is not JSON": (400, post(f"{JSON}\r\nContent-Length: 6", CANARY)),
+    "an unknown path": (404, get(f"/{CANARY}")),
+    "an impossible method": (405, b"DELETE /users HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+    "half a head": (408, get()[:-2]),
+    "half a body": (408, post(f"{JSON}\r\nContent-Length: 99", CANARY)),
+    "a body that is too large": (413, post(f"{JSON}\r\nContent-Length: {2**40}")),
+    "a target that is too long": (414, get("/" + CANARY * LIMITS.line_bytes)),
+    "another media type": (415, post("Content-Type: text/plain\r\nContent-Length: 6", CANARY)),
+    "a packed body": (415, post(f"{JSON}\r\nContent-Encoding: gzip\r\nContent-Length: 6", CANARY)),
+    "an unknown expectation": (417, post(f"{JSON}\r\nExpect: {CANARY}\r\nContent-Length: 0")),
+    "a header that is too long": (431, get(headers=f"X: {CANARY * LIMITS.field_bytes}\r\n")),
+    "too many headers": (431, get(headers=f"X: {CANARY}\r\n" * (LIMITS.fields + 1))),
+    "a head that is too large": (431, get(headers="".join(f"{n}: {CANARY * 900}\r\n" for n in range(9)))[:-2]),
+    "another version of HTTP": (505, get(version="HTTP/2.0")),
+}
+
+
+async def test_whoever_refuses_a_request_says_so_in_the_same_way(pool: asyncpg.Pool) -> None:
+    """The parser, the limits of a connection, the router and the handlers: the status, and a problem document."""
+    async with running_api(pool, limits=IMPATIENT) as api:
+        answers = await asyncio.gather(*(ask(api, Malformed(kind, (sent,))) for kind, (_, sent) in REFUSED.items()))
+    found = {kind: answer and answer.status for kind, answer in zip(REFUSED, answers, strict=True)}
+    assert found == {kind: status for kind, (status, _) in REFUSED.items()}
+    assert [kind for kind, answer in zip(REFUSED, answers, strict=True) if fault_of(answer)] == []
+    assert {answer.headers["content-security-policy"] for answer in answers if answer} == {POLICY}

@@ -84,6 +84,7 @@ def test_defaults() -> None:
         "retention_days": 90,
         "api_keys": (),
         "trusted_proxies": (),
+        "cors_origins": (),
         "rate_limit": 0,
         "log_level": "info",
         "log_format": None,
@@ -119,6 +120,11 @@ def test_defaults() -> None:
         ("PLAN_HORIZON", "36h", timedelta(hours=36)),
         ("RETRY_BASE_DELAY", "500ms", timedelta(milliseconds=500)),
         ("CRON_RECOVER", "*/2 * * * *", "*/2 * * * *"),
+        (
+            "CORS_ORIGINS",
+            "https://app.example.com, http://localhost:5173,http://[::1]:8080,capacitor://localhost",
+            ("https://app.example.com", "http://localhost:5173", "http://[::1]:8080", "capacitor://localhost"),
+        ),
         ("RATE_LIMIT", "50/s", 50),
         ("RATE_LIMIT", "50", 50),
         ("BIRTHDAY_COMMIT", "d08d139790f58b63f0e83e6e603bd375380d1184", "d08d139790f58b63f0e83e6e603bd375380d1184"),
@@ -227,6 +233,20 @@ def test_accepted(environment: pytest.MonkeyPatch, name: str, text: str, value: 
         ("CRON_RETENTION", "@daily", "a cron expression of five fields is accepted, such as */5 * * * *"),
         ("TRUSTED_PROXIES", "proxy.example", "comma-separated addresses and networks are accepted"),
         ("TRUSTED_PROXIES", "10.0.0.1/8", "comma-separated addresses and networks are accepted"),
+        *(
+            ("CORS_ORIGINS", origins, "comma-separated origins are accepted as browsers send them, such as https://")
+            for origins in (
+                "*",
+                "null",
+                "app.example.com",
+                "https://app.example.com/",
+                "https://App.example.com",
+                "https://app.example.com:443",
+                "http://localhost:80",
+                "https://app.example.com,",
+                "https://app.example.com https://b.example.com",
+            )
+        ),
         ("RATE_LIMIT", "50/m", "requests per second are accepted, such as 50/s, or 0 for no limit"),
         ("RATE_LIMIT", "-1", "requests per second are accepted, such as 50/s, or 0 for no limit"),
         ("LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error' is accepted"),

@@ -16,6 +16,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 
 from birthday.http.context import CLIENT, PEER, SUBJECT, ApiContext, Report, Served
+from birthday.http.headers import PROTECTION, REQUEST_ID, complete
 from birthday.http.middleware.client import client_address, trust_in
 from birthday.http.middleware.problems import Handler
 from birthday.http.probes import health as probes
@@ -25,11 +26,7 @@ log = structlog.get_logger()
 
 _READING = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
 METHODS = _READING | {hdrs.METH_POST, hdrs.METH_PUT, hdrs.METH_PATCH, hdrs.METH_DELETE}
-_REQUEST_ID_HEADER = "X-Request-ID"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=:-]{1,100}")
-
-HEADERS = ((hdrs.SERVER, "birthday"), (hdrs.CACHE_CONTROL, "no-store"), ("X-Content-Type-Options", "nosniff"))
-"""Headers of every answer, unless its handler has set another value."""
 
 UNKNOWN_PATH = "unknown"
 OTHER_METHOD = "OTHER"
@@ -78,10 +75,7 @@ def observing(context: ApiContext) -> Middleware:
         finally:
             active -= counted
         seconds = time.perf_counter() - started
-        headers = response.headers
-        headers[_REQUEST_ID_HEADER] = request_id
-        for name, value in HEADERS:
-            headers.setdefault(name, value)
+        complete(response)
         if context.readiness.draining or cast("Served", request.protocol).is_last:
             response.force_close()
         method = request.method if request.method in METHODS else OTHER_METHOD
@@ -101,7 +95,7 @@ def refusals(metrics: Metrics) -> Report:
 
     def report(answer: web.Response, reason: str, client: str) -> None:
         request_id = _new_id()
-        answer.headers.extend([(_REQUEST_ID_HEADER, request_id), *HEADERS])
+        answer.headers.extend([(REQUEST_ID, request_id), *PROTECTION])
         metrics.api_requests.labels(OTHER_METHOD, UNKNOWN_PATH, answer.status).inc()
         log.info(
             "http.request",
@@ -117,7 +111,7 @@ def refusals(metrics: Metrics) -> Report:
 
 
 def _request_id(request: web.Request) -> str:
-    given = request.headers.get(_REQUEST_ID_HEADER)
+    given = request.headers.get(REQUEST_ID)
     if given and _REQUEST_ID.fullmatch(given):
         return given
     return _new_id()
