@@ -43,6 +43,10 @@ class ConflictError(BirthdayError):
         self.pointer = pointer
 
 
+class OutdatedError(BirthdayError):
+    """A change depends on a state of the resource that is not its state now. Nothing was changed."""
+
+
 class UnavailableError(BirthdayError):
     """A resource that we depend on cannot be used now. ``resource`` names it: database, queue, channel, ..."""
 

@@ -152,7 +152,7 @@ async def publish(
     Raises:
         ConflictError: if it would be the first template of a type, and is not the default.
     """
-    await _hold(connection)
+    await hold(connection)
     await _require_default(connection, message_type, locale)
     active = await _read_active(connection, message_type, locale)
     if active is not None and (await read_sources(connection, [active])).get(active) == source:
@@ -185,7 +185,7 @@ async def activate(connection: Connection, key: TemplateKey, now: datetime, by: 
         NotFoundError: if there is no such version.
         ConflictError: if the type would have no default any more.
     """
-    await _hold(connection)
+    await hold(connection)
     if key.version:
         await read_version(connection, *key)
         await _require_default(connection, key.message_type, key.locale)
@@ -194,7 +194,8 @@ async def activate(connection: Connection, key: TemplateKey, now: datetime, by: 
     await _activate(connection, key, now, by)
 
 
-async def _hold(connection: Connection) -> None:
+async def hold(connection: Connection) -> None:
+    """Let nobody else publish or activate until the transaction ends."""
     await connection.execute("LOCK TABLE active_templates IN SHARE ROW EXCLUSIVE MODE")
 
 

@@ -172,7 +172,13 @@ async def replace_profile(
 
 
 async def delete_user(pool: asyncpg.Pool, user_id: UUID, now: datetime) -> int:
-    """Delete a user and cancel what is pending, in one transaction.
+    """Remove a user, in a transaction of its own; see ``remove_user``."""
+    async with borrow(pool) as connection, connection.transaction():
+        return await remove_user(connection, user_id, now)
+
+
+async def remove_user(connection: Connection, user_id: UUID, now: datetime) -> int:
+    """Delete a user and cancel what is pending, in the caller's transaction.
 
     Returns:
         How many messages were cancelled.
@@ -180,16 +186,15 @@ async def delete_user(pool: asyncpg.Pool, user_id: UUID, now: datetime) -> int:
     Raises:
         NotFoundError: if there is no such live user.
     """
-    async with borrow(pool) as connection, connection.transaction():
-        deleted = await connection.fetchval(
-            "UPDATE users SET deleted_at = $2, updated_at = $2 WHERE id = $1 AND deleted_at IS NULL RETURNING id",
-            user_id,
-            now,
-        )
-        if deleted is None:
-            raise unknown_user(user_id)
-        await delete_anniversaries(connection, [user_id])
-        return await _cancel_stale(connection, user_id, now)
+    deleted = await connection.fetchval(
+        "UPDATE users SET deleted_at = $2, updated_at = $2 WHERE id = $1 AND deleted_at IS NULL RETURNING id",
+        user_id,
+        now,
+    )
+    if deleted is None:
+        raise unknown_user(user_id)
+    await delete_anniversaries(connection, [user_id])
+    return await _cancel_stale(connection, user_id, now)
 
 
 async def delete_anniversaries(connection: Connection, user_ids: Sequence[UUID]) -> None:

@@ -20,7 +20,7 @@ from birthday.http.api.requests import (
     read_query,
     read_status,
 )
-from birthday.http.api.responses import message_json
+from birthday.http.api.responses import message_json, page_response
 from birthday.http.api.retries import parse_retry
 from birthday.http.context import CONTEXT, ApiContext
 from birthday.http.json_response import json_response
@@ -58,7 +58,7 @@ async def list_page(request: web.Request) -> web.Response:
     limit, after = read_limit(query), read_message_cursor(query) or FIRST
     async with borrow(request.app[CONTEXT].pool) as connection:
         messages = await list_messages(connection, selection, after, limit + 1)
-    return _page(messages, limit)
+    return _page(request, messages, limit)
 
 
 async def list_page_of_user(request: web.Request) -> web.Response:
@@ -68,7 +68,7 @@ async def list_page_of_user(request: web.Request) -> web.Response:
     limit, after = read_limit(query), read_message_cursor(query) or FIRST
     async with borrow(request.app[CONTEXT].pool) as connection:
         messages = await list_user_messages(connection, user_id, after, limit + 1)
-    return _page(messages, limit)
+    return _page(request, messages, limit)
 
 
 async def retry(request: web.Request) -> web.Response:
@@ -132,7 +132,7 @@ async def _sweep(context: ApiContext) -> AsyncIterator[None]:
         log.warning("dlq.left", reason=str(error) or f"not done within {SWEEP_SECONDS:g} s")
 
 
-def _page(messages: list[Message], limit: int) -> web.Response:
+def _page(request: web.Request, messages: list[Message], limit: int) -> web.Response:
     page = messages[:limit]
     cursor = message_cursor(page[-1]) if len(messages) > limit else None
-    return json_response({"messages": [message_json(message) for message in page], "nextCursor": cursor})
+    return page_response(request, "messages", [message_json(message) for message in page], cursor)

@@ -1,11 +1,15 @@
-"""Users and messages as JSON of the contract."""
+"""Users, messages and pages of lists as JSON of the contract."""
 
+from collections.abc import Sequence
 from typing import Any
+
+from aiohttp import hdrs, web
 
 from birthday.core.dates import birthday_text
 from birthday.core.message import ON_TIME
 from birthday.core.user import extras_json
 from birthday.core.zone import fixed_offset
+from birthday.http.json_response import json_response
 from birthday.store.history import Message
 from birthday.store.users import User
 
@@ -53,3 +57,13 @@ def message_json(message: Message) -> dict[str, Any]:
         "createdAt": message.created_at,
         "updatedAt": message.updated_at,
     }
+
+
+def page_response(
+    request: web.Request, name: str, items: Sequence[dict[str, Any]], next_cursor: str | None
+) -> web.Response:
+    """Return a page of a list; ``Link`` is the same request for the next one (RFC 8288)."""
+    response = json_response({name: items, "nextCursor": next_cursor})
+    if next_cursor is not None:
+        response.headers[hdrs.LINK] = f'<{request.rel_url.update_query(cursor=next_cursor)}>; rel="next"'
+    return response

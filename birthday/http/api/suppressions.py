@@ -8,6 +8,7 @@ from aiohttp import web
 from birthday.errors import FieldError, InvalidInputError
 from birthday.http.api.cursors import read_suppression_cursor, suppression_cursor
 from birthday.http.api.requests import read_id, read_json, read_limit, read_query
+from birthday.http.api.responses import page_response
 from birthday.http.context import CLIENT, CONTEXT
 from birthday.http.json_response import json_response
 from birthday.operations.suppressions import check_reason, suppress_user, unsuppress_user
@@ -51,7 +52,7 @@ async def list_page(request: web.Request) -> web.Response:
         entries = await list_suppressions(connection, after, limit + 1)
     page = entries[:limit]
     cursor = suppression_cursor(page[-1]) if len(entries) > limit else None
-    return json_response({"suppressions": [_json(entry) for entry in page], "nextCursor": cursor})
+    return page_response(request, "suppressions", [_json(entry) for entry in page], cursor)
 
 
 def _json(entry: Suppression) -> dict[str, Any]:

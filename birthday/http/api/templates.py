@@ -11,8 +11,9 @@ from birthday.core.document import validate
 from birthday.core.template import TemplateKey, parse_locale, parse_type, template_name
 from birthday.http.api.requests import read_json, read_limit, read_query
 from birthday.http.api.template_models import ActivateInput, PublishInput, TestInput, TrialInput
+from birthday.http.conditional import check_condition, has_condition, tagged
 from birthday.http.context import CLIENT, CONTEXT, SUBJECT, ApiContext
-from birthday.http.json_response import json_response
+from birthday.http.json_response import json_bytes, json_response
 from birthday.operations.templates.publishing import Author, activate_version, publish_template
 from birthday.operations.templates.trying import Tried, preview, send_test
 from birthday.operations.templates.values import site_of
@@ -47,8 +48,20 @@ async def publish(request: web.Request) -> web.Response:
     context, key = request.app[CONTEXT], _read_key(request)
     given = await _read_body(request, PublishInput)
     author, site = _author(request), site_of(context.settings)
-    published = await publish_template(context.pool, key, given.source(), author, site, force=given.force)
-    return await _answer(context, *key, published.key.version, status=201 if published.is_new else 200)
+
+    def check(active: Version | None) -> None:
+        check_condition(request, None if active is None else json_bytes(_version_json(active)))
+
+    published = await publish_template(
+        context.pool,
+        key,
+        given.source(),
+        author,
+        site,
+        force=given.force,
+        check=check if has_condition(request) else None,
+    )
+    return tagged(await _answer(context, *key, published.key.version, status=201 if published.is_new else 200))
 
 
 async def activate(request: web.Request) -> web.Response:

@@ -13,18 +13,20 @@ from birthday.core.user import Profile, parse_profile, parse_replacement, patch_
 from birthday.errors import ConflictError, NotFoundError, UnavailableError
 from birthday.http.api.cursors import read_user_cursor, user_cursor
 from birthday.http.api.requests import read_id, read_json, read_limit, read_message_type, read_query, read_year
-from birthday.http.api.responses import user_json
+from birthday.http.api.responses import page_response, user_json
+from birthday.http.conditional import check_condition, has_condition, tagged
 from birthday.http.context import CONTEXT, CREATION, READING, SUBJECT, ApiContext
-from birthday.http.json_response import json_response
+from birthday.http.json_response import json_bytes, json_response
 from birthday.operations.explain import Explainer, explained_record
 from birthday.store.connection import borrow
 from birthday.store.creation import NewUser, create_users, plan_user
 from birthday.store.users import (
+    Connection,
     User,
-    delete_user,
     list_ids,
     lock_profile,
     read_users,
+    remove_user,
     replace_profile,
     unknown_user,
 )
@@ -54,7 +56,7 @@ async def create(request: web.Request) -> web.Response:
         sent = {one.message_type for one in user.upcoming if one.due_at}
         context.metrics.messages_scheduled.inc(sum(message.message_type in sent for message in new.messages))
     subject = request[SUBJECT] = str(user.id)
-    return json_response(user_json(user), 201, {"Location": f"/users/{subject}"})
+    return tagged(json_response(user_json(user), 201, {"Location": f"/users/{subject}"}))
 
 
 async def _created_before(request: web.Request, profile: Profile) -> User | None:
@@ -101,7 +103,7 @@ async def list_page(request: web.Request) -> web.Response:
         ids = await list_ids(connection, after, limit + 1)
         users = await read_users(connection, ids[:limit], context.clock.now(), context.settings.rules)
     cursor = user_cursor(ids[limit - 1]) if len(ids) > limit else None
-    return json_response({"users": [user_json(user) for user in users], "nextCursor": cursor})
+    return page_response(request, "users", [user_json(user) for user in users], cursor)
 
 
 async def replace(request: web.Request) -> web.Response:
@@ -119,8 +121,12 @@ async def patch(request: web.Request) -> web.Response:
 async def delete(request: web.Request) -> web.Response:
     """Delete a user and cancel the pending messages."""
     context = request.app[CONTEXT]
-    user_id = read_id(request, "user")
-    cancelled = await delete_user(context.pool, user_id, context.clock.now())
+    user_id, now = read_id(request, "user"), context.clock.now()
+    async with borrow(context.pool) as connection, connection.transaction():
+        if has_condition(request):
+            await lock_profile(connection, user_id)
+            await _check(request, connection, user_id, now)
+        cancelled = await remove_user(connection, user_id, now)
     # The log is a list of deletions outside of the database: "birthday import --deleted" reads it after a restore.
     log.info("user.deleted", user_id=str(user_id), messages_cancelled=cancelled)
     context.metrics.messages_cancelled.inc(cancelled)
@@ -143,6 +149,8 @@ async def _change(request: web.Request, change: Callable[[Profile, datetime], Pr
     async with borrow(context.pool) as connection, connection.transaction():
         old = await lock_profile(connection, user_id)
         now = context.clock.now()
+        if has_condition(request):
+            await _check(request, connection, user_id, now)
         new, traceparent = change(old, now), context.tracing.traceparent()
         replanned = await replace_profile(connection, user_id, old, new, now, context.planning, traceparent)
         [user] = await read_users(connection, [user_id], now, context.settings.rules)
@@ -150,4 +158,10 @@ async def _change(request: web.Request, change: Callable[[Profile, datetime], Pr
     context.metrics.messages_cancelled.inc(replanned.cancelled)
     if user.profile.extras.suppressed:
         context.metrics.messages_suppressed.inc(replanned.cancelled)
-    return json_response(user_json(user))
+    return tagged(json_response(user_json(user)))
+
+
+async def _check(request: web.Request, connection: Connection, user_id: UUID, now: datetime) -> None:
+    """Check the condition of a change while ``lock_profile`` holds the user's row."""
+    [user] = await read_users(connection, [user_id], now, request.app[CONTEXT].settings.rules)
+    check_condition(request, json_bytes(user_json(user)))

@@ -14,6 +14,7 @@ from limits.aio.strategies import FixedWindowRateLimiter
 
 from birthday.config import ApiKey, Scope, Settings, is_loopback
 from birthday.errors import WrongClockError
+from birthday.http.conditional import answer_condition
 from birthday.http.context import CLIENT, CONTEXT, PEER
 from birthday.http.keys import find_key, given_key
 from birthday.http.middleware.client import UNKNOWN
@@ -44,7 +45,7 @@ class Guard:
             if fault is not None and scope is not Scope.READ:
                 # A user who counts as created in the future would not be greeted until then.
                 raise WrongClockError(fault)
-            return await handler(request)
+            return answer_condition(request, await handler(request))
 
         return protected
 

@@ -14,6 +14,7 @@ from birthday.errors import (
     FieldError,
     InvalidInputError,
     NotFoundError,
+    OutdatedError,
     UnavailableError,
     WrongClockError,
 )
@@ -38,7 +39,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     try:
         fault = cast("Served", request.protocol).fault
         return await handler(request) if fault is None else _http_problem(request, fault)
-    except (InvalidInputError, NotFoundError, ConflictError, UnavailableError) as error:
+    except (InvalidInputError, NotFoundError, ConflictError, OutdatedError, UnavailableError) as error:
         return _domain_problem(error, changes=request.method not in {"GET", "HEAD", "OPTIONS"})
     except web.HTTPException as error:
         return _http_problem(request, error)
@@ -68,7 +69,7 @@ def problem(
 
 
 def _domain_problem(
-    error: InvalidInputError | NotFoundError | ConflictError | UnavailableError, *, changes: bool
+    error: InvalidInputError | NotFoundError | ConflictError | OutdatedError | UnavailableError, *, changes: bool
 ) -> web.Response:
     match error:
         case InvalidInputError():
@@ -78,6 +79,8 @@ def _domain_problem(
         case ConflictError():
             fields = (FieldError(error.pointer, str(error)),) if error.pointer else ()
             return problem(HTTPStatus.CONFLICT, str(error), fields)
+        case OutdatedError():
+            return problem(HTTPStatus.PRECONDITION_FAILED, str(error))
         case WrongClockError():
             # The clock guard has logged how far the clock is off.
             detail = "the clock of this server is wrong, so nothing was changed: try again later, or another server"

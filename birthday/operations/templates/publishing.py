@@ -16,7 +16,8 @@ from birthday.core.template import Source, TemplateKey
 from birthday.errors import FieldError, InvalidInputError, NotFoundError
 from birthday.operations.templates.values import Site, sample, values_of
 from birthday.store.connection import borrow
-from birthday.store.templates import Person, Version, activate, publish, read_concerned, read_version
+from birthday.store.templates import Person, Version, activate, hold, publish, read_concerned, read_version
+from birthday.store.users import Connection
 
 log = structlog.get_logger()
 
@@ -54,11 +55,13 @@ async def publish_template(
     *,
     force: bool = False,
     on_tried: Callable[[int], None] = lambda _tried: None,
+    check: Callable[[Version | None], None] | None = None,
 ) -> Published:
     """Publish a source under ``(type, locale)``, unless it fails for somebody; ``force`` publishes it all the same.
 
-    ``on_tried`` is told how many users have been tried. A source that is active already is not tried, and makes no new
-    version.
+    ``on_tried`` is told how many users have been tried. ``check`` gets what is active: before the users are tried, and
+    again when nobody else can publish any more. What it raises ends the publication. A source that is active already is
+    not tried, and makes no new version.
 
     Raises:
         InvalidInputError: if the source is wrong, or fails for somebody: with the number and the first ids.
@@ -66,7 +69,10 @@ async def publish_template(
         UnavailableError: if the database cannot be used.
     """
     template = await asyncio.to_thread(Template, source, key[1])
-    active = await _read_active(pool, key)
+    async with borrow(pool) as connection:
+        active = await _read_active(connection, key)
+    if check is not None:
+        check(active)
     if active is not None and active.source == source:
         return Published(active.key, is_new=False)
     try_samples(template, key[0], author.at, site)
@@ -83,6 +89,9 @@ async def publish_template(
     if failures and not force:
         raise InvalidInputError(_summary(len(failures), tried), *failures[:NAMED])
     async with borrow(pool) as connection, connection.transaction():
+        if check is not None:
+            await hold(connection)
+            check(await _read_active(connection, key))
         published, is_new = await publish(connection, *key, source, author.at, author.name)
     log.info("template.published", **published._asdict(), by=author.name, tried=tried, failing=len(failures))
     return Published(published, is_new, tried, len(failures))
@@ -119,10 +128,9 @@ def try_samples(template: Template, message_type: str, now: datetime, site: Site
                 raise InvalidInputError(FieldError("", f"it fails for a made-up user: {error}")) from None
 
 
-async def _read_active(pool: asyncpg.Pool, key: tuple[str, str]) -> Version | None:
+async def _read_active(connection: Connection, key: tuple[str, str]) -> Version | None:
     try:
-        async with borrow(pool) as connection:
-            return await read_version(connection, *key)
+        return await read_version(connection, *key)
     except NotFoundError:
         return None
 
