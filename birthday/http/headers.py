@@ -2,7 +2,6 @@
 
 from typing import Final
 
-import structlog
 from aiohttp import hdrs, web
 
 REQUEST_ID: Final = "X-Request-ID"
@@ -17,12 +16,13 @@ PROTECTION: Final = (
 """Headers of every answer, unless its handler has set another value. Pages have a policy of their own."""
 
 
-def complete(response: web.StreamResponse) -> None:
+def complete(response: web.StreamResponse, request_id: str) -> None:
     """Add the id of the request that is being answered, and what protects the answer.
 
-    Answers of the middlewares are completed by ``observing``. A handler that streams calls this before it starts.
+    The middleware ``observing`` does so for every answer that has not been sent yet. A handler that streams must do it
+    before it begins.
     """
     headers = response.headers
-    headers[REQUEST_ID] = structlog.contextvars.get_contextvars()["request_id"]
+    headers[REQUEST_ID] = request_id
     for name, value in PROTECTION:
         headers.setdefault(name, value)

@@ -18,6 +18,7 @@ from aiohttp.typedefs import Middleware
 from birthday.http.context import CLIENT, PEER, SUBJECT, ApiContext, Report, Served
 from birthday.http.headers import PROTECTION, REQUEST_ID, complete
 from birthday.http.middleware.client import client_address, trust_in
+from birthday.http.middleware.packing import MIN_BYTES, pack
 from birthday.http.middleware.problems import Handler
 from birthday.http.probes import health as probes
 from birthday.telemetry.metrics import Metrics
@@ -72,10 +73,12 @@ def observing(context: ApiContext) -> Middleware:
         active += counted
         try:
             response = await handler(request)
+            if isinstance(response, web.Response) and (response.content_length or 0) >= MIN_BYTES:
+                await pack(request, response)
         finally:
             active -= counted
         seconds = time.perf_counter() - started
-        complete(response)
+        complete(response, request_id)
         if context.readiness.draining or cast("Served", request.protocol).is_last:
             response.force_close()
         method = request.method if request.method in METHODS else OTHER_METHOD
