@@ -14,7 +14,7 @@ from birthday.core.template import DEFAULT
 MAX_NUMBER: Final = 10**15
 _MAX_PATTERN: Final = 50
 _NAMED_FORMATS: Final = frozenset({"short", "medium", "long", "full"})
-_DATES_KEPT: Final = 1_000
+_KEPT: Final = 1_000
 _DEFAULT_LANGUAGE: Final = "en"
 
 # Before and after the number, by CLDR's plural category for ordinals. Languages in which it depends on the noun are
@@ -62,13 +62,7 @@ class Language:
 
     def ordinal(self, number: int) -> str:
         """Return a number as an ordinal, such as 30th."""
-        locale = self._known()
-        forms = _ORDINALS.get(locale.language)
-        if forms is None:
-            fail(f"the filter ordinal does not know the language {locale.language}")
-        category = locale.ordinal_form(number)
-        before, after = forms.get(category, forms["other"])
-        return f"{before}{number}{after}"
+        return _format_ordinal(number, self._known())
 
     def _known(self) -> Locale:
         if self._locale is None:
@@ -85,9 +79,18 @@ def _find(tag: str) -> Locale | None:
     return None
 
 
-@lru_cache(_DATES_KEPT)
+@lru_cache(_KEPT)
 def _format_date(day: date, form: str, locale: Locale) -> str:
     """Return a date as text. Kept, because nearly all messages of an hour have the same date."""
     if form not in _NAMED_FORMATS and form in locale.datetime_skeletons:
         return format_skeleton(form, day, locale=locale)
     return format_date(day, form, locale)
+
+
+@lru_cache(_KEPT)
+def _format_ordinal(number: int, locale: Locale) -> str:
+    forms = _ORDINALS.get(locale.language)
+    if forms is None:
+        fail(f"the filter ordinal does not know the language {locale.language}")
+    before, after = forms.get(locale.ordinal_form(number), forms["other"])
+    return f"{before}{number}{after}"

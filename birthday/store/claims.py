@@ -6,7 +6,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -18,17 +18,18 @@ from birthday.store.users import Connection
 _DEAD: Final = "a worker died while sending it: it may have arrived, and may not be sent again"
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """A message that this worker has claimed, until its lease runs out by the database's clock.
 
     ``lease_until`` is the fencing token: no two claims of a message have the same. ``traceparent`` is the context in
     which the message was made, if that was traced. ``failures`` counts its failures, and ``failed_at`` is the last one.
-    ``blamed`` says that other messages were delivered between two of them. ``template_locale`` and ``version`` are
-    None if there is no template. ``day`` is the date of birth, or the first day of an anniversary.
+    ``blamed`` says that other messages were delivered between two of them. ``template`` is None if there is none.
+    ``day`` is the date of birth, or the first day of an anniversary.
     """
 
     id: UUID
+    message_type: str
+    template: TemplateKey | None
     user_id: UUID
     attempt: int
     lease_until: datetime
@@ -36,9 +37,6 @@ class Claim:
     first_name: str
     last_name: str
     email: str
-    message_type: str
-    template_locale: str | None
-    version: int | None
     locale: str | None
     attributes: str | None
     year: int
@@ -48,13 +46,6 @@ class Claim:
     failures: int = 0
     failed_at: datetime | None = None
     blamed: bool = False
-
-    @property
-    def template(self) -> TemplateKey | None:
-        """The version of a template that this message says; None if there is none."""
-        if self.template_locale is None or self.version is None:
-            return None
-        return TemplateKey(self.message_type, self.template_locale, self.version)
 
 
 async def claim(
@@ -112,8 +103,8 @@ async def claim(
                   AND (m.status IN ('scheduled', 'queued') AND m.scheduled_at <= $3
                        OR m.status = 'retrying' AND m.next_attempt_at <= $3
                        OR m.status = 'sending' AND m.lease_until < clock_timestamp() AND $6::boolean))
-        RETURNING m.id, m.user_id, m.attempts, m.lease_until, m.scheduled_at, u.first_name, u.last_name, u.email,
-                  m.message_type, m.locale, m.version, u.locale, u.attributes, m.occasion_year, m.occasion_on,
+        RETURNING m.id, m.message_type, m.locale, m.version, m.user_id, m.attempts, m.lease_until, m.scheduled_at,
+                  u.first_name, u.last_name, u.email, u.locale, u.attributes, m.occasion_year, m.occasion_on,
                   CASE WHEN m.message_type = 'birthday' THEN u.date_of_birth ELSE (
                       SELECT a.date FROM anniversaries a
                       WHERE a.user_id = m.user_id AND a.message_type = m.message_type) END,
@@ -127,7 +118,9 @@ async def claim(
         repeat_unknown,
         paused,
     )
-    return [Claim(*row) for row in rows]
+    return [
+        Claim._make((*row[:2], None if row["version"] is None else TemplateKey(*row[1:4]), *row[4:])) for row in rows
+    ]
 
 
 async def read_last_failures(pool: asyncpg.Pool, ids: Sequence[UUID]) -> dict[UUID, tuple[bool, datetime]]:
