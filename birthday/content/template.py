@@ -42,6 +42,7 @@ _ERRORS: Final = (
 )
 """What an expression raises if a value is not as the template expects."""
 _CONTROL: Final = re.compile(f"[{CONTROL}]")
+_HALF: Final = re.compile(r"[\ud800-\udfff]")
 
 
 class Part(StrEnum):
@@ -257,6 +258,8 @@ def _finish(part: Part, text: str) -> str:
             assert_never(part)
     if not text:
         raise RenderError(f"{part}: it says nothing")
+    if not text.isascii() and _HALF.search(text):
+        raise RenderError(f"{part}: it has a half of a surrogate pair, which is no character")
     return text
 
 

@@ -49,14 +49,16 @@ class Occasion:
     due_at: datetime
     ends_at: datetime
 
-    def due_for(self, schedule_from: datetime) -> datetime | None:
-        """Return when to greet a user whose birth date and zone are known since ``schedule_from``.
+    def due_for(self, known_since: datetime, planned_since: datetime | None = None) -> datetime:
+        """Return when to greet a user whose date and zone are known since one instant, and whose type is planned since.
 
-        That is the due instant, or ``schedule_from`` if it is later on the same local date; None if the date was over.
+        That is the due instant, or the latest of these, which is later on the same local date unless ``is_over``.
         """
-        if schedule_from >= self.ends_at:
-            return None
-        return max(self.due_at, schedule_from)
+        return max(self.due_at, known_since, planned_since or known_since)
+
+    def is_over(self, at: datetime) -> bool:
+        """Say whether the local date has ended. Who becomes known then is not greeted."""
+        return at >= self.ends_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ def birthdays_not_over(date_of_birth: date, zone: tzinfo, rules: Rules, instant:
     first = instant.date() - _LONGEST_WAY_TO_END
     for year in range(max(first.year, date_of_birth.year + 1), LAST_YEAR + 1):
         day = birthday_in(date_of_birth, year, rules.leap_day)
-        if day >= first and instant < (occasion := _remembered_occasion(zone, day, rules.send_at)).ends_at:
+        if day >= first and not (occasion := _remembered_occasion(zone, day, rules.send_at)).is_over(instant):
             yield occasion
 
 

@@ -105,7 +105,7 @@ def look_ahead(profile: Profile, schedule_from: datetime, horizon: timedelta, ru
     for message_type, day in profile.dates():
         first = True
         for occasion in birthdays_not_over(day, zone, rules, schedule_from):
-            due_at = max(occasion.due_at, schedule_from)
+            due_at = occasion.due_for(schedule_from)
             if first:
                 upcoming.append(Upcoming(message_type, occasion.on, due_at))
                 first = False
@@ -134,7 +134,7 @@ def messages_since(
     for message_type, day in profile.dates():
         history = origin.history_of(message_type)
         for occasion in birthdays_not_over(day, zone, rules, max(history.schedule_from, since)):
-            due_at = max(occasion.due_at, history.schedule_from)
+            due_at = occasion.due_for(history.schedule_from)
             if due_at > now + horizon + OVERLAP:
                 break
             if occasion.year > history.greeted_year:
@@ -159,7 +159,7 @@ def upcoming_occasions(dates: Sequence[YearlyDate], profile: Profile, now: datet
             occasion = next_occasion(one.day, zone, rules, max(now, one.schedule_from), taken)
             if occasion is None:
                 continue
-            on, due_at = occasion.on, max(occasion.due_at, one.schedule_from, one.planned_since or occasion.due_at)
+            on, due_at = occasion.on, occasion.due_for(one.schedule_from, one.planned_since)
         is_sent = one.planned_since is not None and not profile.extras.suppressed
         found.append(Upcoming(one.message_type, on, due_at if is_sent else None))
     return sorted(found, key=lambda one: one.on)

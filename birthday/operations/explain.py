@@ -134,7 +134,7 @@ class Explainer:
         return Explanation(of.message_type, year, outcome, reason, steps)
 
     def _without_message(self, of: ExplainedDate, occasion: Occasion | None, now: datetime) -> tuple[str, str]:
-        due_at = _due_at(of, occasion) if occasion else now
+        due_at = occasion.due_for(of.schedule_from, of.planned_since) if occasion else now
         if now < due_at - self.planning.horizon:
             from_at = _at(due_at - self.planning.horizon)
             return NOT_YET, f"the message is planned PLAN_HORIZON before it is due, from {from_at}"
@@ -194,10 +194,6 @@ def _occasion(user: ExplainedUser, of: ExplainedDate, year: int, rules: Rules) -
     return occasion_on(zone, birthday_in(of.day, year, rules.leap_day), rules.send_at)
 
 
-def _due_at(of: ExplainedDate, occasion: Occasion) -> datetime:
-    return max(occasion.due_at, of.schedule_from, of.planned_since or occasion.due_at)
-
-
 def _hindrance(user: ExplainedUser, of: ExplainedDate, year: int, occasion: Occasion | None) -> tuple[str, str] | None:
     """Return the first rule that allows no message; None if there should be one."""
     if of.day is None:
@@ -206,11 +202,11 @@ def _hindrance(user: ExplainedUser, of: ExplainedDate, year: int, occasion: Occa
         return FIRST_YEAR, f"the first occurrence is a year after the date, in {of.day.year + 1}"
     if not of.is_planned:
         return NO_TEMPLATE, "the type has no published template, so it is not planned"
-    if user.deleted_at is not None and user.deleted_at <= _due_at(of, occasion):
+    if user.deleted_at is not None and user.deleted_at <= occasion.due_for(of.schedule_from, of.planned_since):
         return DELETED, f"the user was deleted at {_at(user.deleted_at)}, before it was due"
-    if of.schedule_from >= occasion.ends_at:
+    if occasion.is_over(of.schedule_from):
         return TOO_LATE, f"date and zone are known since {_at(of.schedule_from)}, when the day was over for the user"
-    if of.planned_since is not None and of.planned_since >= occasion.ends_at:
+    if of.planned_since is not None and occasion.is_over(of.planned_since):
         return TOO_LATE, f"the type is planned since {_at(of.planned_since)}, when the day was over for the user"
     if of.greeted_year >= year:
         return ARCHIVED, f"the year is taken: retention has removed the message of {of.greeted_year}"
@@ -234,7 +230,7 @@ def _date_steps(
             yield Step("zone", f"{nominal} does not exist in {user.zone}: the next date counts")
         elif local.time() != rules.send_at:
             yield Step("zone", f"a clock change skips {rules.send_at:%H:%M}: the first instant after it counts")
-        due_at = _due_at(of, occasion)
+        due_at = occasion.due_for(of.schedule_from, of.planned_since)
         if occasion.due_at < due_at < occasion.ends_at:
             yield Step("day", f"it became known after that instant, still on that date: due at {_at(due_at)}")
     yield Step("known since", _at(of.schedule_from))

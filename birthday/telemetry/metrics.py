@@ -122,7 +122,7 @@ class Metrics:
     birthdays_processed = _counter("Birthdays finished: delivered, failed for good or expired.")
     message_template_usage = _counter("Messages sent for the first time, by the text they have.", "template_name")
     message_render_failures = _counter(
-        "Messages that failed because their template says nothing for their user.", "template_name"
+        "Messages that failed because nothing can be sent of their template to their user.", "template_name"
     )
     message_delivery_duration = _histogram("Time from the scheduled instant to acceptance.", _LATENESS)
     messages_overdue = _figure(

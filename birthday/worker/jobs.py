@@ -93,7 +93,7 @@ def greeting_for(job: Job, unsubscribe_url: UnsubscribeUrl = no_url) -> Greeting
 
 
 def is_unsent(outcome: Outcome | None) -> bool:
-    """Say whether there was nothing to send, because no text could be rendered."""
+    """Say whether there was nothing to send: no text could be rendered, or no e-mail be made of it."""
     return isinstance(outcome, Permanent) and not outcome.handed_over
 
 

@@ -22,6 +22,7 @@ from tests.support.mail_server import PASSWORD, USER, Fault, MailServer
 GREETING = Greeting(
     UUID("0198c0de-0000-7000-8000-00000000ada1"), "ada@example.com", "Hey, Ada Lovelace it's your birthday"
 )
+HALF = "Hey \ud83d"
 SOON = timedelta(milliseconds=150)
 LOGIN = f"{USER.replace('@', '%40')}:{PASSWORD.replace('/', '%2F')}@"
 
@@ -411,6 +412,20 @@ class TestFaults:
         outcome = await channel_to(mail_server.url).send(GREETING)
 
         assert outcome == Permanent(ErrorType.PERMANENT_FAILURE, "the mail server answered 550 5.1.1 to RCPT")
+
+    @pytest.mark.parametrize(
+        "greeting", [replace(GREETING, text=HALF), replace(GREETING, subject=HALF), replace(GREETING, html=HALF)]
+    )
+    async def test_a_text_that_cannot_be_written(
+        self, channel_to: Connect, mail_server: MailServer, greeting: Greeting
+    ) -> None:
+        """Half a surrogate pair is no character: the greeting fails for good, for certain unsent, and says so."""
+        outcome = await channel_to(mail_server.url).send(greeting)
+
+        reason = "no e-mail can be made of this text or address: UnicodeEncodeError"
+        assert outcome == Permanent(ErrorType.VALIDATION_ERROR, reason)
+        assert isinstance(outcome, Permanent)
+        assert (outcome.handed_over, mail_server.connections) == (False, 0)
 
 
 class TestCheck:

@@ -105,6 +105,7 @@ def test_a_template_uses_what_is_known_of_the_user(source: str, expected: str) -
         ("{{ 'x' | int }}", "takes a whole number"),
         ("{{ 1 / 0 }}", "division by zero"),
         ("{{ last_name }}", "it says nothing"),
+        (r"Hi {{ '\ud83d' }}", "it has a half of a surrogate pair"),
         ("\n\n{{ first_name.upper }}", "line 3: a value of the type str has no 'upper'"),
     ],
 )

@@ -277,11 +277,12 @@ class TestLateKnowledge:
     def test_still_that_date(self, known_since: str, due_at: str) -> None:
         """Before the time of day it is due at that time; after it, at once."""
         assert self.occasion.due_for(utc(known_since)) == utc(due_at)
+        assert not self.occasion.is_over(utc(known_since))
 
     @pytest.mark.parametrize("known_since", ["2026-06-15 22:00", "2026-06-16 07:00", "2030-01-01 00:00"])
     def test_over(self, known_since: str) -> None:
         """Once the date is over there, that birthday is not greeted any more."""
-        assert self.occasion.due_for(utc(known_since)) is None
+        assert self.occasion.is_over(utc(known_since))
 
 
 class TestBirthdays:

@@ -7,6 +7,7 @@ import asyncio
 import re
 import ssl
 from datetime import timedelta
+from email.errors import MessageError
 from email.headerregistry import Address
 from pathlib import Path
 from typing import Final
@@ -39,6 +40,8 @@ _BAD_ADDRESS: Final = frozenset({501, 553})
 _ENHANCED: Final = re.compile(r"[245]\.\d{1,3}\.\d{1,3}\b")
 _ABOUT_US: Final = re.compile(r"5\.7\.|(?i:.*\brelay)")
 """Beginnings of refusals that may be meant for every recipient: of policy (RFC 3463), or because we may not relay."""
+_COMPOSING: Final = (AttributeError, LookupError, MessageError, TypeError, ValueError)
+"""What the email package raises for a text or an address that it cannot write."""
 _FIRST_PATIENCE: Final = timedelta(seconds=5)
 _LONGEST_PATIENCE: Final = timedelta(minutes=10)
 _LONGEST_CHECK: Final = timedelta(seconds=5)
@@ -76,7 +79,12 @@ class SmtpChannel:
     async def send(self, greeting: Greeting) -> Outcome:
         """Try once, within the timeout. Never raises because of the other side."""
         progress = Progress()
-        letter = compose(greeting, self._sender, self._clock.now())
+        try:
+            letter = compose(greeting, self._sender, self._clock.now())
+        except _COMPOSING as error:
+            # The text of the error may quote what cannot be written.
+            reason = f"no e-mail can be made of this text or address: {type(error).__name__}"
+            return Permanent(ErrorType.VALIDATION_ERROR, reason, handed_over=False)
         try:
             async with asyncio.timeout(self._timeout.total_seconds()):
                 return await self._send(greeting, letter, progress)
