@@ -9,7 +9,7 @@ COVERAGE := --cov --cov-report=term --cov-report=xml --cov-fail-under=0
 
 .DEFAULT_GOAL := help
 .PHONY: help run install install-otel install-dev test-dependencies test test-fast test-unit test-integration test-e2e test-e2e-nobody chaos bench \
-	bench-quick bench-peers soak coverage-check lint format types package check lock outdated release clean
+	bench-quick bench-peers soak coverage-check lint format types package check lock outdated audit release clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
@@ -97,6 +97,12 @@ release: ## Make a release: version, changelog, commit and tag (VERSION=1.4.0)
 
 outdated: install-dev ## List dependencies that have newer versions
 	$(BIN)/pip list --outdated
+
+audit: install-dev ## Compare the pinned dependencies with known vulnerabilities; needs the internet
+	$(BIN)/python -m pip install --quiet uv
+	for lock in requirements-otel.lock requirements-dev.lock; do \
+		$(BIN)/uv tool run pip-audit --strict --disable-pip --require-hashes --requirement $$lock || exit 1; \
+	done
 
 clean: ## Remove everything that was built or installed, except the data in .birthday
 	rm -rf .venv build dist *.egg-info .coverage .coverage.* coverage.xml htmlcov .hypothesis
