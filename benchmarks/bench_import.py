@@ -15,7 +15,7 @@ from birthday.clock import SystemClock
 from birthday.core.user import Profile
 from birthday.operations.transfer.importing import BATCH_ROWS, import_users
 from tests.support.product import PLANNING
-from tests.support.users import make_profiles, write_csv
+from tests.support.users import TESTER, make_profiles, write_csv
 
 
 async def import_file(database: str, path: Path, rows: int) -> float:
@@ -26,7 +26,7 @@ async def import_file(database: str, path: Path, rows: int) -> float:
         started = time.perf_counter()
         with FileIO(path) as source:
             summary = await import_users(
-                source, connection, SystemClock(), PLANNING, lambda _: None, lambda _summary, _bytes: None
+                source, connection, SystemClock(), PLANNING, TESTER, lambda _: None, lambda _summary, _bytes: None
             )
         seconds = time.perf_counter() - started
         assert summary.created == rows

@@ -15,6 +15,7 @@ from birthday.broker import Broker
 from birthday.clock import Clock, SystemClock
 from birthday.config import Settings, load_settings
 from birthday.operations.clock_guard import require_right_clock
+from birthday.store.changes import Actor
 from birthday.store.connection import borrow
 from birthday.store.users import Connection
 from birthday.telemetry.logs import LogFile, configure_logs
@@ -79,10 +80,10 @@ async def pool_and_broker(settings: Settings) -> AsyncIterator[tuple[asyncpg.Poo
         yield pool, broker, clock
 
 
-def operator() -> str:
-    """Return who runs this command, as user@host."""
+def operator() -> Actor:
+    """Return who runs this command, as cli:user@host."""
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
+    return Actor(f"cli:{user}@{socket.gethostname()}")

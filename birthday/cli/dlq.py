@@ -9,7 +9,7 @@ from uuid import UUID
 import click
 
 from birthday.cli.command import errors, require_terminal
-from birthday.cli.database import connection_for_long, database_settings, pool_and_broker, run
+from birthday.cli.database import connection_for_long, database_settings, operator, pool_and_broker, run
 from birthday.cli.render.dead_letters import (
     Tally,
     describe_removed,
@@ -202,7 +202,7 @@ async def _requeue(settings: Settings, wanted: FailedFilter, limit: int | None) 
         bar, tally, finished = Bar("requeued", total, sys.stderr), Tally(), False
         try:
             with bar:
-                await requeue_selected(pool, broker, wanted, total, clock, bar.count)
+                await requeue_selected(pool, broker, wanted, total, clock, operator(), bar.count)
             await remove_dead(pool, broker, None, tally.add)
             finished = True
         finally:

@@ -48,5 +48,6 @@ async def _set_paused(settings: Settings, message_type: str | None, *, paused: b
             accepted = ", ".join(types)
             raise click.BadParameter(f"'{message_type}' is no message type; accepted: {accepted}", param_hint="TYPE")
         wanted = [*types, EVERY_OTHER] if message_type is None else [message_type]
-        await set_paused(connection, wanted, paused=paused, now=clock.now(), by=operator())
+        async with connection.transaction():
+            await set_paused(connection, wanted, paused=paused, now=clock.now(), by=operator())
         return [one for one in await read_pauses(connection) if one.is_paused and one.message_type != EVERY_OTHER]

@@ -63,7 +63,7 @@ def requeue(delivered_from: datetime, delivered_to: datetime, *, yes: bool) -> N
             messages=len(ids),
             delivered_from=delivered_from.isoformat(),
             delivered_to=delivered_to.isoformat(),
-            by=operator(),
+            by=operator().name,
         )
         requeued = run(_requeue(settings, ids))
     click.echo(f"{requeued:,} of {many(len(ids), 'delivered message')} requeued: they are greeted again")
@@ -77,5 +77,5 @@ async def _find(settings: Settings, delivered_from: datetime, delivered_to: date
 async def _requeue(settings: Settings, ids: Sequence[UUID]) -> int:
     async with pool_and_broker(settings) as (pool, broker, clock):
         with Bar("requeued", len(ids), sys.stderr) as bar:
-            await requeue_many(pool, broker, ids, clock, bar.count, status=Status.DELIVERED)
+            await requeue_many(pool, broker, ids, clock, operator(), bar.count, status=Status.DELIVERED)
     return bar.done

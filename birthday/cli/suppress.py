@@ -114,7 +114,7 @@ async def _apply(settings: Settings, addresses: list[str], reason: str | None, *
     async with checked_pool(settings, clock) as pool:
         now = clock.now()
         if reason is None:
-            return await unsuppress_addresses(pool, addresses, now, dry_run=dry_run)
+            return await unsuppress_addresses(pool, addresses, now, operator(), dry_run=dry_run)
         return await suppress_addresses(pool, addresses, reason, now, operator(), dry_run=dry_run)
 
 

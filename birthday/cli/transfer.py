@@ -8,7 +8,7 @@ from typing import TextIO
 import click
 
 from birthday.cli.command import errors
-from birthday.cli.database import checked_pool, connection_for_long, database_settings, run
+from birthday.cli.database import checked_pool, connection_for_long, database_settings, operator, run
 from birthday.cli.render.progress import ImportProgress
 from birthday.cli.render.transfer import describe_deletions, describe_import, describe_report
 from birthday.clock import Clock, SystemClock
@@ -94,7 +94,15 @@ async def import_file(
         try:
             with bar:
                 await import_users(
-                    source, connection, clock, planning, report.add, bar.update, dry_run=dry_run, catch_up=catch_up
+                    source,
+                    connection,
+                    clock,
+                    planning,
+                    operator(),
+                    report.add,
+                    bar.update,
+                    dry_run=dry_run,
+                    catch_up=catch_up,
                 )
             finished = True
         finally:
@@ -118,7 +126,7 @@ async def import_deleted(
     """Delete again the users that the file ``name`` lists, and write the result to ``screen``."""
     path = report_path or default_report_path(name)
     with open_source(name) as source, open_report(path, source) as report:
-        summary = await import_deletions(source, connection, clock, report.add, dry_run=dry_run)
+        summary = await import_deletions(source, connection, clock, operator(), report.add, dry_run=dry_run)
         lines = [*describe_report(report), describe_deletions(summary, dry_run=dry_run)]
         screen.writelines(f"{line}\n" for line in lines)
     return summary

@@ -18,3 +18,8 @@ def uuid7(at: datetime) -> UUID:
     fraction = microseconds * 4096 // 1000
     noise = random.getrandbits(62)
     return UUID(int=milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | noise)
+
+
+def first_uuid7(at: datetime) -> UUID:
+    """Return a UUID before which come the ids of all earlier milliseconds, and after which those of all later ones."""
+    return UUID(int=max(0, (at - _EPOCH) // timedelta(milliseconds=1)) << 80)

@@ -18,6 +18,7 @@ from birthday.http.doubts import Doubts
 from birthday.http.hiding import hiding
 from birthday.operations.pauses import Pauses
 from birthday.operations.readiness import Readiness
+from birthday.store.changes import Actor
 from birthday.store.creation import NewUser
 from birthday.store.users import Planning, User
 from birthday.telemetry.exposition import Page
@@ -85,6 +86,9 @@ REFUSALS: web.AppKey[Report] = web.AppKey("refusals")
 CLIENT = web.RequestKey("client", str)
 """The name of the API key that the request came with."""
 
+CALL_ID = web.RequestKey("request_id", str)
+"""The id of the request, which its log lines and the header X-Request-ID have."""
+
 PEER = web.RequestKey("peer", str)
 """The address of the client behind trusted proxies; missing if no proxies are configured."""
 
@@ -93,3 +97,9 @@ IS_TRUSTED: web.AppKey[Callable[[str], bool]] = web.AppKey("is_trusted")
 
 SUBJECT = web.RequestKey("subject", str)
 """The id of the user or message that the request is about."""
+
+
+def actor_of(request: web.Request) -> Actor:
+    """Return who sends a request, for the record of changes."""
+    key = request.get(CLIENT)
+    return Actor("api" if key is None else f"api:{key}", request[CALL_ID])

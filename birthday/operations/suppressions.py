@@ -17,6 +17,7 @@ import asyncpg
 from birthday.core.text import BIDI, CONTROL, INVISIBLE
 from birthday.core.unsubscribe import Unsubscriber
 from birthday.store import suppressions as store
+from birthday.store.changes import Actor
 from birthday.store.connection import borrow
 from birthday.store.suppressions import Changed, Suppression
 from birthday.store.users import Connection
@@ -42,7 +43,7 @@ def check_reason(value: object) -> None:
 
 
 async def suppress_user(
-    pool: asyncpg.Pool, user_id: UUID, reason: str, now: datetime, by: str
+    pool: asyncpg.Pool, user_id: UUID, reason: str, now: datetime, by: Actor
 ) -> tuple[Suppression, Changed]:
     """Suppress a live user; return the entry of the list. If there is one already, it stays as it is.
 
@@ -57,17 +58,17 @@ async def suppress_user(
     return entry, changed
 
 
-async def unsuppress_user(pool: asyncpg.Pool, user_id: UUID, now: datetime) -> Changed:
+async def unsuppress_user(pool: asyncpg.Pool, user_id: UUID, now: datetime, by: Actor) -> Changed:
     """Take a live user's address off the list, if it is there.
 
     Raises:
         NotFoundError: if there is no such live user.
     """
     async with borrow(pool) as connection, connection.transaction():
-        return await store.unsuppress(connection, [await store.lock_address(connection, user_id)], now)
+        return await store.unsuppress(connection, [await store.lock_address(connection, user_id)], now, by)
 
 
-async def unsubscribe(pool: asyncpg.Pool, named: Unsubscriber, now: datetime) -> Changed:
+async def unsubscribe(pool: asyncpg.Pool, named: Unsubscriber, now: datetime, by: Actor) -> Changed:
     """Suppress whom a link names. Safe to repeat.
 
     These are the address that the greeting went to, and the one that its user has now. If the user has been deleted, it
@@ -77,13 +78,13 @@ async def unsubscribe(pool: asyncpg.Pool, named: Unsubscriber, now: datetime) ->
         email = await store.lock_any_address(connection, named.user_id)
         if email is None:
             email = await store.find_unlisted(connection, named.address_hash)
-        changed = await store.suppress(connection, [email] if email else [], LINK_REASON, now, BY_LINK)
-        is_new = await store.add_hash(connection, named.address_hash, LINK_REASON, now, BY_LINK)
+        changed = await store.suppress(connection, [email] if email else [], LINK_REASON, now, by)
+        is_new = await store.add_hash(connection, named.address_hash, LINK_REASON, now, by)
     return replace(changed, addresses=changed.addresses + is_new)
 
 
 async def suppress_addresses(
-    pool: asyncpg.Pool, addresses: Iterable[str], reason: str, now: datetime, by: str, *, dry_run: bool
+    pool: asyncpg.Pool, addresses: Iterable[str], reason: str, now: datetime, by: Actor, *, dry_run: bool
 ) -> Changed:
     """Suppress addresses, whether or not there are users who have them, a batch in each transaction.
 
@@ -106,12 +107,12 @@ async def suppress_addresses(
 
 
 async def unsuppress_addresses(
-    pool: asyncpg.Pool, addresses: Iterable[str], now: datetime, *, dry_run: bool
+    pool: asyncpg.Pool, addresses: Iterable[str], now: datetime, by: Actor, *, dry_run: bool
 ) -> Changed:
     """Take addresses off the list, a batch in each transaction."""
 
     async def unsuppress(connection: Connection, batch: Sequence[str]) -> Changed:
-        return await store.unsuppress(connection, batch, now)
+        return await store.unsuppress(connection, batch, now, by)
 
     return await _change(pool, dict.fromkeys(addresses), unsuppress, dry_run=dry_run)
 

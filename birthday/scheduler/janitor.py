@@ -21,6 +21,7 @@ from birthday.operations.audit import Auditor
 from birthday.operations.forecast import Forecaster
 from birthday.operations.pauses import Pauses
 from birthday.scheduler.refused import fail_each, mark_each
+from birthday.store.changes import remove_old_changes
 from birthday.store.connection import DATABASE_ERRORS, is_outage, stay_cancelled
 from birthday.store.refusals import Sifting
 from birthday.store.upkeep import Expired, expire, lock_lost, mark_rescued, read_late, remove_old
@@ -65,15 +66,22 @@ class Janitor:
             pass
 
     async def retire_once(self, now: datetime) -> int:
-        """Remove finished messages and deleted users that are older than the retention; return how many messages."""
+        """Remove finished messages, deleted users and changes that are older than the retention.
+
+        Returns:
+            How many messages were removed.
+        """
         removed = 0
         while batch := await remove_old(self.pool, now - self.retention, BATCH):
             removed += batch
         purged = 0
         while batch := await purge_deleted_users(self.pool, now - self.retention, BATCH):
             purged += batch
-        if removed or purged:
-            log.info("janitor.removed", messages=removed, deleted_users=purged)
+        forgotten = 0
+        while batch := await remove_old_changes(self.pool, now - self.retention, BATCH):
+            forgotten += batch
+        if removed or purged or forgotten:
+            log.info("janitor.removed", messages=removed, deleted_users=purged, changes=forgotten)
         return removed
 
     async def audit_once(self, now: datetime) -> None:

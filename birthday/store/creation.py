@@ -13,6 +13,7 @@ from birthday.core.message import BIRTHDAY
 from birthday.core.plan import PlannedMessage, look_ahead
 from birthday.core.user import NO_EXTRAS, Profile, with_suppressed
 from birthday.errors import ConflictError
+from birthday.store.changes import Actor
 from birthday.store.connection import LOAN_SECONDS, borrow
 from birthday.store.planning import read_planned_types
 from birthday.store.users import Connection, Planning, User, conflict, email_taken
@@ -22,20 +23,21 @@ from birthday.store.users import Connection, Planning, User, conflict, email_tak
 class NewUser:
     """A user to store, with the messages to materialise at once. ``user.created_at`` is also ``schedule_from``.
 
-    ``traceparent`` is the context of the request, if that is traced.
+    ``by`` asked for it. ``traceparent`` is the context of the request, if that is traced.
     """
 
     user: User
     messages: list[PlannedMessage]
+    by: Actor
     traceparent: str | None = None
 
 
 def plan_user(
-    user_id: UUID, profile: Profile, now: datetime, planning: Planning, traceparent: str | None = None
+    user_id: UUID, profile: Profile, now: datetime, planning: Planning, by: Actor, traceparent: str | None = None
 ) -> NewUser:
     """Return a user who is created ``now``, with the messages that fall due soon."""
     ahead = look_ahead(profile, now, planning.horizon, planning.rules)
-    return NewUser(User(user_id, profile, ahead.upcoming, now, now), ahead.messages, traceparent)
+    return NewUser(User(user_id, profile, ahead.upcoming, now, now), ahead.messages, by, traceparent)
 
 
 async def create_users(
@@ -113,6 +115,11 @@ async def _insert_users(
             SELECT created.id, new.type, new.date, created.timezone, created.created_at
             FROM json_to_recordset($4::json) AS new (user_id uuid, type text, date date)
             JOIN created ON created.id = new.user_id
+        ), recorded AS (
+            -- What they are is in the rows of users.
+            INSERT INTO changes (id, at, actor, action, entity, entity_id, request_id)
+            SELECT created.id, created.created_at, given.actor, 'created', 'user', created.id, given.request_id
+            FROM json_to_recordset($5::json) AS given (id uuid, actor text, request_id text) JOIN created USING (id)
         ), planned AS (
             INSERT INTO message_plans SELECT planned.*
             FROM json_to_recordset($2::json) AS new (
@@ -130,6 +137,7 @@ async def _insert_users(
         _json([_message_row(new, message) for new in users for message in new.messages]),
         None if lock_seconds is None else f"{lock_seconds:g}s",
         _json([row for new in users for row in _anniversary_rows(new.user)]),
+        _json([{"id": new.user.id, "actor": new.by.name, "request_id": new.by.request_id} for new in users]),
     )
     return {row["id"]: row["suppressed"] for row in rows}
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from birthday.store.changes import PAUSE, Actor, record_changes
 from birthday.store.users import Connection
 
 EVERY_OTHER: Final = "*"
@@ -30,19 +31,25 @@ async def read_pauses(connection: Connection) -> list[Pause]:
 
 
 async def set_paused(
-    connection: Connection, message_types: Collection[str], *, paused: bool, now: datetime, by: str
+    connection: Connection, message_types: Collection[str], *, paused: bool, now: datetime, by: Actor
 ) -> None:
-    """Pause or resume message types. If one is in that state already, its ``changed_at`` and ``changed_by`` stay."""
-    await connection.execute(
+    """Pause or resume message types. If one is in that state already, its ``changed_at`` and ``changed_by`` stay.
+
+    Runs within the caller's transaction.
+    """
+    rows = await connection.fetch(
         """
         INSERT INTO pauses (message_type, is_paused, changed_at, changed_by)
         SELECT message_type, $2, $3, $4 FROM unnest($1::text[]) AS message_type ORDER BY message_type
         ON CONFLICT (message_type) DO UPDATE
         SET is_paused = excluded.is_paused, changed_at = excluded.changed_at, changed_by = excluded.changed_by
         WHERE pauses.is_paused <> excluded.is_paused
+        RETURNING message_type
         """,
         list(message_types),
         paused,
         now,
-        by,
+        by.name,
     )
+    action = "paused" if paused else "resumed"
+    await record_changes(connection, [by.change(action, PAUSE, row["message_type"]) for row in rows], now)

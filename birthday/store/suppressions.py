@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from birthday.core.unsubscribe import Links
+from birthday.store.changes import SUPPRESSION, Actor, record_changes
 from birthday.store.users import Connection, unknown_user
 
 
@@ -109,7 +110,7 @@ async def has_writers_before(connection: Connection, number: int) -> bool:
     return running
 
 
-async def add_hash(connection: Connection, address_hash: bytes, reason: str, now: datetime, by: str) -> bool:
+async def add_hash(connection: Connection, address_hash: bytes, reason: str, now: datetime, by: Actor) -> bool:
     """Put a hashed address on the list; return whether it is new there."""
     status = await connection.execute(
         """
@@ -119,12 +120,14 @@ async def add_hash(connection: Connection, address_hash: bytes, reason: str, now
         address_hash,
         reason,
         now,
-        by,
+        by.name,
     )
-    return status == "INSERT 0 1"
+    is_new: bool = status == "INSERT 0 1"
+    await _record_added(connection, [address_hash] if is_new else [], reason, now, by)
+    return is_new
 
 
-async def suppress(connection: Connection, addresses: Sequence[str], reason: str, now: datetime, by: str) -> Changed:
+async def suppress(connection: Connection, addresses: Sequence[str], reason: str, now: datetime, by: Actor) -> Changed:
     """Put addresses on the list, suppress their users and cancel what is pending; existing entries stay.
 
     Runs within the caller's transaction. A message that is being sent is not stopped.
@@ -139,8 +142,9 @@ async def suppress(connection: Connection, addresses: Sequence[str], reason: str
         addresses,
         reason,
         now,
-        by,
+        by.name,
     )
+    await _record_added(connection, [row["address_hash"] for row in listed], reason, now, by)
     users = await connection.fetch(
         """
         UPDATE users SET suppressed = true, updated_at = $2
@@ -162,7 +166,7 @@ async def suppress(connection: Connection, addresses: Sequence[str], reason: str
     return Changed(len(listed), len(users), _count(status))
 
 
-async def unsuppress(connection: Connection, addresses: Sequence[str], now: datetime) -> Changed:
+async def unsuppress(connection: Connection, addresses: Sequence[str], now: datetime, by: Actor) -> Changed:
     """Take addresses off the list. Their users are greeted again, also today if the day is not over for them.
 
     Runs within the caller's transaction. A message that may have arrived stays cancelled.
@@ -171,10 +175,14 @@ async def unsuppress(connection: Connection, addresses: Sequence[str], now: date
     removed = await connection.fetch(
         """
         DELETE FROM suppressions WHERE address_hash IN (SELECT address_hash(email) FROM unnest($1::text[]) AS email)
-        RETURNING address_hash
+        RETURNING address_hash, reason
         """,
         addresses,
     )
+    changes = [
+        by.change("removed", SUPPRESSION, row["address_hash"].hex(), {"reason": row["reason"]}) for row in removed
+    ]
+    await record_changes(connection, changes, now)
     users = await connection.fetch(
         """
         UPDATE users SET suppressed = false, updated_at = $2
@@ -228,6 +236,11 @@ async def list_suppressions(connection: Connection, after: Position, limit: int)
         limit,
     )
     return [Suppression(*row) for row in rows]
+
+
+async def _record_added(connection: Connection, hashes: Sequence[bytes], reason: str, now: datetime, by: Actor) -> None:
+    changes = [by.change("added", SUPPRESSION, one.hex(), after={"reason": reason}) for one in hashes]
+    await record_changes(connection, changes, now)
 
 
 async def _lock_users(connection: Connection, addresses: Sequence[str]) -> None:

@@ -178,20 +178,24 @@ async def publish(
     return key, True
 
 
-async def activate(connection: Connection, key: TemplateKey, now: datetime, by: str) -> None:
-    """Make a version active; version 0 is what is built in, and otherwise withdraws the template of a locale.
+async def activate(connection: Connection, key: TemplateKey, now: datetime, by: str) -> int:
+    """Make a version active, and return which was active before.
+
+    Version 0 is what is built in, and otherwise withdraws the template of a locale.
 
     Raises:
         NotFoundError: if there is no such version.
         ConflictError: if the type would have no default any more.
     """
     await hold(connection)
+    before = await _read_active(connection, key.message_type, key.locale)
     if key.version:
         await read_version(connection, *key)
         await _require_default(connection, key.message_type, key.locale)
     elif key.message_type != BIRTHDAY and key.locale == DEFAULT:
         raise ConflictError(f"{key.message_type} needs its default; 'birthday pause {key.message_type}' stops the type")
     await _activate(connection, key, now, by)
+    return 0 if before is None else before.version
 
 
 async def hold(connection: Connection) -> None:

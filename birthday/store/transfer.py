@@ -15,6 +15,7 @@ from birthday.core.message import BIRTHDAY
 from birthday.core.origin import Origin
 from birthday.core.plan import PlannedMessage
 from birthday.core.user import NO_EXTRAS, Profile
+from birthday.store.changes import DELETED, USER, Actor, record_changes
 from birthday.store.users import Connection, attributes_text, delete_anniversaries
 
 
@@ -366,8 +367,10 @@ async def open_deletions(connection: Connection) -> Cursor:
     )
 
 
-async def delete_again(connection: Connection, ids: Sequence[UUID], now: datetime) -> tuple[int, int]:
-    """Delete those of ``ids`` that are live users, and cancel their pending messages; return how many of each.
+async def delete_again(
+    connection: Connection, ids: Sequence[UUID], now: datetime, by: Actor
+) -> tuple[Sequence[UUID], int]:
+    """Delete those of ``ids`` that are live users; return them, and how many pending messages were cancelled.
 
     Runs within the caller's transaction.
     """
@@ -384,10 +387,11 @@ async def delete_again(connection: Connection, ids: Sequence[UUID], now: datetim
             WHERE user_id = deleted.id AND status IN ('scheduled', 'queued', 'retrying')
             RETURNING message_logs.id
         )
-        SELECT (SELECT count(*) FROM deleted) AS users, (SELECT count(*) FROM cancelled) AS messages
+        SELECT ARRAY(SELECT id FROM deleted) AS users, (SELECT count(*) FROM cancelled) AS messages
         """,
         ids,
         now,
     )
     await delete_anniversaries(connection, ids)
+    await record_changes(connection, [by.change(DELETED, USER, user_id) for user_id in row["users"]], now)
     return row["users"], row["messages"]

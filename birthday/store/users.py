@@ -18,6 +18,7 @@ from birthday.core.occasion import Rules
 from birthday.core.plan import PlannedMessage, Upcoming, YearlyDate, planned_messages, upcoming_occasions
 from birthday.core.user import NO_EXTRAS, Extras, Profile
 from birthday.errors import ConflictError, InvalidInputError, NotFoundError
+from birthday.store.changes import DELETED, USER, Actor, profile_changes, record_changes
 from birthday.store.connection import borrow
 
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
@@ -115,11 +116,12 @@ async def replace_profile(
     new: Profile,
     now: datetime,
     planning: Planning,
+    by: Actor,
     traceparent: str | None = None,
 ) -> Replanned:
     """Store ``new`` for a user whose row is held by ``lock_profile``; a moved birthday or zone moves the message.
 
-    ``traceparent`` is the context of the request, if that is traced.
+    What differs is recorded as a change. ``traceparent`` is the context of the request, if that is traced.
 
     Raises:
         ConflictError: if another live user has the e-mail address.
@@ -150,6 +152,7 @@ async def replace_profile(
         )
     except asyncpg.UniqueViolationError as error:
         raise conflict(error, new) from None
+    await record_changes(connection, profile_changes(by, user_id, old, new), now)
     moved_types = await _replace_anniversaries(connection, user_id, old, new, now)
     moved_types += [BIRTHDAY] if moved else []
     if not moved_types:
@@ -171,14 +174,14 @@ async def replace_profile(
     return Replanned(planned, cancelled)
 
 
-async def delete_user(pool: asyncpg.Pool, user_id: UUID, now: datetime) -> int:
+async def delete_user(pool: asyncpg.Pool, user_id: UUID, now: datetime, by: Actor) -> int:
     """Remove a user, in a transaction of its own; see ``remove_user``."""
     async with borrow(pool) as connection, connection.transaction():
-        return await remove_user(connection, user_id, now)
+        return await remove_user(connection, user_id, now, by)
 
 
-async def remove_user(connection: Connection, user_id: UUID, now: datetime) -> int:
-    """Delete a user and cancel what is pending, in the caller's transaction.
+async def remove_user(connection: Connection, user_id: UUID, now: datetime, by: Actor) -> int:
+    """Delete a user, record that, and cancel what is pending, in the caller's transaction.
 
     Returns:
         How many messages were cancelled.
@@ -194,6 +197,7 @@ async def remove_user(connection: Connection, user_id: UUID, now: datetime) -> i
     if deleted is None:
         raise unknown_user(user_id)
     await delete_anniversaries(connection, [user_id])
+    await record_changes(connection, [by.change(DELETED, USER, user_id)], now)
     return await _cancel_stale(connection, user_id, now)
 
 

@@ -23,7 +23,7 @@ from birthday.telemetry.metrics import Metrics
 from tests.support.channel import RecordingChannel
 from tests.support.clock import ManualClock
 from tests.support.product import Product, metric, parse
-from tests.support.users import create_user, make_profiles
+from tests.support.users import TESTER, create_user, make_profiles
 
 BORN = date(1990, 3, 1)
 DAY = timedelta(days=1)
@@ -83,7 +83,7 @@ async def move(product: Product, user_id: UUID, born: date, zone: str = "UTC") -
     async with product.pool.acquire() as connection, connection.transaction():
         old = await lock_profile(connection, user_id)
         new = replace(old, date_of_birth=born, zone=zone)
-        await replace_profile(connection, user_id, old, new, product.clock.now(), product.planning)
+        await replace_profile(connection, user_id, old, new, product.clock.now(), product.planning, TESTER)
 
 
 async def test_every_birthday_that_was_due_is_found_with_what_came_of_it(product: Product) -> None:
@@ -293,11 +293,11 @@ async def test_a_deleted_user_is_expected_only_if_it_was_there_when_the_birthday
     """Deleted before: not expected. Deleted unsent: cancelled. Deleted after the greeting: delivered."""
     before, unsent, afterwards = [await product.create(BORN) for _ in range(3)]
     await come_to(product, "2027-03-01T08:00:00Z")
-    await delete_user(product.pool, before, product.clock.now())
+    await delete_user(product.pool, before, product.clock.now(), TESTER)
     await come_to(product, "2027-03-01T11:00:00Z")
     await mark(product, afterwards, "delivered")
     for user_id in (unsent, afterwards):
-        await delete_user(product.pool, user_id, product.clock.now())
+        await delete_user(product.pool, user_id, product.clock.now(), TESTER)
     await come_to(product, "2027-03-01T15:00:00Z")
     counts, items = await audited(product, "2027-03-01", "2027-03-01")
     assert counts == {"cancelled": 1, "delivered": 1}
@@ -360,7 +360,7 @@ async def test_after_retention_the_greeted_year_answers_and_the_notes_say_so(pro
     """What is removed is archived, as long as the user says that there was one; a range that is kept has no note."""
     users = await delivered_crowd(product, 3)
     await mark(product, users[2], "cancelled")
-    await delete_user(product.pool, users[2], product.clock.now())
+    await delete_user(product.pool, users[2], product.clock.now(), TESTER)
     await come_to(product, "2027-06-10T00:00:00Z")
     assert await product.janitor.retire_once(product.clock.now()) == 3
     now = product.clock.now()
@@ -411,7 +411,7 @@ async def test_two_weeks_of_real_work_leave_nothing_to_complain_of(product: Prod
             published += (await product.dispatcher.dispatch_once(now)).published
             await channel.wait_for(published)
             await move(product, next(changing), now.date().replace(year=1985), "Asia/Tokyo")
-            await delete_user(product.pool, next(changing), now)
+            await delete_user(product.pool, next(changing), now, TESTER)
     counts, items = await audited(product, "2027-02-20", "2027-03-06")
     assert counts.keys() <= {"delivered", "cancelled", "late"}
     assert counts["delivered"] > 180

@@ -33,6 +33,7 @@ from tests.support.channel import RecordingChannel
 from tests.support.clock import NINE_O_CLOCK, ManualClock
 from tests.support.dead import bury, dead_ids, store_failed, take_all
 from tests.support.product import Product, eventually
+from tests.support.users import TESTER
 
 HOUR = timedelta(hours=1)
 ALL = FailedFilter()
@@ -83,7 +84,7 @@ async def requeue(product: Product, wanted: FailedFilter = ALL) -> list[UUID]:
     """Requeue what is meant and clear the dead-letter queue of it; return what was requeued, in order."""
     requeued: list[UUID] = []
     ids = await find(product, wanted)
-    await requeue_many(product.pool, product.broker, ids, product.clock, requeued.extend)
+    await requeue_many(product.pool, product.broker, ids, product.clock, TESTER, requeued.extend)
     await sweep(product)
     return requeued
 
@@ -208,8 +209,8 @@ class TestRequeue:
         found = await find(product)
         counts: Counter[UUID] = Counter()
         await asyncio.gather(
-            requeue_many(product.pool, product.broker, found, product.clock, counts.update),
-            requeue_many(product.pool, product.broker, found[::-1], product.clock, counts.update),
+            requeue_many(product.pool, product.broker, found, product.clock, TESTER, counts.update),
+            requeue_many(product.pool, product.broker, found[::-1], product.clock, TESTER, counts.update),
         )
         assert counts == dict.fromkeys(ids, 1)
         assert (await product.broker.stats()).ready == len(ids)
@@ -219,9 +220,9 @@ class TestRequeue:
         ids = await store_dead(product, 3)
         closed = RabbitMQBroker("amqp://127.0.0.1:1")
         with pytest.raises(UnavailableError):
-            await requeue_many(pool, closed, ids, product.clock, lambda _batch: None)
+            await requeue_many(pool, closed, ids, product.clock, TESTER, lambda _batch: None)
         with pytest.raises(UnavailableError):
-            await requeue_one(pool, closed, ids[0], product.clock.now())
+            await requeue_one(pool, closed, ids[0], product.clock.now(), TESTER)
         await closed.close()
         assert await product.statuses() == {"failed": 3}
         assert len(await dead_ids(product.broker)) == 3
@@ -230,21 +231,21 @@ class TestRequeue:
     async def test_one(self, product: Product) -> None:
         """A single message is requeued by id, and its dead letter can be removed among others."""
         ids = await store_dead(product, 300)
-        message = await requeue_one(product.pool, product.broker, ids[7], product.clock.now())
+        message = await requeue_one(product.pool, product.broker, ids[7], product.clock.now(), TESTER)
         assert (message.id, message.status, message.attempts) == (ids[7], "queued", 0)
         assert await drop_copy(product.pool, product.broker, ids[7])
         assert not await drop_copy(product.pool, product.broker, ids[7])
         assert ids[7] not in await dead_ids(product.broker)
         assert (await product.broker.stats()).dead == 299
         with pytest.raises(ConflictError, match="queued"):
-            await requeue_one(product.pool, product.broker, ids[7], product.clock.now())
+            await requeue_one(product.pool, product.broker, ids[7], product.clock.now(), TESTER)
         with pytest.raises(NotFoundError):
-            await requeue_one(product.pool, product.broker, uuid4(), product.clock.now())
+            await requeue_one(product.pool, product.broker, uuid4(), product.clock.now(), TESTER)
 
     async def test_one_that_fails_again(self, product: Product) -> None:
         """A message that a worker was faster to fail again than its old dead letter was removed keeps that one."""
         [message_id] = await store_dead(product, 1)
-        await requeue_one(product.pool, product.broker, message_id, product.clock.now())
+        await requeue_one(product.pool, product.broker, message_id, product.clock.now(), TESTER)
         refuse = RecordingChannel(product.clock, lambda _letter: Permanent(ErrorType.VALIDATION_ERROR, "refused"))
         async with product.working(refuse):
             await eventually(lambda: has_dead(product.broker, 2), "its new dead letter is there")

@@ -12,6 +12,7 @@ from birthday.broker.postgres import PostgresBroker
 from birthday.cli.render.explain import print_explained, write_json
 from birthday.errors import NotFoundError
 from birthday.operations.explain import Explained, Explanation
+from birthday.store.changes import Actor
 from birthday.store.pauses import set_paused
 from birthday.store.users import delete_user
 from birthday.telemetry.metrics import Metrics
@@ -19,6 +20,7 @@ from birthday.wiring.scheduler import make_explainer
 from tests.support.clock import ManualClock
 from tests.support.dates import give_date, plan_type
 from tests.support.product import Product, parse
+from tests.support.users import TESTER
 
 JOINED = "work-anniversary"
 
@@ -113,7 +115,7 @@ async def test_a_paused_type_is_explained(product: Product) -> None:
     """The message is planned, and an operator holds it back."""
     user_id = await product.create(date(1990, 2, 28))
     async with product.pool.acquire() as connection:
-        await set_paused(connection, ["birthday"], paused=True, now=product.clock.now(), by="ada@host")
+        await set_paused(connection, ["birthday"], paused=True, now=product.clock.now(), by=Actor("ada@host"))
     one = await explain(product, user_id)
     assert (one.outcome, one.reason) == ("paused", "planned for 2027-02-28T09:00:00Z; the type is paused")
 
@@ -124,7 +126,7 @@ async def test_a_user_is_found_by_id_address_or_external_id(product: Product) ->
     await product.pool.execute("UPDATE users SET external_id = 'crm-1'")
     for who in (user_id, "ada@EXAMPLE.com", "crm-1"):
         assert (await explained(product, who)).user.id == user_id
-    await delete_user(product.pool, user_id, product.clock.now())
+    await delete_user(product.pool, user_id, product.clock.now(), TESTER)
     one = await explain(product, "ada@example.com")
     assert (one.outcome, one.reason) == ("deleted", "the user was deleted at 2027-02-27T12:00:00Z, before it was due")
     other = await product.create(date(1990, 2, 28), email="ada@example.com")

@@ -20,7 +20,7 @@ from birthday.store.users import Planning, delete_user
 from birthday.telemetry.metrics import Metrics
 from tests.support.clock import ManualClock
 from tests.support.product import Product, metric, parse
-from tests.support.users import create_user, make_profiles
+from tests.support.users import TESTER, create_user, make_profiles
 
 DAY = timedelta(days=1)
 SPREAD = [
@@ -108,7 +108,7 @@ async def test_who_needs_no_message_is_not_counted(product: Product) -> None:
         greeted,
         product.clock.now() - 50 * DAY,
     )
-    await delete_user(product.pool, deleted, product.clock.now())
+    await delete_user(product.pool, deleted, product.clock.now(), TESTER)
     assert (await ahead(product, 20)).due == {parse("2027-03-10T09:00:00Z"): 1}
     await product.pool.execute("UPDATE users SET greeted_year = 2026 WHERE id = $1", counted)
     assert (await ahead(product, 20)).messages == 1

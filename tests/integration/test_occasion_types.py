@@ -10,6 +10,7 @@ import pytest
 from birthday.broker.postgres import PostgresBroker
 from birthday.core.occasion import Rules
 from birthday.operations.audit import Item
+from birthday.store.changes import Actor
 from birthday.store.failed import FailedFilter, find_failed
 from birthday.store.pauses import EVERY_OTHER, set_paused
 from birthday.store.users import Planning
@@ -188,7 +189,7 @@ async def test_only_the_type_that_is_paused_stands_still(product: Product) -> No
     await product.pool.execute("UPDATE message_logs SET status = 'queued' WHERE id = $1", early)
     await product.broker.publish([early])
     async with product.pool.acquire() as connection:
-        await set_paused(connection, [JOINED], paused=True, now=product.clock.now(), by="ada@host")
+        await set_paused(connection, [JOINED], paused=True, now=product.clock.now(), by=Actor("ada@host"))
     await product.pauses.refresh()
     channel = RecordingChannel(product.clock)
     async with product.working(channel):
@@ -205,11 +206,11 @@ async def test_a_pause_of_everything_holds_for_a_type_that_is_published_meanwhil
     """An operator who has stopped everything is not surprised by a new type; a type resumed alone goes on."""
     async with product.pool.acquire() as connection:
         now = product.clock.now()
-        await set_paused(connection, ["birthday", EVERY_OTHER], paused=True, now=now, by="ada@host")
+        await set_paused(connection, ["birthday", EVERY_OTHER], paused=True, now=now, by=Actor("ada@host"))
         await plan_type(product.pool, JOINED, now)
         await product.pauses.refresh()
         assert (product.pauses.held, product.pauses.paused) == (True, ("birthday", JOINED))
-        await set_paused(connection, [JOINED], paused=False, now=now + timedelta(seconds=1), by="ada@host")
+        await set_paused(connection, [JOINED], paused=False, now=now + timedelta(seconds=1), by=Actor("ada@host"))
         await product.pauses.refresh()
         assert (product.pauses.held, product.pauses.paused) == (False, ("birthday",))
 

@@ -15,6 +15,7 @@ from birthday.broker.rabbitmq import RabbitMQBroker
 from birthday.channels import Greeting, Outcome
 from birthday.core.message import BIRTHDAY
 from birthday.operations.pauses import EVERY_SECONDS, Pauses
+from birthday.store.changes import Actor
 from birthday.store.pauses import read_pauses, set_paused
 from birthday.telemetry.metrics import Metrics
 from tests.support.api import running_api
@@ -64,7 +65,7 @@ class InterruptingBroker(PostgresBroker):
 async def switch(product: Product, *, paused: bool) -> None:
     """Pause or resume, as the command does, and let the processes of the test know."""
     async with product.pool.acquire() as connection:
-        await set_paused(connection, [BIRTHDAY], paused=paused, now=product.clock.now(), by="ada@host")
+        await set_paused(connection, [BIRTHDAY], paused=paused, now=product.clock.now(), by=Actor("ada@host"))
     await product.pauses.refresh()
 
 
@@ -190,7 +191,7 @@ async def test_every_process_knows_within_five_seconds_and_wakes_at_once(product
             await stack.enter_async_context(process.working(channel))
         for paused in (True, False):
             async with product.pool.acquire() as connection:
-                await set_paused(connection, [BIRTHDAY], paused=paused, now=product.clock.now(), by="ada@host")
+                await set_paused(connection, [BIRTHDAY], paused=paused, now=product.clock.now(), by=Actor("ada@host"))
             await product.clock.wait_for_sleepers(3)
             product.clock.advance(poll)
             for process in processes:
@@ -238,7 +239,7 @@ async def test_an_operator_whose_clock_is_ahead_stops_no_rescue(product: Product
     for paused in (True, False):
         async with product.pool.acquire() as connection:
             ahead = product.clock.now() + timedelta(hours=3)
-            await set_paused(connection, [BIRTHDAY], paused=paused, now=ahead, by="ada@host")
+            await set_paused(connection, [BIRTHDAY], paused=paused, now=ahead, by=Actor("ada@host"))
         await product.pauses.refresh()
     later_process = Product(product.pool, product.broker, product.clock, product.metrics)
     await later_process.pauses.refresh()
@@ -256,7 +257,7 @@ async def test_who_paused_and_since_when_stays_until_it_is_resumed(product: Prod
 
     async def change(by: str, *, paused: bool) -> tuple[bool, str, str]:
         async with product.pool.acquire() as connection:
-            await set_paused(connection, [BIRTHDAY], paused=paused, now=product.clock.now(), by=by)
+            await set_paused(connection, [BIRTHDAY], paused=paused, now=product.clock.now(), by=Actor(by))
             [pause] = await read_pauses(connection)
         product.clock.advance(timedelta(hours=1))
         return pause.is_paused, pause.changed_by, f"{pause.changed_at:%H:%M}"
@@ -284,7 +285,7 @@ async def test_without_a_database_what_was_known_holds(database_url: str) -> Non
     async with asyncpg.create_pool(database_url, min_size=1, max_size=1) as pool:
         pauses = Pauses(pool, clock, metrics)
         async with pool.acquire() as connection:
-            await set_paused(connection, [BIRTHDAY], paused=True, now=clock.now(), by="ada@host")
+            await set_paused(connection, [BIRTHDAY], paused=True, now=clock.now(), by=Actor("ada@host"))
         await pauses.refresh()
         await pool.execute("ALTER TABLE pauses RENAME TO away")
         async with watching(pauses):

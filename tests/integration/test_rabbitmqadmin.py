@@ -25,6 +25,7 @@ from tests.support.channel import RecordingChannel
 from tests.support.clock import ManualClock
 from tests.support.product import Product, eventually
 from tests.support.rabbitmq import RabbitMQServer
+from tests.support.users import TESTER
 
 DLQ = "birthday_messages_dlq"
 PUBLISH = 'rabbitmqadmin publish exchange=birthday_exchange routing_key=birthday_messages payload="<message>"'
@@ -102,7 +103,7 @@ async def requeue_all(product: Product) -> int:
     """Requeue every failed message, and return how many."""
     requeued: list[UUID] = []
     ids = [message_id async for page in find_failed(product.pool, FailedFilter()) for message_id in page]
-    await requeue_many(product.pool, product.broker, ids, product.clock, requeued.extend)
+    await requeue_many(product.pool, product.broker, ids, product.clock, TESTER, requeued.extend)
     return len(requeued)
 
 

@@ -13,6 +13,7 @@ from birthday.telemetry.metrics import Metrics
 from tests.support.channel import RecordingChannel
 from tests.support.clock import ManualClock
 from tests.support.product import Product, eventually, metric, parse
+from tests.support.users import TESTER
 
 COUNT = 40
 POISON = """
@@ -195,6 +196,6 @@ async def test_a_message_that_cannot_be_requeued_stays_failed_and_holds_nobody_u
     ids = [row["id"] for row in await product.pool.fetch("SELECT id FROM message_logs")]
     requeued: list[UUID] = []
     async with asyncio.timeout(60):
-        await requeue_many(product.pool, product.broker, ids, product.clock, requeued.extend)
+        await requeue_many(product.pool, product.broker, ids, product.clock, TESTER, requeued.extend)
     assert len(requeued) == COUNT - 1
     assert await product.statuses() == {"queued": COUNT - 1, "failed": 1}

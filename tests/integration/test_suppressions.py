@@ -20,12 +20,14 @@ from birthday.operations.suppressions import (
     unsuppress_addresses,
     unsuppress_user,
 )
+from birthday.store.changes import Actor
 from birthday.store.suppressions import Changed, read_links
 from birthday.store.users import delete_user, lock_profile, replace_profile
 from birthday.telemetry.metrics import Metrics
 from tests.support.channel import HeldChannel, RecordingChannel
 from tests.support.clock import ManualClock
 from tests.support.product import PLANNING, Product, eventually, metric, parse
+from tests.support.users import TESTER
 
 BORN = date(1990, 3, 1)
 WHY = "asked by phone"
@@ -39,7 +41,7 @@ def product(pool: asyncpg.Pool) -> Product:
 
 async def suppress(product: Product, user_id: UUID) -> Changed:
     """Suppress a user now."""
-    _, changed = await suppress_user(product.pool, user_id, WHY, product.clock.now(), "ada")
+    _, changed = await suppress_user(product.pool, user_id, WHY, product.clock.now(), Actor("ada"))
     return changed
 
 
@@ -87,9 +89,9 @@ async def test_suppression_cancels_what_is_pending_in_the_same_transaction(produ
 async def test_a_second_suppression_changes_nothing(product: Product) -> None:
     """The first reason and date stay, because they are what the person did."""
     user_id = await product.create(BORN)
-    first, _ = await suppress_user(product.pool, user_id, WHY, product.clock.now(), "ada")
+    first, _ = await suppress_user(product.pool, user_id, WHY, product.clock.now(), Actor("ada"))
     product.clock.advance(timedelta(hours=1))
-    second, changed = await suppress_user(product.pool, user_id, "again", product.clock.now(), "bob")
+    second, changed = await suppress_user(product.pool, user_id, "again", product.clock.now(), Actor("bob"))
     assert second == first
     assert (first.reason, first.created_by) == (WHY, "ada")
     assert changed == Changed()
@@ -118,7 +120,7 @@ async def test_the_list_outlives_the_user(product: Product, email: str) -> None:
     """Who is created again after a deletion, with the same address in any case, is suppressed at once."""
     user_id = await product.create(BORN, email="Ada@example.com")
     await suppress(product, user_id)
-    await delete_user(product.pool, user_id, product.clock.now())
+    await delete_user(product.pool, user_id, product.clock.now(), TESTER)
     again = await product.create(date(1990, 6, 1), email=email)
     other = await product.create(date(1990, 6, 1), email="bob@example.com")
     assert await is_suppressed(product, again)
@@ -128,12 +130,12 @@ async def test_the_list_outlives_the_user(product: Product, email: str) -> None:
 async def test_a_change_to_a_listed_address_suppresses(product: Product) -> None:
     """What is pending is cancelled with the change."""
     now = product.clock.now()
-    await suppress_addresses(product.pool, ["out@example.com"], WHY, now, "ada", dry_run=False)
+    await suppress_addresses(product.pool, ["out@example.com"], WHY, now, Actor("ada"), dry_run=False)
     user_id = await product.create(BORN)
     async with product.pool.acquire() as connection, connection.transaction():
         old = await lock_profile(connection, user_id)
         new = type(old)(old.first_name, old.last_name, "out@example.com", old.date_of_birth, old.zone)
-        replanned = await replace_profile(connection, user_id, old, new, now, PLANNING)
+        replanned = await replace_profile(connection, user_id, old, new, now, PLANNING, TESTER)
     assert replanned.cancelled == 1
     assert await is_suppressed(product, user_id)
     assert await messages(product) == [("cancelled", "suppressed")]
@@ -146,14 +148,14 @@ async def test_writing_the_column_keeps_the_list_equal(product: Product) -> None
     assert await product.pool.fetchval("SELECT created_by FROM suppressions") == "user"
     await product.pool.execute("UPDATE users SET suppressed = false")
     assert await is_suppressed(product, user_id)
-    await unsuppress_user(product.pool, user_id, product.clock.now())
+    await unsuppress_user(product.pool, user_id, product.clock.now(), TESTER)
     assert not await is_suppressed(product, user_id)
     assert await product.pool.fetchval("SELECT count(*) FROM suppressions") == 0
 
 
 async def test_an_address_is_stored_as_a_salted_hash_only(product: Product) -> None:
     """The salt is the installation's own, so the hash of an address alone is not on the list."""
-    await suppress_addresses(product.pool, ["ada@example.com"], WHY, product.clock.now(), "ada", dry_run=False)
+    await suppress_addresses(product.pool, ["ada@example.com"], WHY, product.clock.now(), Actor("ada"), dry_run=False)
     stored = await product.pool.fetchval("SELECT address_hash FROM suppressions")
     plain = await product.pool.fetchval("SELECT sha256('ada@example.com')")
     assert len(stored) == 32
@@ -167,7 +169,7 @@ async def test_who_is_taken_off_the_list_is_greeted_again(product: Product) -> N
     message_id = await product.pool.fetchval("SELECT id FROM message_logs")
     await suppress(product, user_id)
     product.clock.advance(timedelta(hours=3))
-    changed = await unsuppress_user(product.pool, user_id, product.clock.now())
+    changed = await unsuppress_user(product.pool, user_id, product.clock.now(), TESTER)
     assert changed == Changed(addresses=1, users=1, messages=1)
     await product.dispatcher.dispatch_once(product.clock.now())
     channel = RecordingChannel(product.clock)
@@ -185,7 +187,7 @@ async def test_a_message_that_may_have_arrived_is_not_sent_again_after_a_return(
     async with product.working(RecordingChannel(product.clock, lambda _: late)):
         await product.wait_for_statuses({"retrying": 1})
     await suppress(product, user_id)
-    changed = await unsuppress_user(product.pool, user_id, product.clock.now())
+    changed = await unsuppress_user(product.pool, user_id, product.clock.now(), TESTER)
     await product.planner.plan_once(product.clock.now())
     assert changed == Changed(addresses=1, users=1, messages=0)
     assert await product.statuses() == {"cancelled": 1}
@@ -196,7 +198,7 @@ async def test_a_return_after_the_day_is_over_greets_nobody_late(product: Produc
     user_id = await product.create(BORN)
     await suppress(product, user_id)
     product.clock.advance(timedelta(days=1))
-    assert (await unsuppress_user(product.pool, user_id, product.clock.now())).messages == 0
+    assert (await unsuppress_user(product.pool, user_id, product.clock.now(), TESTER)).messages == 0
     assert await findings(product) == {Finding.CANCELLED: 1}
 
 
@@ -249,9 +251,9 @@ async def test_a_link_works_for_whoever_has_the_address_now(product: Product) ->
         links = await read_links(connection)
     named = links.read_token(links.make_token(user_id, "ada@example.com"))
     assert named is not None
-    await delete_user(product.pool, user_id, product.clock.now())
+    await delete_user(product.pool, user_id, product.clock.now(), TESTER)
     again = await product.create(BORN, email="ada@example.com")
-    assert (await unsubscribe(product.pool, named, product.clock.now())).users == 1
+    assert (await unsubscribe(product.pool, named, product.clock.now(), TESTER)).users == 1
     assert await is_suppressed(product, again)
 
 
@@ -261,7 +263,7 @@ async def test_a_link_works_after_its_user_was_removed(product: Product) -> None
         links = await read_links(connection)
     named = links.read_token(links.make_token(UUID(int=1), "Ada@example.com"))
     assert named is not None
-    await unsubscribe(product.pool, named, product.clock.now())
+    await unsubscribe(product.pool, named, product.clock.now(), TESTER)
     assert await is_suppressed(product, await product.create(BORN, email="ada@example.com"))
 
 
@@ -272,9 +274,11 @@ async def test_a_link_of_a_removed_user_works_for_whoever_has_the_address_now(pr
     named = links.read_token(links.make_token(UUID(int=1), "ada@example.com"))
     assert named is not None
     user_id = await product.create(BORN, email="Ada@example.com")
-    assert await unsubscribe(product.pool, named, product.clock.now()) == Changed(addresses=1, users=1, messages=1)
+    assert await unsubscribe(product.pool, named, product.clock.now(), TESTER) == Changed(
+        addresses=1, users=1, messages=1
+    )
     assert await is_suppressed(product, user_id)
-    assert await unsubscribe(product.pool, named, product.clock.now()) == Changed()
+    assert await unsubscribe(product.pool, named, product.clock.now(), TESTER) == Changed()
 
 
 async def test_who_is_imported_while_the_list_grows_is_suppressed(product: Product) -> None:
@@ -290,7 +294,9 @@ async def test_who_is_imported_while_the_list_grows_is_suppressed(product: Produ
             BORN,
             now,
         )
-        suppressing = asyncio.create_task(suppress_addresses(pool, ["ada@example.com"], WHY, now, "ada", dry_run=False))
+        suppressing = asyncio.create_task(
+            suppress_addresses(pool, ["ada@example.com"], WHY, now, Actor("ada"), dry_run=False)
+        )
         await eventually(lambda: has_entries(product), "the address is listed")
     assert await suppressing == Changed(addresses=1, users=1, messages=0)
     assert await pool.fetchval("SELECT suppressed FROM users")
@@ -308,7 +314,7 @@ async def test_a_link_suppresses_the_user_whose_address_has_changed_since(produc
         links = await read_links(connection)
     named = links.read_token(links.make_token(user_id, "old@example.com"))
     assert named is not None
-    await unsubscribe(product.pool, named, product.clock.now())
+    await unsubscribe(product.pool, named, product.clock.now(), TESTER)
     assert await is_suppressed(product, user_id)
     assert await is_suppressed(product, await product.create(BORN, email="old@example.com"))
 
@@ -320,17 +326,17 @@ async def test_addresses_are_suppressed_in_bulk(product: Product) -> None:
         await product.create(BORN, email=f"{number}@example.com")
     addresses = [f"{number}@example.com" for number in range(2500)]
     expected = Changed(addresses=2500, users=3, messages=3)
-    assert await suppress_addresses(pool, addresses, WHY, now, "ada", dry_run=True) == expected
+    assert await suppress_addresses(pool, addresses, WHY, now, Actor("ada"), dry_run=True) == expected
     assert await pool.fetchval("SELECT count(*) FROM suppressions") == 0
-    assert await suppress_addresses(pool, addresses, WHY, now, "ada", dry_run=False) == expected
-    assert await unsuppress_addresses(pool, addresses, now, dry_run=True) == expected
-    assert await unsuppress_addresses(pool, addresses, now, dry_run=False) == expected
+    assert await suppress_addresses(pool, addresses, WHY, now, Actor("ada"), dry_run=False) == expected
+    assert await unsuppress_addresses(pool, addresses, now, TESTER, dry_run=True) == expected
+    assert await unsuppress_addresses(pool, addresses, now, TESTER, dry_run=False) == expected
     assert await product.statuses() == {"scheduled": 3}
 
 
 async def test_only_live_users_have_a_suppression(product: Product) -> None:
     """There is nobody with this id."""
     with pytest.raises(NotFoundError):
-        await suppress_user(product.pool, UUID(int=1), WHY, product.clock.now(), "ada")
+        await suppress_user(product.pool, UUID(int=1), WHY, product.clock.now(), Actor("ada"))
     with pytest.raises(NotFoundError):
-        await unsuppress_user(product.pool, UUID(int=1), product.clock.now())
+        await unsuppress_user(product.pool, UUID(int=1), product.clock.now(), TESTER)

@@ -18,15 +18,17 @@ from birthday.operations.templates.files import read_directory, write_directory
 from birthday.operations.templates.publishing import Author, Published, activate_version, publish_template
 from birthday.operations.templates.trying import Trial, preview, send_test
 from birthday.operations.templates.values import KnownInput, Site
+from birthday.store.changes import Actor
 from birthday.store.failed import FailedFilter
 from birthday.store.templates import list_active, list_versions, read_version
 from birthday.telemetry.metrics import Metrics
 from tests.support.channel import RecordingChannel
 from tests.support.clock import ManualClock
 from tests.support.product import Product
+from tests.support.users import TESTER
 
 NOW = datetime(2027, 3, 1, 9, tzinfo=UTC)
-AUTHOR = Author("ada@laptop", NOW)
+AUTHOR = Author(Actor("ada@laptop"), NOW)
 DEFAULT = ("birthday", "default")
 
 
@@ -59,7 +61,7 @@ async def test_each_change_is_a_version_and_older_ones_come_back(pool: asyncpg.P
     assert await publish(pool, "one") == Published(TemplateKey(*DEFAULT, 1), is_new=True)
     assert (await publish(pool, "two")).key.version == 2
     assert await publish(pool, "two") == Published(TemplateKey(*DEFAULT, 2), is_new=False)
-    await activate_version(pool, TemplateKey(*DEFAULT, 1), Author("grace", NOW))
+    await activate_version(pool, TemplateKey(*DEFAULT, 1), Author(Actor("grace"), NOW))
     async with pool.acquire() as connection:
         newest, first = await list_versions(connection, *DEFAULT, 10)
         assert (newest.source.message, newest.is_active, newest.created_by) == ("two", False, "ada@laptop")
@@ -116,7 +118,7 @@ async def test_a_template_that_fails_for_some_is_refused_forced_and_repaired(poo
     async with product.working(channel):
         await product.wait_for_statuses({"delivered": 97, "failed": 3})
         await publish(pool, "Go {{ attributes.team | default('on') }}")
-        await requeue_selected(pool, broker, FailedFilter(), 100, product.clock, lambda _ids: None)
+        await requeue_selected(pool, broker, FailedFilter(), 100, product.clock, TESTER, lambda _ids: None)
         await product.wait_for_statuses({"delivered": 100})
     assert sorted(sent.greeting.text for sent in channel.sent) == ["Go on"] * 3 + ["Go red"] * 97
     await broker.close()

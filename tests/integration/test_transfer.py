@@ -30,12 +30,13 @@ from birthday.operations.transfer.exporting import EXPORT_COLUMNS, export_users
 from birthday.operations.transfer.importing import BATCH_ROWS, ImportSummary, import_users
 from birthday.operations.transfer.records import Format, Rejected
 from birthday.operations.transfer.source import open_source
+from birthday.store.changes import Actor
 from birthday.store.connection import borrow
 from birthday.store.transfer import Clash, StagedUser, find_clashes, stage_users, staging
 from birthday.store.users import Planning, delete_user, profile_of
 from tests.support.clock import ManualClock
 from tests.support.product import eventually, is_waiting_for_a_lock
-from tests.support.users import CSV_HEADER, create_user, csv_line, make_profiles, write_csv, write_ndjson
+from tests.support.users import CSV_HEADER, TESTER, create_user, csv_line, make_profiles, write_csv, write_ndjson
 
 PLANNING = Planning(Rules(), timedelta(hours=48))
 ADA = Profile("Ada", "Lovelace", "ada@example.com", date(1990, 12, 10), "Europe/London")
@@ -54,6 +55,7 @@ async def import_file(
                 connection,
                 clock or ManualClock(),
                 PLANNING,
+                TESTER,
                 rejected.append,
                 lambda _summary, _bytes: None,
                 dry_run=dry_run,
@@ -254,7 +256,7 @@ async def test_somebody_with_one_name_comes_and_goes_as_such(pool: asyncpg.Pool,
 async def test_an_import_revives_nobody_who_has_opted_out(pool: asyncpg.Pool, tmp_path: Path) -> None:
     """A file from before the opt-out, even one with suppressed=false, creates the person as suppressed."""
     now = ManualClock().now()
-    await suppress_addresses(pool, [ADA.email], "asked by phone", now, "ada", dry_run=False)
+    await suppress_addresses(pool, [ADA.email], "asked by phone", now, Actor("ada"), dry_run=False)
     line = f"{csv_line(ADA).replace('ada@', 'ADA@')},false"
     old = tmp_path / "old.csv"
     old.write_text(f"{CSV_HEADER},suppressed\n{line}\n", encoding="utf-8")
@@ -267,7 +269,7 @@ async def test_the_address_of_a_deleted_user_is_free(pool: asyncpg.Pool, tmp_pat
     """Only live users have an address, as in the API."""
     path = write(tmp_path / "users.csv", csv_line(ADA))
     await import_file(pool, path)
-    await delete_user(pool, await pool.fetchval("SELECT id FROM users"), ManualClock().now())
+    await delete_user(pool, await pool.fetchval("SELECT id FROM users"), ManualClock().now(), TESTER)
     assert await import_file(pool, path) == (ImportSummary(created=1), {})
     assert await pool.fetchval("SELECT count(*) FROM users") == 2
 
@@ -353,7 +355,7 @@ async def test_birthdays_that_are_due_soon_are_planned_at_once(
     async with borrow(pool) as connection:
         with open_source(str(path)) as source:
             summary = await import_users(
-                source, connection, ManualClock(now), planning, none_rejected, lambda _summary, _bytes: None
+                source, connection, ManualClock(now), planning, TESTER, none_rejected, lambda _summary, _bytes: None
             )
     rows = await pool.fetch(
         """
@@ -394,7 +396,7 @@ async def importing_a_pipe(
 
     async def run() -> ImportSummary:
         async with borrow(pool) as connection:
-            return await import_users(source, connection, clock, PLANNING, none_rejected, progress)
+            return await import_users(source, connection, clock, PLANNING, TESTER, none_rejected, progress)
 
     with FileIO(read_end) as source, FileIO(write_end, "w") as pipe:
         task = asyncio.create_task(run())
@@ -469,6 +471,7 @@ async def test_cancelling_lets_the_running_batch_end(pool: asyncpg.Pool, tmp_pat
                     connection,
                     ManualClock(),
                     PLANNING,
+                    TESTER,
                     none_rejected,
                     lambda summary, _bytes: told.append(summary),
                 )
@@ -617,7 +620,7 @@ async def test_what_an_export_looks_like(pool: asyncpg.Pool) -> None:
     for number, profile in enumerate([ADA, gone, fixed], 1):
         user, _ = await create_user(pool, UUID(int=number), profile, now, PLANNING)
         ids.append(user.id)
-    await delete_user(pool, ids[1], now)
+    await delete_user(pool, ids[1], now, TESTER)
     at = "2026-03-01T09:00:00Z"
     assert (await export(pool, Format.CSV)).decode().splitlines() == [
         "id,firstName,lastName,email,dateOfBirth,timezone,timezoneOffset,createdAt,updatedAt,scheduleFrom,greetedYear",
@@ -799,7 +802,7 @@ async def test_an_external_id_goes_to_the_first(pool: asyncpg.Pool, tmp_path: Pa
     gone = await create_user(
         pool, UUID(int=1), replace(ADA, extras=Extras(external_id="gone")), ManualClock().now(), PLANNING
     )
-    await delete_user(pool, gone[0].id, ManualClock().now())
+    await delete_user(pool, gone[0].id, ManualClock().now(), TESTER)
     held = replace(ADA, email="held@example.com", extras=Extras(external_id="held"))
     await create_user(pool, UUID(int=2), held, ManualClock().now(), PLANNING)
     users = [

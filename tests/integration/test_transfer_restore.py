@@ -23,7 +23,7 @@ from birthday.store.connection import borrow
 from birthday.store.users import delete_user, lock_profile, replace_profile
 from tests.support.clock import ManualClock
 from tests.support.product import PLANNING
-from tests.support.users import create_user, make_profiles
+from tests.support.users import TESTER, create_user, make_profiles
 
 NOW = ManualClock().now()
 CATCH_UP = timedelta(hours=48)
@@ -52,6 +52,7 @@ async def bring_back(
                 connection,
                 ManualClock(now),
                 PLANNING,
+                TESTER,
                 rejected.append,
                 lambda _summary, _bytes: None,
                 dry_run=dry_run,
@@ -80,7 +81,7 @@ async def move(pool: asyncpg.Pool, user_id: UUID, now: datetime, birth: date) ->
     """Change the date of birth of a user."""
     async with borrow(pool) as connection, connection.transaction():
         old = await lock_profile(connection, user_id)
-        await replace_profile(connection, user_id, old, replace(old, date_of_birth=birth), now, PLANNING)
+        await replace_profile(connection, user_id, old, replace(old, date_of_birth=birth), now, PLANNING, TESTER)
 
 
 @pytest.mark.parametrize("form", Format)
@@ -141,7 +142,7 @@ async def test_yearly_dates_come_back_with_their_history(pool: asyncpg.Pool, tmp
     await create_user(pool, UUID(int=1), profile, NOW - timedelta(days=9), PLANNING)
     fewer = replace(profile, extras=Extras(anniversaries={"a": date(2019, 3, 2), "b": date(2020, 2, 2)}))
     async with borrow(pool) as connection, connection.transaction():
-        await replace_profile(connection, UUID(int=1), profile, fewer, NOW - timedelta(days=3), PLANNING)
+        await replace_profile(connection, UUID(int=1), profile, fewer, NOW - timedelta(days=3), PLANNING, TESTER)
     await pool.execute("UPDATE anniversaries SET greeted_year = 2025 WHERE message_type = 'c'")
     await pool.execute(
         """
@@ -172,7 +173,7 @@ async def test_whoever_is_there_is_not_changed_and_whoever_was_deleted_stays_so(
     """Each line says what it meets: another id, another address, a deleted user, the same id twice."""
     for number, name in enumerate(("ada", "bo", "cy"), 1):
         await create_user(pool, UUID(int=number), replace(ADA, email=f"{name}@example.com"), NOW, PLANNING)
-    await delete_user(pool, UUID(int=3), NOW)
+    await delete_user(pool, UUID(int=3), NOW, TESTER)
     before = await users(pool)
     path = tmp_path / "users.csv"
     rest = f"1990-03-02,UTC,{AT},,"
@@ -235,8 +236,8 @@ async def test_who_was_deleted_is_deleted_again(pool: asyncpg.Pool, tmp_path: Pa
         extras = Extras(anniversaries={"work-anniversary": date(2019, 3, 4)})
         profile = replace(ADA, email=f"{name}@example.com", extras=extras)
         await create_user(pool, UUID(int=number), profile, NOW, PLANNING)
-    await delete_user(pool, UUID(int=1), NOW)
-    await delete_user(pool, UUID(int=2), NOW)
+    await delete_user(pool, UUID(int=1), NOW, TESTER)
+    await delete_user(pool, UUID(int=2), NOW, TESTER)
     path = await export(pool, tmp_path / "deleted", deleted=True, form=form)
     assert "@" not in path.read_text()
     # The backup is older: Ada is there and planned, Bo is not there yet.

@@ -13,6 +13,7 @@ from birthday.telemetry.metrics import Metrics
 from tests.support.channel import HeldChannel, RecordingChannel
 from tests.support.clock import ManualClock
 from tests.support.product import Product, eventually, parse
+from tests.support.users import TESTER
 
 LATE = Temporary(ErrorType.TIMEOUT, "no answer")
 BROKEN = Temporary(ErrorType.EXTERNAL_API_ERROR, "the connection broke", answer_lost=True)
@@ -44,7 +45,7 @@ async def the_failure(product: Product) -> tuple[str, str, bool]:
 async def requeue_after_which_it_is_delivered(product: Product) -> None:
     """Do what an operator does who has made sure that nothing arrived."""
     [message_id] = await product.pool.fetch("SELECT id FROM message_logs")
-    await requeue_one(product.pool, product.broker, message_id["id"], product.clock.now())
+    await requeue_one(product.pool, product.broker, message_id["id"], product.clock.now(), TESTER)
     channel = RecordingChannel(product.clock)
     async with product.working(channel):
         await product.wait_for_statuses({"delivered": 1})

@@ -24,6 +24,7 @@ from birthday.telemetry.metrics import Metrics
 from tests.support.channel import HeldChannel, RecordingChannel
 from tests.support.clock import ManualClock
 from tests.support.product import CATCH_UP, Product, eventually, is_waiting_for_a_lock, metric, parse
+from tests.support.users import TESTER
 
 DOWN = Temporary(ErrorType.EXTERNAL_API_ERROR, "down")
 BUSY = Temporary(ErrorType.EXTERNAL_API_ERROR, "busy", outage=False)
@@ -127,7 +128,7 @@ async def test_the_message_of_a_deleted_user_is_cancelled_and_not_sent(product: 
     """Deletion cancels what is queued in the same transaction; the copy in the queue comes to nothing."""
     await queue_birthdays(product, 1)
     user_id = await product.pool.fetchval("SELECT id FROM users")
-    assert await delete_user(product.pool, user_id, product.clock.now()) == 1
+    assert await delete_user(product.pool, user_id, product.clock.now(), TESTER) == 1
     channel = RecordingChannel(product.clock)
     async with product.working(channel):
         await eventually(lambda: queue_is_empty(product), "the queue is empty")
@@ -263,7 +264,7 @@ async def test_what_a_dead_worker_held_fails_if_nobody_may_send_it_any_more(prod
         "UPDATE message_logs SET status = 'sending', attempts = 1, lease_until = clock_timestamp() - interval '1 s'"
     )
     user_id = await product.pool.fetchval("SELECT id FROM users")
-    await delete_user(product.pool, user_id, product.clock.now())
+    await delete_user(product.pool, user_id, product.clock.now(), TESTER)
     channel = RecordingChannel(product.clock)
     async with product.working(channel):
         await product.wait_for_statuses({"failed": 1})
@@ -365,7 +366,9 @@ async def test_what_may_have_arrived_is_cancelled_if_the_user_is_deleted(product
     channel.answer = lambda _letter: LATE
     async with product.working(channel):
         await channel.wait_for(1)
-        await delete_user(product.pool, await product.pool.fetchval("SELECT id FROM users"), product.clock.now())
+        await delete_user(
+            product.pool, await product.pool.fetchval("SELECT id FROM users"), product.clock.now(), TESTER
+        )
         channel.release()
         await product.wait_for_statuses({"retrying": 1})
         product.clock.advance(timedelta(seconds=5))
@@ -635,7 +638,7 @@ async def move_birthday(product: Product, born: date, zone: str = "UTC") -> None
     async with product.pool.acquire() as connection, connection.transaction():
         old = await lock_profile(connection, user_id)
         moved = replace(old, date_of_birth=born, zone=zone)
-        await replace_profile(connection, user_id, old, moved, product.clock.now(), product.planning)
+        await replace_profile(connection, user_id, old, moved, product.clock.now(), product.planning, TESTER)
     product.clock.advance(timedelta(seconds=1))
 
 

@@ -17,6 +17,7 @@ from tests.support.channel import RecordingChannel
 from tests.support.clock import ManualClock
 from tests.support.product import Product, metric, parse
 from tests.support.templates import activate, store
+from tests.support.users import TESTER
 
 DEFAULT, PORTUGUESE = TemplateKey("birthday", "default", 1), TemplateKey("birthday", "pt", 1)
 
@@ -114,7 +115,7 @@ async def test_a_requeue_says_what_is_active_now(product: Product) -> None:
         await product.wait_for_statuses({"failed": 1})
         await store(product.pool, DEFAULT._replace(version=2), "Go {{ attributes.team | default('on') }}")
         message_id = await product.pool.fetchval("SELECT id FROM message_logs")
-        await requeue_one(product.pool, product.broker, message_id, product.clock.now())
+        await requeue_one(product.pool, product.broker, message_id, product.clock.now(), TESTER)
         await product.wait_for_statuses({"delivered": 1})
     assert [sent.greeting.text for sent in channel.sent] == ["Go on"]
     assert await _templates(product) == [("birthday", "default", 2)]

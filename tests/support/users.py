@@ -10,8 +10,12 @@ import asyncpg
 import orjson
 
 from birthday.core.user import Profile
+from birthday.store.changes import Actor
 from birthday.store.creation import create_users, plan_user
 from birthday.store.users import Planning, User
+
+TESTER = Actor("tester")
+"""Who changes things in tests."""
 
 CSV_HEADER = "firstName,lastName,email,dateOfBirth,timezone,timezoneOffset"
 
@@ -139,7 +143,7 @@ async def create_user(
     pool: asyncpg.Pool, user_id: UUID, profile: Profile, now: datetime, planning: Planning
 ) -> tuple[User, int]:
     """Store one user as the API does; return it, and how many messages were materialised."""
-    new = plan_user(user_id, profile, now, planning)
+    new = plan_user(user_id, profile, now, planning, TESTER)
     [outcome] = await create_users(pool, [new])
     if not isinstance(outcome, User):
         raise outcome

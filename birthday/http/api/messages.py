@@ -22,7 +22,7 @@ from birthday.http.api.requests import (
 )
 from birthday.http.api.responses import message_json, page_response
 from birthday.http.api.retries import parse_retry
-from birthday.http.context import CONTEXT, ApiContext
+from birthday.http.context import CONTEXT, ApiContext, actor_of
 from birthday.http.json_response import json_response
 from birthday.operations.dead_letters.removal import remove_dead
 from birthday.operations.dead_letters.requeue import drop_copy, requeue_one, requeue_selected
@@ -76,7 +76,8 @@ async def retry(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     message_id = read_id(request, "message")
     async with _turn(context):
-        message = await requeue_one(context.pool, context.broker, message_id, context.clock.now(), context.tracing)
+        now, by = context.clock.now(), actor_of(request)
+        message = await requeue_one(context.pool, context.broker, message_id, now, by, context.tracing)
     context.metrics.messages_queued.inc()
     async with _sweep(context):
         await drop_copy(context.pool, context.broker, message.id)
@@ -99,7 +100,14 @@ async def retry_many(request: web.Request) -> web.Response:
     try:
         async with _turn(context):
             await requeue_selected(
-                context.pool, context.broker, asked.wanted, asked.limit, context.clock, on_batch, context.tracing
+                context.pool,
+                context.broker,
+                asked.wanted,
+                asked.limit,
+                context.clock,
+                actor_of(request),
+                on_batch,
+                context.tracing,
             )
     finally:
         log.info("dlq.requeued", messages=requeued, selected=selected)

@@ -9,7 +9,7 @@ from birthday.errors import FieldError, InvalidInputError
 from birthday.http.api.cursors import read_suppression_cursor, suppression_cursor
 from birthday.http.api.requests import read_id, read_json, read_limit, read_query
 from birthday.http.api.responses import page_response
-from birthday.http.context import CLIENT, CONTEXT
+from birthday.http.context import CONTEXT, actor_of
 from birthday.http.json_response import json_response
 from birthday.operations.suppressions import check_reason, suppress_user, unsuppress_user
 from birthday.store.connection import borrow
@@ -25,10 +25,9 @@ async def put(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     user_id = read_id(request, "user")
     reason = _read_reason(await read_json(request))
-    key = request.get(CLIENT)
-    by = "api" if key is None else f"api:{key}"
+    by = actor_of(request)
     entry, changed = await suppress_user(context.pool, user_id, reason, context.clock.now(), by)
-    log.info("user.suppressed", user_id=str(user_id), by=by, messages_cancelled=changed.messages)
+    log.info("user.suppressed", user_id=str(user_id), by=by.name, messages_cancelled=changed.messages)
     context.metrics.suppressions.labels("api").inc(changed.addresses)
     context.metrics.messages_cancelled.inc(changed.messages)
     context.metrics.messages_suppressed.inc(changed.messages)
@@ -39,7 +38,7 @@ async def delete(request: web.Request) -> web.Response:
     """Take a user's address off the list, if it is there: the user is greeted again."""
     context = request.app[CONTEXT]
     user_id = read_id(request, "user")
-    changed = await unsuppress_user(context.pool, user_id, context.clock.now())
+    changed = await unsuppress_user(context.pool, user_id, context.clock.now(), actor_of(request))
     log.info("user.unsuppressed", user_id=str(user_id), messages_scheduled=changed.messages)
     return web.Response(status=204)
 

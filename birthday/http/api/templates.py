@@ -12,7 +12,7 @@ from birthday.core.template import TemplateKey, parse_locale, parse_type, templa
 from birthday.http.api.requests import read_json, read_limit, read_query
 from birthday.http.api.template_models import ActivateInput, PublishInput, TestInput, TrialInput
 from birthday.http.conditional import check_condition, has_condition, tagged
-from birthday.http.context import CLIENT, CONTEXT, SUBJECT, ApiContext
+from birthday.http.context import CONTEXT, SUBJECT, ApiContext, actor_of
 from birthday.http.json_response import json_bytes, json_response
 from birthday.operations.templates.publishing import Author, activate_version, publish_template
 from birthday.operations.templates.trying import Tried, preview, send_test
@@ -103,8 +103,7 @@ async def _read_body(request: web.Request, model: type[_Model]) -> _Model:
 
 
 def _author(request: web.Request) -> Author:
-    key = request.get(CLIENT)
-    return Author("api" if key is None else f"api:{key}", request.app[CONTEXT].clock.now())
+    return Author(actor_of(request), request.app[CONTEXT].clock.now())
 
 
 async def _answer(

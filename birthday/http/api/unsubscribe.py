@@ -14,8 +14,9 @@ from aiohttp import web
 
 from birthday.core.unsubscribe import Links, Unsubscriber
 from birthday.errors import UnavailableError
-from birthday.http.context import SUBJECT, ApiContext
-from birthday.operations.suppressions import unsubscribe
+from birthday.http.context import CALL_ID, SUBJECT, ApiContext
+from birthday.operations.suppressions import BY_LINK, unsubscribe
+from birthday.store.changes import Actor
 from birthday.store.connection import borrow
 from birthday.store.suppressions import read_links
 
@@ -81,7 +82,7 @@ class UnsubscribePages:
             named = await self._read(request)
             if named is None:
                 return _unknown()
-            changed = await unsubscribe(context.pool, named, context.clock.now())
+            changed = await unsubscribe(context.pool, named, context.clock.now(), Actor(BY_LINK, request[CALL_ID]))
         except UnavailableError as error:
             return _unavailable(error)
         request[SUBJECT] = str(named.user_id)

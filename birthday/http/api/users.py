@@ -15,7 +15,7 @@ from birthday.http.api.cursors import read_user_cursor, user_cursor
 from birthday.http.api.requests import read_id, read_json, read_limit, read_message_type, read_query, read_year
 from birthday.http.api.responses import page_response, user_json
 from birthday.http.conditional import check_condition, has_condition, tagged
-from birthday.http.context import CONTEXT, CREATION, READING, SUBJECT, ApiContext
+from birthday.http.context import CONTEXT, CREATION, READING, SUBJECT, ApiContext, actor_of
 from birthday.http.json_response import json_bytes, json_response
 from birthday.operations.explain import Explainer, explained_record
 from birthday.store.connection import borrow
@@ -39,7 +39,8 @@ async def create(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     data = await read_json(request)
     now = context.clock.now()
-    new = plan_user(uuid7(now), parse_profile(data, now), now, context.planning, context.tracing.traceparent())
+    profile, traceparent = parse_profile(data, now), context.tracing.traceparent()
+    new = plan_user(uuid7(now), profile, now, context.planning, actor_of(request), traceparent)
     try:
         user = await request.app[CREATION].ask(new)
     except UnavailableError as error:
@@ -126,7 +127,7 @@ async def delete(request: web.Request) -> web.Response:
         if has_condition(request):
             await lock_profile(connection, user_id)
             await _check(request, connection, user_id, now)
-        cancelled = await remove_user(connection, user_id, now)
+        cancelled = await remove_user(connection, user_id, now, actor_of(request))
     # The log is a list of deletions outside of the database: "birthday import --deleted" reads it after a restore.
     log.info("user.deleted", user_id=str(user_id), messages_cancelled=cancelled)
     context.metrics.messages_cancelled.inc(cancelled)
@@ -152,7 +153,8 @@ async def _change(request: web.Request, change: Callable[[Profile, datetime], Pr
         if has_condition(request):
             await _check(request, connection, user_id, now)
         new, traceparent = change(old, now), context.tracing.traceparent()
-        replanned = await replace_profile(connection, user_id, old, new, now, context.planning, traceparent)
+        by = actor_of(request)
+        replanned = await replace_profile(connection, user_id, old, new, now, context.planning, by, traceparent)
         [user] = await read_users(connection, [user_id], now, context.settings.rules)
     context.metrics.messages_scheduled.inc(replanned.planned)
     context.metrics.messages_cancelled.inc(replanned.cancelled)

@@ -15,7 +15,7 @@ import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 
-from birthday.http.context import CLIENT, PEER, SUBJECT, ApiContext, Report, Served
+from birthday.http.context import CALL_ID, CLIENT, PEER, SUBJECT, ApiContext, Report, Served
 from birthday.http.headers import PROTECTION, REQUEST_ID, complete
 from birthday.http.middleware.client import client_address, trust_in
 from birthday.http.middleware.packing import MIN_BYTES, pack
@@ -60,7 +60,7 @@ def observing(context: ApiContext) -> Middleware:
     @web.middleware
     async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
         nonlocal active
-        request_id = _request_id(request)
+        request[CALL_ID] = request_id = _request_id(request)
         started = time.perf_counter()
         # Needs no unbinding, because each request has its own task, and with it its own context.
         structlog.contextvars.bind_contextvars(request_id=request_id)

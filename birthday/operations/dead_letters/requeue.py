@@ -18,6 +18,7 @@ from birthday.clock import Clock
 from birthday.core.message import Status
 from birthday.errors import ConflictError, UnavailableError
 from birthday.operations.dead_letters.letters import Kind, look_up
+from birthday.store.changes import MESSAGE, Actor, record_changes
 from birthday.store.connection import borrow
 from birthday.store.dispatching import read_trace_contexts
 from birthday.store.failed import FailedFilter, find_failed, requeue
@@ -32,7 +33,7 @@ PUBLISH_SECONDS: Final = 5.0
 
 
 async def requeue_one(
-    pool: asyncpg.Pool, broker: Broker, message_id: UUID, now: datetime, tracing: Tracing = NO_TRACING
+    pool: asyncpg.Pool, broker: Broker, message_id: UUID, now: datetime, by: Actor, tracing: Tracing = NO_TRACING
 ) -> Message:
     """Queue a failed message again, with no attempt used.
 
@@ -43,7 +44,7 @@ async def requeue_one(
         ConflictError: if it is not failed.
         UnavailableError: if it stays failed because the database or the queue cannot be used.
     """
-    for message in await _requeue_batch(pool, broker, [message_id], now, tracing):
+    for message in await _requeue_batch(pool, broker, [message_id], now, by, tracing):
         return message
     async with borrow(pool) as connection:
         message = await read_message(connection, message_id)
@@ -55,6 +56,7 @@ async def requeue_many(
     broker: Broker,
     ids: Sequence[UUID],
     clock: Clock,
+    by: Actor,
     on_batch: Callable[[Sequence[UUID]], None],
     tracing: Tracing = NO_TRACING,
     status: Status = Status.FAILED,
@@ -69,7 +71,7 @@ async def requeue_many(
     """
 
     async def requeue_some(some: Sequence[UUID]) -> list[Message]:
-        requeued = await _requeue_batch(pool, broker, some, clock.now(), tracing, status)
+        requeued = await _requeue_batch(pool, broker, some, clock.now(), by, tracing, status)
         on_batch([message.id for message in requeued])
         return requeued
 
@@ -86,12 +88,13 @@ async def requeue_selected(
     wanted: FailedFilter,
     limit: int,
     clock: Clock,
+    by: Actor,
     on_batch: Callable[[Sequence[UUID]], None],
     tracing: Tracing = NO_TRACING,
 ) -> None:
     """Queue up to ``limit`` failed messages again that ``wanted`` selects; see ``requeue_many``."""
     async for ids in find_failed(pool, wanted, limit):
-        await requeue_many(pool, broker, ids, clock, on_batch, tracing)
+        await requeue_many(pool, broker, ids, clock, by, on_batch, tracing)
 
 
 async def drop_copy(pool: asyncpg.Pool, broker: Broker, message_id: UUID) -> bool:
@@ -113,6 +116,7 @@ async def _requeue_batch(
     broker: Broker,
     ids: Sequence[UUID],
     now: datetime,
+    by: Actor,
     tracing: Tracing,
     status: Status = Status.FAILED,
 ) -> list[Message]:
@@ -122,6 +126,8 @@ async def _requeue_batch(
         contexts = await read_trace_contexts(connection, list(by_id)) if tracing.enabled else ()
         requeued = [by_id[message_id] for message_id in ids if message_id in by_id]
         if requeued:
+            changes = [by.change("retried", MESSAGE, message.id, {"status": status}) for message in requeued]
+            await record_changes(connection, changes, now)
             try:
                 # Publish before the commit, so that each 'queued' row is confirmed. A faster worker waits for the row.
                 async with asyncio.timeout(PUBLISH_SECONDS):

@@ -12,9 +12,10 @@ import asyncpg
 import structlog
 
 from birthday.content import RenderError, Template
-from birthday.core.template import Source, TemplateKey
+from birthday.core.template import Source, TemplateKey, template_name
 from birthday.errors import FieldError, InvalidInputError, NotFoundError
 from birthday.operations.templates.values import Site, sample, values_of
+from birthday.store.changes import TEMPLATE, Actor, record_changes
 from birthday.store.connection import borrow
 from birthday.store.templates import Person, Version, activate, hold, publish, read_concerned, read_version
 from birthday.store.users import Connection
@@ -32,8 +33,13 @@ _TURN_SECONDS: Final = 0.002
 class Author:
     """Who publishes, and when."""
 
-    name: str
+    by: Actor
     at: datetime
+
+    @property
+    def name(self) -> str:
+        """The name of the author."""
+        return self.by.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,9 @@ async def publish_template(
             await hold(connection)
             check(await _read_active(connection, key))
         published, is_new = await publish(connection, *key, source, author.at, author.name)
+        if is_new:
+            change = author.by.change("published", TEMPLATE, template_name(*key), after={"version": published.version})
+            await record_changes(connection, [change], author.at)
     log.info("template.published", **published._asdict(), by=author.name, tried=tried, failing=len(failures))
     return Published(published, is_new, tried, len(failures))
 
@@ -110,7 +119,10 @@ async def activate_version(pool: asyncpg.Pool, key: TemplateKey, author: Author)
         UnavailableError: if the database cannot be used.
     """
     async with borrow(pool) as connection, connection.transaction():
-        await activate(connection, key, author.at, author.name)
+        before = await activate(connection, key, author.at, author.name)
+        versions = ({"version": version} for version in (before, key.version))
+        change = author.by.change("activated", TEMPLATE, template_name(*key[:2]), *versions)
+        await record_changes(connection, [change], author.at)
     log.info("template.activated", **key._asdict(), by=author.name)
 
 

@@ -21,6 +21,7 @@ from birthday.operations.transfer.cells import TOO_LONG
 from birthday.operations.transfer.exporting import write_rows
 from birthday.operations.transfer.records import Format, Rejected
 from birthday.operations.transfer.source import Line, LineSplitter, read_chunks
+from birthday.store.changes import Actor
 from birthday.store.transfer import delete_again, open_deletions
 from birthday.store.users import Connection
 
@@ -54,7 +55,13 @@ async def export_deletions(connection: Connection, file_format: Format, out: Bin
 
 
 async def import_deletions(
-    source: FileIO, connection: Connection, clock: Clock, reject: Callable[[Rejected], None], *, dry_run: bool = False
+    source: FileIO,
+    connection: Connection,
+    clock: Clock,
+    by: Actor,
+    reject: Callable[[Rejected], None],
+    *,
+    dry_run: bool = False,
 ) -> DeletionSummary:
     """Delete the users that a list names, if they exist, and cancel their pending messages.
 
@@ -80,7 +87,7 @@ async def import_deletions(
         users = messages = named = 0
         if waiting and (last or len(waiting) >= _BATCH):
             named = len(waiting)
-            users, messages = await _delete(connection, waiting, clock.now(), dry_run=dry_run)
+            users, messages = await _delete(connection, waiting, clock.now(), by, dry_run=dry_run)
             waiting.clear()
         summary = DeletionSummary(
             summary.named + named,
@@ -96,16 +103,18 @@ async def import_deletions(
     return summary
 
 
-async def _delete(connection: Connection, ids: list[UUID], now: datetime, *, dry_run: bool) -> tuple[int, int]:
+async def _delete(
+    connection: Connection, ids: list[UUID], now: datetime, by: Actor, *, dry_run: bool
+) -> tuple[int, int]:
     transaction = connection.transaction()
     await transaction.start()
     try:
-        counts = await delete_again(connection, ids, now)
+        users, messages = await delete_again(connection, ids, now, by)
     except BaseException:
         await transaction.rollback()
         raise
     await (transaction.rollback() if dry_run else transaction.commit())
-    return counts
+    return len(users), messages
 
 
 def _read_line(line: Line) -> UUID | Rejected | None:

@@ -22,6 +22,7 @@ from birthday.core.user import parse_profile
 from birthday.errors import FieldError, InvalidInputError
 from birthday.operations.transfer.records import Rejected, Row, UserRecords, format_of
 from birthday.operations.transfer.source import LineSplitter, read_chunks
+from birthday.store.changes import IMPORTED, USER, Actor, Change, record_changes
 from birthday.store.transfer import (
     Clash,
     StagedMessage,
@@ -67,11 +68,12 @@ Progress = Callable[[ImportSummary, int], None]
 """Called after each batch with the counts of all rows so far, and how many bytes of the source were read."""
 
 
-async def import_users(
+async def import_users(  # noqa: PLR0913 - what it needs, and whom it tells
     source: FileIO,
     connection: Connection,
     clock: Clock,
     planning: Planning,
+    by: Actor,
     reject: Reject,
     progress: Progress,
     *,
@@ -90,7 +92,7 @@ async def import_users(
         InvalidInputError: if the file as a whole cannot be read; nothing was imported then.
         UnavailableError: if the file cannot be read to its end. Batches reported to ``progress`` stay.
     """
-    target = _Target(connection, clock, planning, reject, progress, dry_run=dry_run, catch_up=catch_up)
+    target = _Target(connection, clock, planning, by, reject, progress, dry_run=dry_run, catch_up=catch_up)
     running: asyncio.Task[None] | None = None
     async with staging(connection), aclosing(_read_batches(source, clock, with_ids=catch_up is not None)) as batches:
         try:
@@ -166,6 +168,7 @@ class _Target:
         connection: Connection,
         clock: Clock,
         planning: Planning,
+        by: Actor,
         reject: Reject,
         progress: Progress,
         *,
@@ -176,6 +179,7 @@ class _Target:
         self._connection = connection
         self._clock = clock
         self._planning = planning
+        self._by = by
         self._reject = reject
         self._progress = progress
         self._dry_run = dry_run
@@ -196,6 +200,8 @@ class _Target:
                 stored = await rehearse_staged(self._connection, messages)
             else:
                 stored = await create_staged(self._connection, messages, now)
+                created = len(batch.accepted) - len(stored.skipped_lines)
+                await record_changes(self._connection, _changes(self._by, created), now)
             clashes = await find_clashes(self._connection, stored.skipped_lines) if stored.skipped_lines else []
         rejected = [*batch.rejected, *(Rejected(clash.line, (_explain(clash),)) for clash in clashes)]
         for each in sorted(rejected, key=lambda one: one.line):
@@ -207,6 +213,11 @@ class _Target:
             messages_scheduled=self.summary.messages_scheduled + stored.messages,
         )
         self._progress(self.summary, batch.bytes_read)
+
+
+def _changes(by: Actor, created: int) -> list[Change]:
+    """Return one change for a whole batch. Its users are those that were created at its instant."""
+    return [by.change(IMPORTED, USER, "", after={"users": created})] if created else []
 
 
 def _plan(users: Sequence[StagedUser], now: datetime, planning: Planning) -> list[StagedMessage]:
