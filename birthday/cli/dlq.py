@@ -54,6 +54,9 @@ _CONDITIONS = (
         type=click.IntRange(100, 599),
         help="Only messages that the message service last answered with this, such as 401.",
     ),
+    click.option(
+        "--detail", metavar="TEXT", help="Only messages whose error begins with this, such as 'outcome unknown'."
+    ),
     click.option("--type", "message_type", metavar="TYPE", help="Only messages of this type, such as birthday."),
     click.option("--user", "user_id", metavar="ID", type=click.UUID, help="Only messages of this user."),
     click.option("--id", "message_id", metavar="ID", type=click.UUID, help="Only this message."),
@@ -74,6 +77,7 @@ def _with_conditions(command: Callable[..., None]) -> Callable[..., None]:
         *,
         error_type: str | None,
         http_status: int | None,
+        detail: str | None,
         message_type: str | None,
         user_id: UUID | None,
         message_id: UUID | None,
@@ -91,6 +95,7 @@ def _with_conditions(command: Callable[..., None]) -> Callable[..., None]:
                 message_id=message_id,
                 http_status=http_status,
                 message_type=message_type,
+                detail=detail,
             ),
             **others,
         )

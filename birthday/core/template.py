@@ -39,8 +39,7 @@ BUILT_IN_SOURCE: Final = Source("Hey, {{ first_name }} {{ last_name }} it's your
 PARTS: Final = tuple(field.name for field in fields(Source))
 
 
-@dataclass(frozen=True, slots=True)
-class Values:
+class Values(NamedTuple):
     """What a template can say of one message. None is what is not known.
 
     ``date`` is the local date that is greeted. ``years`` is the age, or how many years ago an anniversary's first day

@@ -36,6 +36,8 @@ class FailedFilter:
     http_status: int | None = None
     """The status that the message service, or a proxy before it, answered."""
     message_type: str | None = None
+    detail: str | None = None
+    """How the text of the error begins."""
 
 
 async def find_failed(pool: asyncpg.Pool, wanted: FailedFilter, limit: int | None = None) -> AsyncIterator[list[UUID]]:
@@ -50,8 +52,8 @@ async def find_failed(pool: asyncpg.Pool, wanted: FailedFilter, limit: int | Non
             rows = await connection.fetch(
                 """
                 SELECT id, ends_at FROM message_logs m
-                WHERE is_selected(m, $1, $2, $3, $4, $5, $6, $7) AND (ends_at, id) > ($8, $9)
-                ORDER BY ends_at, id LIMIT $10
+                WHERE is_selected(m, $1, $2, $3, $4, $5, $6, $7, $8) AND (ends_at, id) > ($9, $10)
+                ORDER BY ends_at, id LIMIT $11
                 """,
                 *astuple(wanted),
                 *after,
@@ -68,7 +70,7 @@ async def find_failed(pool: asyncpg.Pool, wanted: FailedFilter, limit: int | Non
 async def select_failed(connection: Connection, wanted: FailedFilter, ids: Sequence[UUID]) -> set[UUID]:
     """Return those of ``ids`` that are failed messages and selected by ``wanted``."""
     rows = await connection.fetch(
-        "SELECT id FROM message_logs m WHERE id = ANY($8::uuid[]) AND is_selected(m, $1, $2, $3, $4, $5, $6, $7)",
+        "SELECT id FROM message_logs m WHERE id = ANY($9::uuid[]) AND is_selected(m, $1, $2, $3, $4, $5, $6, $7, $8)",
         *astuple(wanted),
         ids,
     )
@@ -94,7 +96,7 @@ async def count_failed(connection: Connection, wanted: FailedFilter) -> list[Fai
         """
         SELECT coalesce(error_type, 'unknown') AS error_type, http_status(m) AS http_status,
                date_trunc('hour', updated_at, 'UTC') AS hour, count(*) AS messages
-        FROM message_logs m WHERE is_selected(m, $1, $2, $3, $4, $5, $6, $7)
+        FROM message_logs m WHERE is_selected(m, $1, $2, $3, $4, $5, $6, $7, $8)
         GROUP BY 1, 2, 3 ORDER BY hour DESC, messages DESC, error_type, http_status
         """,
         *astuple(wanted),

@@ -141,6 +141,7 @@ async def test_a_list_for_a_person_and_for_a_program(site: Site) -> None:
         (("--user", str(user_id)), [old]),
         (("--id", str(unknown)), [unknown]),
         (("--error-type", "external_api_error"), [new]),
+        (("--detail", "refuse"), [old]),
     ):
         found = json.loads((await site.dlq("list", "--json", *conditions)).out)
         assert [one["messageId"] for one in found] == [str(message_id) for message_id in expected]

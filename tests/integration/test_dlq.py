@@ -20,7 +20,7 @@ from birthday.broker.rabbitmq import RabbitMQBroker
 from birthday.broker.rabbitmq.topology import EXCHANGE, QUEUE
 from birthday.channels import Delivered, Permanent
 from birthday.cli.render.dead_letters import Tally
-from birthday.core.message import ErrorType
+from birthday.core.message import OUTCOME_UNKNOWN, ErrorType
 from birthday.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
 from birthday.operations.dead_letters.archive import Archive, open_archive
 from birthday.operations.dead_letters.letters import Found, Kind
@@ -142,17 +142,22 @@ class TestRequeue:
         assert await dead_ids(product.broker) == []
 
     async def test_every_condition_selects(self, product: Product) -> None:
-        """Error, user, age and id: what is meant is queued once, what is not stays failed with its dead letter."""
+        """Error, text, user, age, id: what is meant is queued once, what is not stays failed with its dead letter."""
         user_id = uuid4()
         old = await store_failed(product.pool, 2, NINE_O_CLOCK - 3 * HOUR, ErrorType.TIMEOUT)
         new = await store_failed(product.pool, 2, NINE_O_CLOCK - HOUR, ErrorType.TIMEOUT)
         other = await store_failed(product.pool, 1, NINE_O_CLOCK - HOUR, ErrorType.VALIDATION_ERROR)
         own = await store_failed(product.pool, 1, NINE_O_CLOCK - HOUR, ErrorType.TIMEOUT, user_id)
-        left = [*old, *new, *other, *own]
+        [lost] = await store_failed(product.pool, 1, NINE_O_CLOCK - 4 * HOUR, ErrorType.PERMANENT_FAILURE)
+        await product.pool.execute(
+            "UPDATE message_logs SET error_detail = $2 || ': why' WHERE id = $1", lost, OUTCOME_UNKNOWN
+        )
+        left = [*old, *new, *other, *own, lost]
         await bury(product.broker, left)
         for wanted, expected in (
             (FailedFilter(user_id=user_id), own),
             (FailedFilter(error_type=ErrorType.VALIDATION_ERROR), other),
+            (FailedFilter(detail="outcome unknown"), [lost]),
             (FailedFilter(message_id=new[0]), new[:1]),
             (FailedFilter(failed_before=NINE_O_CLOCK - 2 * HOUR, error_type=ErrorType.VALIDATION_ERROR), []),
             (FailedFilter(failed_before=NINE_O_CLOCK - 2 * HOUR), old),

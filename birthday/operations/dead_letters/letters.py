@@ -62,10 +62,11 @@ async def choose(pool: asyncpg.Pool, wanted: FailedFilter, found: Sequence[Found
 def is_meant(letter: DeadLetter, wanted: FailedFilter) -> bool:
     """Say whether ``wanted`` selects a dead letter without a message: by age, by id, or without any condition.
 
-    If there is a condition on error type, user, HTTP status or message type, the answer is no, because the letter has
-    none of these.
+    If there is a condition on error, user, HTTP status or message type, the answer is no, because the letter has none
+    of these.
     """
-    if (wanted.error_type, wanted.user_id, wanted.http_status, wanted.message_type) != (None, None, None, None):
+    of_a_message = wanted.error_type, wanted.user_id, wanted.http_status, wanted.message_type, wanted.detail
+    if any(condition is not None for condition in of_a_message):
         return False
     if wanted.message_id not in {None, letter.message_id}:
         return False
