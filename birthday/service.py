@@ -23,7 +23,6 @@ from birthday.http.context import ApiContext
 from birthday.http.server import GRACE
 from birthday.http.server import serve as serve_http
 from birthday.operations.clock_guard import ClockGuard
-from birthday.operations.pauses import Pauses
 from birthday.scheduler.loop import DispatchProgress
 from birthday.telemetry.blocking import named_blocking
 from birthday.telemetry.build import read_version
@@ -33,6 +32,7 @@ from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.supervision import Supervisor
 from birthday.wiring.channel import open_channel
 from birthday.wiring.collectors import make_collectors, show_usage
+from birthday.wiring.copies import read_copies
 from birthday.wiring.database import open_database
 from birthday.wiring.file_limit import raise_file_limit
 from birthday.wiring.names import channel_name, database_name, queue_name
@@ -111,8 +111,7 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
         await guard.compare()
         broker = await stack.enter_async_context(open_broker(settings, pool, must_answer=needs_queue(settings)))
         channel = await stack.enter_async_context(open_channel(settings, guard, console, tracing, metrics))
-        pauses = Pauses(pool, guard, metrics)
-        await pauses.refresh()
+        pauses, keys = await read_copies(settings, pool, guard, metrics)
         links = await open_links(settings, pool)
         shared = Shared(settings, pool, broker, pauses, guard, metrics, tracing, links)
         pipeline = make_pipeline(shared, channel)
@@ -122,8 +121,9 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
         supervisor = Supervisor(metrics, guard)
         own = own_checks(shared, supervisor, progress, pipeline, watchdog)
         readiness = make_readiness(shared, channel, own, sending_checks(shared, pipeline))
-        context = ApiContext(pool, broker, guard, metrics, settings, readiness, pauses, channel, tracing)
-        tasks = make_collectors(shared, context.score, pipeline) | {"pauses": pauses.watch, "clock": guard.watch}
+        context = ApiContext(pool, broker, guard, metrics, settings, readiness, pauses, channel, keys, tracing)
+        tasks = make_collectors(shared, context.score, pipeline)
+        tasks |= {"pauses": pauses.watch, "api_keys": keys.watch, "clock": guard.watch}
         if Role.SCHEDULER in settings.role:
             tasks["scheduler"] = partial(schedule, shared, progress)
         if Role.WORKER in settings.role:

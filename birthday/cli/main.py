@@ -20,6 +20,7 @@ COMMANDS: Final = (
     ("export", "transfer:export", "Write all users to standard output, for 'birthday import'."),
     ("forecast", "forecast:forecast", "Show how many messages fall due in the coming days."),
     ("import", "transfer:import_", "Create a user for each row of FILE (CSV or NDJSON)."),
+    ("keys", "keys:keys", "Make, rotate and revoke API keys."),
     ("migrate", "migrate:migrate", "Bring the database to the schema of this version."),
     ("pause", "pauses:pause", "Stop sending, everything or TYPE, until 'birthday resume'."),
     ("preview", "preview:preview", "Show when a person would be greeted."),

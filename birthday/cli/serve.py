@@ -8,6 +8,7 @@ from birthday.clock import SystemClock
 from birthday.config import Settings, check_channel, check_listener, load_settings, misspelt_settings
 from birthday.errors import ConfigurationError
 from birthday.telemetry.logs import LogFile, configure_logs
+from birthday.wiring.database import lacks_database
 
 log = structlog.get_logger()
 
@@ -19,7 +20,9 @@ def serve(role: str | None) -> int:
         BirthdayError: if it cannot start.
     """
     settings = load_settings(role=role)
-    check_listener(settings)
+    if lacks_database(settings):
+        # Otherwise keys in the database count as well.
+        check_listener(settings)
     check_channel(settings)
     logs = _open_logs(settings)
     for name, setting in misspelt_settings().items():

@@ -23,14 +23,14 @@ def check_channel(settings: Settings) -> None:
     )
 
 
-def check_listener(settings: Settings) -> None:
-    """Refuse settings with which other hosts could use the API without a key.
+def check_listener(settings: Settings, *, has_keys: bool = False) -> None:
+    """Refuse settings with which other hosts could use the API without a key; ``has_keys``: the database has keys.
 
     Raises:
         ConfigurationError: if the API has no keys, and HOST is not a loopback address.
     """
-    if Role.API in settings.role and not settings.api_keys and not is_loopback(settings.host):
+    if Role.API in settings.role and not (settings.api_keys or has_keys or is_loopback(settings.host)):
         raise ConfigurationError(
-            f"HOST={settings.host} without API_KEYS would let anybody use the API: set API_KEYS to "
-            "name:sha256hex:scope entries, or HOST to a loopback address such as 127.0.0.1"
+            f"HOST={settings.host} without API_KEYS would let anybody use the API: make a key with 'birthday keys "
+            "create', or set API_KEYS to name:sha256hex:scope entries, or HOST to a loopback address such as 127.0.0.1"
         )

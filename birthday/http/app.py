@@ -18,6 +18,7 @@ from birthday.http.middleware.cors import allow_origins
 from birthday.http.middleware.guard import Guard
 from birthday.http.middleware.observe import expect_failures, observing, refusals
 from birthday.http.middleware.problems import problems
+from birthday.http.middleware.rates import show_rates
 from birthday.http.middleware.trace import traced
 from birthday.http.probes import health as probes
 from birthday.operations.readiness import DATABASE, QUEUE
@@ -32,11 +33,13 @@ def build(context: ApiContext) -> web.Application:
     app[CONTEXT] = context
     if context.settings.cors_origins:
         allow_origins(app, context.settings.cors_origins)
+    if context.settings.rate_limit:
+        show_rates(app, context.settings.rate_limit)
     app.add_routes(_probe_routes())
     if Role.API in context.settings.role:
         app[CREATION] = Coalescer(partial(users.create_all, context))
         app[READING] = Coalescer(partial(users.read_all, context))
-        app.add_routes(_resource_routes(Guard(context.settings)))
+        app.add_routes(_resource_routes(Guard(context)))
         app.add_routes(_document_routes(context))
         app.add_routes(UnsubscribePages(context).routes())
     app[IS_TRUSTED] = trust_in(context.settings.trusted_proxies)

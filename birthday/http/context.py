@@ -16,6 +16,7 @@ from birthday.config import Settings
 from birthday.http.coalescer import Coalescer
 from birthday.http.doubts import Doubts
 from birthday.http.hiding import hiding
+from birthday.operations.keys import Keys
 from birthday.operations.pauses import Pauses
 from birthday.operations.readiness import Readiness
 from birthday.store.changes import Actor
@@ -39,6 +40,7 @@ class ApiContext:
     readiness: Readiness
     pauses: Pauses
     channel: Channel
+    keys: Keys
     tracing: Tracing = NO_TRACING
     score: HealthScore = field(default_factory=HealthScore)
     requeueing: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -88,6 +90,9 @@ CLIENT = web.RequestKey("client", str)
 
 CALL_ID = web.RequestKey("request_id", str)
 """The id of the request, which its log lines and the header X-Request-ID have."""
+
+RATE = web.RequestKey("rate", str)
+"""How many more requests the client may send: the field RateLimit. Missing where RATE_LIMIT does not count."""
 
 PEER = web.RequestKey("peer", str)
 """The address of the client behind trusted proxies; missing if no proxies are configured."""

@@ -88,7 +88,7 @@ class Connections:
         with the most connections loses one. The one that has kept us waiting for longest is closed. If all are
         being answered, none is closed, and the new one may not stay.
         """
-        client = _client_of(connection.address)
+        client = client_of(connection.address)
         own = self._of.get(client, {})
         if len(own) >= self.limits.connections_per_client and not self._is_proxy(connection.address):
             room = self._make_room(own)
@@ -103,14 +103,14 @@ class Connections:
 
     def heard(self, connection: Client) -> None:
         """Note that the client has just sent something."""
-        own = self._of[_client_of(connection.address)]
+        own = self._of[client_of(connection.address)]
         if len(own) > 1 and connection in own:
             del own[connection]
             own[connection] = None
 
     def leave(self, connection: Client) -> None:
         """Forget a connection; idempotent."""
-        client = _client_of(connection.address)
+        client = client_of(connection.address)
         own = self._of.get(client, {})
         if connection in own:
             del own[connection]
@@ -153,7 +153,7 @@ class Connections:
 
 
 @lru_cache(maxsize=4096)
-def _client_of(address: str) -> str:
+def client_of(address: str) -> str:
     """Return what counts as one client: an IPv4 address, or an IPv6 network, because a host may use all of it."""
     if ":" not in address:
         return address

@@ -20,6 +20,7 @@ from birthday.telemetry.process import ProcessFigures
 PREFIX: Final = "birthday_scheduler"
 QUERY_TYPES: Final = ("select", "insert", "update", "delete", "transaction", "other")
 BACKGROUND: Final = (
+    "api_keys",
     "api_score",
     "database_figures",
     "embedded_database",
@@ -255,12 +256,12 @@ class Metrics:
             (self.database_query_duration, QUERY_TYPES),
             (self.database_slow_queries, QUERY_TYPES),
             (self.scheduler_failures, TASKS),
-            (self.collector_errors, ("clock", "database", "pauses", "processes", "queue")),
+            (self.collector_errors, ("api_keys", "clock", "database", "pauses", "processes", "queue")),
             (self.background_failures, BACKGROUND),
             (self.gc_pause_seconds, "012"),
             (self.message_template_usage, (BIRTHDAY,)),
             (self.suppressions, ("api", "link")),
-            (self.auth_failures, ("no_key", "unknown_key")),
+            (self.auth_failures, ("ended_key", "no_key", "unknown_key")),
             (self.forbidden_accesses, ("host", "scope")),
         )
         for metric, values in known:

@@ -21,6 +21,7 @@ from birthday.http.app import build
 from birthday.http.context import ApiContext
 from birthday.http.limits import Limits
 from birthday.http.server import serve
+from birthday.operations.keys import Keys
 from birthday.operations.pauses import Pauses
 from birthday.operations.readiness import DATABASE, QUEUE, Check, Readiness
 from birthday.store.connection import check_database
@@ -131,8 +132,9 @@ async def running_api(
     readiness = Readiness(used_checks, channel)
     metrics = Metrics()
     pauses = Pauses(pool, clock, metrics)
+    keys = Keys(pool, clock, metrics, _settings(**settings).api_keys)
     letters = RecordingChannel(clock)
-    context = ApiContext(pool, used_broker, clock, metrics, _settings(**settings), readiness, pauses, letters)
+    context = ApiContext(pool, used_broker, clock, metrics, _settings(**settings), readiness, pauses, letters, keys)
     async with (
         serve(build(context), "127.0.0.1", 0, limits=limits, linger=timedelta()) as (host, port),
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(30)) as client,

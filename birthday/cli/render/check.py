@@ -1,6 +1,7 @@
 """What ``birthday check`` prints: settings, a line for each dependency, and the differences between processes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Final
 
 import click
@@ -8,8 +9,11 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from birthday.cli.render.status import describe_differences
+from birthday.config import ApiKey
 from birthday.config.shown import EffectiveSetting
 from birthday.operations.heartbeats import Differences
+from birthday.operations.keys import SOON
+from birthday.store.keys import StoredKey
 from birthday.store.processes import Process
 from birthday.wiring.dependencies import Dependency
 
@@ -35,6 +39,17 @@ def print_dependencies(misspelt: Mapping[str, str], dependencies: Sequence[Depen
         state = step if dependency.error is None else f"FAILED: {dependency.error}"
         noted = f"; {dependency.note}" if dependency.note else ""
         click.echo(f"{dependency.name:<10} {dependency.where}  {state}{noted}")
+
+
+def print_keys(configured: Collection[ApiKey], stored: Sequence[StoredKey] | None, now: datetime) -> None:
+    """Print how many API keys there are, and which ones expire soon. None: the database could not be asked."""
+    if stored is None:
+        click.echo(f"{'keys':<10} {len(configured)} in API_KEYS; the database was not asked")
+        return
+    working = [key for key in stored if key.works(now)]
+    soon = [f"{key.name} ({key.id})" for key in working if key.expires_at and key.expires_at < now + SOON]
+    noted = f"; within {SOON.days} days expire {', '.join(soon)}: 'birthday keys rotate'" if soon else ""
+    click.echo(f"{'keys':<10} {len(configured)} in API_KEYS, {len(working)} in the database{noted}")
 
 
 def print_differences(here: Process, found: Differences) -> None:

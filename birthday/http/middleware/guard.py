@@ -1,47 +1,54 @@
 """Decides who may use a resource: checks host name, API key and request rate before the handler runs."""
 
-import math
 import time
 from functools import lru_cache
 from http import HTTPStatus
+from typing import Final
 from urllib.parse import urlsplit
 
 import structlog
 from aiohttp import web
-from limits import RateLimitItemPerSecond
-from limits.aio.storage import MemoryStorage
-from limits.aio.strategies import FixedWindowRateLimiter
 
-from birthday.config import ApiKey, Scope, Settings, is_loopback
+from birthday.config import Scope, is_loopback
 from birthday.errors import WrongClockError
 from birthday.http.conditional import answer_condition
-from birthday.http.context import CLIENT, CONTEXT, PEER
-from birthday.http.keys import find_key, given_key
+from birthday.http.context import CLIENT, PEER, RATE, ApiContext
+from birthday.http.keys import given_key
+from birthday.http.limits import client_of
 from birthday.http.middleware.client import UNKNOWN
 from birthday.http.middleware.problems import Handler, problem
+from birthday.http.middleware.rates import RateLimit, Windows
+from birthday.operations.keys import KnownKey
 
 log = structlog.get_logger()
 
 _SCOPES = (Scope.READ, Scope.WRITE, Scope.ADMIN)
 """Each scope includes the ones before it."""
 
+WRONG_KEYS: Final = 10
+"""How many wrong keys are answered with 401 in a minute, from one address or one IPv6 network of 64 bits."""
+WRONG_KEY_SECONDS: Final = 60.0
+
 
 class Guard:
-    """Admits requests to resources according to ``API_KEYS`` and ``RATE_LIMIT``. Each process counts for itself."""
+    """Admits requests according to the keys and ``RATE_LIMIT``. Each process counts for itself."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._keys = settings.api_keys
-        self._proxied = bool(settings.trusted_proxies)
-        self._rate = RateLimit(settings.rate_limit) if settings.rate_limit else None
+    def __init__(self, context: ApiContext) -> None:
+        self._keys = context.keys
+        self._clock = context.clock
+        self._metrics = context.metrics
+        self._proxied = bool(context.settings.trusted_proxies)
+        self._rate = RateLimit(context.settings.rate_limit) if context.settings.rate_limit else None
+        self._wrong_keys = Windows(WRONG_KEY_SECONDS)
 
     def protect(self, scope: Scope, handler: Handler) -> Handler:
         """Return ``handler``, only for clients with ``scope``. While the clock is wrong, only reads are allowed."""
 
         async def protected(request: web.Request) -> web.StreamResponse:
-            refusal = await self._refusal(request, scope)
+            refusal = self._refusal(request, scope)
             if refusal is not None:
                 return refusal
-            fault = request.app[CONTEXT].clock.fault
+            fault = self._clock.fault
             if fault is not None and scope is not Scope.READ:
                 # A user who counts as created in the future would not be greeted until then.
                 raise WrongClockError(fault)
@@ -49,68 +56,91 @@ class Guard:
 
         return protected
 
-    async def _refusal(self, request: web.Request, scope: Scope) -> web.Response | None:
-        peer = request[PEER] if self._proxied else request.remote or UNKNOWN
-        if not self._keys and not (_is_this_machine(request.host) and (not self._proxied or is_loopback(peer))):
-            request.app[CONTEXT].metrics.forbidden_accesses.labels("host").inc()
+    def lock(self, handler: Handler) -> Handler:
+        """Return ``handler``, only for clients with a key. RATE_LIMIT does not count it."""
+
+        async def locked(request: web.Request) -> web.StreamResponse:
+            refusal = self._key_refusal(self._peer(request), *self._identify(request), Scope.READ)
+            return await handler(request) if refusal is None else refusal
+
+        return locked
+
+    def _refusal(self, request: web.Request, scope: Scope) -> web.Response | None:
+        peer = self._peer(request)
+        required = self._keys.required
+        if not required and not (_is_this_machine(request.host) and (not self._proxied or is_loopback(peer))):
+            self._metrics.forbidden_accesses.labels("host").inc()
             log.warning("auth.forbidden", reason="host", peer=peer)
             return problem(
                 HTTPStatus.FORBIDDEN, "without API_KEYS the API answers to localhost only, not to another name"
             )
-        key = find_key(self._keys, request) if self._keys else None
-        if key:
-            request[CLIENT] = key.name
-        if self._rate:
+        key, fault = self._identify(request) if required else (None, None)
+        if self._rate is not None:
             # Without a valid key, requests are counted by address, so that nobody can try keys at full speed.
-            client = f"key {key.name}" if key else f"peer {peer}"
-            refusal = await self._rate.refusal(client)
-            if refusal:
-                request.app[CONTEXT].metrics.rate_limit_hits.inc()
+            client = f"key {key.name}" if key and not fault else f"peer {client_of(peer)}"
+            allowed, request[RATE] = self._rate.count(client, time.monotonic())
+            if not allowed:
+                self._metrics.rate_limit_hits.inc()
                 log.warning("rate_limit.exceeded", client=client)
-                return refusal
-        return _key_refusal(request, peer, key, scope) if self._keys else None
+                limit = self._rate.per_second
+                # The fields of older drafts, which some clients still look for.
+                headers = {"RateLimit-Limit": str(limit), "RateLimit-Remaining": "0", "RateLimit-Reset": "1"}
+                return _too_many(f"at most {limit} requests per second are accepted from one client", 1, headers)
+        return self._key_refusal(peer, key, fault, scope) if required else None
 
+    def _peer(self, request: web.Request) -> str:
+        return request[PEER] if self._proxied else request.remote or UNKNOWN
 
-class RateLimit:
-    """Counts requests per client within a second. After that second, the count of a client is forgotten."""
+    def _identify(self, request: web.Request) -> tuple[KnownKey | None, str | None]:
+        """Return the key of a request, if it is known, and what is wrong with it: a reason of ``auth_failures``."""
+        given = given_key(request)
+        key = None if given is None else self._keys.find(given)
+        if key is None:
+            return None, "no_key" if given is None else "unknown_key"
+        if not key.works(self._clock.now()):
+            return key, "ended_key"
+        request[CLIENT] = key.name
+        self._keys.note_use(key)
+        return key, None
 
-    def __init__(self, per_second: int) -> None:
-        """Allow each client ``per_second`` requests in a window of one second, which its first request opens."""
-        self._item = RateLimitItemPerSecond(per_second)
-        self._limiter = FixedWindowRateLimiter(MemoryStorage())
+    def _key_refusal(self, peer: str, key: KnownKey | None, fault: str | None, needed: Scope) -> web.Response | None:
+        if key is None or fault is not None:
+            return self._unknown(peer, key, fault or "unknown_key")
+        if _SCOPES.index(key.scope) < _SCOPES.index(needed):
+            self._metrics.forbidden_accesses.labels("scope").inc()
+            log.warning("auth.forbidden", client=key.name, scope=key.scope.value, needed=needed.value)
+            detail = f"this needs a key with the scope {needed}; {key.name} has {key.scope}"
+            return problem(HTTPStatus.FORBIDDEN, detail)
+        return None
 
-    async def refusal(self, client: str) -> web.Response | None:
-        """Count a request. Return the answer if it exceeds the limit, None otherwise."""
-        if await self._limiter.hit(self._item, client):
-            return None
-        window = await self._limiter.get_window_stats(self._item, client)
-        seconds = str(max(1, math.ceil(window.reset_time - time.time())))
-        headers = {
-            "Retry-After": seconds,
-            "RateLimit-Limit": str(self._item.amount),
-            "RateLimit-Remaining": "0",
-            "RateLimit-Reset": seconds,
-        }
-        detail = f"at most {self._item.amount} requests per second are accepted from one client"
-        return problem(HTTPStatus.TOO_MANY_REQUESTS, detail, headers=headers)
+    def _unknown(self, peer: str, key: KnownKey | None, fault: str) -> web.Response:
+        """Answer a request without a valid key. After many unknown ones, an address has to wait before the next.
 
-
-def _key_refusal(request: web.Request, peer: str, key: ApiKey | None, needed: Scope) -> web.Response | None:
-    metrics = request.app[CONTEXT].metrics
-    if key is None:
-        given = given_key(request) is not None
-        metrics.auth_failures.labels("unknown_key" if given else "no_key").inc()
-        log.warning("auth.failed", reason="unknown key" if given else "no key", peer=peer)
-        challenge = 'Bearer realm="birthday", error="invalid_token"' if given else 'Bearer realm="birthday"'
-        detail = (
-            "the API key is not known" if given else "an API key is needed: Authorization: Bearer <key>, or X-API-Key"
-        )
+        Whoever uses a right one from the same address is not held up. A key that has ended was not guessed.
+        """
+        self._metrics.auth_failures.labels(fault).inc()
+        if fault == "unknown_key":
+            now = time.monotonic()
+            window = self._wrong_keys.count(client_of(peer), now)
+            if window.count > WRONG_KEYS:
+                self._metrics.rate_limit_hits.inc()
+                seconds = window.seconds_left(now)
+                if window.count == WRONG_KEYS + 1:
+                    log.warning("auth.slowed", peer=peer, seconds=seconds)
+                return _too_many(f"{WRONG_KEYS} wrong API keys came from this address within a minute", seconds)
+        ended = {"client": key.name, "key": key.stored.id} if key and key.stored else {}
+        log.warning("auth.failed", reason=fault.replace("_", " "), peer=peer, **ended)
+        challenge = 'Bearer realm="birthday"' + ("" if fault == "no_key" else ', error="invalid_token"')
+        detail = {
+            "no_key": "an API key is needed: Authorization: Bearer <key>, or X-API-Key",
+            "unknown_key": "the API key is not known",
+            "ended_key": "the API key was revoked, or has expired",
+        }[fault]
         return problem(HTTPStatus.UNAUTHORIZED, detail, headers={"WWW-Authenticate": challenge})
-    if _SCOPES.index(key.scope) < _SCOPES.index(needed):
-        metrics.forbidden_accesses.labels("scope").inc()
-        log.warning("auth.forbidden", client=key.name, scope=key.scope.value, needed=needed.value)
-        return problem(HTTPStatus.FORBIDDEN, f"this needs a key with the scope {needed}; {key.name} has {key.scope}")
-    return None
+
+
+def _too_many(detail: str, seconds: int, headers: dict[str, str] | None = None) -> web.Response:
+    return problem(HTTPStatus.TOO_MANY_REQUESTS, detail, headers={"Retry-After": str(seconds)} | (headers or {}))
 
 
 @lru_cache(maxsize=128)

@@ -50,8 +50,7 @@ def observing(context: ApiContext) -> Middleware:
     # These caches stay small: their keys are methods, routes and statuses.
     counter_of = cache(context.metrics.api_requests.labels)
     histogram_of = cache(context.metrics.api_response_time.labels)
-    # Looking up a missing CLIENT costs more than all other fields of the log line.
-    keyed = bool(context.settings.api_keys)
+    keys = context.keys
     proxied = bool(context.settings.trusted_proxies)
     is_trusted = trust_in(context.settings.trusted_proxies)
     active = 0
@@ -86,7 +85,8 @@ def observing(context: ApiContext) -> Middleware:
         histogram_of(method, path).observe(seconds)
         if path not in probes.PATHS:
             context.score.count(response.status, seconds)
-        client = request.get(CLIENT) if keyed else None
+        # Looking up a missing CLIENT costs more than all other fields of the log line.
+        client = request.get(CLIENT) if keys.required else None
         _log_line(request, method, path, response.status, seconds, client or peer)
         return response
 

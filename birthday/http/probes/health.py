@@ -82,5 +82,6 @@ def _word(result: CheckResult) -> Health:
 
 def _details(request: web.Request, result: CheckResult) -> dict[str, Any]:
     context = request.app[CONTEXT]
-    reason = result.reason if find_key(context.settings.api_keys, request) else context.hide_names(result.reason)
+    key = find_key(context.keys, request, context.clock.now())
+    reason = result.reason if key else context.hide_names(result.reason)
     return {"status": _word(result), "latencySeconds": round(result.latency_seconds, 6), "reason": reason}
