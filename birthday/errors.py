@@ -47,6 +47,17 @@ class OutdatedError(BirthdayError):
     """A change depends on a state of the resource that is not its state now. Nothing was changed."""
 
 
+class InProgressError(BirthdayError):
+    """Another request with the same Idempotency-Key is still being carried out."""
+
+    def __init__(self) -> None:
+        super().__init__("a request with this Idempotency-Key is still being carried out: send it again for the answer")
+
+
+class RepeatedError(InProgressError):
+    """Another request with the same Idempotency-Key has been carried out meanwhile, so this one has no effect."""
+
+
 class UnavailableError(BirthdayError):
     """A resource that we depend on cannot be used now. ``resource`` names it: database, queue, channel, ..."""
 

@@ -16,6 +16,7 @@ from birthday.config import Settings
 from birthday.http.coalescer import Coalescer
 from birthday.http.doubts import Doubts
 from birthday.http.hiding import hiding
+from birthday.http.turns import Turns
 from birthday.operations.keys import Keys
 from birthday.operations.pauses import Pauses
 from birthday.operations.readiness import Readiness
@@ -49,6 +50,8 @@ class ApiContext:
     """Held while dead letters are removed: of two removals at the same time, each may see only part of them."""
     doubts: Doubts = field(default_factory=Doubts)
     """Users who may have been created."""
+    repeats: Turns = field(init=False)
+    """Whose turn it is of requests with an Idempotency-Key."""
     planning: Planning = field(init=False)
     """What planning depends on besides the user."""
     hide_names: Callable[[str | None], str | None] = field(init=False)
@@ -57,6 +60,7 @@ class ApiContext:
     """The page of metrics."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "repeats", Turns(self.settings.database_pool_max // 4))
         object.__setattr__(self, "planning", Planning(self.settings.rules, self.settings.plan_horizon))
         object.__setattr__(self, "hide_names", hiding(self.settings))
         object.__setattr__(self, "page", Page(self.metrics.registry))

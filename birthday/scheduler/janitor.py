@@ -23,6 +23,7 @@ from birthday.operations.pauses import Pauses
 from birthday.scheduler.refused import fail_each, mark_each
 from birthday.store.changes import remove_old_changes
 from birthday.store.connection import DATABASE_ERRORS, is_outage, stay_cancelled
+from birthday.store.idempotency import remove_old_answers
 from birthday.store.refusals import Sifting
 from birthday.store.upkeep import Expired, expire, lock_lost, mark_rescued, read_late, remove_old
 from birthday.store.users import purge_deleted_users
@@ -54,10 +55,14 @@ class Janitor:
     async def recover_once(self, now: datetime) -> None:
         """Expire what is later than the catch-up window, then rescue what was in flight and got lost.
 
+        In between, remove the answers to requests with an Idempotency-Key of more than a day ago.
+
         Nothing is rescued of a type that is paused, because workers take nothing of it then. Nothing is rescued shortly
         after the pause either, because workers cannot take the whole queue at once.
         """
         while await self._expire_batch(now) >= BATCH:
+            pass
+        while await remove_old_answers(self.pool, now, BATCH) >= BATCH:
             pass
         wait = _patience_with(await self.broker.stats())
         resumed = [one for one in self.pauses.types if self.pauses.resumed_since(one, now - wait)]

@@ -1,6 +1,6 @@
 """New users: one or many are stored in one statement, together with the messages that fall due soon."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -15,6 +15,7 @@ from birthday.core.user import NO_EXTRAS, Profile, with_suppressed
 from birthday.errors import ConflictError
 from birthday.store.changes import Actor
 from birthday.store.connection import LOAN_SECONDS, borrow
+from birthday.store.idempotency import Answer, KeyedRequest, store_answers
 from birthday.store.planning import read_planned_types
 from birthday.store.users import Connection, Planning, User, conflict, email_taken
 
@@ -23,13 +24,15 @@ from birthday.store.users import Connection, Planning, User, conflict, email_tak
 class NewUser:
     """A user to store, with the messages to materialise at once. ``user.created_at`` is also ``schedule_from``.
 
-    ``by`` asked for it. ``traceparent`` is the context of the request, if that is traced.
+    ``by`` asked for it. ``traceparent`` is the context of the request, if that is traced. ``answer`` returns what is
+    stored with the user as the answer to a request with an Idempotency-Key.
     """
 
     user: User
     messages: list[PlannedMessage]
     by: Actor
     traceparent: str | None = None
+    answer: Callable[[User], tuple[KeyedRequest, Answer]] | None = None
 
 
 def plan_user(
@@ -45,25 +48,40 @@ async def create_users(
 ) -> Sequence[User | ConflictError]:
     """Store new users with their messages, in one statement, and return what became of each.
 
+    Answers to requests with a key are stored in the same transaction.
+
     The result for each is the user, or a ``ConflictError`` if a live user has the e-mail address. A user whose address
     is on the list of suppressed ones is suppressed. If the database refuses one row, or one row waits too long for
     another transaction, the statement fails for all.
 
     Raises:
         UniqueViolationError: if a live user has the external id of one of several. Of one, it is a ``ConflictError``.
+        RepeatedError: if there is an answer to one of the requests with a key already. Then nobody was created.
         UnavailableError: if the database cannot be used: nobody was created, unless only the answer was lost.
         LockNotAvailableError: if a row has waited for a lock for ``lock_seconds``; None keeps the session's limit.
     """
     try:
         async with borrow(pool, seconds) as connection:
-            created = await _insert_users(connection, users, lock_seconds)
-            planned = {BIRTHDAY}
-            if any(new.user.profile.extras is not NO_EXTRAS for new in users):
-                planned |= set(await read_planned_types(connection))
+            if not any(new.answer for new in users):
+                return await _create(connection, users, lock_seconds)
+            async with connection.transaction():
+                outcomes = await _create(connection, users, lock_seconds)
+                asked = [(new.answer, user) for new, user in zip(users, outcomes, strict=True) if new.answer]
+                await store_answers(connection, [answer(user) for answer, user in asked if isinstance(user, User)])
+                return outcomes
     except asyncpg.UniqueViolationError as error:
         if len(users) > 1:
             raise
         raise conflict(error, users[0].user.profile) from None
+
+
+async def _create(
+    connection: Connection, users: Sequence[NewUser], lock_seconds: float | None
+) -> list[User | ConflictError]:
+    created = await _insert_users(connection, users, lock_seconds)
+    planned = {BIRTHDAY}
+    if any(new.user.profile.extras is not NO_EXTRAS for new in users):
+        planned |= set(await read_planned_types(connection))
     return [_outcome(new.user, created, planned) for new in users]
 
 

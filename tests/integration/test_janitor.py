@@ -6,6 +6,7 @@ import asyncpg
 import pytest
 
 from birthday.broker.postgres import PostgresBroker
+from birthday.store.idempotency import Answer, KeyedRequest, store_answers
 from birthday.telemetry.metrics import Metrics
 from tests.support.channel import RecordingChannel
 from tests.support.clock import ManualClock
@@ -77,3 +78,13 @@ async def test_retention_removes_what_is_finished_and_old_and_nothing_else(produ
     assert await product.janitor.retire_once(product.clock.now()) == 1
     assert await product.statuses() == {"scheduled": 1}
     assert await product.pool.fetchval("SELECT count(*) FROM users") == 1
+
+
+async def test_answers_to_repeated_requests_are_removed_after_a_day(product: Product) -> None:
+    """After 24 hours the stored answer is gone; one that is a moment younger stays."""
+    asked = [KeyedRequest(bytes([second]), b"", product.clock.now() + timedelta(seconds=second)) for second in range(2)]
+    async with product.pool.acquire() as connection:
+        await store_answers(connection, [(request, Answer(201, {}, b"Ada")) for request in asked])
+    product.clock.advance(timedelta(hours=24))
+    await product.janitor.recover_once(product.clock.now())
+    assert [row["id"] for row in await product.pool.fetch("SELECT id FROM idempotency_keys")] == [asked[1].id]

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from birthday.errors import UnavailableError
 from birthday.http.api.cursors import message_cursor, read_message_cursor
+from birthday.http.api.repeats import CONCERNS, commit_answer, once, pool_of
 from birthday.http.api.requests import (
     read_id,
     read_json,
@@ -71,19 +72,24 @@ async def list_page_of_user(request: web.Request) -> web.Response:
     return _page(request, messages, limit)
 
 
+@once
 async def retry(request: web.Request) -> web.Response:
     """Queue a failed message again, with no attempt used, and remove its dead letter."""
     context = request.app[CONTEXT]
     message_id = read_id(request, "message")
     async with _turn(context):
         now, by = context.clock.now(), actor_of(request)
-        message = await requeue_one(context.pool, context.broker, message_id, now, by, context.tracing)
+        message = await requeue_one(pool_of(request), context.broker, message_id, now, by, context.tracing)
+        request[CONCERNS] = message.user_id
+        response = json_response(message_json(message), 202)
+        await commit_answer(request, response)
     context.metrics.messages_queued.inc()
     async with _sweep(context):
         await drop_copy(context.pool, context.broker, message.id)
-    return json_response(message_json(message), 202)
+    return response
 
 
+@once
 async def retry_many(request: web.Request) -> web.Response:
     """Queue the failed messages again that the body selects, and remove dead letters of messages no longer failed."""
     context = request.app[CONTEXT]

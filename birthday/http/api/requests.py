@@ -33,21 +33,33 @@ async def read_json(request: web.Request) -> object:
 
     Raises:
         HTTPUnsupportedMediaType: if it does not say that it is JSON.
-        HTTPRequestEntityTooLarge: if it is too large; the rest of it is not read.
         HTTPBadRequest: if it is not JSON.
-        HTTPRequestTimeout: if it did not arrive in time.
+        HTTPException: if it cannot be read; see ``read_body``.
     """
     given = request.headers.get("Content-Type")
     # Nearly all clients send exactly this text, which needs no parsing.
     if given != "application/json" and not _is_json(request):
         text = "another Content-Type is given" if given else "Content-Type is missing"
         raise web.HTTPUnsupportedMediaType(text=f"{text}; application/json in UTF-8 is accepted")
+    body = await read_body(request)
+    try:
+        return parse_json(body)
+    except ValueError as error:
+        raise web.HTTPBadRequest(text=f"the body is not JSON: {error}") from None
+
+
+async def read_body(request: web.Request) -> bytes:
+    """Return the body; it may be read again.
+
+    Raises:
+        HTTPRequestEntityTooLarge: if it is too large; the rest of it is not read.
+        HTTPBadRequest: if it is incomplete.
+        HTTPRequestTimeout: if it did not arrive in time.
+    """
     if (request.content_length or 0) > MAX_BODY_BYTES:
         raise web.HTTPRequestEntityTooLarge(max_size=MAX_BODY_BYTES)
     try:
-        return parse_json(await request.read())
-    except ValueError as error:
-        raise web.HTTPBadRequest(text=f"the body is not JSON: {error}") from None
+        return await request.read()
     except TimeoutError as error:
         raise web.HTTPRequestTimeout(text=f"the body could not be read: {error}") from None
     except (web.RequestPayloadError, ConnectionError) as error:

@@ -9,6 +9,7 @@ from birthday.channels import Delivered
 from birthday.content import Rendered
 from birthday.core.document import validate
 from birthday.core.template import TemplateKey, parse_locale, parse_type, template_name
+from birthday.http.api.repeats import CONCERNS, once, pool_of
 from birthday.http.api.requests import read_json, read_limit, read_query
 from birthday.http.api.template_models import ActivateInput, PublishInput, TestInput, TrialInput
 from birthday.http.conditional import check_condition, has_condition, tagged
@@ -64,24 +65,29 @@ async def publish(request: web.Request) -> web.Response:
     return tagged(await _answer(context, *key, published.key.version, status=201 if published.is_new else 200))
 
 
+@once
 async def activate(request: web.Request) -> web.Response:
     """Make another version active."""
-    context, key = request.app[CONTEXT], _read_key(request)
+    pool, key = pool_of(request), _read_key(request)
     version = (await _read_body(request, ActivateInput)).version
-    await activate_version(context.pool, TemplateKey(*key, version), _author(request))
-    async with borrow(context.pool) as connection:
+    await activate_version(pool, TemplateKey(*key, version), _author(request))
+    async with borrow(pool) as connection:
         [active] = [one for one in await list_active(connection) if one.key[:2] == key]
     return json_response(_active_json(active))
 
 
+@once
 async def try_out(request: web.Request) -> web.Response:
     """Return what a template says."""
     context, key = request.app[CONTEXT], _read_key(request)
     trial = (await _read_body(request, TrialInput)).trial(*key)
+    if trial.user_id is not None:
+        request[CONCERNS] = trial.user_id
     tried = await preview(context.pool, trial, context.clock.now().date(), site_of(context.settings))
     return json_response(_tried_json(tried))
 
 
+@once
 async def send(request: web.Request) -> web.Response:
     """Send what a template says to an address, marked as a test."""
     context, key = request.app[CONTEXT], _read_key(request)

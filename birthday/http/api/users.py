@@ -1,5 +1,6 @@
 """Users: create, read, list, replace, change, delete. The store plans messages when a user changes."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -12,6 +13,7 @@ from birthday.core.ident import uuid7
 from birthday.core.user import Profile, parse_profile, parse_replacement, patch_profile, with_suppressed
 from birthday.errors import ConflictError, NotFoundError, UnavailableError
 from birthday.http.api.cursors import read_user_cursor, user_cursor
+from birthday.http.api.repeats import answer_of, keyed, once_by_itself
 from birthday.http.api.requests import read_id, read_json, read_limit, read_message_type, read_query, read_year
 from birthday.http.api.responses import page_response, user_json
 from birthday.http.conditional import check_condition, has_condition, tagged
@@ -34,6 +36,7 @@ from birthday.store.users import (
 log = structlog.get_logger()
 
 
+@once_by_itself
 async def create(request: web.Request) -> web.Response:
     """Create a user; messages that fall due soon are planned at once."""
     context = request.app[CONTEXT]
@@ -41,6 +44,9 @@ async def create(request: web.Request) -> web.Response:
     now = context.clock.now()
     profile, traceparent = parse_profile(data, now), context.tracing.traceparent()
     new = plan_user(uuid7(now), profile, now, context.planning, actor_of(request), traceparent)
+    key = keyed(request)
+    if key is not None:
+        new = dataclasses.replace(new, answer=lambda user: (key, answer_of(_created(user), user.id)))
     try:
         user = await request.app[CREATION].ask(new)
     except UnavailableError as error:
@@ -48,7 +54,7 @@ async def create(request: web.Request) -> web.Response:
             context.doubts.note(new.user.profile, new.user.id)
         raise
     except ConflictError:
-        found = await _created_before(request, new.user.profile)
+        found = None if key else await _created_before(request, new.user.profile)
         if found is None:
             raise
         user = found
@@ -56,8 +62,12 @@ async def create(request: web.Request) -> web.Response:
     if new.messages:
         sent = {one.message_type for one in user.upcoming if one.due_at}
         context.metrics.messages_scheduled.inc(sum(message.message_type in sent for message in new.messages))
-    subject = request[SUBJECT] = str(user.id)
-    return tagged(json_response(user_json(user), 201, {"Location": f"/users/{subject}"}))
+    request[SUBJECT] = str(user.id)
+    return _created(user)
+
+
+def _created(user: User) -> web.Response:
+    return tagged(json_response(user_json(user), 201, {"Location": f"/users/{user.id}"}))
 
 
 async def _created_before(request: web.Request, profile: Profile) -> User | None:

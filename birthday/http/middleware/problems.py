@@ -12,6 +12,7 @@ from aiohttp import hdrs, web
 from birthday.errors import (
     ConflictError,
     FieldError,
+    InProgressError,
     InvalidInputError,
     NotFoundError,
     OutdatedError,
@@ -39,7 +40,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     try:
         fault = cast("Served", request.protocol).fault
         return await handler(request) if fault is None else _http_problem(request, fault)
-    except (InvalidInputError, NotFoundError, ConflictError, OutdatedError, UnavailableError) as error:
+    except (InvalidInputError, NotFoundError, ConflictError, OutdatedError, InProgressError, UnavailableError) as error:
         return _domain_problem(error, changes=request.method not in {"GET", "HEAD", "OPTIONS"})
     except web.HTTPException as error:
         return _http_problem(request, error)
@@ -69,7 +70,9 @@ def problem(
 
 
 def _domain_problem(
-    error: InvalidInputError | NotFoundError | ConflictError | OutdatedError | UnavailableError, *, changes: bool
+    error: InvalidInputError | NotFoundError | ConflictError | OutdatedError | InProgressError | UnavailableError,
+    *,
+    changes: bool,
 ) -> web.Response:
     match error:
         case InvalidInputError():
@@ -81,6 +84,8 @@ def _domain_problem(
             return problem(HTTPStatus.CONFLICT, str(error), fields)
         case OutdatedError():
             return problem(HTTPStatus.PRECONDITION_FAILED, str(error))
+        case InProgressError():
+            return problem(HTTPStatus.CONFLICT, str(error), headers={"Retry-After": "1"})
         case WrongClockError():
             # The clock guard has logged how far the clock is off.
             detail = "the clock of this server is wrong, so nothing was changed: try again later, or another server"
