@@ -9,9 +9,14 @@ import pytest
 
 from birthday.broker.postgres import PostgresBroker
 from birthday.channels import Channel
+from birthday.channels.breaker import CircuitState
 from birthday.config import load_settings
+from birthday.core.message import BIRTHDAY
+from birthday.store.changes import Actor
+from birthday.store.pauses import set_paused
 from birthday.telemetry.metrics import Metrics
 from birthday.wiring.channel import open_channel
+from birthday.worker.pipeline import Pipeline
 from tests.support.certificates import Certificates
 from tests.support.clock import ManualClock
 from tests.support.mail_server import PASSWORD, USER, MailServer
@@ -105,6 +110,57 @@ async def test_one_bad_recipient_fails_alone(product: Product, server: MailServe
 
     detail = await product.pool.fetchval("SELECT error_detail FROM message_logs WHERE status = 'failed'")
     assert detail == "the mail server answered 550 5.1.1 to RCPT"
+
+
+async def test_a_server_that_is_away_opens_the_circuit(product: Product, server: MailServer, channel: Channel) -> None:
+    """Nobody listens: only the failures that open the circuit count; the first e-mail that is accepted closes it."""
+    await queue_birthdays(product, 10)
+    await server.stop()
+    async with product.working(channel, concurrency=1, threshold=THRESHOLD) as pipeline:
+        await eventually(lambda: has_state(pipeline, CircuitState.OPEN), "the circuit is open")
+        await server.start()
+        product.clock.advance(timedelta(minutes=1))
+        await product.wait_for_statuses({"delivered": 10})
+        assert await has_state(pipeline, CircuitState.CLOSED)
+
+    assert (len(server.mails), metric(product.metrics, "circuit_breaker_state")) == (10, 0)
+    assert (await product.pool.fetchval("SELECT sum(attempts) FROM message_logs")) <= 10 + THRESHOLD
+
+
+async def test_a_pause_finishes_the_emails_that_are_under_way(
+    product: Product, server: MailServer, channel: Channel
+) -> None:
+    """Four of twelve wait for the answer to their final dot: they are delivered, the rest is put back unsent."""
+    await queue_birthdays(product, 12)
+    server.answering.clear()
+    async with product.working(channel, concurrency=4):
+        await eventually(lambda: holds(server, 4), "four e-mails wait for their answer")
+        await set_pause(product, paused=True)
+        server.answering.set()
+        await product.wait_for_statuses({"delivered": 4, "queued": 8})
+        assert len(server.mails) == 4
+        await set_pause(product, paused=False)
+        await product.wait_for_statuses({"delivered": 12})
+
+    assert len({mail.recipient for mail in server.mails}) == len(server.mails) == 12
+    assert (await product.pool.fetchval("SELECT max(attempts) FROM message_logs")) == 1
+
+
+async def set_pause(product: Product, *, paused: bool) -> None:
+    """Pause or resume birthdays, and let the worker of the test know."""
+    async with product.pool.acquire() as connection:
+        await set_paused(connection, [BIRTHDAY], paused=paused, now=product.clock.now(), by=Actor("ada@host"))
+    await product.pauses.refresh()
+
+
+async def holds(server: MailServer, count: int) -> bool:
+    """Say whether so many e-mails have no answer yet."""
+    return server.held == count
+
+
+async def has_state(pipeline: Pipeline, state: CircuitState) -> bool:
+    """Say whether the circuit has this state."""
+    return pipeline.circuit.state is state
 
 
 async def is_open(cause: str) -> bool:

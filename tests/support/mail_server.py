@@ -62,6 +62,10 @@ class MailServer:
         self.mails: list[Mail] = []
         self.commands: list[tuple[int, str]] = []
         self.connections = 0
+        self.held = 0
+        """How many e-mails have come in while ``answering`` was not set, and have no answer yet."""
+        self.answering = asyncio.Event()
+        self.answering.set()
         self._tls, self._implicit, self._offers = tls, implicit, offers
         self._answers: defaultdict[str, deque[str | Fault]] = defaultdict(deque)
         self._port = 0
@@ -189,6 +193,9 @@ class _Talk:
             data = await self._reader.readuntil(b"\r\n.\r\n")
             whole = data.removesuffix(b".\r\n").replace(b"\r\n..", b"\r\n.")
             mail = Mail(self._number, self._sender, self._recipient, whole)
+            self._server.held += 1
+            await self._server.answering.wait()
+            self._server.held -= 1
             if await self._say("DOT", "250 2.0.0 Ok: queued", accepted=mail):
                 self._sender = ""
 
