@@ -6,11 +6,12 @@ from birthday.config.settings import Settings
 from birthday.config.shown import documented_settings, effective_settings, shared_settings
 from birthday.config.smtp import SmtpServer, Tls, read_sender, read_smtp_url
 from birthday.config.urls import mask_path, mask_url
-from birthday.config.values import ApiKey, Network, Role, Scope, is_loopback, parse_duration, show_duration
+from birthday.config.values import ApiKey, Network, Protected, Role, Scope, is_loopback, parse_duration, show_duration
 
 __all__ = [
     "ApiKey",
     "Network",
+    "Protected",
     "Role",
     "Scope",
     "Settings",

@@ -30,11 +30,13 @@ from birthday.config.urls import (
 from birthday.config.values import (
     ApiKey,
     Network,
+    Protected,
     Role,
     parse_api_keys,
     parse_duration,
     parse_networks,
     parse_origins,
+    parse_protected,
     parse_rate,
     parse_roles,
     parse_time_of_day,
@@ -142,6 +144,9 @@ class Settings(BaseSettings):
     api_keys: Annotated[tuple[ApiKey, ...], NoDecode, BeforeValidator(parse_api_keys)] = ()
     """Keys of clients, as comma-separated `name:sha256hex:scope` entries. Default: none: the API answers on loopback
     only."""
+    protect: Annotated[tuple[Protected, ...], NoDecode, BeforeValidator(parse_protected)] = ()
+    """Which of `metrics` (`/metrics`), `health` (`/health` and all below) and `docs` (`/docs`, `/openapi.json`) need an
+    API key, of any scope. Default: none."""
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(parse_networks)] = ()
     """Networks of reverse proxies, such as `127.0.0.1,10.0.0.0/8`, whose `Forwarded` and `X-Forwarded-For` say who the
     client is. Default: none."""

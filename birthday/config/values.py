@@ -35,6 +35,14 @@ class Scope(StrEnum):
     ADMIN = "admin"
 
 
+class Protected(StrEnum):
+    """What is open to everybody unless PROTECT names it."""
+
+    METRICS = "metrics"
+    HEALTH = "health"
+    DOCS = "docs"
+
+
 @dataclass(frozen=True, slots=True)
 class ApiKey:
     """A client of the API. Only the client knows the key itself; ``digest`` is the SHA-256 of the key in hex."""
@@ -102,6 +110,16 @@ def parse_roles(value: object) -> frozenset[Role]:
     if not set(names) <= {role.value for role in Role}:
         raise ValueError("a comma-separated list of api, scheduler and worker is accepted")
     return frozenset(Role(name) for name in names)
+
+
+def parse_protected(value: object) -> tuple[Protected, ...]:
+    """Return what a comma-separated list names."""
+    if isinstance(value, tuple):
+        return value
+    names = [name.strip() for name in str(value).lower().split(",")]
+    if not set(names) <= {one.value for one in Protected}:
+        raise ValueError("a comma-separated list of metrics, health and docs is accepted")
+    return tuple(one for one in Protected if one in names)
 
 
 def role_names(roles: frozenset[Role]) -> str:

@@ -35,11 +35,14 @@ def build(context: ApiContext) -> web.Application:
         allow_origins(app, context.settings.cors_origins)
     if context.settings.rate_limit:
         show_rates(app, context.settings.rate_limit)
+    guard = Guard(context)
+    if context.settings.protect:
+        app.middlewares.append(guard.locking(context.settings.protect))
     app.add_routes(_probe_routes())
     if Role.API in context.settings.role:
         app[CREATION] = Coalescer(partial(users.create_all, context))
         app[READING] = Coalescer(partial(users.read_all, context))
-        app.add_routes(_resource_routes(Guard(context)))
+        app.add_routes(_resource_routes(guard))
         app.add_routes(_document_routes(context))
         app.add_routes(UnsubscribePages(context).routes())
     app[IS_TRUSTED] = trust_in(context.settings.trusted_proxies)

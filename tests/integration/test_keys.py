@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
+from typing import Any
 
 import asyncpg
 import pytest
@@ -249,6 +250,23 @@ async def test_wrong_keys_are_slowed_down_and_a_right_one_is_not(pool: asyncpg.P
         assert await ask("2001:db8:1:3::1") == 401
         assert api.metric("rate_limit_hits_total") == 3
         assert api.metric("auth_failures_total", reason="unknown_key") == 25
+
+
+@pytest.mark.parametrize("settings", [{"api_keys": api_keys(rita="read")}, {"role": "worker"}])
+async def test_what_protect_names_needs_a_key(pool: asyncpg.Pool, settings: dict[str, Any]) -> None:
+    """In every role, also where there are no keys yet; probes of orchestrators never need one."""
+    async with running_api(pool, protect="metrics,health,docs", rate_limit="1/s", **settings) as api:
+        key = {"X-API-Key": "key-of-rita"}
+        pages = ["/metrics", "/%6detrics", "/health", "/health/detailed", "/health/db", "/health/queue"]
+        if "role" not in settings:
+            pages += ["/docs", "/openapi.json"]
+        for page in pages:
+            assert (await api.get(page)).status == 401, page
+            assert (await api.get(page, headers=key)).status == (401 if "role" in settings else 200), page
+        for probe in ("/alive", "/ready"):
+            assert (await api.get(probe)).status == 200
+    async with running_api(pool, protect="docs", **settings) as api:
+        assert (await api.get("/metrics")).status == 200
 
 
 async def test_a_limited_client_is_told_what_is_left(pool: asyncpg.Pool) -> None:

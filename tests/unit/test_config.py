@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from birthday.config import (
     ApiKey,
+    Protected,
     Role,
     Scope,
     Settings,
@@ -85,6 +86,7 @@ def test_defaults() -> None:
         "api_keys": (),
         "trusted_proxies": (),
         "cors_origins": (),
+        "protect": (),
         "rate_limit": 0,
         "log_level": "info",
         "log_format": None,
@@ -127,6 +129,7 @@ def test_defaults() -> None:
         ),
         ("RATE_LIMIT", "50/s", 50),
         ("RATE_LIMIT", "50", 50),
+        ("PROTECT", "docs, Metrics", (Protected.METRICS, Protected.DOCS)),
         ("BIRTHDAY_COMMIT", "d08d139790f58b63f0e83e6e603bd375380d1184", "d08d139790f58b63f0e83e6e603bd375380d1184"),
         ("BIRTHDAY_COMMIT", "v1.2.3", "v1.2.3"),
         ("API_KEYS", f"ops:{DIGEST}:admin", (ApiKey("ops", DIGEST, Scope.ADMIN),)),
@@ -247,6 +250,7 @@ def test_accepted(environment: pytest.MonkeyPatch, name: str, text: str, value: 
                 "https://app.example.com https://b.example.com",
             )
         ),
+        ("PROTECT", "metrics,ready", "a comma-separated list of metrics, health and docs is accepted"),
         ("RATE_LIMIT", "50/m", "requests per second are accepted, such as 50/s, or 0 for no limit"),
         ("RATE_LIMIT", "-1", "requests per second are accepted, such as 50/s, or 0 for no limit"),
         ("LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error' is accepted"),

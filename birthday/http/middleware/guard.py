@@ -1,6 +1,7 @@
 """Decides who may use a resource: checks host name, API key and request rate before the handler runs."""
 
 import time
+from collections.abc import Collection
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
@@ -8,8 +9,9 @@ from urllib.parse import urlsplit
 
 import structlog
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
-from birthday.config import Scope, is_loopback
+from birthday.config import Protected, Scope, is_loopback
 from birthday.errors import WrongClockError
 from birthday.http.conditional import answer_condition
 from birthday.http.context import CLIENT, PEER, RATE, ApiContext
@@ -56,14 +58,23 @@ class Guard:
 
         return protected
 
-    def lock(self, handler: Handler) -> Handler:
-        """Return ``handler``, only for clients with a key. RATE_LIMIT does not count it."""
+    def locking(self, protected: Collection[Protected]) -> Middleware:
+        """Return the middleware that asks for a key of what PROTECT names. RATE_LIMIT does not count it.
 
-        async def locked(request: web.Request) -> web.StreamResponse:
-            refusal = self._key_refusal(self._peer(request), *self._identify(request), Scope.READ)
-            return await handler(request) if refusal is None else refusal
+        It does so even where there is no key, because worker and scheduler may listen on outside addresses without one.
+        """
+        roots = {*protected, *(["openapi.json"] if Protected.DOCS in protected else [])}
 
-        return locked
+        @web.middleware
+        async def lock(request: web.Request, handler: Handler) -> web.StreamResponse:
+            resource = request.match_info.route.resource
+            if resource is not None and resource.canonical.split("/")[1] in roots:
+                refusal = self._key_refusal(self._peer(request), *self._identify(request), Scope.READ)
+                if refusal is not None:
+                    return refusal
+            return await handler(request)
+
+        return lock
 
     def _refusal(self, request: web.Request, scope: Scope) -> web.Response | None:
         peer = self._peer(request)
