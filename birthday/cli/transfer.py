@@ -1,7 +1,6 @@
 """The commands ``birthday import`` and ``birthday export``: users from a file, and users to standard output."""
 
 import sys
-from datetime import timedelta
 from pathlib import Path
 from typing import TextIO
 
@@ -15,7 +14,7 @@ from birthday.clock import Clock, SystemClock
 from birthday.config import Settings
 from birthday.operations.transfer.deletions import DeletionSummary, export_deletions, import_deletions
 from birthday.operations.transfer.exporting import export_users
-from birthday.operations.transfer.importing import ImportSummary, import_users
+from birthday.operations.transfer.importing import CREATION, ImportOptions, ImportSummary, Mode, import_users
 from birthday.operations.transfer.records import Format
 from birthday.operations.transfer.report import default_report_path, open_report
 from birthday.operations.transfer.source import open_source, source_size
@@ -26,6 +25,13 @@ from birthday.wiring.scheduler import make_planning
 
 @click.command("import")
 @click.argument("file")
+@click.option(
+    "--mode",
+    type=click.Choice(list(Mode)),
+    default=Mode.CREATE,
+    show_default=True,
+    help="upsert also changes users who differ.",
+)
 @click.option("--dry-run", is_flag=True, help="Check everything and change nothing.")
 @click.option(
     "--report",
@@ -35,7 +41,7 @@ from birthday.wiring.scheduler import make_planning
 )
 @click.option("--with-ids", is_flag=True, help="Keep the ids of an export, after a restore.")
 @click.option("--deleted", is_flag=True, help="FILE is a list of deletions: delete these users again, after a restore.")
-def import_(file: str, report: Path | None, *, dry_run: bool, with_ids: bool, deleted: bool) -> None:
+def import_(file: str, mode: Mode, report: Path | None, *, dry_run: bool, with_ids: bool, deleted: bool) -> None:
     """Create a user for each row of FILE (CSV or NDJSON).
 
     '-' is standard input. CSV has a header of firstName, lastName, email, dateOfBirth, and timezone or timezoneOffset;
@@ -44,31 +50,33 @@ def import_(file: str, report: Path | None, *, dry_run: bool, with_ids: bool, de
     --MM-DD without a year. NDJSON has the objects that POST /users takes. Wrong rows are reported by line and do not
     stop the others. Importing a file again creates no user twice. The exit status is 1 if a row was rejected.
 
+    --mode upsert finds the user of a row by its externalId, then by its e-mail address, and changes what the row has.
+
     After the restore of a backup, --with-ids adds the users of a later export with their ids and Idempotency-Keys.
     --deleted takes the output of 'birthday export --deleted', or the API's log.
     """
     if with_ids and deleted:
         raise click.UsageError("--with-ids and --deleted exclude each other")
+    if mode is Mode.UPSERT and (with_ids or deleted):
+        raise click.UsageError("--mode upsert excludes --with-ids and --deleted")
     with errors():
         settings = database_settings(create=not deleted)
         if deleted:
             summary: ImportSummary | DeletionSummary = run(_delete_again(settings, file, report, dry_run=dry_run))
         else:
-            summary = run(_import(settings, file, report, dry_run=dry_run, with_ids=with_ids))
+            summary = run(_import(settings, file, report, mode, dry_run=dry_run, with_ids=with_ids))
     if summary.rejected:
         sys.exit(1)
 
 
 async def _import(
-    settings: Settings, file: str, report: Path | None, *, dry_run: bool, with_ids: bool
+    settings: Settings, file: str, report: Path | None, mode: Mode, *, dry_run: bool, with_ids: bool
 ) -> ImportSummary:
     clock = SystemClock()
-    catch_up = settings.catch_up_window if with_ids else None
+    options = ImportOptions(mode, dry_run, settings.catch_up_window if with_ids else None)
     planning = make_planning(settings)
     async with checked_pool(settings, clock, create=True) as pool, borrow(pool, None) as connection:
-        return await import_file(
-            file, connection, clock, planning, sys.stderr, dry_run=dry_run, report_path=report, catch_up=catch_up
-        )
+        return await import_file(file, connection, clock, planning, sys.stderr, options, report_path=report)
 
 
 async def import_file(
@@ -77,14 +85,13 @@ async def import_file(
     clock: Clock,
     planning: Planning,
     screen: TextIO,
+    options: ImportOptions = CREATION,
     *,
-    dry_run: bool = False,
     report_path: Path | None = None,
-    catch_up: timedelta | None = None,
 ) -> ImportSummary:
     """Import the file ``name``, or standard input for ``-``, and show progress and result on ``screen``.
 
-    With ``catch_up`` users keep the ids of the file. Rejected rows are listed in ``report_path``, by default
+    Rejected rows are listed in ``report_path``, by default
     ``NAME.errors.ndjson``. If the import ends early, by Ctrl-C or an error, it still writes how many users are created.
     """
     path = report_path or default_report_path(name)
@@ -93,23 +100,13 @@ async def import_file(
         finished = False
         try:
             with bar:
-                await import_users(
-                    source,
-                    connection,
-                    clock,
-                    planning,
-                    operator(),
-                    report.add,
-                    bar.update,
-                    dry_run=dry_run,
-                    catch_up=catch_up,
-                )
+                await import_users(source, connection, clock, planning, operator(), report.add, bar.update, options)
             finished = True
         finally:
             lines = describe_report(report)
             # If nothing was read, the error that ended the import says enough.
             if finished or bar.summary.read:
-                lines.append(describe_import(bar.summary, dry_run=dry_run, finished=finished))
+                lines.append(describe_import(bar.summary, dry_run=options.dry_run, finished=finished))
             screen.writelines(f"{line}\n" for line in lines)
     return bar.summary
 

@@ -275,6 +275,21 @@ def patch_profile(profile: Profile, changes: object, now: datetime) -> Profile:
     return replace(parsed, **kept, extras=replace(parsed.extras, **kept_extras, suppressed=suppressed))
 
 
+def merge_profile(profile: Profile, given: Profile) -> Profile:
+    """Return ``profile`` with all that ``given`` has. What it lacks stays, as does each yearly date that it lacks."""
+    own, new = profile.extras, given.extras
+    if new is NO_EXTRAS:
+        return replace(given, extras=own)
+    extras = Extras(
+        new.external_id or own.external_id,
+        new.locale or own.locale,
+        new.attributes or own.attributes,
+        {**own.anniversaries, **new.anniversaries},
+        own.suppressed or new.suppressed,
+    )
+    return replace(given, extras=extras)
+
+
 def _members(data: object) -> Mapping[str, Any]:
     if not isinstance(data, Mapping):
         raise InvalidInputError(FieldError("", "a JSON object is accepted"))

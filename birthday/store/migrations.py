@@ -1,9 +1,10 @@
 """The migration runner: numbered SQL files in ``schema/``, applied in order, each in a transaction of its own.
 
-``NNNN_name.up.sql`` makes a change and ``NNNN_name.down.sql`` takes it back; neither has BEGIN or COMMIT. The table
-``schema_migrations`` says what has been applied. Several runners may start at once: they take turns under an advisory
-lock, which PostgreSQL releases when the session that holds it ends, however it ends. So ``connection`` must lead to
-PostgreSQL directly, or through a pooler in session mode.
+``NNNN_name.up.sql`` makes a change and ``NNNN_name.down.sql`` takes it back; neither has BEGIN or COMMIT. Statements
+that say CONCURRENTLY run first, one by one, outside of the transaction, so that nobody waits for an index; they may run
+again after a failure. The table ``schema_migrations`` says what has been applied. Several runners may start at once:
+they take turns under an advisory lock, which PostgreSQL releases when the session that holds it ends, however it ends.
+So ``connection`` must lead to PostgreSQL directly, or through a pooler in session mode.
 
 The program also runs on a schema that is newer than itself, with a warning. So a deployment can be rolled back without
 its schema, because the previous program still works after each migration.
@@ -36,10 +37,12 @@ LOCK_SECONDS: Final = 60.0
 """How long a runner waits for another one, unless it is told otherwise."""
 
 _PAUSE_SECONDS: Final = 2.0
+_ASK_SECONDS: Final = 0.2
 # Replaces the connection's limit for statements, because building an index on millions of rows takes long.
 _MIGRATION_SECONDS: Final = 86_400.0
 _LOCK_KEY: Final = int.from_bytes(b"birthday")
 _LOST: Final = re.compile(r"^-- Lost: (.+?) \| (SELECT .+)$", re.MULTILINE)
+_CONCURRENT: Final = re.compile(r"^(?:CREATE(?: UNIQUE)?|DROP) INDEX CONCURRENTLY [^;]+;", re.MULTILINE)
 _FILE_NAME: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.(up|down)\.sql")
 
 
@@ -265,7 +268,7 @@ async def _check_privileges(connection: Connection) -> None:
 async def _change(
     connection: Connection, migration: Migration, text: str, patience: float, record: str, *values: object
 ) -> None:
-    """Execute ``text`` of a migration and record that, in one transaction.
+    """Execute ``text`` of a migration and record that, in one transaction, but for what is to run concurrently.
 
     The migration may have to wait for a long transaction that uses its table, such as a dump. Later statements on that
     table would wait behind the migration. So it waits for a few seconds only, lets those statements pass, and tries
@@ -275,9 +278,11 @@ async def _change(
     give_up_at = loop.time() + patience
     while True:
         try:
+            for statement in _CONCURRENT.findall(text):
+                await connection.execute(statement, timeout=_MIGRATION_SECONDS)
             async with connection.transaction():
                 await connection.execute("SET LOCAL lock_timeout = '3s'")
-                await connection.execute(text, timeout=_MIGRATION_SECONDS)
+                await connection.execute(_CONCURRENT.sub(_blank, text), timeout=_MIGRATION_SECONDS)
                 await connection.execute(record, *values)
         except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError) as error:
             raise UnavailableError("database", f"the connection was lost during migration {migration.label}") from error
@@ -289,6 +294,11 @@ async def _change(
             return
         log.info("migration.waiting", migration=migration.label, reason="a long transaction uses its table")
         await asyncio.sleep(_PAUSE_SECONDS)
+
+
+def _blank(match: re.Match[str]) -> str:
+    """Return the line feeds of a match, so that an error names the right line."""
+    return "\n" * match[0].count("\n")
 
 
 def _label(version: int, name: str) -> str:
@@ -329,13 +339,16 @@ def _check_order(statuses: Sequence[MigrationState]) -> None:
 
 @asynccontextmanager
 async def _locked(connection: Connection, patience: float) -> AsyncIterator[None]:
-    try:
-        await connection.execute("SELECT pg_advisory_lock($1)", _LOCK_KEY, timeout=patience)
-    except TimeoutError as error:
-        raise MigrationError(
-            f"another process has been migrating this database for more than {patience:g} s: wait for it, or look for "
-            "its session in pg_locks, where locktype is advisory"
-        ) from error
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + patience
+    # A statement that waits for the lock would hold up CREATE INDEX CONCURRENTLY of the runner that has it.
+    while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK_KEY):
+        if loop.time() >= give_up_at:
+            raise MigrationError(
+                f"another process has been migrating this database for more than {patience:g} s: wait for it, or look "
+                "for its session in pg_locks, where locktype is advisory"
+            )
+        await asyncio.sleep(min(_ASK_SECONDS, patience))
     try:
         yield
     finally:

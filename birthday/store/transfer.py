@@ -36,10 +36,15 @@ class StagedMessage(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StoredBatch:
-    """What became of a staged batch: how many messages were materialised, and the lines that created nobody."""
+    """What became of a staged batch: how many messages were materialised, and the lines that created nobody.
+
+    ``created_ids`` are the ids of the users that ``created_lines`` created, if they were asked for.
+    """
 
     messages: int
     skipped_lines: Sequence[int]
+    created_lines: Sequence[int] = ()
+    created_ids: Sequence[UUID] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,8 @@ class Clash:
 
     ``first_line`` is the line of the same batch that created the holder, or None if the holder is older than the batch.
     ``differing`` names the JSON members in which the two differ; it is empty if the holder has been deleted meanwhile.
-    ``deleted`` says that the line has the id of a deleted user; ``shared`` names the member that both have.
+    ``deleted`` says that the line has the id of a deleted user; ``shared`` names the member that both have. ``user_id``
+    is the holder, unless a dry run would have created them. ``equal`` says that there is no clash.
     """
 
     line: int
@@ -58,6 +64,8 @@ class Clash:
     deleted: bool = False
     shared: str = "email"
     external_id: str | None = None
+    user_id: UUID | None = None
+    equal: bool = False
 
 
 @asynccontextmanager
@@ -149,11 +157,13 @@ def _own(origin: Origin | None) -> tuple[UUID | datetime | int | str | None, ...
     )
 
 
-async def create_staged(connection: Connection, messages: Sequence[StagedMessage], now: datetime) -> StoredBatch:
+async def create_staged(
+    connection: Connection, messages: Sequence[StagedMessage], now: datetime, *, with_ids: bool = False
+) -> StoredBatch:
     """Create the staged users whose e-mail address and ids are free, with their messages, in one statement.
 
     If several lines have the same address or external id, the first one gets it. Runs within the caller's transaction,
-    after ``stage_users``.
+    after ``stage_users``. ``with_ids`` asks for the ids of the users.
     """
     # Inserted in order of address, so that concurrent imports cannot deadlock. If another transaction is inserting an
     # address, the statement waits, and the other one has the address if it commits.
@@ -202,7 +212,9 @@ async def create_staged(connection: Connection, messages: Sequence[StagedMessage
         )
         SELECT (SELECT count(*) FROM planned) AS messages,
                ARRAY(SELECT line FROM numbered
-                     WHERE NOT EXISTS (SELECT FROM created WHERE created.id = numbered.id)) AS skipped_lines
+                     WHERE NOT EXISTS (SELECT FROM created WHERE created.id = numbered.id)) AS skipped_lines,
+               ARRAY(SELECT line FROM numbered JOIN created USING (id) WHERE $8 ORDER BY line) AS created_lines,
+               ARRAY(SELECT id FROM numbered JOIN created USING (id) WHERE $8 ORDER BY line) AS created_ids
         """,
         now,
         [staged.line for staged in messages],
@@ -211,6 +223,7 @@ async def create_staged(connection: Connection, messages: Sequence[StagedMessage
         [staged.message.occasion.on for staged in messages],
         [staged.message.due_at for staged in messages],
         [staged.message.occasion.ends_at for staged in messages],
+        with_ids,
     )
     return StoredBatch(*row)
 
@@ -246,11 +259,15 @@ async def rehearse_staged(connection: Connection, messages: Sequence[StagedMessa
     return StoredBatch(*row)
 
 
-async def find_clashes(connection: Connection, skipped_lines: Sequence[int]) -> list[Clash]:
+async def find_clashes(
+    connection: Connection, skipped_lines: Sequence[int], *, external_id_first: bool = False, with_equal: bool = False
+) -> list[Clash]:
     """Return the skipped lines that differ from the user who has their e-mail address or id, and leave out the others.
 
-    What a line does not give does not differ. Runs within the transaction that skipped the lines. It is a statement of
-    its own, so that it sees a user whom another transaction has committed since.
+    What a line does not give does not differ. ``external_id_first`` compares with the user of that id, if there is one,
+    rather than with the one who has the address. ``with_equal`` leaves out no line. Runs within the transaction that
+    skipped the lines. It is a statement of its own, so that it sees a user whom another transaction has committed
+    since.
     """
     # LIMIT makes the look-up of the holder an index scan for each line. Without it, a plan that was made while the
     # tables were small or empty could scan all users for each batch.
@@ -263,7 +280,7 @@ async def find_clashes(connection: Connection, skipped_lines: Sequence[int]) -> 
             FROM import_stage WHERE line NOT IN (SELECT line FROM skipped)
         ), compared AS (
             SELECT skipped.line, skipped.email, skipped.external_id, coalesce(found.shared, 'email') AS shared,
-                   taken.line AS first_line,
+                   taken.line AS first_line, found.user_id,
                    holder.email IS NULL AS gone, holder.deleted_at IS NOT NULL AS deleted,
                    array_remove(ARRAY[
                        CASE WHEN holder.id <> skipped.id THEN 'id' END,
@@ -281,7 +298,10 @@ async def find_clashes(connection: Connection, skipped_lines: Sequence[int]) -> 
                    ], NULL) AS differing
             FROM skipped
             LEFT JOIN LATERAL (
-                SELECT 'email' AS shared, id AS user_id, NULL::bigint AS rehearsed_line
+                SELECT 'externalId' AS shared, id AS user_id, NULL::bigint AS rehearsed_line
+                FROM users WHERE $2 AND users.external_id = skipped.external_id AND users.deleted_at IS NULL
+                UNION ALL
+                SELECT 'email', id, NULL
                 FROM users WHERE lower(users.email) = lower(skipped.email) AND users.deleted_at IS NULL
                 UNION ALL
                 SELECT 'email', NULL, line FROM import_rehearsed WHERE lower(email) = lower(skipped.email)
@@ -309,10 +329,13 @@ async def find_clashes(connection: Connection, skipped_lines: Sequence[int]) -> 
             ) holder ON true
             LEFT JOIN taken ON taken.address = lower(holder.email)
         )
-        SELECT line, email, external_id, shared, first_line, deleted, differing
-        FROM compared WHERE gone OR deleted OR differing <> '{}' ORDER BY line
+        SELECT line, email, external_id, shared, first_line, user_id, deleted, differing,
+               NOT gone AND NOT deleted AND differing = '{}' AS equal
+        FROM compared WHERE gone OR deleted OR differing <> '{}' OR $3 ORDER BY line
         """,
         skipped_lines,
+        external_id_first,
+        with_equal,
     )
     return [Clash(**dict(row)) for row in rows]
 

@@ -327,3 +327,35 @@ async def test_a_runner_waits_for_another_one_only_so_long(empty_url: str, conne
     with pytest.raises(UnavailableError, match="the connection was lost during migration 0001_create_a"):
         await slow
     assert await migrate(connection, [CREATE_A], NOW) == [CREATE_A]
+
+
+async def test_an_index_is_built_while_others_write(connection: asyncpg.Connection, empty_url: str) -> None:
+    """A statement that says CONCURRENTLY waits for open transactions, and no writer waits; a retry builds anew."""
+    await connection.execute("CREATE TABLE a (id int); INSERT INTO a VALUES (1), (1)")
+    indexed = Migration(
+        1,
+        "index",
+        "DROP INDEX CONCURRENTLY IF EXISTS one;\nCREATE UNIQUE INDEX CONCURRENTLY one ON a (id);\nCREATE TABLE b ();",
+        "DROP INDEX CONCURRENTLY one;\nDROP TABLE b;",
+    )
+    with pytest.raises(MigrationError, match="duplicated"):
+        await migrate(connection, [indexed], NOW)
+    assert await _tables(connection) == {"a"}
+    await connection.execute("DELETE FROM a")
+    older, writer = await asyncpg.connect(empty_url), await asyncpg.connect(empty_url)
+    try:
+        async with older.transaction():
+            await older.execute("INSERT INTO a VALUES (2)")
+            migrating = asyncio.create_task(migrate(connection, [indexed], NOW))
+            async with asyncio.timeout(60):
+                while not await writer.fetchval("SELECT true FROM pg_locks WHERE NOT granted"):
+                    await asyncio.sleep(0.01)
+                await writer.execute("INSERT INTO a VALUES (3)")
+            assert not migrating.done()
+        assert await migrating == [indexed]
+        assert await writer.fetchval("SELECT indisvalid FROM pg_index WHERE indexrelid = 'one'::regclass")
+        await rollback(connection, [indexed])
+        assert await _tables(connection) == {"a"}
+    finally:
+        await older.close()
+        await writer.close()

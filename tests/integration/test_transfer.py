@@ -21,13 +21,14 @@ import orjson
 import pytest
 
 from birthday.cli.transfer import import_file as import_to_screen
+from birthday.core.ident import uuid7
 from birthday.core.occasion import LeapDay, Rules
 from birthday.core.plan import planned_messages
 from birthday.core.user import NO_EXTRAS, Extras, Profile
 from birthday.errors import InvalidInputError, UnavailableError
 from birthday.operations.suppressions import suppress_addresses
 from birthday.operations.transfer.exporting import EXPORT_COLUMNS, export_users
-from birthday.operations.transfer.importing import BATCH_ROWS, ImportSummary, import_users
+from birthday.operations.transfer.importing import BATCH_ROWS, ImportOptions, ImportSummary, Mode, import_users
 from birthday.operations.transfer.records import Format, Rejected
 from birthday.operations.transfer.source import open_source
 from birthday.store.changes import Actor
@@ -44,7 +45,12 @@ WAIT_SECONDS = 30
 
 
 async def import_file(
-    pool: asyncpg.Pool, path: Path, clock: ManualClock | None = None, *, dry_run: bool = False
+    pool: asyncpg.Pool,
+    path: Path,
+    clock: ManualClock | None = None,
+    *,
+    dry_run: bool = False,
+    mode: Mode = Mode.CREATE,
 ) -> tuple[ImportSummary, dict[int, str]]:
     """Import a file; return what became of it, and what is wrong with the rejected lines."""
     rejected: list[Rejected] = []
@@ -58,7 +64,7 @@ async def import_file(
                 TESTER,
                 rejected.append,
                 lambda _summary, _bytes: None,
-                dry_run=dry_run,
+                ImportOptions(mode, dry_run),
             )
     assert [each.line for each in rejected] == sorted(each.line for each in rejected)
     return summary, {each.line: str(InvalidInputError(*each.errors)) for each in rejected}
@@ -664,7 +670,9 @@ async def test_the_screen_gets_what_a_person_needs(pool: asyncpg.Pool, tmp_path:
     for dry_run, would in ((True, "would be "), (False, "")):
         screen = io.StringIO()
         async with borrow(pool) as connection:
-            summary = await import_to_screen(str(path), connection, ManualClock(), PLANNING, screen, dry_run=dry_run)
+            summary = await import_to_screen(
+                str(path), connection, ManualClock(), PLANNING, screen, ImportOptions(dry_run=dry_run)
+            )
         assert summary == ImportSummary(created=1, rejected=1)
         lines = screen.getvalue().splitlines()
         assert lines[0].startswith("line 3: dateOfBirth: '1990-02-30' is not a date of the calendar")
@@ -839,3 +847,74 @@ async def test_what_a_line_does_not_give_does_not_differ(pool: asyncpg.Pool, tmp
     )
     _, rejected = await import_file(pool, write_ndjson(tmp_path / "b.ndjson", [other]))
     assert "fields differ: externalId, locale, attributes, anniversaries; an import" in rejected[1]
+
+
+def row_of(first_name: str, email: str, born: str, external_id: str | None = None) -> str:
+    """Return a line of NDJSON."""
+    row = {"firstName": first_name, "email": email, "dateOfBirth": born, "timezone": "UTC"}
+    return orjson.dumps(row | ({"externalId": external_id} if external_id else {})).decode()
+
+
+UPSERTED = (
+    # Found by the external id, although the address is new.
+    row_of("King", "king@example.com", "1990-12-10", "crm-1"),
+    # Found by the address, and given an external id; then equal to what that row has made of it.
+    row_of("Alan", "alan@example.com", "1990-03-02", "crm-2"),
+    row_of("Alan", "alan@example.com", "1990-03-02"),
+    # Another user's address, and another external id than the user of the address has.
+    row_of("Ada", "alan@example.com", "1990-12-10", "crm-1"),
+    row_of("Eve", "ada@example.com", "1990-12-10", "crm-3"),
+    row_of("New", "new@example.com", "1990-03-02"),
+    row_of("Newer", "new@example.com", "1990-03-02"),
+    '{"firstName":"Nobody"}',
+)
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_an_upsert_changes_users_whom_it_finds(pool: asyncpg.Pool, tmp_path: Path, *, dry_run: bool) -> None:
+    """It finds a user by external id, then by address, and changes what the row has; a wrong row loses no other."""
+    extras = Extras("crm-1", "en", {"team": "blue"}, {"name-day": date(2019, 7, 29)})
+    now = ManualClock().now()
+    alan = replace(ADA, first_name="Alan", last_name="", email="alan@example.com")
+    for profile in (replace(ADA, extras=extras), alan):
+        await create_user(pool, uuid7(now), profile, now, PLANNING)
+    before = await everything(pool)
+    path = tmp_path / "users.ndjson"
+    path.write_text("\n".join(UPSERTED))
+    clock = ManualClock()
+    clock.advance(timedelta(hours=1))
+    summary, rejected = await import_file(pool, path, clock, mode=Mode.UPSERT, dry_run=dry_run)
+    if dry_run:
+        assert await everything(pool) == before
+        assert summary.read == len(UPSERTED)
+        return
+    assert summary == ImportSummary(created=1, updated=3, unchanged=1, rejected=3, messages_scheduled=2)
+    assert {line: text.partition(":")[0] for line, text in rejected.items()} == {
+        4: "email",
+        5: "externalId",
+        8: "email",
+    }
+    users = {row["email"]: row for row in await pool.fetch("SELECT * FROM users")}
+    ada = users["king@example.com"]
+    assert (ada["first_name"], ada["timezone"], ada["locale"], ada["external_id"]) == ("King", "UTC", "en", "crm-1")
+    assert (ada["attributes"], ada["updated_at"], ada["schedule_from"]) == (
+        '{"team": "blue"}',
+        clock.now(),
+        clock.now(),
+    )
+    assert (users["alan@example.com"]["external_id"], users["new@example.com"]["first_name"]) == ("crm-2", "Newer")
+    again, _ = await import_file(pool, path, clock, mode=Mode.UPSERT)
+    assert (again.created, again.updated, again.unchanged, again.rejected) == (1, 2, 3, 2)
+
+
+async def test_two_upserts_at_once_change_each_user_once(pool: asyncpg.Pool, tmp_path: Path) -> None:
+    """Imports of one file that run at the same time neither fail nor create anybody twice."""
+    profiles = list(make_profiles(400))
+    path = write_ndjson(tmp_path / "users.ndjson", profiles[:300])
+    await import_file(pool, path)
+    moved = [replace(profile, first_name="Moved") for profile in profiles]
+    path = write_ndjson(tmp_path / "moved.ndjson", moved)
+    done = await asyncio.gather(*(import_file(pool, path, mode=Mode.UPSERT) for _ in range(3)))
+    assert [rejected for _, rejected in done] == [{}, {}, {}]
+    assert (sum(each.created for each, _ in done), sum(each.updated for each, _ in done)) == (100, 300)
+    assert await stored_profiles(pool) == set(moved)

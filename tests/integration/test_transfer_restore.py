@@ -16,7 +16,7 @@ from birthday.core.user import Extras, Profile
 from birthday.errors import InvalidInputError
 from birthday.operations.transfer.deletions import export_deletions
 from birthday.operations.transfer.exporting import export_users
-from birthday.operations.transfer.importing import ImportSummary, import_users
+from birthday.operations.transfer.importing import ImportOptions, ImportSummary, import_users
 from birthday.operations.transfer.records import Format, Rejected
 from birthday.operations.transfer.source import open_source
 from birthday.store.connection import borrow
@@ -55,8 +55,7 @@ async def bring_back(
                 TESTER,
                 rejected.append,
                 lambda _summary, _bytes: None,
-                dry_run=dry_run,
-                catch_up=CATCH_UP,
+                ImportOptions(dry_run=dry_run, catch_up=CATCH_UP),
             )
     return summary, [f"{each.line}: {InvalidInputError(*each.errors)}" for each in rejected]
 

@@ -36,8 +36,9 @@ def describe_import(summary: ImportSummary, *, dry_run: bool, finished: bool) ->
     would = "would be " if dry_run else ""
     again = "" if dry_run else ", the same import again goes on from here"
     stopped = "" if finished else f"stopped early{again}: "
+    updated = f"{summary.updated:,} {would}updated, " if summary.updated else ""
     return (
-        f"{stopped}{summary.read:,} rows read: {summary.created:,} users {would}created, "
+        f"{stopped}{summary.read:,} rows read: {summary.created:,} users {would}created, {updated}"
         f"{summary.unchanged:,} unchanged, {summary.rejected:,} rejected; "
         f"{summary.messages_scheduled:,} messages {would}scheduled"
     )

@@ -1,4 +1,4 @@
-"""Creates users from rows: rows are validated one by one, and users are created batch by batch.
+"""Creates users from rows, or also changes those who are there: rows are validated one by one, and stored in batches.
 
 A batch is one transaction: its users, and the messages that they need before the planner runs again. Committed batches
 stay; if the same file is imported again, their users are unchanged. The next batch is parsed while the database works
@@ -6,13 +6,16 @@ on the one before.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
 from io import FileIO
 from typing import Final
 from uuid import UUID
+
+from asyncpg import DeadlockDetectedError
 
 from birthday.clock import Clock
 from birthday.core.occasion import month_days_on
@@ -20,20 +23,22 @@ from birthday.core.origin import Origin, parse_origin
 from birthday.core.plan import messages_since, planned_messages
 from birthday.core.user import parse_profile
 from birthday.errors import FieldError, InvalidInputError
-from birthday.operations.transfer.records import Rejected, Row, UserRecords, format_of
+from birthday.operations.transfer.changing import Outcome, Result, change_users, leave
+from birthday.operations.transfer.records import Format, Rejected, Row, UserRecords, format_of
 from birthday.operations.transfer.source import LineSplitter, read_chunks
 from birthday.store.changes import IMPORTED, USER, Actor, Change, record_changes
 from birthday.store.transfer import (
     Clash,
     StagedMessage,
     StagedUser,
+    StoredBatch,
     create_staged,
     find_clashes,
     rehearse_staged,
     stage_users,
     staging,
 )
-from birthday.store.users import Connection, Planning
+from birthday.store.users import Connection, Planning, Replanned
 
 BATCH_ROWS: Final = 5000
 BATCH_BYTES: Final = 4 * 1024 * 1024
@@ -48,27 +53,60 @@ hours of a zone's offset, and the overlap with the planner.
 """
 
 
+_RETRIES: Final = 2
+
+
+class Mode(StrEnum):
+    """What an import does with a row whose user exists and differs: CREATE rejects it, UPSERT changes the user."""
+
+    CREATE = "create"
+    UPSERT = "upsert"
+
+
 @dataclass(frozen=True, slots=True)
 class ImportSummary:
-    """Counts the rows of the committed batches. Each row read is created, unchanged or rejected."""
+    """Counts the rows of the committed batches. Each row read is created, updated, unchanged or rejected."""
 
     created: int = 0
     unchanged: int = 0
     rejected: int = 0
     messages_scheduled: int = 0
+    updated: int = 0
+    messages_cancelled: int = 0
 
     @property
     def read(self) -> int:
         """How many rows there were."""
-        return self.created + self.unchanged + self.rejected
+        return self.created + self.updated + self.unchanged + self.rejected
 
 
 Reject = Callable[[Rejected], None]
 Progress = Callable[[ImportSummary, int], None]
 """Called after each batch with the counts of all rows so far, and how many bytes of the source were read."""
+Tell = Callable[[Sequence[Result], ImportSummary, int], Awaitable[None]]
+"""As ``Progress``, with the results of the batch in order of line. The next batch waits until it returns."""
 
 
-async def import_users(  # noqa: PLR0913 - what it needs, and whom it tells
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    """How to import.
+
+    With ``dry_run`` the result is the same and the database stays as it is. With ``catch_up``, rows have ids: former
+    users come back as they were, with the messages that were due within that window and may have been lost.
+    ``each_row`` tells of each row, not only of those that are rejected. A batch has about ``batch_rows``.
+    """
+
+    mode: Mode = Mode.CREATE
+    dry_run: bool = False
+    catch_up: timedelta | None = None
+    each_row: bool = False
+    batch_rows: int = BATCH_ROWS
+
+
+CREATION: Final = ImportOptions()
+
+
+async def import_users(
     source: FileIO,
     connection: Connection,
     clock: Clock,
@@ -76,25 +114,41 @@ async def import_users(  # noqa: PLR0913 - what it needs, and whom it tells
     by: Actor,
     reject: Reject,
     progress: Progress,
-    *,
-    dry_run: bool = False,
-    catch_up: timedelta | None = None,
+    options: ImportOptions = CREATION,
 ) -> ImportSummary:
     """Create a user for each row of ``source``; hand each invalid row, in order of line, to ``reject``.
 
     ``connection`` must not be used for anything else meanwhile. If a row agrees with the user who has its e-mail
-    address, it is unchanged. If it differs, it is rejected, because an import creates users and changes none. With
-    ``dry_run`` the result is the same and the database stays as it is. With ``catch_up``, rows have ids: former users
-    come back as they were, with the messages that were due within that window and may have been lost. On cancellation,
-    the running batch ends first and is reported to ``progress``.
+    address, it is unchanged. If it differs, the mode of ``options`` decides. On cancellation, the running batch ends
+    first and is reported to ``progress``.
 
     Raises:
         InvalidInputError: if the file as a whole cannot be read; nothing was imported then.
         UnavailableError: if the file cannot be read to its end. Batches reported to ``progress`` stay.
     """
-    target = _Target(connection, clock, planning, by, reject, progress, dry_run=dry_run, catch_up=catch_up)
+
+    async def tell(results: Sequence[Result], summary: ImportSummary, bytes_read: int) -> None:
+        for result in results:
+            if result.errors:
+                reject(Rejected(result.line, result.errors))
+        progress(summary, bytes_read)
+
+    target = Target(connection, clock, planning, by, tell, options)
+    return await import_chunks(read_chunks(source), format_of(str(source.name)), target)
+
+
+async def import_chunks(
+    chunks: AsyncGenerator[bytes, None], file_format: Format | None, target: "Target"
+) -> ImportSummary:
+    """Do what ``import_users`` does with chunks of bytes. An empty chunk says that no more will come for a while.
+
+    If ``chunks`` or ``tell`` raises an error, the running batch ends first, and rows that were read only are dropped.
+    """
     running: asyncio.Task[None] | None = None
-    async with staging(connection), aclosing(_read_batches(source, clock, with_ids=catch_up is not None)) as batches:
+    async with (
+        staging(target.connection),
+        aclosing(_read_batches(chunks, file_format, target.clock, target.options)) as batches,
+    ):
         try:
             async for batch in batches:
                 if running:
@@ -113,6 +167,7 @@ class _Batch:
     """Rows on their way to the database. ``bytes_read`` counts from the start of the source to the end of the batch."""
 
     start: int
+    rows: int
     accepted: list[StagedUser] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     lines_by_id: dict[UUID, int] = field(default_factory=dict)
@@ -123,7 +178,11 @@ class _Batch:
 
     @property
     def full(self) -> bool:
-        return len(self.accepted) + len(self.rejected) >= BATCH_ROWS or self.bytes_read - self.start >= BATCH_BYTES
+        return self.count >= self.rows or self.bytes_read - self.start >= BATCH_BYTES
+
+    @property
+    def count(self) -> int:
+        return len(self.accepted) + len(self.rejected)
 
     def add(self, rows: Iterable[Row | Rejected], now: datetime) -> None:
         for row in rows:
@@ -146,73 +205,98 @@ class _Batch:
         return origin
 
 
-async def _read_batches(source: FileIO, clock: Clock, *, with_ids: bool) -> AsyncGenerator[_Batch, None]:
-    lines, records = LineSplitter(), UserRecords(format_of(str(source.name)), with_ids=with_ids)
-    batch = _Batch(start=0)
-    async with aclosing(read_chunks(source)) as chunks:
+async def _read_batches(
+    chunks: AsyncGenerator[bytes, None], file_format: Format | None, clock: Clock, options: ImportOptions
+) -> AsyncGenerator[_Batch, None]:
+    lines, records = LineSplitter(), UserRecords(file_format, with_ids=options.catch_up is not None)
+    batch = _Batch(0, options.batch_rows)
+    async with aclosing(chunks):
         async for chunk in chunks:
             batch.bytes_read += len(chunk)
             batch.add(records.read(lines.feed(chunk), last=False), clock.now())
-            if batch.full:
+            if batch.full or (not chunk and batch.count):
                 yield batch
-                batch = _Batch(start=batch.bytes_read)
+                batch = _Batch(batch.bytes_read, options.batch_rows)
     batch.add(records.read(lines.finish(), last=True), clock.now())
     yield batch
 
 
-class _Target:
-    """Stores batches, and counts the results."""
+@dataclass(slots=True)
+class Target:
+    """Stores batches, and counts the results in ``summary``. Nothing else may use ``connection`` meanwhile."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        clock: Clock,
-        planning: Planning,
-        by: Actor,
-        reject: Reject,
-        progress: Progress,
-        *,
-        dry_run: bool,
-        catch_up: timedelta | None,
-    ) -> None:
-        self.summary = ImportSummary()
-        self._connection = connection
-        self._clock = clock
-        self._planning = planning
-        self._by = by
-        self._reject = reject
-        self._progress = progress
-        self._dry_run = dry_run
-        self._catch_up = catch_up
+    connection: Connection
+    clock: Clock
+    planning: Planning
+    by: Actor
+    tell: Tell
+    options: ImportOptions
+    summary: ImportSummary = field(default_factory=ImportSummary)
 
     async def store(self, batch: _Batch) -> None:
         """Create the users of a batch in one transaction, then report and count the results."""
-        # Taken now, not at the start: otherwise a long import would leave a gap before the planner's watermark.
-        now = self._clock.now()
-        if self._catch_up is None:
-            messages = _plan(batch.accepted, now, self._planning)
-        else:
-            messages = _plan_again(batch.accepted, now, self._planning, self._catch_up)
-        # Read committed, because the search for clashes must see users that others have just created.
-        async with self._connection.transaction(isolation="read_committed", readonly=self._dry_run):
-            await stage_users(self._connection, batch.accepted)
-            if self._dry_run:
-                stored = await rehearse_staged(self._connection, messages)
-            else:
-                stored = await create_staged(self._connection, messages, now)
-                created = len(batch.accepted) - len(stored.skipped_lines)
-                await record_changes(self._connection, _changes(self._by, created), now)
-            clashes = await find_clashes(self._connection, stored.skipped_lines) if stored.skipped_lines else []
-        rejected = [*batch.rejected, *(Rejected(clash.line, (_explain(clash),)) for clash in clashes)]
-        for each in sorted(rejected, key=lambda one: one.line):
-            self._reject(each)
+        stored, results, replanned = await self._store(batch.accepted)
+        skipped = len(stored.skipped_lines)
+        updated = sum(result.outcome is Outcome.UPDATED for result in results)
+        conflicts = sum(result.outcome is Outcome.CONFLICT for result in results)
         self.summary = ImportSummary(
-            created=self.summary.created + len(batch.accepted) - len(stored.skipped_lines),
-            unchanged=self.summary.unchanged + len(stored.skipped_lines) - len(clashes),
-            rejected=self.summary.rejected + len(rejected),
-            messages_scheduled=self.summary.messages_scheduled + stored.messages,
+            created=self.summary.created + len(batch.accepted) - skipped,
+            unchanged=self.summary.unchanged + skipped - updated - conflicts,
+            rejected=self.summary.rejected + len(batch.rejected) + conflicts,
+            messages_scheduled=self.summary.messages_scheduled + stored.messages + replanned.planned,
+            updated=self.summary.updated + updated,
+            messages_cancelled=self.summary.messages_cancelled + replanned.cancelled,
         )
-        self._progress(self.summary, batch.bytes_read)
+        results += [Result(each.line, Outcome.INVALID, None, each.errors) for each in batch.rejected]
+        if self.options.each_row:
+            results += _created(batch.accepted, stored)
+        await self.tell(sorted(results, key=lambda one: one.line), self.summary, batch.bytes_read)
+
+    async def _store(self, users: Sequence[StagedUser]) -> tuple[StoredBatch, list[Result], Replanned]:
+        for _ in range(_RETRIES):
+            with suppress(DeadlockDetectedError):
+                # Another transaction made it fail, so it was undone as a whole.
+                return await self._store_once(users)
+        return await self._store_once(users)
+
+    async def _store_once(self, users: Sequence[StagedUser]) -> tuple[StoredBatch, list[Result], Replanned]:
+        """Return what was stored, and the results of the rows that created nobody, as far as they are told."""
+        # Taken now, not at the start: otherwise a long import would leave a gap before the planner's watermark.
+        now, options = self.clock.now(), self.options
+        if options.catch_up is None:
+            messages = _plan(users, now, self.planning)
+        else:
+            messages = _plan_again(users, now, self.planning, options.catch_up)
+        upsert = options.mode is Mode.UPSERT
+        # Read committed, because the search for clashes must see users that others have just created.
+        async with self.connection.transaction(isolation="read_committed", readonly=options.dry_run and not upsert):
+            await stage_users(self.connection, users)
+            if options.dry_run:
+                stored = await rehearse_staged(self.connection, messages)
+            else:
+                stored = await create_staged(self.connection, messages, now, with_ids=options.each_row)
+                created = len(users) - len(stored.skipped_lines)
+                await record_changes(self.connection, _changes(self.by, created), now)
+            clashes: list[Clash] = []
+            if stored.skipped_lines:
+                # An equal row may differ once an earlier one has changed its user.
+                with_equal = options.each_row or upsert
+                clashes = await find_clashes(
+                    self.connection, stored.skipped_lines, external_id_first=upsert, with_equal=with_equal
+                )
+            if upsert:
+                given = {user.line: user.profile for user in users}
+                return stored, *await change_users(
+                    self.connection, self.planning, self.by, given, clashes, now, dry_run=options.dry_run
+                )
+        return stored, [leave(clash) for clash in clashes], Replanned()
+
+
+def _created(users: Sequence[StagedUser], stored: StoredBatch) -> list[Result]:
+    """Return the results of the rows that created somebody; a dry run has no ids."""
+    ids = dict(zip(stored.created_lines, stored.created_ids, strict=True))
+    skipped = set(stored.skipped_lines)
+    return [Result(user.line, Outcome.CREATED, ids.get(user.line)) for user in users if user.line not in skipped]
 
 
 def _changes(by: Actor, created: int) -> list[Change]:
@@ -251,30 +335,3 @@ def month_days_near(now: datetime, planning: Planning) -> frozenset[int]:
     last = (now + planning.horizon + _NOT_DUE).date()
     days = (first + timedelta(days=offset) for offset in range((last - first).days + 1))
     return frozenset(month_day for day in days for month_day in month_days_on(day, planning.rules.leap_day))
-
-
-def _explain(clash: Clash) -> FieldError:
-    if clash.deleted:
-        return FieldError("/id", "the user with this id was deleted; deleted users do not come back")
-    if clash.shared == "externalId":
-        other = "another user" if clash.first_line is None else f"line {clash.first_line}"
-        detail = f"{other} has the externalId {clash.external_id} too; one user for each externalId is accepted"
-        return FieldError("/externalId", detail)
-    if clash.shared == "id":
-        detail = (
-            f"the user with this id differs in {', '.join(clash.differing)}; an import creates users and changes none"
-        )
-        return FieldError("/id", detail)
-    if not clash.differing:
-        detail = f"the user who had {clash.email} was deleted while this was read; the same line is accepted now"
-    elif clash.first_line is not None:
-        detail = (
-            f"line {clash.first_line} has {clash.email} too; fields differ: {', '.join(clash.differing)}; "
-            "one user for each address is accepted"
-        )
-    else:
-        detail = (
-            f"another user has {clash.email}; fields differ: {', '.join(clash.differing)}; "
-            "an import creates users and changes none"
-        )
-    return FieldError("/email", detail)
