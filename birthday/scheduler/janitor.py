@@ -18,6 +18,7 @@ from birthday.core.audit import BROKEN, Finding
 from birthday.core.forecast import drain_seconds
 from birthday.core.message import ON_TIME
 from birthday.operations.audit import Auditor
+from birthday.operations.feed import keep_order
 from birthday.operations.forecast import Forecaster
 from birthday.operations.pauses import Pauses
 from birthday.scheduler.refused import fail_each, mark_each
@@ -60,6 +61,7 @@ class Janitor:
         Nothing is rescued of a type that is paused, because workers take nothing of it then. Nothing is rescued shortly
         after the pause either, because workers cannot take the whole queue at once.
         """
+        await keep_order(self.pool)
         while await self._expire_batch(now) >= BATCH:
             pass
         while await remove_old_answers(self.pool, now, BATCH) >= BATCH:

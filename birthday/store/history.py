@@ -12,7 +12,7 @@ from uuid import UUID
 
 import asyncpg
 
-from birthday.core.message import Status
+from birthday.core.message import BIRTHDAY, Status
 from birthday.errors import NotFoundError
 from birthday.store.users import Connection
 
@@ -63,6 +63,21 @@ class Selection:
     from_at: datetime | None = None
     to_at: datetime | None = None
     message_type: str | None = None
+    error_type: str | None = None
+    user_id: UUID | None = None
+
+
+_LIST: Final = """
+    SELECT * FROM message_details
+    WHERE status = ANY($1::text[]) AND scheduled_at >= $2 AND (scheduled_at, id) < ($3, $4)
+      AND ($6::text IS NULL OR message_type = $6) AND ($7::text IS NULL OR error_type = $7)
+      AND ($8::uuid IS NULL OR user_id = $8)
+    """
+_NEWEST_FIRST: Final = " ORDER BY scheduled_at DESC, id DESC LIMIT $5"
+_OF_TYPE: Final = "AND message_type = $6 AND message_type <> 'birthday'"
+_OF_ERROR: Final = "AND error_type = $7"
+# In two halves, because each of the two indexes by user holds one.
+_OF_USER: Final = "AND (user_id = $8 AND status <> 'cancelled' OR user_id = $8 AND status = 'cancelled')"
 
 
 async def list_messages(connection: Connection, selection: Selection, after: Position, limit: int) -> list[Message]:
@@ -70,19 +85,25 @@ async def list_messages(connection: Connection, selection: Selection, after: Pos
     if selection.to_at is not None:
         after = min(after, Position(selection.to_at, UUID(int=0)))
     rows = await connection.fetch(
-        """
-        SELECT * FROM message_details
-        WHERE status = ANY($1::text[]) AND scheduled_at >= $2 AND (scheduled_at, id) < ($3, $4)
-          AND ($6::text IS NULL OR message_type = $6)
-        ORDER BY scheduled_at DESC, id DESC LIMIT $5
-        """,
+        _LIST + _index_condition(selection) + _NEWEST_FIRST,
         list(selection.statuses),
         selection.from_at or datetime.min.replace(tzinfo=UTC),
         *after,
         limit,
         selection.message_type,
+        selection.error_type,
+        selection.user_id,
     )
-    return [_message(row) for row in rows]
+    return [as_message(row) for row in rows]
+
+
+def _index_condition(selection: Selection) -> str:
+    """Repeat the narrowest condition without 'or null', so that its index is used; most messages are of a birthday."""
+    if selection.user_id is not None:
+        return _OF_USER
+    if selection.error_type is not None:
+        return _OF_ERROR
+    return _OF_TYPE if selection.message_type not in {None, BIRTHDAY} else ""
 
 
 async def list_user_messages(connection: Connection, user_id: UUID, after: Position, limit: int) -> list[Message]:
@@ -98,7 +119,7 @@ async def list_user_messages(connection: Connection, user_id: UUID, after: Posit
     rows = await connection.fetch(
         """
         SELECT * FROM message_details
-        -- In two halves, because each of the two indexes by user holds one.
+        -- In two halves, as in _OF_USER.
         WHERE (user_id = $1 AND status <> 'cancelled' OR user_id = $1 AND status = 'cancelled')
           AND (scheduled_at, id) < ($2, $3)
         ORDER BY scheduled_at DESC, id DESC LIMIT $4
@@ -107,7 +128,7 @@ async def list_user_messages(connection: Connection, user_id: UUID, after: Posit
         *after,
         limit,
     )
-    return [_message(row) for row in rows]
+    return [as_message(row) for row in rows]
 
 
 async def read_message(connection: Connection, message_id: UUID) -> Message:
@@ -124,13 +145,13 @@ async def read_message(connection: Connection, message_id: UUID) -> Message:
 async def read_messages(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, Message]:
     """Return those of ``ids`` that are messages, in any state."""
     rows = await connection.fetch("SELECT * FROM message_details WHERE id = ANY($1::uuid[])", ids)
-    return {row["id"]: _message(row) for row in rows}
+    return {row["id"]: as_message(row) for row in rows}
 
 
 _COLUMNS: Final = tuple(field.name for field in fields(Message))
 
 
-def _message(row: asyncpg.Record) -> Message:
+def as_message(row: asyncpg.Record) -> Message:
     """Return the message in a row of the view; a newer schema may have more columns."""
     members = {name: row[name] for name in _COLUMNS} | {"status": Status(row["status"])}
     return Message(**members)

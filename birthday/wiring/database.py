@@ -17,6 +17,7 @@ from birthday.config import Settings
 from birthday.config.dsn import read_database_url
 from birthday.embedded import embedded_postgres, has_cluster
 from birthday.errors import ConfigurationError, UnavailableError
+from birthday.operations.feed import keep_order
 from birthday.operations.readiness import DATABASE, MIGRATIONS, Check
 from birthday.store.connection import DATABASE_ERRORS, borrow, keep_session, knows_case
 from birthday.store.migrations import check_schema, load_migrations, migrate
@@ -54,6 +55,7 @@ async def open_database(
             if settings.database_url is None:
                 await migrate(connection, load_migrations(), clock.now())
         await warn_of_schema(pool)
+        await keep_order(pool)
         yield pool
 
 

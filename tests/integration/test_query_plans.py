@@ -19,6 +19,8 @@ import pytest
 from benchmarks.population import populate
 from birthday.broker.postgres import PostgresBroker
 from birthday.store.failed import FailedFilter, select_failed
+from birthday.store.feed import FeedFilter, find_start, read_feed
+from birthday.store.history import FIRST, Selection, list_messages
 from birthday.store.statistics import count_overdue
 from birthday.telemetry.metrics import Metrics
 from birthday.wiring.scheduler import make_explainer
@@ -80,9 +82,9 @@ async def pool(database_url: str, statements: Statements) -> AsyncIterator[async
     await connection.execute(
         """
         INSERT INTO message_logs (id, user_id, occasion_year, occasion_on, scheduled_at, ends_at, schedule_from, status,
-                                  sent_at, delivered_at, created_at, updated_at)
+                                  sent_at, delivered_at, created_at, updated_at, feed_position)
         SELECT uuid_v7(at), id, extract(year FROM at)::smallint, at::date, at, at + interval '15 hours', schedule_from,
-               'delivered', at, at, at, at
+               'delivered', at, at, at, at, row_number() OVER (ORDER BY at)
         FROM (SELECT id, schedule_from,
                      $1::timestamptz - interval '4 days' - (hashtext(id::text) & 1023) * interval '2 hours' AS at
               FROM users) history
@@ -129,6 +131,14 @@ async def run_everything(pool: asyncpg.Pool) -> None:
         assert (await api.post("/messages/retry", {"errorType": "timeout"})).status == 202
         async with pool.acquire() as connection:
             await select_failed(connection, FailedFilter(), [UUID(user["id"])])
+            for rare in (
+                Selection(error_type="timeout"),
+                Selection(user_id=UUID(user["id"])),
+                Selection(message_type="name-day"),
+            ):
+                await list_messages(connection, rare, FIRST, 50)
+            for wanted in (FeedFilter(), FeedFilter(status="failed")):
+                await read_feed(connection, await find_start(connection, NOW), wanted, 50)
         await asyncio.gather(*(api.create(email=f"{number}@example.net") for number in range(20)))
 
 

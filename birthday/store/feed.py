@@ -1,0 +1,129 @@
+"""The feed: messages in the order in which their outcomes were committed, for pollers and for delivery events.
+
+A trigger of the schema gives each outcome its position. Below ``feed_end()`` every transaction has ended, so nothing
+appears later before a position that a reader has passed.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from birthday.store.history import Message, as_message
+from birthday.store.users import Connection
+
+SCANNED: Final = 5000
+"""The most outcomes that one page with a filter looks at, so that a rare one costs no more than a few milliseconds."""
+_SKEW: Final = timedelta(minutes=1)
+"""How far the time of an outcome may be out of order. Clocks of processes differ by less, and so do transactions."""
+
+
+class FeedPosition(NamedTuple):
+    """A place in the feed: after the outcome that has it, if one has."""
+
+    position: int
+    id: UUID
+
+
+BEGINNING: Final = FeedPosition(0, UUID(int=0))
+
+
+@dataclass(frozen=True, slots=True)
+class FeedFilter:
+    """Which outcomes to list; None is no condition. ``since`` is when the outcome was stored."""
+
+    status: str | None = None
+    message_type: str | None = None
+    error_type: str | None = None
+    user_id: UUID | None = None
+    since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FeedPage:
+    """A part of the feed, oldest first. All that matches up to ``end`` is in it or before it.
+
+    ``has_more`` says that the feed goes on already.
+    """
+
+    messages: list[Message]
+    end: FeedPosition
+    has_more: bool
+
+
+async def read_feed(connection: Connection, after: FeedPosition, wanted: FeedFilter, limit: int) -> FeedPage:
+    """Return up to ``limit`` outcomes that come after a position.
+
+    With a filter the page may be short although the feed goes on.
+    """
+    look_at = limit + 1 if wanted == FeedFilter() else max(SCANNED, limit + 1)
+    rows = await connection.fetch(
+        """
+        WITH scanned AS MATERIALIZED (
+            SELECT id, feed_position, status, message_type, error_type, user_id, updated_at FROM message_logs
+            WHERE feed_position IS NOT NULL AND (feed_position, id) > ($1::bigint, $2::uuid)
+              AND feed_position < feed_end()
+            ORDER BY feed_position, id LIMIT $3
+        ), wanted AS (
+            SELECT id, feed_position FROM scanned
+            WHERE ($4::text IS NULL OR status = $4) AND ($5::text IS NULL OR message_type = $5)
+              AND ($6::text IS NULL OR error_type = $6) AND ($7::uuid IS NULL OR user_id = $7)
+              AND ($8::timestamptz IS NULL OR updated_at >= $8)
+            ORDER BY feed_position, id LIMIT $9
+        ), last AS (
+            SELECT feed_position, id FROM scanned ORDER BY feed_position DESC, id DESC LIMIT 1
+        )
+        SELECT (SELECT count(*) FROM scanned) AS scanned, last.feed_position AS last_position, last.id AS last_id,
+               wanted.feed_position, d.*
+        FROM last LEFT JOIN wanted ON true LEFT JOIN message_details d ON d.id = wanted.id
+        ORDER BY wanted.feed_position, wanted.id
+        """,
+        *after,
+        look_at,
+        wanted.status,
+        wanted.message_type,
+        wanted.error_type,
+        wanted.user_id,
+        wanted.since,
+        limit + 1,
+    )
+    found = [row for row in rows if row["id"] is not None]
+    messages = [as_message(row) for row in found[:limit]]
+    if len(found) > limit:
+        return FeedPage(messages, FeedPosition(found[limit - 1]["feed_position"], messages[-1].id), has_more=True)
+    if not rows:
+        return FeedPage([], after, has_more=False)
+    end = FeedPosition(rows[0]["last_position"], rows[0]["last_id"])
+    return FeedPage(messages, end, has_more=rows[0]["scanned"] == look_at)
+
+
+async def find_start(connection: Connection, since: datetime) -> FeedPosition:
+    """Return a position shortly before the first outcome that was stored at ``since`` or later.
+
+    Positions are nearly in order of time, so this is a binary search, of less than a hundred looks into the index.
+    """
+    position: int = await connection.fetchval(
+        """
+        WITH RECURSIVE search (low, high) AS (
+            SELECT (SELECT min(feed_position) FROM message_logs WHERE feed_position IS NOT NULL), feed_end()
+            UNION ALL
+            SELECT CASE WHEN probe.updated_at < $1 THEN probe.feed_position + 1 ELSE low END,
+                   CASE WHEN probe.updated_at < $1 THEN high ELSE middle END
+            FROM search, LATERAL (SELECT low + (high - low) / 2 AS middle) half
+            LEFT JOIN LATERAL (
+                SELECT feed_position, updated_at FROM message_logs
+                WHERE feed_position IS NOT NULL AND feed_position >= half.middle AND feed_position < search.high
+                ORDER BY feed_position, id LIMIT 1) probe ON true
+            WHERE low < high
+        )
+        SELECT coalesce((SELECT low FROM search WHERE low >= high), 0)
+        """,
+        since - _SKEW,
+    )
+    return FeedPosition(position, UUID(int=0))
+
+
+async def follow_cluster(connection: Connection) -> bool:
+    """Raise all further positions if the database is a restored or promoted copy; return whether it was needed."""
+    raised: bool = await connection.fetchval("SELECT follow_cluster()")
+    return raised

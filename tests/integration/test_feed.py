@@ -1,0 +1,228 @@
+"""The feed of outcomes: a poller that follows it misses none and sees none twice, whoever writes them."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from random import Random
+from uuid import UUID
+
+import asyncpg
+
+from birthday.core.ident import uuid7
+from birthday.store.feed import (
+    BEGINNING,
+    SCANNED,
+    FeedFilter,
+    FeedPosition,
+    find_start,
+    follow_cluster,
+    read_feed,
+)
+from birthday.store.history import Message
+from birthday.store.users import Connection
+
+NOW = datetime(2026, 3, 1, 9, tzinfo=UTC)
+ALL = FeedFilter()
+WRITERS = 10
+WRITES = 100
+"""How many transactions each of them has."""
+
+
+async def store_queued(pool: asyncpg.Pool, count: int, **columns: object) -> list[UUID]:
+    """Store queued messages, each of a user who is gone; return their ids."""
+    ids = [uuid7(NOW) for _ in range(count)]
+    await pool.execute(
+        """
+        INSERT INTO message_logs (id, user_id, message_type, occasion_year, occasion_on, scheduled_at, ends_at,
+                                  schedule_from, status, created_at, updated_at)
+        SELECT id, gen_random_uuid(), $3, 2026, '2026-03-01', $2, $2, $2, 'queued', $2, $2 FROM unnest($1::uuid[]) AS id
+        """,
+        ids,
+        NOW,
+        columns.get("message_type", "birthday"),
+    )
+    return ids
+
+
+async def finish(
+    connection: Connection | asyncpg.Pool,
+    ids: Sequence[UUID],
+    status: str = "delivered",
+    *,
+    at: datetime = NOW,
+    error_type: str | None = None,
+) -> None:
+    """Write an outcome; it is the message's ``attempts``-th."""
+    await connection.execute(
+        """
+        UPDATE message_logs SET status = $2, updated_at = $3, error_type = $4, attempts = attempts + 1
+        WHERE id = ANY($1::uuid[])
+        """,
+        ids,
+        status,
+        at,
+        error_type,
+    )
+
+
+class Poller:
+    """Follows the feed from page to page."""
+
+    def __init__(self, pool: asyncpg.Pool, wanted: FeedFilter = ALL, after: FeedPosition = BEGINNING) -> None:
+        """Begin after a position."""
+        self._pool = pool
+        self._wanted = wanted
+        self.after = after
+        self.seen: list[Message] = []
+
+    async def poll(self, limit: int = 30) -> list[UUID]:
+        """Read to the present end of the feed; return what is new there."""
+        found: list[Message] = []
+        has_more = True
+        while has_more:
+            async with self._pool.acquire() as connection:
+                page = await read_feed(connection, self.after, self._wanted, limit)
+            found += page.messages
+            self.after, has_more = page.end, page.has_more
+        self.seen += found
+        return [message.id for message in found]
+
+
+async def write(pool: asyncpg.Pool, ids: Sequence[UUID], random: Random, *, seconds: float) -> None:
+    """Give outcomes to messages in many transactions of different lengths; some are undone, some messages requeued."""
+    async with pool.acquire() as connection:
+        for number in range(WRITES):
+            message_id = ids[number % len(ids)]
+            transaction = connection.transaction()
+            await transaction.start()
+            # What has an outcome already is requeued, and may get another one by the same transaction.
+            await finish(connection, [message_id], "queued")
+            if random.random() < 0.9:
+                await finish(connection, [message_id], random.choice(["delivered", "failed", "cancelled", "expired"]))
+            await connection.execute("SELECT pg_sleep($1)", random.expovariate(1 / seconds))
+            await (transaction.rollback() if random.random() < 0.2 else transaction.commit())
+
+
+async def test_a_poller_misses_nothing_and_sees_nothing_twice_beside_ten_writers(
+    pool: asyncpg.Pool, database_url: str
+) -> None:
+    """Ten writers commit and undo some 500 transactions a second, in another order than they began them."""
+    ids = await store_queued(pool, WRITERS * 60)
+    poller, polls = Poller(pool), 0
+    async with asyncpg.create_pool(database_url, min_size=WRITERS, max_size=WRITERS) as writing:
+        writers = [
+            asyncio.ensure_future(write(writing, ids[number::WRITERS], Random(number), seconds=0.015))  # noqa: S311
+            for number in range(WRITERS)
+        ]
+        while not all(writer.done() for writer in writers):
+            polls += bool(await poller.poll())
+        await asyncio.gather(*writers)
+    await poller.poll()
+    seen = [(message.id, message.attempts) for message in poller.seen]
+    rows = await pool.fetch(
+        "SELECT id, attempts FROM message_logs WHERE feed_position IS NOT NULL ORDER BY feed_position, id"
+    )
+    assert polls > 20, "the poller ran beside the writers"
+    assert len(seen) == len(set(seen)), "nothing twice"
+    assert len(rows) > 400
+    assert {(row["id"], row["attempts"]) for row in rows} <= set(seen), "nothing missed"
+    assert await Poller(pool).poll() == [row["id"] for row in rows], "in the order of the feed"
+
+
+async def test_a_running_transaction_holds_the_feed_back_and_hides_nothing(pool: asyncpg.Pool) -> None:
+    """What commits beside a longer transaction comes after it, and in its place."""
+    first, second = await store_queued(pool, 2)
+    poller = Poller(pool)
+    async with pool.acquire() as connection:
+        async with connection.transaction():
+            await finish(connection, [first])
+            await finish(pool, [second])
+            assert await poller.poll() == []
+        assert await poller.poll() == [first, second]
+    assert await poller.poll() == []
+
+
+async def test_a_message_with_another_outcome_appears_again(pool: asyncpg.Pool) -> None:
+    """A requeue takes a failed message out of the feed; its next outcome puts it at the end."""
+    first, second = await store_queued(pool, 2)
+    poller = Poller(pool)
+    await finish(pool, [first], "failed")
+    await finish(pool, [second])
+    assert await poller.poll() == [first, second]
+    await finish(pool, [first], "queued")
+    assert await poller.poll() == []
+    assert await Poller(pool).poll() == [second]
+    await finish(pool, [first])
+    assert await poller.poll() == [first]
+    assert [message.status for message in poller.seen] == ["failed", "delivered", "delivered"]
+
+
+async def test_the_same_outcome_again_is_not_another_one(pool: asyncpg.Pool) -> None:
+    """A worker that stores an outcome again, because the answer was lost, does not move the message."""
+    [message_id] = await store_queued(pool, 1)
+    poller = Poller(pool)
+    await finish(pool, [message_id])
+    assert await poller.poll() == [message_id]
+    await finish(pool, [message_id])
+    assert await poller.poll() == []
+
+
+async def test_a_rare_outcome_costs_a_bounded_look(pool: asyncpg.Pool) -> None:
+    """With a filter, a page looks at a limited part of the feed, and says where to go on."""
+    ids = await store_queued(pool, SCANNED + 10)
+    await finish(pool, ids[:-1])
+    await finish(pool, ids[-1:], "failed", error_type="timeout")
+    of_user = FeedFilter(user_id=await pool.fetchval("SELECT user_id FROM message_logs WHERE id = $1", ids[-1]))
+    async with pool.acquire() as connection:
+        for wanted in (
+            FeedFilter(status="failed"),
+            FeedFilter("failed", "birthday"),
+            FeedFilter(error_type="timeout"),
+            of_user,
+        ):
+            page = await read_feed(connection, BEGINNING, wanted, 10)
+            assert (page.messages, page.has_more) == ([], True)
+            page = await read_feed(connection, page.end, wanted, 10)
+            assert ([message.id for message in page.messages], page.has_more) == (ids[-1:], False)
+
+
+async def test_a_start_by_time_finds_what_was_stored_since(pool: asyncpg.Pool) -> None:
+    """The start lies before everything of that time or later, and at most a minute too early."""
+    ids = await store_queued(pool, 300)
+    for number, message_id in enumerate(ids):
+        await finish(pool, [message_id], at=NOW + timedelta(minutes=number))
+    for since in (-5, 0, 1, 150, 299, 301):
+        async with pool.acquire() as connection:
+            start = await find_start(connection, NOW + timedelta(minutes=since))
+        assert await Poller(pool, after=start).poll() == ids[max(0, since - 1) :], since
+        wanted = FeedFilter(since=NOW + timedelta(minutes=since))
+        assert await Poller(pool, wanted, start).poll() == ids[max(0, since) :], since
+
+
+async def test_a_start_by_time_in_an_empty_feed_is_its_beginning(pool: asyncpg.Pool) -> None:
+    """What comes later is found."""
+    async with pool.acquire() as connection:
+        start = await find_start(connection, NOW)
+    ids = await store_queued(pool, 1)
+    await finish(pool, ids)
+    assert await Poller(pool, after=start).poll() == ids
+
+
+async def test_positions_grow_although_a_restored_database_counts_from_less(pool: asyncpg.Pool) -> None:
+    """In another cluster transactions are counted anew: a poller that was far ahead still sees what follows."""
+    first, second = await store_queued(pool, 2)
+    await finish(pool, [first])
+    poller = Poller(pool)
+    assert await poller.poll() == [first]
+    poller.after = FeedPosition(poller.after.position + 1_000_000_000, poller.after.id)
+    async with pool.acquire() as connection:
+        assert not await follow_cluster(connection)
+        await connection.execute("UPDATE feed SET cluster = 'another/1'")
+        async with pool.acquire() as writer:
+            # It has planned its statements with the old base.
+            await finish(writer, [first], "queued")
+            await finish(writer, [first])
+            assert await follow_cluster(connection)
+            await finish(writer, [second])
+        assert not await follow_cluster(connection)
+    assert await poller.poll() == [second]
