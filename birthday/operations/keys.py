@@ -44,8 +44,6 @@ OVERLAP: Final = timedelta(hours=24)
 """How long a key still works after its rotation, unless something else is asked for."""
 REMEMBERED: Final = timedelta(days=30)
 """How long a process knows keys that have ended, so that it can tell their clients so."""
-SOON: Final = timedelta(days=14)
-"""A key that expires within this time should be rotated."""
 MOST: Final = 1000
 """How many keys may work at a time: each process holds them all."""
 NAME_PATTERN: Final = r"(?![0-9a-f]{8}$)[A-Za-z0-9_.-]{1,64}"
@@ -225,6 +223,7 @@ class Keys:
             self.required = self.required or bool(stored) or await has_keys(connection)
         self._known = {key.digest: KnownKey(key.name, Scope(key.scope), key) for key in stored} | self._configured
         before, self._working = self._working, {key.id: key.name for key in stored if key.works(now)}
+        self._metrics.api_keys_expiring.set(sum(key.expires_soon(now) for key in stored))
         if self._working != before:
             log.info("keys.changed", working=self._working)
             names = {key.name for key in self._configured.values()}

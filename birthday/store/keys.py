@@ -2,9 +2,13 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from birthday.store.users import Connection
+
+SOON: Final = timedelta(days=14)
+"""A key that expires within this time should be rotated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,11 @@ class StoredKey:
     def works(self, now: datetime) -> bool:
         """Say whether the key is accepted."""
         return self.revoked_at is None and (self.ends_at is None or now < self.ends_at)
+
+    def expires_soon(self, now: datetime) -> bool:
+        """Say whether the key works, ends within ``SOON``, and has no successor."""
+        ends_soon = self.expires_at is not None and self.expires_at < now + SOON
+        return ends_soon and self.replaced_at is None and self.works(now)
 
     def state(self, now: datetime) -> str:
         """Return the state in a word."""

@@ -104,7 +104,8 @@ class Metrics:
         "Requests refused with 403: the key lacks the scope, or the API without keys was asked by a foreign host name.",
         "reason",
     )
-    rate_limit_hits = _counter("Requests refused with 429.")
+    rate_limit_hits = _counter("Requests refused with 429: by RATE_LIMIT, or after many wrong keys.")
+    api_keys_expiring = _gauge("API keys in the database that expire within 14 days and were not rotated.")
     users_created = _counter("Users created through the API.")
 
     messages_scheduled = _counter("Messages created by the planner, the API or an import.")

@@ -102,8 +102,11 @@ async def test_a_key_that_has_expired_is_refused_without_a_look_at_the_database(
         now = api.clock.now()
         key = await create_key(pool, "shop", Scope.READ, now, BY, expires_at=now + timedelta(days=90))
         await api.context.keys.refresh()
+        assert api.metric("api_keys_expiring") == 0
         api.clock.advance(timedelta(days=90, microseconds=-1))
         assert await status(api, key) == 200
+        await api.context.keys.refresh()
+        assert api.metric("api_keys_expiring") == 1
         api.clock.advance(timedelta(microseconds=1))
         assert await status(api, key) == 401
 

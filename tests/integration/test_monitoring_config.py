@@ -41,6 +41,7 @@ OF_THE_RUNBOOK = {
     "PausedTooLong": "warning",
     "DatabaseConnectionsNearLimit": "warning",
     "MessageServiceSlow": "warning",
+    "ApiKeyExpiresSoon": "warning",
     "TimezoneDataDiffer": "warning",
 }
 

@@ -12,8 +12,7 @@ from birthday.cli.render.status import describe_differences
 from birthday.config import ApiKey
 from birthday.config.shown import EffectiveSetting
 from birthday.operations.heartbeats import Differences
-from birthday.operations.keys import SOON
-from birthday.store.keys import StoredKey
+from birthday.store.keys import SOON, StoredKey
 from birthday.store.processes import Process
 from birthday.wiring.dependencies import Dependency
 
@@ -46,10 +45,10 @@ def print_keys(configured: Collection[ApiKey], stored: Sequence[StoredKey] | Non
     if stored is None:
         click.echo(f"{'keys':<10} {len(configured)} in API_KEYS; the database was not asked")
         return
-    working = [key for key in stored if key.works(now)]
-    soon = [f"{key.name} ({key.id})" for key in working if key.expires_at and key.expires_at < now + SOON]
+    working = sum(key.works(now) for key in stored)
+    soon = [f"{key.name} ({key.id})" for key in stored if key.expires_soon(now)]
     noted = f"; within {SOON.days} days expire {', '.join(soon)}: 'birthday keys rotate'" if soon else ""
-    click.echo(f"{'keys':<10} {len(configured)} in API_KEYS, {len(working)} in the database{noted}")
+    click.echo(f"{'keys':<10} {len(configured)} in API_KEYS, {working} in the database{noted}")
 
 
 def print_differences(here: Process, found: Differences) -> None:
