@@ -5,6 +5,7 @@ Nothing here depends on HTTP or exit statuses. ``http/middleware/problems.py`` t
 """
 
 from dataclasses import dataclass
+from uuid import UUID
 
 
 class BirthdayError(Exception):
@@ -15,32 +16,52 @@ class BirthdayError(Exception):
 class FieldError:
     """One thing that is wrong with one field of some input.
 
-    ``pointer`` is an RFC 6901 JSON pointer (``/dateOfBirth``), or the empty string for the whole input.
+    ``pointer`` is an RFC 6901 JSON pointer (``/dateOfBirth``), or the empty string for the whole input. If the input is
+    a parameter of a path or query, ``parameter`` is its name instead.
     """
 
     pointer: str
     detail: str
+    parameter: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name of what is wrong, as a person reads it; empty for the whole input."""
+        return self.parameter or self.pointer.lstrip("/")
 
 
 class InvalidInputError(BirthdayError):
     """Input that breaks a rule. Carries every broken field, not just the first."""
 
-    def __init__(self, *fields: FieldError) -> None:
-        """Keep ``fields``, and name all of them in the text."""
-        super().__init__("; ".join(f"{field.pointer.lstrip('/')}: {field.detail}".lstrip(": ") for field in fields))
+    def __init__(self, *fields: FieldError, code: str = "invalid_field") -> None:
+        """Keep ``fields``, and name all of them in the text; ``code`` is a stable word for programs."""
+        super().__init__("; ".join(f"{field.name}: {field.detail}".lstrip(": ") for field in fields))
         self.fields = fields
+        self.code = code
 
 
 class NotFoundError(BirthdayError):
-    """The thing that was named does not exist (any more)."""
+    """The thing that was named does not exist (any more). ``code`` is a stable word for programs."""
+
+    def __init__(self, message: str, code: str = "not_found") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class ConflictError(BirthdayError):
-    """The request is well-formed but conflicts with stored data. ``pointer`` names the field, if there is one."""
+    """The request is well-formed but conflicts with stored data.
 
-    def __init__(self, message: str, pointer: str = "") -> None:
+    ``pointer`` names the field, if there is one. ``code`` is a stable word for programs. ``existing_id`` is the user
+    who has the value of the field, if that is known.
+    """
+
+    def __init__(
+        self, message: str, pointer: str = "", code: str = "conflict", existing_id: UUID | None = None
+    ) -> None:
         super().__init__(message)
         self.pointer = pointer
+        self.code = code
+        self.existing_id = existing_id
 
 
 class OutdatedError(BirthdayError):

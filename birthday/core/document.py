@@ -1,5 +1,6 @@
 """Untrusted JSON: it is parsed, and refused if it is nested too deep, or is not what a model accepts."""
 
+from collections.abc import Iterator
 from typing import TypeVar
 
 import orjson
@@ -38,12 +39,33 @@ def validate(model: type[_Model], data: object) -> _Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise InvalidInputError(
-            *(
-                FieldError("".join(f"/{name}" for name in one["loc"]), one["msg"].removeprefix("Value error, "))
-                for one in error.errors()
-            )
-        ) from None
+        raise InvalidInputError(*what_is_wrong(error, model, "accepted here")) from None
+
+
+def what_is_wrong(error: ValidationError, model: type[BaseModel], known: str) -> Iterator[FieldError]:
+    """Yield an error for each member that a model refuses; ``known`` says what an unknown one is not."""
+    found = error.errors(include_url=False, include_input=False)
+    for one in sorted(found, key=lambda one: one["type"] != "extra_forbidden"):
+        pointer = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in one["loc"])
+        accepted = f"; accepted are {', '.join(names_of(model))}" if len(one["loc"]) == 1 else ""
+        yield FieldError(pointer, _detail(one["type"], one["msg"], f"is not {known}{accepted}"))
+
+
+def names_of(model: type[BaseModel]) -> list[str]:
+    """Return the names of the members that a model takes."""
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _detail(kind: str, message: str, unknown: str) -> str:
+    match kind:
+        case "extra_forbidden":
+            return unknown
+        case "missing":
+            return "is required"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return "a JSON object is accepted"
+        case _:
+            return message.removeprefix("Value error, ")
 
 
 def is_deeper(value: object, levels: int) -> bool:

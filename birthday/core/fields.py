@@ -8,12 +8,12 @@ from typing import Annotated, Any, Final
 import orjson
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
 
-from birthday.core.address import MAX_CHARACTERS, PLAIN, parse_address
+from birthday.core.address import MAX_CHARACTERS, parse_address
 from birthday.core.dates import parse_birthday, parse_date
 from birthday.core.document import is_deeper
 from birthday.core.message import BIRTHDAY
 from birthday.core.text import BIDI, CONTROL, INVISIBLE, show
-from birthday.core.zone import check_offset, load_zone
+from birthday.core.zone import OFFSETS_IN_USE, check_offset, load_zone
 from birthday.errors import InvalidInputError
 
 MAX_ATTRIBUTES_BYTES: Final = 4096
@@ -37,6 +37,12 @@ LOCALE_PATTERN: Final = (
     rf"({_SEPARATOR}[A-WYZa-wyz0-9]({_SEPARATOR}{_ALNUM}{{2,8}})+)*({_SEPARATOR}[Xx]({_SEPARATOR}{_ALNUM}{{1,8}})+)?$"
 )
 _LOCALE_RULE = re.compile(LOCALE_PATTERN)
+_DAY_PATTERN = "(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+_DATE_PATTERN = (
+    rf"(19|20)[0-9]{{2}}-{_DAY_PATTERN}"
+    r"([Tt ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]+)?)?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])?)?"
+)
+"""A date, or a date-time that begins with one. It lets 31 February pass, which is refused all the same."""
 
 
 def _check_zone(name: str) -> str:
@@ -120,11 +126,19 @@ def _check_type(name: str) -> str:
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=f"^{_VISIBLE}$")]
 NameOrNothing = Annotated[str, Field(max_length=100, pattern=f"^({_VISIBLE})?$")]
 Email = Annotated[
-    str, Field(max_length=MAX_CHARACTERS, json_schema_extra={"pattern": PLAIN}), AfterValidator(_check_address)
+    str, Field(max_length=MAX_CHARACTERS, json_schema_extra={"format": "idn-email"}), AfterValidator(_check_address)
 ]
-Birthday = Annotated[date, BeforeValidator(parse_birthday)]
+Birthday = Annotated[
+    date,
+    BeforeValidator(parse_birthday),
+    WithJsonSchema({"type": "string", "pattern": f"^({_DATE_PATTERN}|--{_DAY_PATTERN})$"}),
+]
 Zone = Annotated[str, Field(max_length=64), AfterValidator(_check_zone)]
-Offset = Annotated[int, Field(strict=True), AfterValidator(_check_offset)]
+Offset = Annotated[
+    int,
+    Field(strict=True, json_schema_extra={"minimum": min(OFFSETS_IN_USE), "maximum": max(OFFSETS_IN_USE)}),
+    AfterValidator(_check_offset),
+]
 ExternalId = Annotated[str, Field(min_length=1, max_length=200, pattern=_ID_PATTERN)]
 Locale = Annotated[
     str, Field(max_length=35, json_schema_extra={"pattern": LOCALE_PATTERN}), AfterValidator(check_locale)
@@ -136,5 +150,11 @@ Attributes = Annotated[
 ]
 TypeName = Annotated[str, BeforeValidator(_check_type)]
 Anniversaries = Annotated[
-    dict[TypeName, Annotated[date, BeforeValidator(parse_date)]], Field(max_length=MAX_ANNIVERSARIES)
+    dict[
+        TypeName,
+        Annotated[
+            date, BeforeValidator(parse_date), WithJsonSchema({"type": "string", "pattern": f"^{_DATE_PATTERN}$"})
+        ],
+    ],
+    Field(max_length=MAX_ANNIVERSARIES),
 ]

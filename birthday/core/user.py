@@ -29,6 +29,17 @@ from birthday.core.zone import fixed_offset, fixed_zone_name, load_zone
 from birthday.errors import FieldError, InvalidInputError
 
 EARLIEST_DATE = date(1900, 1, 1)
+EXAMPLE: Final[dict[str, Any]] = {
+    "firstName": "Ada",
+    "lastName": "Lovelace",
+    "email": "ada@example.com",
+    "dateOfBirth": "1990-12-10",
+    "timezone": "Europe/London",
+    "externalId": "crm-4711",
+    "locale": "en-GB",
+    "attributes": {"team": "engines"},
+    "anniversaries": {"work-anniversary": "2019-03-04"},
+}
 READ_ONLY: Final = ("id", "nextMessageAt", "occasions", "createdAt", "updatedAt")
 """The members of a user that no client sets."""
 
@@ -110,9 +121,15 @@ def with_suppressed(profile: Profile, *, suppressed: bool) -> Profile:
 
 
 class ProfileInput(BaseModel):
-    """A user as JSON: exactly one of ``timezone`` and ``timezoneOffset`` is given."""
+    """A user, for whom exactly one of `timezone` and `timezoneOffset` is given; the other one is absent or null."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        str_strip_whitespace=True,
+        hide_input_in_errors=True,
+        json_schema_extra={"examples": [EXAMPLE]},
+    )
 
     first_name: Name = Field(
         alias="firstName", description="Given name, as it appears in the greeting.", examples=["Ada"]
@@ -126,26 +143,28 @@ class ProfileInput(BaseModel):
     email: Email = Field(
         description=(
             "Where the greeting goes. Unique among users, without regard to case and to how it is written: it is kept "
-            "in Unicode's form NFC, its domain as DNS has it, so that münchen.de is xn--mnchen-3ya.de. The pattern "
-            "names the usual addresses; others of RFC 5321 and RFC 6531 are accepted too."
+            "in Unicode's form NFC, its domain as DNS has it, so that münchen.de is xn--mnchen-3ya.de."
         ),
         examples=["ada@example.com"],
     )
     date_of_birth: Birthday = Field(
         alias="dateOfBirth",
         description=(
-            "A calendar date. A date-time is taken by the date written in it. If the year is not known, --MM-DD."
+            f"A calendar date from {EARLIEST_DATE} to today in the user's zone. A date-time is taken by the date "
+            "written in it. If the year is not known, --MM-DD."
         ),
         examples=["1990-01-01", "--02-29"],
     )
     timezone: Zone | None = Field(
-        default=None, description="IANA name of the user's time zone.", examples=["America/New_York"]
+        default=None,
+        description="The user's time zone: an IANA name, or a fixed offset such as UTC+07:00. Not with timezoneOffset.",
+        examples=["America/New_York", "UTC", "UTC+07:00"],
     )
     timezone_offset: Offset | None = Field(
         default=None,
         alias="timezoneOffset",
-        description="Instead of a zone: a fixed offset in minutes east of UTC.",
-        examples=[420],
+        description="Instead of timezone: a fixed offset that some zone uses, in minutes east of UTC.",
+        examples=[420, -300, 0],
     )
     external_id: ExternalId | None = Field(
         default=None,

@@ -20,7 +20,8 @@ from aiohttp.http_exceptions import (
     LineTooLong,
 )
 
-from birthday.http.context import Report
+from birthday.http.context import Report, new_request_id
+from birthday.http.kinds import kind_of
 from birthday.http.limits import Connections, Limits
 from birthday.http.middleware.form import fault_of
 from birthday.http.middleware.problems import problem
@@ -207,10 +208,12 @@ class ClientConnection(web.RequestHandler):
 
     def _refusal(self, status: int, detail: str, reason: str = "") -> web.Response:
         """Return the answer to a request that no middleware has answered; count and log it."""
-        answer = problem(status, detail)
+        request_id = new_request_id()
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            answer = problem(kind_of(status), detail)
         answer.force_close()
         self._is_refused = True
-        self._report(answer, reason or detail, self.address)
+        self._report(answer, request_id, reason or detail, self.address)
         return answer
 
     def _refuse(self, status: int, detail: str) -> None:

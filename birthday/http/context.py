@@ -1,6 +1,7 @@
 """The objects that request handlers use. The composition root creates them."""
 
 import asyncio
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -75,6 +76,11 @@ class Served(Protocol):
     """Whether no further request can come."""
 
 
+def new_request_id() -> str:
+    """Return an id for a request that has none."""
+    return f"{random.getrandbits(64):016x}"
+
+
 CONTEXT = web.AppKey("context", ApiContext)
 
 CREATION = web.AppKey("creation", Coalescer[NewUser, User])
@@ -83,8 +89,8 @@ CREATION = web.AppKey("creation", Coalescer[NewUser, User])
 READING = web.AppKey("reading", Coalescer[UUID, User])
 """Reads users by id, many at a time."""
 
-Report = Callable[[web.Response, str, str], None]
-"""Counts and logs a refusal, and sets the headers of the answer: takes answer, reason and the client's address."""
+Report = Callable[[web.Response, str, str, str], None]
+"""Counts and logs a refusal, and sets the headers of the answer: takes answer, id, reason and the client's address."""
 
 REFUSALS: web.AppKey[Report] = web.AppKey("refusals")
 """Reports requests that the parser refuses, which no middleware sees."""

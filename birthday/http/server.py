@@ -89,7 +89,9 @@ def _connect(app: web.Application, server: web.Server, connections: Connections)
         return make_request(connection.begin(message, body), body, connection, *rest)
 
     server.request_factory = begin
-    return partial(ClientConnection, server, connections, app.get(REFUSALS, lambda _answer, _reason, _client: None))
+    return partial(
+        ClientConnection, server, connections, app.get(REFUSALS, lambda _answer, _id, _reason, _client: None)
+    )
 
 
 async def _listen(host: str, port: int) -> socket.socket:

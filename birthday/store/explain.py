@@ -76,7 +76,8 @@ async def find_user(connection: Connection, who: str) -> ExplainedUser:
         _id(who),
     )
     if row is None:
-        raise NotFoundError(f"there is no user '{who}'; an id, an e-mail address or an externalId is accepted")
+        detail = f"there is no user '{who}'; an id, an e-mail address or an externalId is accepted"
+        raise NotFoundError(detail, "unknown_user")
     return ExplainedUser(*row)
 
 

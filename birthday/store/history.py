@@ -12,9 +12,9 @@ from uuid import UUID
 
 import asyncpg
 
-from birthday.core.message import BIRTHDAY, Status
+from birthday.core.message import BIRTHDAY, ON_TIME, Status
 from birthday.errors import NotFoundError
-from birthday.store.users import Connection
+from birthday.store.users import Connection, unknown_user
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,11 @@ class Message:
     version: int | None
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def late(self) -> bool:
+        """Whether it was delivered, but not in time."""
+        return self.delivered_at is not None and self.delivered_at - self.scheduled_at > ON_TIME
 
 
 class Position(NamedTuple):
@@ -115,7 +120,7 @@ async def list_user_messages(connection: Connection, user_id: UUID, after: Posit
     if not await connection.fetchval(
         "SELECT EXISTS (SELECT 1 FROM users WHERE id = $1 AND deleted_at IS NULL)", user_id
     ):
-        raise NotFoundError(f"there is no user {user_id}")
+        raise unknown_user(user_id)
     rows = await connection.fetch(
         """
         SELECT * FROM message_details
@@ -139,7 +144,7 @@ async def read_message(connection: Connection, message_id: UUID) -> Message:
     """
     for message in (await read_messages(connection, [message_id])).values():
         return message
-    raise NotFoundError(f"there is no message {message_id}")
+    raise NotFoundError(f"there is no message {message_id}", "unknown_message")
 
 
 async def read_messages(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, Message]:

@@ -128,7 +128,7 @@ async def read_version(connection: Connection, message_type: str, locale: str, v
         active = await _read_active(connection, message_type, locale)
         return Version(BUILT_IN, BUILT_IN_SOURCE, not active, None, None)
     which = "" if version is None else f", version {version}"
-    raise NotFoundError(f"there is no template {template_name(message_type, locale)}{which}")
+    raise NotFoundError(f"there is no template {template_name(message_type, locale)}{which}", "unknown_template")
 
 
 async def choose_locale(connection: Connection, message_type: str, user_locale: str | None) -> str:
@@ -139,7 +139,7 @@ async def choose_locale(connection: Connection, message_type: str, user_locale: 
     """
     row = await connection.fetchrow("SELECT locale FROM choose_template($1, $2)", message_type, user_locale)
     if row is None:
-        raise NotFoundError(f"there is no template {message_type}")
+        raise NotFoundError(f"there is no template {message_type}", "unknown_template")
     locale: str = row["locale"]
     return locale
 
@@ -193,7 +193,8 @@ async def activate(connection: Connection, key: TemplateKey, now: datetime, by: 
         await read_version(connection, *key)
         await _require_default(connection, key.message_type, key.locale)
     elif key.message_type != BIRTHDAY and key.locale == DEFAULT:
-        raise ConflictError(f"{key.message_type} needs its default; 'birthday pause {key.message_type}' stops the type")
+        detail = f"{key.message_type} needs its default; 'birthday pause {key.message_type}' stops the type"
+        raise ConflictError(detail, code="default_needed")
     await _activate(connection, key, now, by)
     return 0 if before is None else before.version
 
@@ -229,9 +230,8 @@ async def _read_active(connection: Connection, message_type: str, locale: str) -
 async def _require_default(connection: Connection, message_type: str, locale: str) -> None:
     if message_type == BIRTHDAY or locale == DEFAULT or await _read_active(connection, message_type, DEFAULT):
         return
-    raise ConflictError(
-        f"{message_type} has no default yet, so users of other locales would get nothing: publish {DEFAULT} first"
-    )
+    detail = f"{message_type} has no default yet, so users of other locales would get nothing: publish {DEFAULT} first"
+    raise ConflictError(detail, code="default_needed")
 
 
 async def read_concerned(
@@ -273,7 +273,7 @@ async def read_person(connection: Connection, user_id: UUID, message_type: str) 
         message_type,
     )
     if row is None:
-        raise NotFoundError(f"there is no user {user_id} with a date of the type {message_type}")
+        raise NotFoundError(f"there is no user {user_id} with a date of the type {message_type}", "unknown_user")
     return _person(row)
 
 

@@ -357,7 +357,7 @@ def attributes_text(profile: Profile) -> str | None:
 
 def unknown_user(user_id: UUID) -> NotFoundError:
     """Return the error for a user who does not exist."""
-    return NotFoundError(f"there is no user {user_id}")
+    return NotFoundError(f"there is no user {user_id}", "unknown_user")
 
 
 def conflict(error: asyncpg.UniqueViolationError, profile: Profile) -> Exception:
@@ -365,10 +365,11 @@ def conflict(error: asyncpg.UniqueViolationError, profile: Profile) -> Exception
     if error.constraint_name == "users_live_email":
         return email_taken(profile)
     if error.constraint_name == "users_live_external_id":
-        return ConflictError(f"another user has the externalId {profile.extras.external_id}", "/externalId")
+        detail = f"another user has the externalId {profile.extras.external_id}"
+        return ConflictError(detail, "/externalId", "external_id_taken")
     return error
 
 
 def email_taken(profile: Profile) -> ConflictError:
     """Return the error for an e-mail address that another live user has."""
-    return ConflictError(f"another user has the e-mail address {profile.email}", "/email")
+    return ConflictError(f"another user has the e-mail address {profile.email}", "/email", "email_taken")

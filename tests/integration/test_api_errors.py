@@ -28,9 +28,10 @@ def assert_problem(answer: Answer, status: int) -> None:
     """Make sure that an answer is a problem document of this status."""
     assert answer.status == status, answer.body
     assert answer.headers["Content-Type"] == "application/problem+json"
-    assert set(answer.json) - {"errors"} == {"type", "title", "status", "detail"}
+    assert set(answer.json) - {"errors"} == {"type", "title", "status", "detail", "code", "requestId"}
     assert answer.json["status"] == status
-    assert answer.json["type"] == "about:blank"
+    assert answer.json["type"] == f"/docs/problems#{answer.json['code']}"
+    assert answer.json["requestId"] == answer.headers["X-Request-ID"]
 
 
 @pytest.mark.parametrize(

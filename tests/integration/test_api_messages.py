@@ -227,22 +227,22 @@ async def test_messages_are_selected_by_time(api: Api, pool: asyncpg.Pool, perio
 
 
 @pytest.mark.parametrize(
-    ("query", "pointer", "accepted"),
+    ("query", "parameter", "accepted"),
     [
-        ("status=lost", "/status", "scheduled, queued, sending"),
-        ("from=yesterday", "/from", "2026-03-01"),
-        ("from=2026-02-30", "/from", "2026-03-01"),
-        ("to=2026-03-01T25:00:00Z", "/to", "2026-03-01"),
-        ("to=2026-03-01T09:00:00", "/to", "2026-03-01"),
-        ("limit=1000", "/limit", "1 to 500"),
-        ("cursor=AAAA", "/cursor", "nextCursor"),
-        ("state=failed", "/state", "status, type, from, to, limit, cursor"),
+        ("status=lost", "status", "scheduled, queued, sending"),
+        ("from=yesterday", "from", "2026-03-01"),
+        ("from=2026-02-30", "from", "2026-03-01"),
+        ("to=2026-03-01T25:00:00Z", "to", "2026-03-01"),
+        ("to=2026-03-01T09:00:00", "to", "2026-03-01"),
+        ("limit=1000", "limit", "1 to 500"),
+        ("cursor=AAAA", "cursor", "nextCursor"),
+        ("state=failed", "state", "status, type, from, to, limit, cursor"),
     ],
 )
-async def test_parameters_that_are_not_accepted_are_named(api: Api, query: str, pointer: str, accepted: str) -> None:
+async def test_parameters_that_are_not_accepted_are_named(api: Api, query: str, parameter: str, accepted: str) -> None:
     """A wrong parameter is 422 with its name and what is accepted."""
     answer = await api.get(f"/messages?{query}")
-    assert (answer.status, answer.pointers) == (422, [pointer])
+    assert (answer.status, answer.pointers) == (422, [parameter])
     assert accepted in answer.json["errors"][0]["detail"]
 
 

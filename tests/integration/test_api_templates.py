@@ -80,8 +80,8 @@ async def test_a_template_that_fails_for_somebody_is_refused(api: Api) -> None:
         (DEFAULT, {"message": "a\0b"}, 422, "/message"),
         (DEFAULT, {"subject": "x"}, 422, "/message"),
         (DEFAULT, {"message": "x", "colour": 1}, 422, "/colour"),
-        ("/templates/Birthday/default", {"message": "x"}, 422, "/type"),
-        ("/templates/birthday/portuguese", {"message": "x"}, 422, "/locale"),
+        ("/templates/Birthday/default", {"message": "x"}, 422, "type"),
+        ("/templates/birthday/portuguese", {"message": "x"}, 422, "locale"),
         ("/templates/name-day/pt", {"message": "x"}, 409, None),
     ],
 )

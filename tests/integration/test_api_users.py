@@ -371,22 +371,22 @@ async def test_the_last_page_says_so(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "pointer", "accepted"),
+    ("query", "parameter", "accepted"),
     [
-        ("limit=0", "/limit", "1 to 500"),
-        ("limit=501", "/limit", "1 to 500"),
-        ("limit=ten", "/limit", "1 to 500"),
-        ("limit=", "/limit", "1 to 500"),
-        ("cursor=nonsense", "/cursor", "nextCursor"),
-        ("cursor=", "/cursor", "nextCursor"),
-        ("limit=1&limit=2", "/limit", "more than once"),
-        ("page=2", "/page", "limit, cursor"),
+        ("limit=0", "limit", "1 to 500"),
+        ("limit=501", "limit", "1 to 500"),
+        ("limit=ten", "limit", "1 to 500"),
+        ("limit=", "limit", "1 to 500"),
+        ("cursor=nonsense", "cursor", "nextCursor"),
+        ("cursor=", "cursor", "nextCursor"),
+        ("limit=1&limit=2", "limit", "more than once"),
+        ("page=2", "page", "limit, cursor"),
     ],
 )
-async def test_parameters_that_are_not_accepted_are_named(api: Api, query: str, pointer: str, accepted: str) -> None:
+async def test_parameters_that_are_not_accepted_are_named(api: Api, query: str, parameter: str, accepted: str) -> None:
     """A wrong parameter is 422 with its name and what is accepted."""
     answer = await api.get(f"/users?{query}")
-    assert (answer.status, answer.pointers) == (422, [pointer])
+    assert (answer.status, answer.pointers) == (422, [parameter])
     assert accepted in answer.json["errors"][0]["detail"]
 
 

@@ -49,8 +49,8 @@ class Answer:
 
     @property
     def pointers(self) -> list[str]:
-        """The fields that a problem document complains of."""
-        return [error["pointer"] for error in self.json.get("errors", [])]
+        """The fields and parameters that a problem document complains of."""
+        return [error["pointer"] if "pointer" in error else error["parameter"] for error in self.json.get("errors", [])]
 
 
 @dataclass(frozen=True, slots=True)

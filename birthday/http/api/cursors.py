@@ -6,16 +6,18 @@ Any text of the right length is a position, so a cursor stays valid even if its 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final
 from uuid import UUID
 
-from birthday.errors import FieldError, InvalidInputError
+from pydantic import PlainValidator, WithJsonSchema
+
 from birthday.store import suppressions
 from birthday.store.history import Message, Position
 from birthday.store.suppressions import Suppression
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_INSTANT_BYTES = 7  # Microseconds since 1970: enough until the year 4253.
+_INSTANT_BYTES: Final = 7  # Microseconds since 1970: enough until the year 4253.
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -24,29 +26,9 @@ def user_cursor(last: UUID) -> str:
     return _encode(last.bytes)
 
 
-def read_user_cursor(query: dict[str, str]) -> UUID | None:
-    """Return the id after which the page begins; None for the first page.
-
-    Raises:
-        InvalidInputError: if ``cursor`` is not one of this list.
-    """
-    packed = _decode(query, 16)
-    return UUID(bytes=packed) if packed else None
-
-
 def message_cursor(last: Message) -> str:
     """Return the cursor of the page that follows a message."""
     return _encode(_instant_bytes(last.scheduled_at) + last.id.bytes)
-
-
-def read_message_cursor(query: dict[str, str]) -> Position | None:
-    """Return the position after which the page begins; None for the first page.
-
-    Raises:
-        InvalidInputError: if ``cursor`` is not one of this list.
-    """
-    packed = _decode(query, _INSTANT_BYTES + 16)
-    return Position(_instant(packed), UUID(bytes=packed[_INSTANT_BYTES:])) if packed else None
 
 
 def suppression_cursor(last: Suppression) -> str:
@@ -54,14 +36,18 @@ def suppression_cursor(last: Suppression) -> str:
     return _encode(_instant_bytes(last.created_at) + last.address_hash)
 
 
-def read_suppression_cursor(query: dict[str, str]) -> suppressions.Position | None:
-    """Return the position after which the page begins; None for the first page.
+def _read_user_cursor(text: str) -> UUID:
+    return UUID(bytes=_decode(text, 16))
 
-    Raises:
-        InvalidInputError: if ``cursor`` is not one of this list.
-    """
-    packed = _decode(query, _INSTANT_BYTES + 32)
-    return suppressions.Position(_instant(packed), packed[_INSTANT_BYTES:]) if packed else None
+
+def _read_message_cursor(text: str) -> Position:
+    packed = _decode(text, _INSTANT_BYTES + 16)
+    return Position(_instant(packed), UUID(bytes=packed[_INSTANT_BYTES:]))
+
+
+def _read_suppression_cursor(text: str) -> suppressions.Position:
+    packed = _decode(text, _INSTANT_BYTES + 32)
+    return suppressions.Position(_instant(packed), packed[_INSTANT_BYTES:])
 
 
 def _instant_bytes(instant: datetime) -> bytes:
@@ -76,11 +62,26 @@ def _encode(packed: bytes) -> str:
     return urlsafe_b64encode(packed).rstrip(b"=").decode()
 
 
-def _decode(query: dict[str, str], size: int) -> bytes | None:
-    text = query.get("cursor")
-    if text is None:
-        return None
-    if not _BASE64URL.fullmatch(text) or len(text) != -(-size * 4 // 3):
-        detail = f"{text[:60]!r} is not a cursor; the nextCursor of an earlier page of this list is accepted"
-        raise InvalidInputError(FieldError("/cursor", detail))
+def _decode(text: str, size: int) -> bytes:
+    if not _BASE64URL.fullmatch(text) or len(text) != _length(size):
+        raise ValueError(f"{text[:60]!r} is not a cursor; the nextCursor of an earlier page of this list is accepted")
     return urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def _length(size: int) -> int:
+    """Return how many characters so many bytes take."""
+    return -(-size * 4 // 3)
+
+
+def _schema(size: int) -> WithJsonSchema:
+    description = "The `nextCursor` of the page before; without it, the first page."
+    return WithJsonSchema(
+        {"type": "string", "pattern": f"^[A-Za-z0-9_-]{{{_length(size)}}}$", "description": description}
+    )
+
+
+UserCursor = Annotated[UUID | None, PlainValidator(_read_user_cursor), _schema(16)]
+MessageCursor = Annotated[Position | None, PlainValidator(_read_message_cursor), _schema(_INSTANT_BYTES + 16)]
+SuppressionCursor = Annotated[
+    suppressions.Position | None, PlainValidator(_read_suppression_cursor), _schema(_INSTANT_BYTES + 32)
+]

@@ -6,6 +6,8 @@ import orjson
 from aiohttp import web
 from swagger_ui_bundle import swagger_ui_path
 
+from birthday.http.kinds import KINDS, PAGE
+
 _FILES = frozenset({"swagger-ui.css", "swagger-ui-bundle.js", "favicon-16x16.png"})
 
 _PAGE = """<!DOCTYPE html>
@@ -35,12 +37,29 @@ _START = """SwaggerUIBundle({
 _POLICY = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
 
 
+_PROBLEMS = """<!DOCTYPE html>
+<html lang="en">
+  <head><meta charset="utf-8"><title>Problems</title></head>
+  <body>
+    <h1>Problems</h1>
+    <p>Every error of the API is a problem document (RFC 9457). Its code is one of these.</p>
+    {}
+  </body>
+</html>
+"""
+_PROBLEM = '<h2 id="{0.code}">{0.code}</h2><p>{0.status:d} {0.title}. {0.meaning}</p>'
+
+
 def routes(document: dict[str, Any]) -> list[web.RouteDef]:
     """Return the routes of the page that shows an OpenAPI 3.1 document."""
     readable = orjson.dumps(as_openapi_3_0(document))
 
     async def page(_request: web.Request) -> web.Response:
         return web.Response(text=_PAGE, content_type="text/html", headers={"Content-Security-Policy": _POLICY})
+
+    async def problems(_request: web.Request) -> web.Response:
+        kinds = "\n    ".join(_PROBLEM.format(kind) for kind in KINDS.values())
+        return web.Response(text=_PROBLEMS.format(kinds), content_type="text/html")
 
     async def start(_request: web.Request) -> web.Response:
         return web.Response(text=_START, content_type="text/javascript")
@@ -56,6 +75,7 @@ def routes(document: dict[str, Any]) -> list[web.RouteDef]:
 
     return [
         web.get("/docs", page),
+        web.get(PAGE, problems),
         web.get("/docs/start.js", start),
         web.get("/docs/openapi.json", openapi),
         web.get("/docs/{name}", file),

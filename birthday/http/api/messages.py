@@ -9,34 +9,31 @@ from uuid import UUID
 import structlog
 from aiohttp import web
 
+from birthday.config import Scope
+from birthday.core.message import Status
 from birthday.errors import UnavailableError
-from birthday.http.api.cursors import message_cursor, read_message_cursor
-from birthday.http.api.repeats import CONCERNS, commit_answer, once, pool_of
-from birthday.http.api.requests import (
-    read_id,
-    read_json,
-    read_limit,
-    read_message_type,
-    read_period,
-    read_query,
-    read_status,
+from birthday.http.api.cursors import message_cursor
+from birthday.http.api.message_models import (
+    Message,
+    MessagePage,
+    MessageQuery,
+    Retried,
+    RetryInput,
+    UserMessagesQuery,
 )
-from birthday.http.api.responses import message_json, page_response
-from birthday.http.api.retries import parse_retry
+from birthday.http.api.repeats import CONCERNS, commit_answer, once, pool_of
+from birthday.http.api.requests import read_id
+from birthday.http.api.responses import page_response
 from birthday.http.context import CONTEXT, ApiContext, actor_of
 from birthday.http.json_response import json_response
+from birthday.http.kinds import NOT_FAILED, UNKNOWN_MESSAGE, UNKNOWN_USER
+from birthday.http.route import Answer, Route
 from birthday.operations.dead_letters.removal import remove_dead
 from birthday.operations.dead_letters.requeue import drop_copy, requeue_one, requeue_selected
+from birthday.store import history
 from birthday.store.connection import borrow
 from birthday.store.failed import count_failed
-from birthday.store.history import (
-    FIRST,
-    Message,
-    Selection,
-    list_messages,
-    list_user_messages,
-    read_message,
-)
+from birthday.store.history import FIRST, Selection, list_messages, list_user_messages, read_message
 
 log = structlog.get_logger()
 
@@ -49,30 +46,26 @@ async def read(request: web.Request) -> web.Response:
     message_id = read_id(request, "message")
     async with borrow(request.app[CONTEXT].pool) as connection:
         message = await read_message(connection, message_id)
-    return json_response(message_json(message))
+    return json_response(Message.model_validate(message))
 
 
-async def list_page(request: web.Request) -> web.Response:
-    """Return a page of messages by state and time, newest first."""
-    query = read_query(request, "status", "type", "from", "to", "limit", "cursor")
-    selection = Selection(read_status(query), *read_period(query), read_message_type(query))
-    limit, after = read_limit(query), read_message_cursor(query) or FIRST
+async def list_page(request: web.Request, query: MessageQuery) -> web.Response:
+    """Return a page of messages by status, type and time, newest first."""
+    statuses = tuple(Status) if query.status is None else (query.status,)
+    selection = Selection(statuses, query.since, query.until, query.type)
     async with borrow(request.app[CONTEXT].pool) as connection:
-        messages = await list_messages(connection, selection, after, limit + 1)
-    return _page(request, messages, limit)
+        messages = await list_messages(connection, selection, query.cursor or FIRST, query.limit + 1)
+    return _page(request, messages, query.limit)
 
 
-async def list_page_of_user(request: web.Request) -> web.Response:
+async def list_page_of_user(request: web.Request, query: UserMessagesQuery) -> web.Response:
     """Return a page of one user's messages, newest first."""
-    query = read_query(request, "limit", "cursor")
     user_id = read_id(request, "user")
-    limit, after = read_limit(query), read_message_cursor(query) or FIRST
     async with borrow(request.app[CONTEXT].pool) as connection:
-        messages = await list_user_messages(connection, user_id, after, limit + 1)
-    return _page(request, messages, limit)
+        messages = await list_user_messages(connection, user_id, query.cursor or FIRST, query.limit + 1)
+    return _page(request, messages, query.limit)
 
 
-@once
 async def retry(request: web.Request) -> web.Response:
     """Queue a failed message again, with no attempt used, and remove its dead letter."""
     context = request.app[CONTEXT]
@@ -81,7 +74,7 @@ async def retry(request: web.Request) -> web.Response:
         now, by = context.clock.now(), actor_of(request)
         message = await requeue_one(pool_of(request), context.broker, message_id, now, by, context.tracing)
         request[CONCERNS] = message.user_id
-        response = json_response(message_json(message), 202)
+        response = json_response(Message.model_validate(message), 202)
         await commit_answer(request, response)
     context.metrics.messages_queued.inc()
     async with _sweep(context):
@@ -89,13 +82,12 @@ async def retry(request: web.Request) -> web.Response:
     return response
 
 
-@once
-async def retry_many(request: web.Request) -> web.Response:
+async def retry_many(request: web.Request, body: RetryInput) -> web.Response:
     """Queue the failed messages again that the body selects, and remove dead letters of messages no longer failed."""
     context = request.app[CONTEXT]
-    asked = parse_retry(await read_json(request), context.clock.now())
+    wanted = body.wanted(context.clock.now())
     async with borrow(context.pool) as connection:
-        selected = sum(group.messages for group in await count_failed(connection, asked.wanted))
+        selected = sum(group.messages for group in await count_failed(connection, wanted))
     requeued = 0
 
     def on_batch(ids: Sequence[UUID]) -> None:
@@ -108,8 +100,8 @@ async def retry_many(request: web.Request) -> web.Response:
             await requeue_selected(
                 context.pool,
                 context.broker,
-                asked.wanted,
-                asked.limit,
+                wanted,
+                body.limit,
                 context.clock,
                 actor_of(request),
                 on_batch,
@@ -119,7 +111,7 @@ async def retry_many(request: web.Request) -> web.Response:
         log.info("dlq.requeued", messages=requeued, selected=selected)
     async with _sweep(context):
         await remove_dead(context.pool, context.broker, None, lambda _sifted: None)
-    return json_response({"requeued": requeued, "remaining": max(0, selected - asked.limit)}, 202)
+    return json_response(Retried(requeued=requeued, remaining=max(0, selected - body.limit)), 202)
 
 
 @asynccontextmanager
@@ -146,7 +138,61 @@ async def _sweep(context: ApiContext) -> AsyncIterator[None]:
         log.warning("dlq.left", reason=str(error) or f"not done within {SWEEP_SECONDS:g} s")
 
 
-def _page(request: web.Request, messages: list[Message], limit: int) -> web.Response:
+def _page(request: web.Request, messages: list[history.Message], limit: int) -> web.Response:
     page = messages[:limit]
     cursor = message_cursor(page[-1]) if len(messages) > limit else None
-    return page_response(request, "messages", [message_json(message) for message in page], cursor)
+    return page_response(request, MessagePage(messages=page, next_cursor=cursor), cursor)
+
+
+_TAG: Final = "Messages"
+_PAGE: Final = (Answer("A page of messages.", MessagePage),)
+
+ROUTES: Final = (
+    Route("GET", "/messages", Scope.READ, list_page, "listMessages", "List messages", _TAG, _PAGE),
+    Route(
+        "GET",
+        "/users/{id}/messages",
+        Scope.READ,
+        list_page_of_user,
+        "listMessagesOfUser",
+        "List a user's messages",
+        _TAG,
+        _PAGE,
+        (UNKNOWN_USER,),
+    ),
+    Route(
+        "POST",
+        "/messages/retry",
+        Scope.ADMIN,
+        retry_many,
+        "retryMessages",
+        "Retry failed messages",
+        _TAG,
+        (Answer("How many were queued, and how many more are selected.", Retried, 202),),
+        repeats=once,
+    ),
+    # Not 'retry': otherwise a GET of the path above would match here, and the answer would be 404 instead of 405.
+    Route(
+        "GET",
+        "/messages/{id:(?!retry$)[^/]+}",
+        Scope.READ,
+        read,
+        "readMessage",
+        "Read a message",
+        _TAG,
+        (Answer("The message.", Message),),
+        (UNKNOWN_MESSAGE,),
+    ),
+    Route(
+        "POST",
+        "/messages/{id}/retry",
+        Scope.ADMIN,
+        retry,
+        "retryMessage",
+        "Retry a failed message",
+        _TAG,
+        (Answer("The message, queued.", Message, 202),),
+        (UNKNOWN_MESSAGE, NOT_FAILED),
+        repeats=once,
+    ),
+)

@@ -1,385 +1,291 @@
-"""The OpenAPI 3.1 document at ``/openapi.json``: every resource with every answer that it can give."""
+"""The OpenAPI 3.1 document at ``/openapi.json``: made of the declarations of the routes and of their models."""
 
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Final, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
+from pydantic_core import core_schema
 
 from birthday.core.fields import LOCALE_PATTERN, TYPE_PATTERN
-from birthday.core.message import ErrorType, Status
-from birthday.core.occasion import LAST_YEAR
 from birthday.core.template import DEFAULT
-from birthday.http.api.requests import DEFAULT_LIMIT, MAX_BODY_BYTES, MAX_LIMIT
-from birthday.http.api.schemas import Schema, ref, schemas
+from birthday.http import kinds
+from birthday.http.kinds import KINDS, Kind
+from birthday.http.route import JSON, Answer, Route
 
-_JSON = "application/json"
-_PROBLEM_JSON = "application/problem+json"
-
-_PROBLEMS = {
-    400: "The body is not JSON.",
-    401: "No API key, or one that is not known.",
-    403: "The API key may not do this.",
-    404: "There is none with this id.",
-    409: "It clashes with what is stored.",
-    413: f"The body is larger than {MAX_BODY_BYTES} bytes.",
-    415: "The body is not said to be JSON.",
-    422: "Fields or parameters that are not accepted.",
-    429: "More requests per second than are accepted.",
-    500: "A mistake of the server.",
-    503: "Something that is needed is away for the moment.",
+_PROBLEM_JSON: Final = "application/problem+json"
+_COMPONENT: Final = "#/components/schemas/{model}"
+_GUARDED: Final = (
+    kinds.NO_KEY,
+    kinds.UNKNOWN_KEY,
+    kinds.ENDED_KEY,
+    kinds.MISSING_SCOPE,
+    kinds.FOREIGN_HOST,
+    kinds.RATE_LIMITED,
+    kinds.INTERNAL_ERROR,
+    kinds.UNAVAILABLE,
+)
+"""What every operation with a scope may answer."""
+_CHANGING: Final = (kinds.OUTCOME_UNKNOWN, kinds.WRONG_CLOCK)
+_WITH_BODY: Final = (
+    kinds.MALFORMED,
+    kinds.TOO_SLOW,
+    kinds.BODY_TOO_LARGE,
+    kinds.UNSUPPORTED_MEDIA_TYPE,
+    kinds.INVALID_FIELD,
+)
+_REPEATED: Final = (kinds.MALFORMED, kinds.IN_PROGRESS, kinds.ANSWER_ERASED, kinds.KEY_REUSED)
+_REPEATS: Final = {
+    "Idempotency-Key": "A key of your choice. A repeat with the same key has no second effect: it gets the same answer."
 }
-_ANYWHERE = (401, 403, 429, 500, 503)
-_BODY = (400, 413, 415, 422)
+_CONDITION: Final = {"If-None-Match": "Answer 304 if the ETag is still one of these."}
+_CONDITIONS: Final = {
+    "If-Match": "Change it only if its ETag is still one of these.",
+    "If-None-Match": "With *: only if it does not exist yet.",
+}
+_RETRY_AFTER: Final = {"Retry-After": "Seconds."}
+
+_IN_PATH: Final[dict[str, dict[str, Any]]] = {
+    "id": {"schema": {"type": "string", "format": "uuid"}, "description": "The id that the API has given it."},
+    "type": {
+        "schema": {"type": "string", "pattern": TYPE_PATTERN, "examples": ["birthday"]},
+        "description": "What is greeted.",
+    },
+    "locale": {
+        "schema": {"type": "string", "pattern": f"^{DEFAULT}$|{LOCALE_PATTERN}", "examples": ["default", "pt-BR"]},
+        "description": "A BCP 47 language tag, or default.",
+    },
+}
+"""The parameters of paths, by name."""
+
+_TAGS: Final = {
+    "Users": "Who is greeted.",
+    "Messages": "What was or will be sent.",
+    "Suppressions": "Who has opted out.",
+    "Templates": "What is said.",
+    "Probes": "How the process does. Open to everybody.",
+}
 
 
-def document(last_year: int, *, with_keys: bool) -> dict[str, Any]:
-    """Return the document. ``last_year`` is the last complete calendar year; ``with_keys`` adds how to send a key."""
-    components: dict[str, Any] = {
-        "schemas": schemas(last_year),
-        "responses": {str(status): _problem_response(status) for status in _PROBLEMS},
-    }
+class ProblemError(BaseModel):
+    """One thing that is wrong with the request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    pointer: str = Field(default="", description="A field of the body, as RFC 6901 JSON pointer.", examples=["/email"])
+    parameter: str = Field(default="", description="Instead of pointer: a parameter of the query or path.")
+    detail: str = Field(description="What is wrong, and what is accepted.")
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: str = Field(
+        json_schema_extra={"format": "uri-reference"},
+        description="The kind of problem: the address of its explanation.",
+        examples=[kinds.EMAIL_TAKEN.uri],
+    )
+    title: str = Field(description="The kind of problem for people.", examples=[kinds.EMAIL_TAKEN.title])
+    status: int = Field(description="The status of the answer.", examples=[409])
+    detail: str = Field(description="What has happened.")
+    code: str = Field(
+        description=f"The kind of problem for programs: {', '.join(KINDS)}. There may be more later.",
+        examples=[kinds.EMAIL_TAKEN.code],
+    )
+    requestId: str = Field(description="The X-Request-ID, under which the log tells more.")  # noqa: N815 - as JSON
+    errors: list[ProblemError] = Field(default=[], description="What is wrong with which field or parameter.")
+    existingId: str = Field(  # noqa: N815
+        default="",
+        json_schema_extra={"format": "uuid"},
+        description="With email_taken and external_id_taken: the user who has it.",
+    )
+
+
+class _Schemas(GenerateJsonSchema):
+    """Schemas as generators of clients read them best: no titles of members, no defaults that are null."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ANN401, ARG002 - its type is private to pydantic
+        return False
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        described = super().default_schema(schema)
+        return {name: value for name, value in described.items() if (name, value) != ("default", None)}
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
+        inner = self.generate_inner(schema["schema"])
+        if isinstance(inner.get("type"), str) and "enum" not in inner:
+            return inner | {"type": [inner["type"], "null"]}
+        return super().nullable_schema(schema)
+
+
+def document(routes: Sequence[Route], server: str, *, with_keys: bool) -> dict[str, Any]:
+    """Return the document; ``with_keys`` says how to send a key."""
+    schemas = _Components(routes)
+    components: dict[str, Any] = {"schemas": schemas.shared, "responses": {}}
+    paths: dict[str, Any] = {}
+    for route in routes:
+        path = re.sub(r":[^}]+", "", route.path)
+        operation = _operation(route, schemas, components["responses"])
+        paths.setdefault(path, {})[route.method.lower()] = operation
     described: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
             "title": "Birthday Scheduler",
             "version": version("birthday-scheduler"),
             "description": "One birthday message per user and year, at 09:00 where the user lives.",
+            "contact": {"name": "The operators of this installation", "url": server},
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "paths": _USER_PATHS | _SUPPRESSION_PATHS | _MESSAGE_PATHS | _TEMPLATE_PATHS | _PROBE_PATHS,
+        "servers": [{"url": server}],
+        "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
+        "paths": paths,
         "components": components,
     }
     if with_keys:
         components["securitySchemes"] = {
-            "bearer": {"type": "http", "scheme": "bearer"},
-            "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
+            "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key."},
         }
         described["security"] = [{"bearer": []}, {"header": []}]
+    # Pydantic also describes types that it does not need, because another schema stands for them.
+    used = set(re.findall(r'"#/components/schemas/(\w+)"', orjson.dumps(described).decode()))
+    components["schemas"] = {name: schema for name, schema in schemas.shared.items() if name in used}
     return described
 
 
-def _problem_response(status: int) -> dict[str, Any]:
-    response: dict[str, Any] = {
-        "description": _PROBLEMS[status],
-        "content": {_PROBLEM_JSON: {"schema": ref("Problem")}},
+class _Components:
+    """The schemas of all models that routes name."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        queries = {route.query for route in routes if route.query}
+        inputs = queries | {route.body for route in routes if route.body}
+        outputs = {Problem} | {answer.model for route in routes for answer in route.answers if answer.model}
+        named = [(model, "validation") for model in inputs] + [(model, "serialization") for model in outputs]
+        self._refs, described = models_json_schema(
+            sorted(named, key=lambda one: one[0].__name__),  # type: ignore[arg-type]
+            ref_template=_COMPONENT,
+            schema_generator=_Schemas,
+        )
+        self.shared: dict[str, Any] = described["$defs"]
+        self._queries = {model: self.shared.pop(model.__name__) for model in queries}
+
+    def ref(self, model: type[BaseModel], mode: Literal["validation", "serialization"]) -> dict[str, Any]:
+        """Return the reference to the schema of a model."""
+        return self._refs[model, mode]
+
+    def parameters(self, query: type[BaseModel]) -> list[dict[str, Any]]:
+        """Return the parameters of a query."""
+        return [_parameter("query", name, schema) for name, schema in self._queries[query]["properties"].items()]
+
+    def example(self, model: type[BaseModel]) -> Any:  # noqa: ANN401 - any JSON
+        """Return an example of a body."""
+        return self.shared[model.__name__]["examples"][0]
+
+
+def _operation(route: Route, schemas: _Components, responses: dict[str, Any]) -> dict[str, Any]:
+    parameters = [
+        {"name": name, "in": "path", "required": True, **_IN_PATH[name]} for name in re.findall(r"{(\w+)", route.path)
+    ]
+    parameters += schemas.parameters(route.query) if route.query else []
+    headers = _CONDITION if route.is_read else _CONDITIONS if kinds.OUTDATED in route.problems else {}
+    parameters += [
+        _parameter("header", name, {"type": "string", "description": text})
+        for name, text in (headers | (_REPEATS if route.repeats else {}) | route.headers).items()
+    ]
+    scope = f"\n\nNeeds a key with the scope `{route.scope}`, if there are keys." if route.scope else ""
+    operation: dict[str, Any] = {
+        "operationId": route.name,
+        "tags": [route.tag],
+        "summary": route.summary,
+        "description": f"{route.description}{scope}",
+        "parameters": parameters,
     }
-    if status in {429, 503}:
-        response["headers"] = {"Retry-After": {"schema": {"type": "string"}, "description": "Seconds."}}
-    return response
+    if route.scope is None:
+        operation["security"] = []
+    if route.body:
+        content = {"schema": schemas.ref(route.body, "validation"), "example": schemas.example(route.body)}
+        operation["requestBody"] = {"required": True, "content": dict.fromkeys(route.takes, content)}
+    elif route.takes != (JSON,):
+        operation["requestBody"] = {
+            "required": True,
+            "content": {media_type: {"schema": {"type": "string"}} for media_type in route.takes},
+        }
+    tag = {"ETag": "The tag of this state, for If-Match and If-None-Match."} if headers else {}
+    answers = {str(answer.status): _answer(answer, tag, schemas) for answer in route.answers}
+    if route.is_read:
+        answers["304"] = {"description": "The client has just this.", "headers": _headers(tag)}
+    operation["responses"] = answers | _problems(route, schemas, responses)
+    return operation
 
 
-def _operation(
-    tag: str, name: str, summary: str, answer: dict[str, Any], problems: tuple[int, ...] = (), **more: object
-) -> dict[str, Any]:
-    errors = {str(status): {"$ref": f"#/components/responses/{status}"} for status in sorted({*_ANYWHERE, *problems})}
-    return {"operationId": name, "tags": [tag], "summary": summary, **more, "responses": answer | errors}
+def _parameter(place: str, name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    described = {key: value for key, value in schema.items() if key != "description"}
+    return {"name": name, "in": place, "description": schema["description"], "schema": described}
 
 
-def _probe(name: str, summary: str, schema: str, failure: str | None = None) -> dict[str, Any]:
-    answers = _answer(200, "It does.", schema)
-    if failure:
-        answers |= _answer(503, failure, schema)
-    return {"get": {"operationId": name, "tags": ["Probes"], "summary": summary, "security": [], "responses": answers}}
+def _answer(answer: Answer, tag: dict[str, str], schemas: _Components) -> dict[str, Any]:
+    described: dict[str, Any] = {"description": answer.description}
+    if answer.model:
+        described["content"] = {JSON: {"schema": schemas.ref(answer.model, "serialization")}}
+    elif answer.media_types != (JSON,):
+        described["content"] = {media_type: {"schema": {"type": "string"}} for media_type in answer.media_types}
+    if headers := answer.headers | (tag if answer.model else {}):
+        described["headers"] = _headers(headers)
+    if answer.links:
+        described["links"] = {
+            name: {"operationId": name, "parameters": {"id": "$response.body#/id"}} for name in answer.links
+        }
+    return described
 
 
-def _answer(status: int, description: str, schema: str, **more: object) -> dict[str, Any]:
-    return {str(status): {"description": description, "content": {_JSON: {"schema": ref(schema)}}, **more}}
+def _headers(headers: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        name: {"description": text, "required": True, "schema": {"type": "string"}} for name, text in headers.items()
+    }
 
 
-def _body(schema: str, example: dict[str, Any]) -> dict[str, Any]:
-    return {"required": True, "content": {_JSON: {"schema": ref(schema), "example": example}}}
+def _problems(route: Route, schemas: _Components, responses: dict[str, Any]) -> dict[str, Any]:
+    """Return the problems of a route by status, and add the responses that describe them."""
+    possible = [*route.problems, *(_GUARDED if route.scope else ())]
+    possible += _CHANGING if route.scope and route.method != "GET" else ()
+    possible += _WITH_BODY if route.body or route.takes != (JSON,) else ()
+    possible += [kinds.INVALID_PARAMETER] if route.query else []
+    possible += _REPEATED if route.repeats else ()
+    by_status: dict[int, list[Kind]] = {}
+    for kind in sorted(set(possible), key=lambda kind: (kind.status, kind.code)):
+        by_status.setdefault(kind.status, []).append(kind)
+    found = {}
+    for status, some in by_status.items():
+        name = "_or_".join(kind.code for kind in some)
+        responses.setdefault(name, _problem(some, schemas))
+        found[str(status)] = {"$ref": f"#/components/responses/{name}"}
+    return found
 
 
-def _parameter(name: str, description: str, schema: Schema) -> dict[str, Any]:
-    return {"name": name, "in": "query", "description": description, "schema": schema}
-
-
-def _cursor(length: int) -> dict[str, Any]:
-    schema = {"type": "string", "pattern": f"^[A-Za-z0-9_-]{{{length}}}$"}
-    return _parameter("cursor", "The `nextCursor` of the page before; without it, the first page.", schema)
-
-
-_ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
-_LIMIT = _parameter(
-    "limit",
-    "How many a page has at most.",
-    {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
-)
-_TYPE = _parameter("type", "Only messages of this type.", {"type": "string", "pattern": TYPE_PATTERN})
-_ONLY_TYPE = _parameter(
-    "type", "Only the occasion of this type; without it, of all.", {"type": "string", "pattern": TYPE_PATTERN}
-)
-_YEAR = _parameter(
-    "year", "Default: the current year where the user is.", {"type": "integer", "minimum": 1, "maximum": LAST_YEAR}
-)
-_STATUS = _parameter("status", "Only messages of this status.", {"type": "string", "enum": list(Status)})
-_DAY_OR_INSTANT = {
-    "anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}],
-    "examples": ["2026-03-01", "2026-03-01T09:00:00Z"],
-}
-_FROM = _parameter("from", "Only messages due at this instant or later; a date begins at 00:00 UTC.", _DAY_OR_INSTANT)
-_TO = _parameter("to", "Only messages due before this instant; a date is taken up to its end, UTC.", _DAY_OR_INSTANT)
-
-_TO_NEW_USER = {
-    name: {"operationId": name, "parameters": {"id": "$response.body#/id"}}
-    for name in ("readUser", "replaceUser", "changeUser", "deleteUser", "listMessagesOfUser")
-}
-_ADA = {
-    "firstName": "Ada",
-    "lastName": "Lovelace",
-    "email": "ada@example.com",
-    "dateOfBirth": "1990-12-10",
-    "timezone": "Europe/London",
-    "externalId": "crm-4711",
-    "locale": "en-GB",
-    "attributes": {"team": "engines"},
-    "anniversaries": {"work-anniversary": "2019-03-04"},
-}
-_LOCATION = {"Location": {"required": True, "schema": {"type": "string"}, "description": "Where the user is."}}
-
-_USER_PATHS: dict[str, Any] = {
-    "/users": {
-        "post": _operation(
-            "Users",
-            "createUser",
-            "Create a user",
-            _answer(201, "The user.", "User", headers=_LOCATION, links=_TO_NEW_USER),
-            (*_BODY, 409),
-            requestBody=_body("Profile", _ADA),
-        ),
-        "get": _operation(
-            "Users",
-            "listUsers",
-            "List users in order of creation",
-            _answer(200, "A page of users.", "UserPage"),
-            (422,),
-            parameters=[_LIMIT, _cursor(22)],
-        ),
-    },
-    "/users/{id}": {
-        "parameters": [_ID],
-        "get": _operation("Users", "readUser", "Read a user", _answer(200, "The user.", "User"), (404,)),
-        "put": _operation(
-            "Users",
-            "replaceUser",
-            "Replace a user's profile; a moved birthday or zone moves the message",
-            _answer(200, "The user.", "User"),
-            (*_BODY, 404, 409),
-            requestBody=_body("ProfileReplacement", _ADA),
-        ),
-        "patch": _operation(
-            "Users",
-            "changeUser",
-            "Change what is given of a user's profile; a moved birthday or zone moves the message",
-            _answer(200, "The user.", "User"),
-            (*_BODY, 404, 409),
-            requestBody=_body(
-                "ProfileChanges", {"timezone": "America/New_York", "anniversaries": {"work-anniversary": None}}
-            ),
-        ),
-        "delete": _operation(
-            "Users",
-            "deleteUser",
-            "Delete a user; what is pending is cancelled",
-            {"204": {"description": "Done."}},
-            (404,),
-        ),
-    },
-    "/users/{id}/messages": {
-        "parameters": [_ID],
-        "get": _operation(
-            "Messages",
-            "listMessagesOfUser",
-            "List a user's messages, newest first",
-            _answer(200, "A page of messages.", "MessagePage"),
-            (404, 422),
-            parameters=[_LIMIT, _cursor(31)],
-        ),
-    },
-}
-
-_SUPPRESSION_PATHS: dict[str, Any] = {
-    "/users/{id}/explain": {
-        "parameters": [_ID],
-        "get": _operation(
-            "Users",
-            "explainUser",
-            "Explain what came of a user's occasions of a year; deleted users too, until retention removes them",
-            _answer(200, "The reason for each occasion.", "Explained"),
-            (404, 422),
-            parameters=[_YEAR, _ONLY_TYPE],
-        ),
-    },
-    "/users/{id}/suppression": {
-        "parameters": [_ID],
-        "put": _operation(
-            "Suppressions",
-            "suppressUser",
-            "Send a user nothing more; what is pending is cancelled",
-            _answer(200, "The entry of the list. If there was one already, it has stayed as it was.", "Suppression"),
-            (*_BODY, 404),
-            requestBody=_body("SuppressionReason", {"reason": "asked by phone"}),
-        ),
-        "delete": _operation(
-            "Suppressions",
-            "unsuppressUser",
-            "Take a user's address off the list of suppressed addresses",
-            {"204": {"description": "It is not on the list any more."}},
-            (404,),
-        ),
-    },
-    "/suppressions": {
-        "get": _operation(
-            "Suppressions",
-            "listSuppressions",
-            "List suppressed addresses, as hashes, newest first",
-            _answer(200, "A page of the list.", "SuppressionPage"),
-            (422,),
-            parameters=[_LIMIT, _cursor(52)],
-        ),
-    },
-}
-
-_MESSAGE_PATHS: dict[str, Any] = {
-    "/messages": {
-        "get": _operation(
-            "Messages",
-            "listMessages",
-            "List messages by status and time, newest first",
-            _answer(200, "A page of messages.", "MessagePage"),
-            (422,),
-            parameters=[_STATUS, _TYPE, _FROM, _TO, _LIMIT, _cursor(31)],
-        ),
-    },
-    "/messages/retry": {
-        "post": _operation(
-            "Messages",
-            "retryMessages",
-            "Queue all failed messages again that the body selects; an empty object selects all",
-            _answer(202, "How many were queued, and how many more are selected.", "Retried"),
-            _BODY,
-            requestBody=_body("Retry", {"errorType": ErrorType.EXTERNAL_API_ERROR, "newerThan": "24h"}),
-        ),
-    },
-    "/messages/{id}": {
-        "parameters": [_ID],
-        "get": _operation("Messages", "readMessage", "Read a message", _answer(200, "The message.", "Message"), (404,)),
-    },
-    "/messages/{id}/retry": {
-        "parameters": [_ID],
-        "post": _operation(
-            "Messages",
-            "retryMessage",
-            "Queue a failed message again",
-            _answer(202, "The message, queued.", "Message"),
-            (404, 409),
-        ),
-    },
-}
-
-_TEMPLATE_KEY = [
-    {"name": "type", "in": "path", "required": True, "schema": {"type": "string", "pattern": TYPE_PATTERN}},
-    {
-        "name": "locale",
-        "in": "path",
-        "required": True,
-        "schema": {"type": "string", "pattern": f"^{DEFAULT}$|{LOCALE_PATTERN}", "examples": ["default", "pt-BR"]},
-    },
-]
-_TEMPLATE_PATHS: dict[str, Any] = {
-    "/templates": {
-        "get": _operation(
-            "Templates",
-            "listTemplates",
-            "List which version of each template is active",
-            _answer(200, "All templates.", "TemplateList"),
-        ),
-    },
-    "/templates/{type}/{locale}": {
-        "parameters": _TEMPLATE_KEY,
-        "get": _operation(
-            "Templates",
-            "readTemplate",
-            "Read the active version of a template",
-            _answer(200, "The version.", "TemplateVersion"),
-            (404, 422),
-        ),
-        "put": _operation(
-            "Templates",
-            "publishTemplate",
-            "Publish a template; it is tried for every user whom it concerns, and refused if it fails for some",
-            _answer(201, "The new version, which is active.", "TemplateVersion")
-            | _answer(200, "The version that was active already: it is the same.", "TemplateVersion"),
-            (*_BODY, 404, 409),
-            requestBody=_body("PublishInput", {"message": "Feliz aniversário, {{ first_name }}!"}),
-        ),
-    },
-    "/templates/{type}/{locale}/versions": {
-        "parameters": _TEMPLATE_KEY,
-        "get": _operation(
-            "Templates",
-            "listTemplateVersions",
-            "List the newest versions of a template",
-            _answer(200, "Versions, the newest first.", "TemplateVersions"),
-            (404, 422),
-            parameters=[_LIMIT],
-        ),
-    },
-    "/templates/{type}/{locale}/preview": {
-        "parameters": _TEMPLATE_KEY,
-        "post": _operation(
-            "Templates",
-            "previewTemplate",
-            "Show what a template says to a user, or to somebody made up",
-            _answer(200, "What it says.", "TemplatePreview"),
-            (*_BODY, 404),
-            requestBody=_body("TrialInput", {"values": {"firstName": "Grace", "years": 40}}),
-        ),
-    },
-    "/templates/{type}/{locale}/test": {
-        "parameters": _TEMPLATE_KEY,
-        "post": _operation(
-            "Templates",
-            "testTemplate",
-            "Send what a template says to an address, marked as a test",
-            _answer(200, "Whether it was accepted.", "TemplateTest"),
-            (*_BODY, 404),
-            requestBody=_body("TestInput", {"to": "dev@example.com"}),
-        ),
-    },
-    "/templates/{type}/{locale}/activate": {
-        "parameters": _TEMPLATE_KEY,
-        "post": _operation(
-            "Templates",
-            "activateTemplate",
-            "Make another version of a template active",
-            _answer(200, "What is active now.", "ActiveTemplate"),
-            (*_BODY, 404, 409),
-            requestBody=_body("ActivateInput", {"version": 1}),
-        ),
-    },
-}
-
-_PROBE_PATHS: dict[str, Any] = {
-    "/health": _probe("health", "How the process does", "Health", "It can serve nothing."),
-    "/health/detailed": _probe("healthDetailed", "How each dependency does", "DetailedHealth", "It can serve nothing."),
-    "/health/db": _probe("healthDatabase", "How the database does", "Dependency", "It cannot be used."),
-    "/health/queue": _probe("healthQueue", "How the queue does", "Dependency", "It cannot be used."),
-    "/ready": _probe("ready", "Whether requests should be sent here", "Ready", "They should not."),
-    "/alive": _probe("alive", "Whether the process answers at all", "Alive"),
-    "/metrics": {
-        "get": {
-            "operationId": "metrics",
-            "tags": ["Probes"],
-            "summary": "The metrics of this process",
-            "security": [],
-            "responses": {
-                "200": {
-                    "description": "Prometheus text format, or OpenMetrics if asked for.",
-                    "content": {
-                        "text/plain": {"schema": {"type": "string"}},
-                        "application/openmetrics-text": {"schema": {"type": "string"}},
-                    },
-                }
+def _problem(some: Sequence[Kind], schemas: _Components) -> dict[str, Any]:
+    examples = {
+        kind.code: {
+            "summary": kind.title,
+            "value": {
+                "type": kind.uri,
+                "title": kind.title,
+                "status": kind.status,
+                "detail": kind.meaning,
+                "code": kind.code,
+                "requestId": "1f0c2d4b8a9e7766",
             },
         }
-    },
-}
+        for kind in some
+    }
+    response: dict[str, Any] = {
+        "description": " ".join(f"`{kind.code}`: {kind.meaning}" for kind in some),
+        "content": {_PROBLEM_JSON: {"schema": schemas.ref(Problem, "serialization"), "examples": examples}},
+    }
+    if some[0].status in {429, 503}:
+        response["headers"] = _headers(_RETRY_AFTER)
+    return response

@@ -1,8 +1,8 @@
 """Requests that a client may repeat: a POST with an Idempotency-Key is carried out once, and answered alike each time.
 
-``@once`` holds a transaction with the key for the length of a handler. What the handler does with ``pool_of`` is done
+``once`` holds a transaction with the key for the length of a handler. What the handler does with ``pool_of`` is done
 in it, so effect and answer commit together. The key of a new user is stored by the statement that creates many users;
-that handler is ``@once_by_itself``. What has an effect elsewhere, such as an e-mail, may be repeated if the process
+that handler is ``once_by_itself``. What has an effect elsewhere, such as an e-mail, may be repeated if the process
 dies between effect and answer.
 
 Only successes are stored. What was refused has had no effect, so a repeat is judged anew.
@@ -22,6 +22,7 @@ from aiohttp import hdrs, web
 from birthday.errors import ConflictError, FieldError, InvalidInputError, RepeatedError
 from birthday.http.api.requests import read_body
 from birthday.http.context import CLIENT, CONTEXT, SUBJECT
+from birthday.http.route import Handler
 from birthday.store.connection import borrow
 from birthday.store.idempotency import Answer, KeyedRequest, fill, find_answer, reserve
 from birthday.store.users import Connection
@@ -36,8 +37,6 @@ _KEY: Final = re.compile(r"[ -~]{1,255}")
 # A string of RFC 9651, as the draft of the header has it.
 _QUOTED: Final = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')
 _KEPT_HEADERS: Final = (hdrs.CONTENT_TYPE, hdrs.LOCATION, hdrs.ETAG)
-
-Respond = Callable[[web.Request], Awaitable[web.Response]]
 
 
 class _Held:
@@ -82,16 +81,16 @@ _HELD: Final = web.RequestKey("held", _Held)
 _KEYED: Final = web.RequestKey("keyed", KeyedRequest)
 
 
-def once(handler: Respond) -> Respond:
+def once(handler: Handler) -> Handler:
     """Carry out the requests of a handler once for each key."""
 
-    async def held(request: web.Request, keyed: KeyedRequest) -> web.Response:
+    async def held(request: web.Request, keyed: KeyedRequest) -> web.StreamResponse:
         context = request.app[CONTEXT]
         async with context.repeats.place(), borrow(context.pool, None) as connection:
             transaction = request[_HELD] = _Held(connection, keyed)
             try:
                 await transaction.begin()
-                response = await handler(request)
+                response = cast("web.Response", await handler(request))
                 await transaction.commit(request, response)
             except BaseException:
                 await transaction.roll_back()
@@ -101,10 +100,10 @@ def once(handler: Respond) -> Respond:
     return _answering(handler, held)
 
 
-def once_by_itself(handler: Respond) -> Respond:
+def once_by_itself(handler: Handler) -> Handler:
     """As ``once``, for a handler that stores its answer itself, for the request that ``keyed`` returns."""
 
-    async def own(request: web.Request, keyed: KeyedRequest) -> web.Response:
+    async def own(request: web.Request, keyed: KeyedRequest) -> web.StreamResponse:
         request[_KEYED] = keyed
         return await handler(request)
 
@@ -135,9 +134,11 @@ def answer_of(response: web.Response, subject_id: UUID | None) -> Answer:
     return Answer(response.status, headers, cast("bytes", response.body or b""), subject_id)
 
 
-def _answering(handler: Respond, carry_out: Callable[[web.Request, KeyedRequest], Awaitable[web.Response]]) -> Respond:
+def _answering(
+    handler: Handler, carry_out: Callable[[web.Request, KeyedRequest], Awaitable[web.StreamResponse]]
+) -> Handler:
     @wraps(handler)
-    async def answer(request: web.Request) -> web.Response:
+    async def answer(request: web.Request) -> web.StreamResponse:
         if HEADER not in request.headers:
             return await handler(request)
         keyed = await _read(request)
@@ -187,7 +188,7 @@ async def _find(request: web.Request, keyed: KeyedRequest) -> web.Response | Non
         raise web.HTTPGone(text="the answer to this request was erased with the person whom it was about")
     if kept.fingerprint != keyed.fingerprint:
         detail = f"this {HEADER} was used for another request, with another path or body: use a new key"
-        raise InvalidInputError(FieldError("", detail))
+        raise InvalidInputError(FieldError("", detail), code="idempotency_key_reused")
     answer = kept.answer
     if answer.subject_id is not None:
         request[SUBJECT] = str(answer.subject_id)

@@ -1,37 +1,98 @@
 """Opt-out: suppress a user, take it back, and list who is suppressed."""
 
-from typing import Any
+from typing import Annotated, Final
 
 import structlog
 from aiohttp import web
+from pydantic import Field, PlainValidator, WithJsonSchema
 
-from birthday.errors import FieldError, InvalidInputError
-from birthday.http.api.cursors import read_suppression_cursor, suppression_cursor
-from birthday.http.api.requests import read_id, read_json, read_limit, read_query
+from birthday.config import Scope
+from birthday.http.api.cursors import SuppressionCursor, suppression_cursor
+from birthday.http.api.parameters import (
+    DEFAULT_LIMIT,
+    MAX_LIMIT,
+    Input,
+    Instant,
+    Limit,
+    NextCursor,
+    Output,
+    example,
+)
+from birthday.http.api.requests import read_id
 from birthday.http.api.responses import page_response
 from birthday.http.context import CONTEXT, actor_of
 from birthday.http.json_response import json_response
-from birthday.operations.suppressions import check_reason, suppress_user, unsuppress_user
+from birthday.http.kinds import UNKNOWN_USER
+from birthday.http.route import Answer, Route
+from birthday.operations.suppressions import MAX_REASON, REASON_PATTERN, check_reason, suppress_user, unsuppress_user
+from birthday.store import suppressions as store
 from birthday.store.connection import borrow
-from birthday.store.suppressions import FIRST, Suppression, list_suppressions
+from birthday.store.suppressions import FIRST, list_suppressions
 
 log = structlog.get_logger()
 
-DEFAULT_REASON = "asked for through the API"
+DEFAULT_REASON: Final = "asked for through the API"
 
 
-async def put(request: web.Request) -> web.Response:
+def _check_reason(value: object) -> str:
+    check_reason(value)
+    return str(value)
+
+
+_Reason = Annotated[
+    str,
+    PlainValidator(_check_reason),
+    WithJsonSchema({"type": "string", "maxLength": MAX_REASON, "pattern": REASON_PATTERN}),
+]
+
+
+class SuppressionInput(Input):
+    """Why a user is suppressed."""
+
+    model_config = example({"reason": "asked by phone"})
+
+    reason: _Reason = Field(
+        default=DEFAULT_REASON, description="Why, as one line of text.", examples=["asked by phone"]
+    )
+
+
+class Suppression(Output):
+    """An entry of the list of suppressed addresses."""
+
+    address_hash: str = Field(description="Salted hash of the e-mail address; the list has no addresses.")
+    reason: str
+    created_at: Instant = Field(description="When the address was put on the list.")
+    created_by: str = Field(
+        description="`api:` and the name of a key, an operator, `link` (an unsubscribe link), or `user` (the "
+        "`suppressed` of a user was written)."
+    )
+
+
+class SuppressionPage(Output):
+    """A page of the list of suppressed addresses, newest first."""
+
+    suppressions: list[Suppression] = Field(max_length=MAX_LIMIT)
+    next_cursor: NextCursor
+
+
+class SuppressionQuery(Input):
+    """Which part of the list is asked for."""
+
+    limit: Limit = DEFAULT_LIMIT
+    cursor: SuppressionCursor = None
+
+
+async def put(request: web.Request, body: SuppressionInput) -> web.Response:
     """Suppress a user; what is pending is cancelled. If the user is suppressed already, the first reason stays."""
     context = request.app[CONTEXT]
     user_id = read_id(request, "user")
-    reason = _read_reason(await read_json(request))
     by = actor_of(request)
-    entry, changed = await suppress_user(context.pool, user_id, reason, context.clock.now(), by)
+    entry, changed = await suppress_user(context.pool, user_id, body.reason, context.clock.now(), by)
     log.info("user.suppressed", user_id=str(user_id), by=by.name, messages_cancelled=changed.messages)
     context.metrics.suppressions.labels("api").inc(changed.addresses)
     context.metrics.messages_cancelled.inc(changed.messages)
     context.metrics.messages_suppressed.inc(changed.messages)
-    return json_response(_json(entry))
+    return json_response(_answer(entry))
 
 
 async def delete(request: web.Request) -> web.Response:
@@ -43,39 +104,58 @@ async def delete(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-async def list_page(request: web.Request) -> web.Response:
-    """Return a page of the list of suppressed addresses, newest first."""
-    query = read_query(request, "limit", "cursor")
-    limit, after = read_limit(query), read_suppression_cursor(query) or FIRST
+async def list_page(request: web.Request, query: SuppressionQuery) -> web.Response:
+    """Return a page of the list of suppressed addresses, as hashes, newest first."""
     async with borrow(request.app[CONTEXT].pool) as connection:
-        entries = await list_suppressions(connection, after, limit + 1)
-    page = entries[:limit]
-    cursor = suppression_cursor(page[-1]) if len(entries) > limit else None
-    return page_response(request, "suppressions", [_json(entry) for entry in page], cursor)
+        entries = await list_suppressions(connection, query.cursor or FIRST, query.limit + 1)
+    page = entries[: query.limit]
+    cursor = suppression_cursor(page[-1]) if len(entries) > query.limit else None
+    answer = SuppressionPage(suppressions=[_answer(entry) for entry in page], next_cursor=cursor)
+    return page_response(request, answer, cursor)
 
 
-def _json(entry: Suppression) -> dict[str, Any]:
-    return {
-        "addressHash": entry.address_hash.hex(),
-        "reason": entry.reason,
-        "createdAt": entry.created_at,
-        "createdBy": entry.created_by,
-    }
+def _answer(entry: store.Suppression) -> Suppression:
+    return Suppression(
+        address_hash=entry.address_hash.hex(),
+        reason=entry.reason,
+        created_at=entry.created_at,
+        created_by=entry.created_by,
+    )
 
 
-def _read_reason(data: object) -> str:
-    if not isinstance(data, dict):
-        raise InvalidInputError(FieldError("", "a JSON object is accepted"))
-    errors = [
-        FieldError("/" + name.replace("~", "~0").replace("/", "~1"), "is not accepted here; reason is accepted")
-        for name in data
-        if name != "reason"
-    ]
-    reason = data.get("reason", DEFAULT_REASON)
-    try:
-        check_reason(reason)
-    except ValueError as error:
-        errors.append(FieldError("/reason", str(error)))
-    if errors:
-        raise InvalidInputError(*errors)
-    return str(reason)
+_TAG: Final = "Suppressions"
+
+ROUTES: Final = (
+    Route(
+        "PUT",
+        "/users/{id}/suppression",
+        Scope.WRITE,
+        put,
+        "suppressUser",
+        "Suppress a user",
+        _TAG,
+        (Answer("The entry of the list. If there was one already, it has stayed as it was.", Suppression),),
+        (UNKNOWN_USER,),
+    ),
+    Route(
+        "DELETE",
+        "/users/{id}/suppression",
+        Scope.WRITE,
+        delete,
+        "unsuppressUser",
+        "Take a user off the list of suppressed addresses",
+        _TAG,
+        (Answer("The address is not on the list any more.", status=204),),
+        (UNKNOWN_USER,),
+    ),
+    Route(
+        "GET",
+        "/suppressions",
+        Scope.READ,
+        list_page,
+        "listSuppressions",
+        "List suppressed addresses",
+        _TAG,
+        (Answer("A page of the list.", SuppressionPage),),
+    ),
+)

@@ -1,12 +1,13 @@
-"""The bodies of requests about templates, as pydantic models: they validate, and describe themselves in OpenAPI."""
+"""What the API takes and answers about templates."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
-from birthday.core.fields import Email
+from birthday.core.fields import TYPE_PATTERN, Email
 from birthday.core.template import DEFAULT, Source
+from birthday.http.api.parameters import DEFAULT_LIMIT, MAX_LIMIT, Input, Instant, Limit, Output, example
 from birthday.operations.templates.trying import Trial
 from birthday.operations.templates.values import KnownInput, check_whole
 
@@ -16,11 +17,7 @@ Text = Annotated[str, Field(min_length=1)]
 Version = Annotated[int, Field(ge=0, le=MAX_VERSION), BeforeValidator(check_whole)]
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-
-class SourceInput(_Body):
+class SourceInput(Input):
     """The parts of a template."""
 
     message: Text = Field(description="The text.", examples=["Parabéns, {{ first_name }}!"])
@@ -36,13 +33,17 @@ class SourceInput(_Body):
 class PublishInput(SourceInput):
     """A template to be published."""
 
+    model_config = example({"message": "Feliz aniversário, {{ first_name }}!"})
+
     force: bool = Field(default=False, strict=True, description="Publish it even if it fails for some users.")
 
 
-class TrialInput(_Body):
+class TrialInput(Input):
     """For whom a template is tried: a user, or somebody made up."""
 
-    user_id: UUID | None = Field(default=None, alias="userId", description="Say it to this user.")
+    model_config = example({"values": {"firstName": "Grace", "years": 40}})
+
+    user_id: UUID | None = Field(default=None, description="Say it to this user.")
     values: KnownInput | None = Field(
         default=None, description="Without userId: say it to somebody of whom this is known."
     )
@@ -59,20 +60,74 @@ class TrialInput(_Body):
 class TestInput(TrialInput):
     """A test, and who gets it."""
 
+    model_config = example({"to": "dev@example.com"})
+
     to: Email = Field(description="The address that it is sent to.", examples=["dev@example.com"])
 
 
-class ActivateInput(_Body):
+class ActivateInput(Input):
     """Which version is sent from now on."""
+
+    model_config = example({"version": 1})
 
     version: Version = Field(description=f"0 is what is built in; it withdraws a template other than {DEFAULT}.")
 
 
-def schemas() -> dict[str, dict[str, Any]]:
-    """Return the schemas of all bodies, by name."""
-    found: dict[str, dict[str, Any]] = {}
-    for model in (PublishInput, TrialInput, TestInput, ActivateInput):
-        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-        found |= schema.pop("$defs", {})
-        found[model.__name__] = schema
-    return found
+class _Key(Output):
+    type: str = Field(pattern=TYPE_PATTERN, examples=["birthday"])
+    locale: str = Field(description="A language tag, or default.", examples=["pt-BR"])
+    version: int = Field(ge=0, description="0 is what is built in, or a template withdrawn.")
+
+
+class ActiveTemplate(_Key):
+    """Which version of a template is sent."""
+
+    activated_at: Instant | None = Field(description="When that was decided; null for what is built in.")
+    activated_by: str | None = Field(description="Who decided it: `api:` and the name of a key, or an operator.")
+
+
+class TemplateList(Output):
+    """All templates."""
+
+    templates: list[ActiveTemplate]
+
+
+class TemplateVersion(_Key):
+    """One version of a template."""
+
+    message: str
+    subject: str | None
+    html: str | None
+    payload: str | None
+    active: bool
+    created_at: Instant | None = Field(description="When it was published; null for what is built in.")
+    created_by: str | None = Field(description="Who published it.")
+
+
+class TemplateVersions(Output):
+    """Versions of a template, the newest first."""
+
+    versions: list[TemplateVersion] = Field(max_length=MAX_LIMIT)
+
+
+class VersionsQuery(Input):
+    """How many versions are asked for."""
+
+    limit: Limit = DEFAULT_LIMIT
+
+
+class TemplatePreview(Output):
+    """What a template says."""
+
+    version: int | None = Field(description="The version that was tried; null for a draft.")
+    message: str
+    subject: str | None
+    html: str | None
+    payload: str | None
+
+
+class TemplateTest(Output):
+    """What became of a test."""
+
+    delivered: bool
+    reason: str | None = Field(description="Why it was not delivered.")

@@ -1,34 +1,44 @@
 """Templates: list, read, publish, try and activate what messages say."""
 
-from typing import Any, TypeVar
+from typing import Any, Final
 
 from aiohttp import web
-from pydantic import BaseModel
 
 from birthday.channels import Delivered
-from birthday.content import Rendered
-from birthday.core.document import validate
+from birthday.config import Scope
 from birthday.core.template import TemplateKey, parse_locale, parse_type, template_name
+from birthday.errors import FieldError, InvalidInputError
 from birthday.http.api.repeats import CONCERNS, once, pool_of
-from birthday.http.api.requests import read_json, read_limit, read_query
-from birthday.http.api.template_models import ActivateInput, PublishInput, TestInput, TrialInput
+from birthday.http.api.template_models import (
+    ActivateInput,
+    ActiveTemplate,
+    PublishInput,
+    TemplateList,
+    TemplatePreview,
+    TemplateTest,
+    TemplateVersion,
+    TemplateVersions,
+    TestInput,
+    TrialInput,
+    VersionsQuery,
+)
 from birthday.http.conditional import check_condition, has_condition, tagged
 from birthday.http.context import CONTEXT, SUBJECT, ApiContext, actor_of
 from birthday.http.json_response import json_bytes, json_response
+from birthday.http.kinds import DEFAULT_NEEDED, INVALID_PARAMETER, OUTDATED, UNKNOWN_TEMPLATE, UNKNOWN_USER
+from birthday.http.route import Answer, Route
 from birthday.operations.templates.publishing import Author, activate_version, publish_template
 from birthday.operations.templates.trying import Tried, preview, send_test
 from birthday.operations.templates.values import site_of
 from birthday.store.connection import borrow
 from birthday.store.templates import Active, Version, list_active, list_versions, read_version
 
-_Model = TypeVar("_Model", bound=BaseModel)
-
 
 async def list_all(request: web.Request) -> web.Response:
     """Return which version of each template is active."""
     async with borrow(request.app[CONTEXT].pool) as connection:
         active = await list_active(connection)
-    return json_response({"templates": [_active_json(one) for one in active]})
+    return json_response(TemplateList(templates=[_active(one) for one in active]))
 
 
 async def read(request: web.Request) -> web.Response:
@@ -36,76 +46,68 @@ async def read(request: web.Request) -> web.Response:
     return await _answer(request.app[CONTEXT], *_read_key(request))
 
 
-async def list_page(request: web.Request) -> web.Response:
+async def list_page(request: web.Request, query: VersionsQuery) -> web.Response:
     """Return the newest versions of a template."""
-    key, limit = _read_key(request), read_limit(read_query(request, "limit"))
+    key = _read_key(request)
     async with borrow(request.app[CONTEXT].pool) as connection:
-        versions = await list_versions(connection, *key, limit)
-    return json_response({"versions": [_version_json(version) for version in versions]})
+        versions = await list_versions(connection, *key, query.limit)
+    return json_response(TemplateVersions(versions=[_version(version) for version in versions]))
 
 
-async def publish(request: web.Request) -> web.Response:
-    """Publish a template, unless it fails for somebody."""
+async def publish(request: web.Request, body: PublishInput) -> web.Response:
+    """Publish a template. It is tried for every user whom it concerns, and refused if it fails for some."""
     context, key = request.app[CONTEXT], _read_key(request)
-    given = await _read_body(request, PublishInput)
     author, site = _author(request), site_of(context.settings)
 
     def check(active: Version | None) -> None:
-        check_condition(request, None if active is None else json_bytes(_version_json(active)))
+        check_condition(request, None if active is None else json_bytes(_version(active)))
 
     published = await publish_template(
         context.pool,
         key,
-        given.source(),
+        body.source(),
         author,
         site,
-        force=given.force,
+        force=body.force,
         check=check if has_condition(request) else None,
     )
     return tagged(await _answer(context, *key, published.key.version, status=201 if published.is_new else 200))
 
 
-@once
-async def activate(request: web.Request) -> web.Response:
-    """Make another version active."""
+async def activate(request: web.Request, body: ActivateInput) -> web.Response:
+    """Make another version of a template active."""
     pool, key = pool_of(request), _read_key(request)
-    version = (await _read_body(request, ActivateInput)).version
-    await activate_version(pool, TemplateKey(*key, version), _author(request))
+    await activate_version(pool, TemplateKey(*key, body.version), _author(request))
     async with borrow(pool) as connection:
         [active] = [one for one in await list_active(connection) if one.key[:2] == key]
-    return json_response(_active_json(active))
+    return json_response(_active(active))
 
 
-@once
-async def try_out(request: web.Request) -> web.Response:
-    """Return what a template says."""
+async def try_out(request: web.Request, body: TrialInput) -> web.Response:
+    """Return what a template says to a user, or to somebody made up."""
     context, key = request.app[CONTEXT], _read_key(request)
-    trial = (await _read_body(request, TrialInput)).trial(*key)
-    if trial.user_id is not None:
-        request[CONCERNS] = trial.user_id
-    tried = await preview(context.pool, trial, context.clock.now().date(), site_of(context.settings))
-    return json_response(_tried_json(tried))
+    if body.user_id is not None:
+        request[CONCERNS] = body.user_id
+    tried = await preview(context.pool, body.trial(*key), context.clock.now().date(), site_of(context.settings))
+    return json_response(_preview(tried))
 
 
-@once
-async def send(request: web.Request) -> web.Response:
+async def send(request: web.Request, body: TestInput) -> web.Response:
     """Send what a template says to an address, marked as a test."""
     context, key = request.app[CONTEXT], _read_key(request)
-    given = await _read_body(request, TestInput)
     now, site = context.clock.now(), site_of(context.settings)
-    outcome = await send_test(context.pool, context.channel, given.trial(*key), given.to, now, site)
+    outcome = await send_test(context.pool, context.channel, body.trial(*key), body.to, now, site)
     reason = None if isinstance(outcome, Delivered) else outcome.reason
-    return json_response({"delivered": reason is None, "reason": reason})
+    return json_response(TemplateTest(delivered=reason is None, reason=reason))
 
 
 def _read_key(request: web.Request) -> tuple[str, str]:
-    key = parse_type(request.match_info["type"]), parse_locale(request.match_info["locale"])
+    try:
+        key = parse_type(request.match_info["type"]), parse_locale(request.match_info["locale"])
+    except InvalidInputError as error:
+        raise InvalidInputError(*(FieldError("", one.detail, one.name) for one in error.fields)) from None
     request[SUBJECT] = template_name(*key)
     return key
-
-
-async def _read_body(request: web.Request, model: type[_Model]) -> _Model:
-    return validate(model, await read_json(request))
 
 
 def _author(request: web.Request) -> Author:
@@ -117,36 +119,127 @@ async def _answer(
 ) -> web.Response:
     async with borrow(context.pool) as connection:
         found = await read_version(connection, message_type, locale, version)
-    return json_response(_version_json(found), status)
+    return json_response(_version(found), status)
 
 
-def _active_json(active: Active) -> dict[str, Any]:
-    return _key_json(active.key) | {"activatedAt": active.activated_at, "activatedBy": active.activated_by}
+def _active(active: Active) -> ActiveTemplate:
+    return ActiveTemplate(**_key(active.key), activated_at=active.activated_at, activated_by=active.activated_by)
 
 
-def _version_json(version: Version) -> dict[str, Any]:
+def _version(version: Version) -> TemplateVersion:
     source = version.source
-    return _key_json(version.key) | {
-        "message": source.message,
-        "subject": source.subject,
-        "html": source.html,
-        "payload": source.payload,
-        "active": version.is_active,
-        "createdAt": version.created_at,
-        "createdBy": version.created_by,
-    }
+    return TemplateVersion(
+        **_key(version.key),
+        message=source.message,
+        subject=source.subject,
+        html=source.html,
+        payload=source.payload,
+        active=version.is_active,
+        created_at=version.created_at,
+        created_by=version.created_by,
+    )
 
 
-def _key_json(key: TemplateKey) -> dict[str, Any]:
+def _key(key: TemplateKey) -> dict[str, Any]:
     return {"type": key.message_type, "locale": key.locale, "version": key.version}
 
 
-def _tried_json(tried: Tried) -> dict[str, Any]:
-    said: Rendered = tried.said
-    return {
-        "version": None if tried.key is None else tried.key.version,
-        "message": said.message,
-        "subject": said.subject,
-        "html": said.html,
-        "payload": None if said.payload is None else said.payload.decode(),
-    }
+def _preview(tried: Tried) -> TemplatePreview:
+    said = tried.said
+    return TemplatePreview(
+        version=None if tried.key is None else tried.key.version,
+        message=said.message,
+        subject=said.subject,
+        html=said.html,
+        payload=None if said.payload is None else said.payload.decode(),
+    )
+
+
+_TAG: Final = "Templates"
+_PATH: Final = "/templates/{type}/{locale}"
+_NONE: Final = (UNKNOWN_TEMPLATE, INVALID_PARAMETER)
+
+ROUTES: Final = (
+    Route(
+        "GET",
+        "/templates",
+        Scope.ADMIN,
+        list_all,
+        "listTemplates",
+        "List templates",
+        _TAG,
+        (Answer("All templates.", TemplateList),),
+    ),
+    Route(
+        "GET",
+        _PATH,
+        Scope.ADMIN,
+        read,
+        "readTemplate",
+        "Read a template",
+        _TAG,
+        (Answer("The version.", TemplateVersion),),
+        _NONE,
+    ),
+    Route(
+        "PUT",
+        _PATH,
+        Scope.ADMIN,
+        publish,
+        "publishTemplate",
+        "Publish a template",
+        _TAG,
+        (
+            Answer("The new version, which is active.", TemplateVersion, 201),
+            Answer("The version that was active already: it is the same.", TemplateVersion),
+        ),
+        (DEFAULT_NEEDED, INVALID_PARAMETER, OUTDATED),
+    ),
+    Route(
+        "GET",
+        f"{_PATH}/versions",
+        Scope.ADMIN,
+        list_page,
+        "listTemplateVersions",
+        "List the versions of a template",
+        _TAG,
+        (Answer("Versions, the newest first.", TemplateVersions),),
+        _NONE,
+    ),
+    Route(
+        "POST",
+        f"{_PATH}/preview",
+        Scope.ADMIN,
+        try_out,
+        "previewTemplate",
+        "Preview a template",
+        _TAG,
+        (Answer("What it says.", TemplatePreview),),
+        (*_NONE, UNKNOWN_USER),
+        repeats=once,
+    ),
+    Route(
+        "POST",
+        f"{_PATH}/test",
+        Scope.ADMIN,
+        send,
+        "testTemplate",
+        "Send a test",
+        _TAG,
+        (Answer("Whether it was accepted.", TemplateTest),),
+        (*_NONE, UNKNOWN_USER),
+        repeats=once,
+    ),
+    Route(
+        "POST",
+        f"{_PATH}/activate",
+        Scope.ADMIN,
+        activate,
+        "activateTemplate",
+        "Activate a version of a template",
+        _TAG,
+        (Answer("What is active now.", ActiveTemplate),),
+        (*_NONE, DEFAULT_NEEDED),
+        repeats=once,
+    ),
+)

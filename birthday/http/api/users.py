@@ -4,45 +4,49 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
+from typing import Annotated, Final
 from uuid import UUID
 
 import structlog
 from aiohttp import web
 
+from birthday.config import Scope
 from birthday.core.ident import uuid7
-from birthday.core.user import Profile, parse_profile, parse_replacement, patch_profile, with_suppressed
+from birthday.core.user import Profile, ProfileInput, parse_profile, parse_replacement, patch_profile, with_suppressed
 from birthday.errors import ConflictError, NotFoundError, UnavailableError
-from birthday.http.api.cursors import read_user_cursor, user_cursor
+from birthday.http.api.cursors import user_cursor
 from birthday.http.api.repeats import answer_of, keyed, once_by_itself
-from birthday.http.api.requests import read_id, read_json, read_limit, read_message_type, read_query, read_year
-from birthday.http.api.responses import page_response, user_json
+from birthday.http.api.requests import read_id
+from birthday.http.api.responses import page_response
+from birthday.http.api.user_models import (
+    Explained,
+    ExplainQuery,
+    ProfileChanges,
+    ProfileReplacement,
+    User,
+    UserPage,
+    UserQuery,
+    user_json,
+)
 from birthday.http.conditional import check_condition, has_condition, tagged
 from birthday.http.context import CONTEXT, CREATION, READING, SUBJECT, ApiContext, actor_of
 from birthday.http.json_response import json_bytes, json_response
-from birthday.operations.explain import Explainer, explained_record
+from birthday.http.kinds import EMAIL_TAKEN, EXTERNAL_ID_TAKEN, OUTDATED, UNKNOWN_USER
+from birthday.http.route import Answer, Route
+from birthday.operations.explain import Explainer
+from birthday.store import users as store
 from birthday.store.connection import borrow
 from birthday.store.creation import NewUser, create_users, plan_user
-from birthday.store.users import (
-    Connection,
-    User,
-    list_ids,
-    lock_profile,
-    read_users,
-    remove_user,
-    replace_profile,
-    unknown_user,
-)
+from birthday.store.users import list_ids, lock_profile, read_users, remove_user, replace_profile, unknown_user
 
 log = structlog.get_logger()
 
 
-@once_by_itself
-async def create(request: web.Request) -> web.Response:
+async def create(request: web.Request, body: Annotated[object, ProfileInput]) -> web.Response:
     """Create a user; messages that fall due soon are planned at once."""
     context = request.app[CONTEXT]
-    data = await read_json(request)
     now = context.clock.now()
-    profile, traceparent = parse_profile(data, now), context.tracing.traceparent()
+    profile, traceparent = parse_profile(body, now), context.tracing.traceparent()
     new = plan_user(uuid7(now), profile, now, context.planning, actor_of(request), traceparent)
     key = keyed(request)
     if key is not None:
@@ -66,11 +70,11 @@ async def create(request: web.Request) -> web.Response:
     return _created(user)
 
 
-def _created(user: User) -> web.Response:
+def _created(user: store.User) -> web.Response:
     return tagged(json_response(user_json(user), 201, {"Location": f"/users/{user.id}"}))
 
 
-async def _created_before(request: web.Request, profile: Profile) -> User | None:
+async def _created_before(request: web.Request, profile: Profile) -> store.User | None:
     """Return the user whom an earlier request with the same ``profile`` created, if its answer was lost."""
     user_id = request.app[CONTEXT].doubts.find(profile)
     if user_id is not None:
@@ -84,7 +88,7 @@ async def _created_before(request: web.Request, profile: Profile) -> User | None
 
 async def create_all(
     context: ApiContext, users: Sequence[NewUser], seconds: float, lock_seconds: float | None
-) -> Sequence[User | ConflictError]:
+) -> Sequence[store.User | ConflictError]:
     """Create the users of concurrent requests."""
     return await create_users(context.pool, users, seconds, lock_seconds)
 
@@ -96,7 +100,7 @@ async def read(request: web.Request) -> web.Response:
 
 async def read_all(
     context: ApiContext, ids: Sequence[UUID], seconds: float, _lock_seconds: float | None
-) -> Sequence[User | NotFoundError]:
+) -> Sequence[store.User | NotFoundError]:
     """Read the users of concurrent requests. This waits for no lock."""
     async with borrow(context.pool, seconds) as connection:
         users = await read_users(connection, ids, context.clock.now(), context.settings.rules)
@@ -104,29 +108,26 @@ async def read_all(
     return [found.get(user_id) or unknown_user(user_id) for user_id in ids]
 
 
-async def list_page(request: web.Request) -> web.Response:
+async def list_page(request: web.Request, query: UserQuery) -> web.Response:
     """Return a page of users in order of creation."""
-    context = request.app[CONTEXT]
-    query = read_query(request, "limit", "cursor")
-    limit, after = read_limit(query), read_user_cursor(query)
+    context, limit = request.app[CONTEXT], query.limit
     async with borrow(context.pool) as connection:
         # One more than the page holds tells whether there is another page.
-        ids = await list_ids(connection, after, limit + 1)
+        ids = await list_ids(connection, query.cursor, limit + 1)
         users = await read_users(connection, ids[:limit], context.clock.now(), context.settings.rules)
     cursor = user_cursor(ids[limit - 1]) if len(ids) > limit else None
-    return page_response(request, "users", [user_json(user) for user in users], cursor)
+    answer = {"users": [user_json(user) for user in users], "nextCursor": cursor}
+    return page_response(request, answer, cursor)
 
 
-async def replace(request: web.Request) -> web.Response:
-    """Replace a user's profile as a whole."""
-    data = await read_json(request)
-    return await _change(request, lambda old, now: parse_replacement(old, data, now))
+async def replace(request: web.Request, body: Annotated[object, ProfileReplacement]) -> web.Response:
+    """Replace a user's profile as a whole; a moved birthday or zone moves the message."""
+    return await _change(request, lambda old, now: parse_replacement(old, body, now))
 
 
-async def patch(request: web.Request) -> web.Response:
-    """Change the members of a user's profile that are given."""
-    changes = await read_json(request)
-    return await _change(request, lambda old, now: patch_profile(old, changes, now))
+async def patch(request: web.Request, body: Annotated[object, ProfileChanges]) -> web.Response:
+    """Change the members of a user's profile that are given; a moved birthday or zone moves the message."""
+    return await _change(request, lambda old, now: patch_profile(old, body, now))
 
 
 async def delete(request: web.Request) -> web.Response:
@@ -144,13 +145,12 @@ async def delete(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-async def explain(request: web.Request) -> web.Response:
-    """Explain what came of a user's occasions of a year."""
-    context = request.app[CONTEXT]
-    query = read_query(request, "year", "type")
-    who, year, message_type = str(read_id(request, "user")), read_year(query), read_message_type(query)
+async def explain(request: web.Request, query: ExplainQuery) -> web.Response:
+    """Explain what came of a user's occasions of a year; deleted users too, until retention removes them."""
+    context, who = request.app[CONTEXT], str(read_id(request, "user"))
     explainer = Explainer(context.pool, context.planning, context.settings.catch_up_window)
-    return json_response(explained_record(await explainer.explain(who, year, message_type, context.clock.now())))
+    explained = await explainer.explain(who, query.year, query.type, context.clock.now())
+    return json_response(Explained.model_validate(explained))
 
 
 async def _change(request: web.Request, change: Callable[[Profile, datetime], Profile]) -> web.Response:
@@ -173,7 +173,89 @@ async def _change(request: web.Request, change: Callable[[Profile, datetime], Pr
     return tagged(json_response(user_json(user)))
 
 
-async def _check(request: web.Request, connection: Connection, user_id: UUID, now: datetime) -> None:
+async def _check(request: web.Request, connection: store.Connection, user_id: UUID, now: datetime) -> None:
     """Check the condition of a change while ``lock_profile`` holds the user's row."""
     [user] = await read_users(connection, [user_id], now, request.app[CONTEXT].settings.rules)
     check_condition(request, json_bytes(user_json(user)))
+
+
+_TAG: Final = "Users"
+_USER: Final = (Answer("The user.", User),)
+_TAKEN: Final = (EMAIL_TAKEN, EXTERNAL_ID_TAKEN)
+_CREATED: Final = Answer(
+    "The user.",
+    User,
+    201,
+    headers={"Location": "Where the user is."},
+    links=("readUser", "replaceUser", "changeUser", "deleteUser", "listMessagesOfUser"),
+)
+
+ROUTES: Final = (
+    Route(
+        "POST",
+        "/users",
+        Scope.WRITE,
+        create,
+        "createUser",
+        "Create a user",
+        _TAG,
+        (_CREATED,),
+        _TAKEN,
+        repeats=once_by_itself,
+    ),
+    Route(
+        "GET",
+        "/users",
+        Scope.READ,
+        list_page,
+        "listUsers",
+        "List users",
+        _TAG,
+        (Answer("A page of users.", UserPage),),
+    ),
+    Route("GET", "/users/{id}", Scope.READ, read, "readUser", "Read a user", _TAG, _USER, (UNKNOWN_USER,)),
+    Route(
+        "PUT",
+        "/users/{id}",
+        Scope.WRITE,
+        replace,
+        "replaceUser",
+        "Replace a user",
+        _TAG,
+        _USER,
+        (UNKNOWN_USER, OUTDATED, *_TAKEN),
+    ),
+    Route(
+        "PATCH",
+        "/users/{id}",
+        Scope.WRITE,
+        patch,
+        "changeUser",
+        "Change a user",
+        _TAG,
+        _USER,
+        (UNKNOWN_USER, OUTDATED, *_TAKEN),
+    ),
+    Route(
+        "DELETE",
+        "/users/{id}",
+        Scope.WRITE,
+        delete,
+        "deleteUser",
+        "Delete a user",
+        _TAG,
+        (Answer("Done.", status=204),),
+        (UNKNOWN_USER, OUTDATED),
+    ),
+    Route(
+        "GET",
+        "/users/{id}/explain",
+        Scope.READ,
+        explain,
+        "explainUser",
+        "Explain a user's messages",
+        _TAG,
+        (Answer("The reason for each occasion.", Explained),),
+        (UNKNOWN_USER,),
+    ),
+)

@@ -10,7 +10,7 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from birthday.http.middleware.observe import METHODS
-from birthday.http.middleware.problems import Handler
+from birthday.http.route import Handler
 
 _EXPOSED: Final = ", ".join(
     (

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Collection
 from functools import lru_cache
-from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -13,13 +12,16 @@ from aiohttp.typedefs import Middleware
 
 from birthday.config import Protected, Scope, is_loopback
 from birthday.errors import WrongClockError
+from birthday.http import kinds
 from birthday.http.conditional import answer_condition
 from birthday.http.context import CLIENT, PEER, RATE, ApiContext
 from birthday.http.keys import given_key
+from birthday.http.kinds import KINDS
 from birthday.http.limits import client_of
 from birthday.http.middleware.client import UNKNOWN
-from birthday.http.middleware.problems import Handler, problem
+from birthday.http.middleware.problems import problem
 from birthday.http.middleware.rates import RateLimit, Windows
+from birthday.http.route import Handler
 from birthday.operations.keys import KnownKey
 
 log = structlog.get_logger()
@@ -83,7 +85,7 @@ class Guard:
             self._metrics.forbidden_accesses.labels("host").inc()
             log.warning("auth.forbidden", reason="host", peer=peer)
             return problem(
-                HTTPStatus.FORBIDDEN, "without API_KEYS the API answers to localhost only, not to another name"
+                kinds.FOREIGN_HOST, "without API_KEYS the API answers to localhost only, not to another name"
             )
         key, fault = self._identify(request) if required else (None, None)
         if self._rate is not None:
@@ -121,7 +123,7 @@ class Guard:
             self._metrics.forbidden_accesses.labels("scope").inc()
             log.warning("auth.forbidden", client=key.name, scope=key.scope.value, needed=needed.value)
             detail = f"this needs a key with the scope {needed}; {key.name} has {key.scope}"
-            return problem(HTTPStatus.FORBIDDEN, detail)
+            return problem(kinds.MISSING_SCOPE, detail)
         return None
 
     def _unknown(self, peer: str, key: KnownKey | None, fault: str) -> web.Response:
@@ -147,11 +149,11 @@ class Guard:
             "unknown_key": "the API key is not known",
             "ended_key": "the API key was revoked, or has expired",
         }[fault]
-        return problem(HTTPStatus.UNAUTHORIZED, detail, headers={"WWW-Authenticate": challenge})
+        return problem(KINDS[fault], detail, headers={"WWW-Authenticate": challenge})
 
 
 def _too_many(detail: str, seconds: int, headers: dict[str, str] | None = None) -> web.Response:
-    return problem(HTTPStatus.TOO_MANY_REQUESTS, detail, headers={"Retry-After": str(seconds)} | (headers or {}))
+    return problem(kinds.RATE_LIMITED, detail, headers={"Retry-After": str(seconds)} | (headers or {}))
 
 
 @lru_cache(maxsize=128)

@@ -4,7 +4,6 @@ The line is ``info`` for changes and refusals, ``warning`` for our own failures,
 metrics are enough for successful reads and probes. It names routes and ids, never what a client wrote.
 """
 
-import random
 import re
 import time
 from functools import cache
@@ -15,12 +14,12 @@ import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 
-from birthday.http.context import CALL_ID, CLIENT, PEER, SUBJECT, ApiContext, Report, Served
+from birthday.http.context import CALL_ID, CLIENT, PEER, SUBJECT, ApiContext, Report, Served, new_request_id
 from birthday.http.headers import PROTECTION, REQUEST_ID, complete
 from birthday.http.middleware.client import client_address, trust_in
 from birthday.http.middleware.packing import MIN_BYTES, pack
-from birthday.http.middleware.problems import Handler
 from birthday.http.probes import health as probes
+from birthday.http.route import Handler
 from birthday.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
@@ -96,8 +95,7 @@ def observing(context: ApiContext) -> Middleware:
 def refusals(metrics: Metrics) -> Report:
     """Return a function that counts and logs a refusal that no middleware has seen, and sets the answer's headers."""
 
-    def report(answer: web.Response, reason: str, client: str) -> None:
-        request_id = _new_id()
+    def report(answer: web.Response, request_id: str, reason: str, client: str) -> None:
         answer.headers.extend([(REQUEST_ID, request_id), *PROTECTION])
         metrics.api_requests.labels(OTHER_METHOD, UNKNOWN_PATH, answer.status).inc()
         log.info(
@@ -117,11 +115,7 @@ def _request_id(request: web.Request) -> str:
     given = request.headers.get(REQUEST_ID)
     if given and _REQUEST_ID.fullmatch(given):
         return given
-    return _new_id()
-
-
-def _new_id() -> str:
-    return f"{random.getrandbits(64):016x}"
+    return new_request_id()
 
 
 def template(request: web.Request) -> str | None:

@@ -1,9 +1,8 @@
 """Turns our own errors and aiohttp's into HTTP answers, as RFC 9457 problem details. No other module does."""
 
 import json
-from collections.abc import Awaitable, Callable
-from http import HTTPStatus
 from typing import Any, assert_never, cast
+from uuid import UUID
 
 import orjson
 import structlog
@@ -19,11 +18,12 @@ from birthday.errors import (
     UnavailableError,
     WrongClockError,
 )
+from birthday.http import kinds
 from birthday.http.context import Served
+from birthday.http.kinds import KINDS, Kind, kind_of
+from birthday.http.route import Handler
 
 log = structlog.get_logger()
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
@@ -46,27 +46,40 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return _http_problem(request, error)
     except Exception:
         log.exception("http.failed")
-        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "an unexpected error; the log has it under the X-Request-ID")
+        return problem(kinds.INTERNAL_ERROR, "an unexpected error; the log has it under the X-Request-ID")
 
 
 def problem(
-    status: int, detail: str, errors: tuple[FieldError, ...] = (), headers: dict[str, str] | None = None
+    kind: Kind,
+    detail: str,
+    errors: tuple[FieldError, ...] = (),
+    headers: dict[str, str] | None = None,
+    existing_id: UUID | None = None,
 ) -> web.Response:
     """Return a problem document. ``errors`` are the invalid fields; only the first ``_MAX_ERRORS`` are shown."""
     document: dict[str, Any] = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": int(status),
+        "type": kind.uri,
+        "title": kind.title,
+        "status": int(kind.status),
         "detail": detail,
+        "code": kind.code,
+        "requestId": structlog.contextvars.get_contextvars().get("request_id"),
     }
+    if existing_id is not None:
+        document["existingId"] = str(existing_id)
     if errors:
-        document["errors"] = [{"pointer": error.pointer, "detail": error.detail} for error in errors[:_MAX_ERRORS]]
+        document["errors"] = [_error(error) for error in errors[:_MAX_ERRORS]]
     try:
         body = orjson.dumps(document)
     except TypeError:
         # A byte of the request that is not UTF-8 has become a lone surrogate, which only ``json`` can escape.
         body = json.dumps(document).encode()
-    return web.Response(body=body, status=status, headers=headers, content_type=CONTENT_TYPE)
+    return web.Response(body=body, status=kind.status, headers=headers, content_type=CONTENT_TYPE)
+
+
+def _error(error: FieldError) -> dict[str, str]:
+    place = {"parameter": error.parameter} if error.parameter else {"pointer": error.pointer}
+    return place | {"detail": error.detail}
 
 
 def _domain_problem(
@@ -76,29 +89,32 @@ def _domain_problem(
 ) -> web.Response:
     match error:
         case InvalidInputError():
-            return problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), error.fields)
+            is_parameter = any(one.parameter for one in error.fields)
+            kind = kinds.INVALID_PARAMETER if is_parameter else KINDS[error.code]
+            return problem(kind, str(error), error.fields)
         case NotFoundError():
-            return problem(HTTPStatus.NOT_FOUND, str(error))
+            return problem(KINDS[error.code], str(error))
         case ConflictError():
             fields = (FieldError(error.pointer, str(error)),) if error.pointer else ()
-            return problem(HTTPStatus.CONFLICT, str(error), fields)
+            return problem(KINDS[error.code], str(error), fields, existing_id=error.existing_id)
         case OutdatedError():
-            return problem(HTTPStatus.PRECONDITION_FAILED, str(error))
+            return problem(kinds.OUTDATED, str(error))
         case InProgressError():
-            return problem(HTTPStatus.CONFLICT, str(error), headers={"Retry-After": "1"})
+            return problem(kinds.IN_PROGRESS, str(error), headers={"Retry-After": "1"})
         case WrongClockError():
             # The clock guard has logged how far the clock is off.
             detail = "the clock of this server is wrong, so nothing was changed: try again later, or another server"
-            return problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+            return problem(kinds.WRONG_CLOCK, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
         case UnavailableError():
             # The address and the error of the resource go to the log only; a client can only try again.
-            unknown = {"outcome": "unknown"} if changes and error.maybe_done else {}
+            is_unknown = changes and error.maybe_done
+            unknown = {"outcome": "unknown"} if is_unknown else {}
             log.error("http.unavailable", resource=error.resource, reason=str(error), **unknown)
             headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
             detail = f"the {error.resource} cannot be used now"
-            if changes and error.maybe_done:
+            if is_unknown:
                 detail += "; whether the request was carried out is not known: send the same request again"
-            return problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers=headers)
+            return problem(kinds.OUTCOME_UNKNOWN if is_unknown else kinds.UNAVAILABLE, detail, headers=headers)
         case _:
             assert_never(error)
 
@@ -107,13 +123,15 @@ def _http_problem(request: web.Request, error: web.HTTPException) -> web.StreamR
     match error:
         case web.HTTPMethodNotAllowed(allowed_methods=allowed):
             names = ", ".join(sorted(allowed))
-            return problem(error.status, f"this method is not possible here, {names} is", headers={"Allow": names})
+            return problem(
+                kinds.WRONG_METHOD, f"this method is not possible here, {names} is", headers={"Allow": names}
+            )
         case web.HTTPNotFound():
-            return problem(error.status, "there is nothing at this path")
+            return problem(kinds.NOT_FOUND, "there is nothing at this path")
         case web.HTTPRequestEntityTooLarge():
             detail = f"the body is too large: at most {request.client_max_size} bytes are accepted"
-            return problem(error.status, detail)
+            return problem(kinds.BODY_TOO_LARGE, detail)
         case _:
             accepted = error.headers.get(hdrs.ACCEPT_ENCODING)
             headers = {"Accept-Encoding": accepted} if accepted else None
-            return problem(error.status, error.text or error.reason, headers=headers)
+            return problem(kind_of(error.status), error.text or error.reason, headers=headers)

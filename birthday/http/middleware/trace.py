@@ -7,8 +7,8 @@ from aiohttp.typedefs import Middleware
 
 from birthday.http.context import SUBJECT
 from birthday.http.middleware.observe import METHODS, template
-from birthday.http.middleware.problems import Handler
 from birthday.http.probes import health as probes
+from birthday.http.route import Handler
 from birthday.telemetry.tracing import Tracing
 
 

@@ -2,19 +2,70 @@
 
 from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any, Final, Literal
 
 from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field
 
 from birthday.config import Role
 from birthday.errors import NotFoundError
 from birthday.http.context import CONTEXT
 from birthday.http.json_response import json_response
 from birthday.http.keys import find_key
-from birthday.operations.readiness import SENDING, CheckResult, Health, health_of
+from birthday.http.route import Answer, Handler, Route
+from birthday.operations.readiness import DATABASE, QUEUE, SENDING, CheckResult, Health, health_of
 
 SCRAPED = "/metrics"
 PATHS = frozenset({"/health", "/health/detailed", "/health/db", "/health/queue", "/ready", "/alive", SCRAPED})
+
+_Word = Literal["healthy", "unhealthy"]
+
+
+class Dependency(BaseModel):
+    """Whether a dependency can be used."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: _Word
+    latencySeconds: Annotated[float, Field(ge=0)]  # noqa: N815 - as JSON has it
+    reason: str | None
+
+
+class HealthReport(BaseModel):
+    """How well a process works: degraded means that users are served, but messages may have to wait."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: Health
+    version: str
+    roles: list[Role]
+    paused: list[str] = Field(description="Message types that operators have paused.")
+    checks: dict[str, _Word]
+    reason: str = Field(default="", description="Why messages have to wait, if they have to.")
+
+
+class DetailedHealth(HealthReport):
+    """How well a process and its dependencies work."""
+
+    checks: dict[str, Dependency]  # type: ignore[assignment]
+
+
+class Ready(BaseModel):
+    """Whether requests should be sent here."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: Literal["ready", "not ready"]
+    draining: bool
+    checks: dict[str, _Word]
+
+
+class Alive(BaseModel):
+    """That the process answers."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: Literal["alive"]
 
 
 async def health(request: web.Request) -> web.Response:
@@ -68,7 +119,7 @@ def _health(request: web.Request, results: Mapping[str, CheckResult], checks: Ma
     return json_response(document, 503 if status is Health.UNHEALTHY else 200)
 
 
-async def health_of_dependency(name: str, request: web.Request) -> web.Response:
+async def _health_of_dependency(name: str, request: web.Request) -> web.Response:
     """Say whether a dependency can be used."""
     result = await request.app[CONTEXT].readiness.check_one(name)
     if result is None:
@@ -85,3 +136,35 @@ def _details(request: web.Request, result: CheckResult) -> dict[str, Any]:
     key = find_key(context.keys, request, context.clock.now())
     reason = result.reason if key else context.hide_names(result.reason)
     return {"status": _word(result), "latencySeconds": round(result.latency_seconds, 6), "reason": reason}
+
+
+async def health_of_database(request: web.Request) -> web.Response:
+    """Say whether the database can be used."""
+    return await _health_of_dependency(DATABASE, request)
+
+
+async def health_of_queue(request: web.Request) -> web.Response:
+    """Say whether the queue can be used."""
+    return await _health_of_dependency(QUEUE, request)
+
+
+def _probe(path: str, handler: Handler, name: str, summary: str, model: type[BaseModel], *failures: str) -> Route:
+    answers = (Answer("It does.", model), *(Answer(failure, model, 503) for failure in failures))
+    return Route("GET", path, None, handler, name, summary, "Probes", answers)
+
+
+_NOTHING: Final = "It can serve nothing."
+_UNUSABLE: Final = "It cannot be used."
+_METRICS: Final = Answer(
+    "Prometheus text format, or OpenMetrics if asked for.", media_types=("text/plain", "application/openmetrics-text")
+)
+
+ROUTES: Final = (
+    _probe("/health", health, "health", "How the process does", HealthReport, _NOTHING),
+    _probe("/health/detailed", health_detailed, "healthDetailed", "How each dependency does", DetailedHealth, _NOTHING),
+    _probe("/health/db", health_of_database, "healthDatabase", "How the database does", Dependency, _UNUSABLE),
+    _probe("/health/queue", health_of_queue, "healthQueue", "How the queue does", Dependency, _UNUSABLE),
+    _probe("/ready", ready, "ready", "Whether requests should be sent here", Ready, "They should not."),
+    _probe("/alive", alive, "alive", "Whether the process answers at all", Alive),
+    Route("GET", SCRAPED, None, metrics, "metrics", "The metrics of this process", "Probes", (_METRICS,)),
+)

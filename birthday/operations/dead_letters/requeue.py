@@ -48,7 +48,9 @@ async def requeue_one(
         return message
     async with borrow(pool) as connection:
         message = await read_message(connection, message_id)
-    raise ConflictError(f"message {message_id} is {message.status}; only a failed message can be sent again")
+    raise ConflictError(
+        f"message {message_id} is {message.status}; only a failed message can be sent again", code="not_failed"
+    )
 
 
 async def requeue_many(
