@@ -160,9 +160,10 @@ async def _change(request: web.Request, change: Callable[[Profile, datetime], Pr
     async with borrow(context.pool) as connection, connection.transaction():
         old = await lock_profile(connection, user_id)
         now = context.clock.now()
+        # Before the condition, which counts only for a request that is right otherwise (RFC 9110, 13.2.1).
+        new, traceparent = change(old, now), context.tracing.traceparent()
         if has_condition(request):
             await _check(request, connection, user_id, now)
-        new, traceparent = change(old, now), context.tracing.traceparent()
         by = actor_of(request)
         replanned = await replace_profile(connection, user_id, old, new, now, context.planning, by, traceparent)
         [user] = await read_users(connection, [user_id], now, context.settings.rules)
