@@ -38,8 +38,10 @@ _WITH_BODY: Final = (
     kinds.INVALID_FIELD,
 )
 _REPEATED: Final = (kinds.MALFORMED, kinds.IN_PROGRESS, kinds.ANSWER_ERASED, kinds.KEY_REUSED)
-_REPEATS: Final = {
-    "Idempotency-Key": "A key of your choice. A repeat with the same key has no second effect: it gets the same answer."
+_KEY: Final = {
+    "type": "string",
+    "pattern": "^[!-~]([ -~]{0,253}[!-~])?$",
+    "description": "A key of your choice. A repeat with the same key has no second effect: it gets the same answer.",
 }
 _CONDITION: Final = {"If-None-Match": "Answer 304 if the ETag is still one of these."}
 _CONDITIONS: Final = {
@@ -195,8 +197,9 @@ def _operation(route: Route, schemas: _Components, responses: dict[str, Any]) ->
     headers = _CONDITION if route.is_read else _CONDITIONS if kinds.OUTDATED in route.problems else {}
     parameters += [
         _parameter("header", name, {"type": "string", "description": text})
-        for name, text in (headers | (_REPEATS if route.repeats else {}) | route.headers).items()
+        for name, text in (headers | route.headers).items()
     ]
+    parameters += [_parameter("header", "Idempotency-Key", _KEY)] if route.repeats else []
     scope = f"\n\nNeeds a key with the scope `{route.scope}`, if there are keys." if route.scope else ""
     operation: dict[str, Any] = {
         "operationId": route.name,
