@@ -50,6 +50,8 @@ log = structlog.get_logger()
 LEAVING = timedelta(seconds=1)
 CLOSING = timedelta(seconds=2)
 """How long closing everything may take after SHUTDOWN_TIMEOUT, which covers only the messages in flight."""
+SWITCH_SECONDS = 0.0005
+"""How long another thread, such as one that compiles a template, keeps the event loop waiting for the interpreter."""
 SETTLING = timedelta(seconds=2)
 """The part of SHUTDOWN_TIMEOUT that a stop reserves for storing the last outcomes."""
 
@@ -63,6 +65,7 @@ async def run(settings: Settings, clock: Clock, logs: LogFile) -> int:
 
     If a resource cannot be opened, its address and the reason are logged, so that the log alone shows how a start went.
     """
+    sys.setswitchinterval(SWITCH_SECONDS)
     stop = asyncio.Event()
     serving = asyncio.create_task(serve(settings, clock, stop, sys.stdout))
     loop = asyncio.get_running_loop()

@@ -4,7 +4,6 @@ A version never changes, so nothing that is kept here can be out of date. Which 
 claim: when another one is made active, the next claim of every worker has it.
 """
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Final, TypeAlias
@@ -16,6 +15,7 @@ from birthday.content import Rendered, RenderError, Template
 from birthday.core.dates import years_since
 from birthday.core.template import BUILT_IN, Source, TemplateKey, Values, template_name
 from birthday.errors import InvalidInputError
+from birthday.operations.templates.compiling import compile_template
 from birthday.store.claims import Claim
 from birthday.store.connection import borrow
 from birthday.store.templates import read_sources
@@ -45,7 +45,7 @@ class Texts:
             async with borrow(self._pool) as connection:
                 sources = await read_sources(connection, missing)
             for key, source in sources.items():
-                self._kept[key] = await asyncio.to_thread(_compile, key, source)
+                self._kept[key] = await _compile(key, source)
         found = {key: self._kept[key] for key in keys if key in self._kept}
         for key in found:
             self._kept.move_to_end(key)
@@ -54,10 +54,10 @@ class Texts:
         return found
 
 
-def _compile(key: TemplateKey, source: Source) -> Text:
+async def _compile(key: TemplateKey, source: Source) -> Text:
     """Compile a template. It was accepted when it was published, but perhaps by a program with other limits."""
     try:
-        return Template(source, key.locale)
+        return await compile_template(source, key.locale)
     except InvalidInputError as error:
         return RenderError(str(error))
 

@@ -1,5 +1,7 @@
 """Publish templates, try them, keep them as files."""
 
+import asyncio
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -14,6 +16,7 @@ from birthday.core.document import validate
 from birthday.core.template import BUILT_IN, BUILT_IN_SOURCE, Source, TemplateKey
 from birthday.errors import ConflictError, InvalidInputError, NotFoundError
 from birthday.operations.dead_letters.requeue import requeue_selected
+from birthday.operations.templates.compiling import compile_template
 from birthday.operations.templates.files import read_directory, write_directory
 from birthday.operations.templates.publishing import Author, Published, activate_version, publish_template
 from birthday.operations.templates.trying import Trial, preview, send_test
@@ -30,6 +33,13 @@ from tests.support.users import TESTER
 NOW = datetime(2027, 3, 1, 9, tzinfo=UTC)
 AUTHOR = Author(Actor("ada@laptop"), NOW)
 DEFAULT = ("birthday", "default")
+
+
+async def test_templates_are_compiled_one_after_the_other() -> None:
+    """Many at once take one thread: more would keep the event loop waiting for the interpreter."""
+    await asyncio.gather(*(compile_template(Source("{{ first_name }}" * 100), "en") for _ in range(8)))
+
+    assert len([thread for thread in threading.enumerate() if thread.name.startswith("templates")]) == 1
 
 
 async def publish(

@@ -14,6 +14,7 @@ import structlog
 from birthday.content import RenderError, Template
 from birthday.core.template import Source, TemplateKey, template_name
 from birthday.errors import FieldError, InvalidInputError, NotFoundError
+from birthday.operations.templates.compiling import compile_template
 from birthday.operations.templates.values import Site, sample, values_of
 from birthday.store.changes import TEMPLATE, Actor, record_changes
 from birthday.store.connection import borrow
@@ -74,7 +75,7 @@ async def publish_template(
         ConflictError: if the type has no default yet.
         UnavailableError: if the database cannot be used.
     """
-    template = await asyncio.to_thread(Template, source, key[1])
+    template = await compile_template(source, key[1])
     async with borrow(pool) as connection:
         active = await _read_active(connection, key)
     if check is not None:

@@ -1,6 +1,5 @@
 """Try a template: what it says to a user or to somebody made up, on the screen or through the real channel."""
 
-import asyncio
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Final
@@ -9,10 +8,11 @@ from uuid import UUID
 import asyncpg
 
 from birthday.channels import Channel, Greeting, Outcome
-from birthday.content import Rendered, RenderError, Template
+from birthday.content import Rendered, RenderError
 from birthday.core.ident import uuid7
 from birthday.core.template import Source, TemplateKey, Values
 from birthday.errors import FieldError, InvalidInputError
+from birthday.operations.templates.compiling import compile_template
 from birthday.operations.templates.values import Site, sample, values_of
 from birthday.store.connection import borrow
 from birthday.store.templates import choose_locale, read_person, read_version
@@ -76,7 +76,7 @@ async def send_test(
 
 
 async def _say(source: Source, locale: str, values: Values, mark: str) -> Rendered:
-    template = await asyncio.to_thread(Template, source, locale)
+    template = await compile_template(source, locale)
     try:
         return template.render(values, mark)
     except RenderError as error:
