@@ -75,6 +75,11 @@ class Route:
         return model
 
     @property
+    def has_pages(self) -> bool:
+        """Whether it answers with a page that may name the next one."""
+        return self.query is not None and "cursor" in self.query.model_fields
+
+    @property
     def body(self) -> type[BaseModel] | None:
         """The model of the body."""
         annotation = get_annotations(self.handler).get("body")

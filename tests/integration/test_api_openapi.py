@@ -102,6 +102,29 @@ async def test_the_document_names_every_route(api: Api) -> None:
             assert (await api.request(method, path.replace("{id}", "1"))).status != 405
 
 
+WITHOUT_KEYS = {"importUsers"}
+"""POSTs that are safe to repeat without an Idempotency-Key."""
+
+
+async def test_every_post_takes_an_idempotency_key_and_every_read_has_a_tag(api: Api) -> None:
+    """A client can see what it may repeat, where a tag comes from, and that lists link to their next page."""
+    document = (await api.get("/openapi.json")).json
+    for item in document["paths"].values():
+        for method, operation in item.items():
+            taken = {one["name"] for one in operation["parameters"] if one["in"] == "header"}
+            asked = {one["name"] for one in operation["parameters"] if one["in"] == "query"}
+            answers = operation["responses"]
+            given = [set(one.get("headers", {})) for status, one in answers.items() if status.startswith("2")]
+            if method == "post" and operation["operationId"] not in WITHOUT_KEYS:
+                assert "Idempotency-Key" in taken
+                assert "Idempotent-Replayed" in given[0]
+                assert {"400", "409", "410", "422"} <= set(answers)
+            if method == "get" and operation["tags"] != ["Probes"]:
+                assert ("If-None-Match" in taken, "304" in answers, "ETag" in given[0]) == (True, True, True)
+                assert ("cursor" in asked) == ("Link" in given[0])
+            assert ("If-Match" in taken) == ("412" in answers)
+
+
 @pytest.mark.parametrize(
     "changes",
     [

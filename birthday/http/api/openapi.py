@@ -48,6 +48,9 @@ _CONDITIONS: Final = {
     "If-Match": "Change it only if its ETag is still one of these.",
     "If-None-Match": "With *: only if it does not exist yet.",
 }
+_TAG: Final = {"ETag": "The tag of this state, for If-Match and If-None-Match."}
+_LINK: Final = {"Link": "The path of the next page, with rel=next; the last page has none."}
+_REPLAYED: Final = {"Idempotent-Replayed": "true, if the answer is that of an earlier request."}
 _RETRY_AFTER: Final = {"Retry-After": "Seconds."}
 
 _IN_PATH: Final[dict[str, dict[str, Any]]] = {
@@ -218,8 +221,9 @@ def _operation(route: Route, schemas: _Components, responses: dict[str, Any]) ->
             "required": True,
             "content": {media_type: {"schema": {"type": "string"}} for media_type in route.takes},
         }
-    tag = {"ETag": "The tag of this state, for If-Match and If-None-Match."} if headers else {}
-    answers = {str(answer.status): _answer(answer, tag, schemas) for answer in route.answers}
+    tag = _TAG if headers else {}
+    sometimes = (_REPLAYED if route.repeats else {}) | (_LINK if route.has_pages else {})
+    answers = {str(answer.status): _answer(answer, tag, sometimes, schemas) for answer in route.answers}
     if route.is_read:
         answers["304"] = {"description": "The client has just this.", "headers": _headers(tag)}
     operation["responses"] = answers | _problems(route, schemas, responses)
@@ -231,14 +235,15 @@ def _parameter(place: str, name: str, schema: Mapping[str, Any]) -> dict[str, An
     return {"name": name, "in": place, "description": schema["description"], "schema": described}
 
 
-def _answer(answer: Answer, tag: dict[str, str], schemas: _Components) -> dict[str, Any]:
+def _answer(answer: Answer, tag: dict[str, str], sometimes: dict[str, str], schemas: _Components) -> dict[str, Any]:
     described: dict[str, Any] = {"description": answer.description}
     if answer.model:
         described["content"] = {JSON: {"schema": schemas.ref(answer.model, "serialization")}}
     elif answer.media_types != (JSON,):
         described["content"] = {media_type: {"schema": {"type": "string"}} for media_type in answer.media_types}
-    if headers := answer.headers | (tag if answer.model else {}):
-        described["headers"] = _headers(headers)
+    headers = answer.headers | (tag if answer.model else {})
+    if headers or sometimes:
+        described["headers"] = _headers(headers) | _headers(sometimes, required=False)
     if answer.links:
         described["links"] = {
             name: {"operationId": name, "parameters": {"id": "$response.body#/id"}} for name in answer.links
@@ -246,9 +251,10 @@ def _answer(answer: Answer, tag: dict[str, str], schemas: _Components) -> dict[s
     return described
 
 
-def _headers(headers: Mapping[str, str]) -> dict[str, Any]:
+def _headers(headers: Mapping[str, str], *, required: bool = True) -> dict[str, Any]:
     return {
-        name: {"description": text, "required": True, "schema": {"type": "string"}} for name, text in headers.items()
+        name: {"description": text, "required": required, "schema": {"type": "string"}}
+        for name, text in headers.items()
     }
 
 

@@ -187,7 +187,7 @@ _CREATED: Final = Answer(
     "The user.",
     User,
     201,
-    headers={"Location": "Where the user is."},
+    headers={"Location": "Where the user is.", "ETag": "The tag of this state, for If-Match and If-None-Match."},
     links=("readUser", "replaceUser", "changeUser", "deleteUser", "listMessagesOfUser"),
 )
 
