@@ -27,7 +27,8 @@ class Finding(StrEnum):
     FAILED      it failed for good; an operator can requeue it
     PENDING     it is on its way, or its message is about to be replaced because the user has moved
     CANCELLED   the user was deleted after the birthday was due and before its message was sent, or was suppressed
-    ARCHIVED    retention has removed the message; the user's greeted_year says that there was one
+    ARCHIVED    retention has removed the message, and the user's greeted_year says that there was one; or an earlier
+                user of the same person was greeted
     MISSING     there is no message, or only one that was cancelled for no reason or is not for this birthday
     DUPLICATE   a message that repeats another one of the same user and year
     MISTIMED    a message that was sent before its instant, or planned for another instant than its user's
@@ -95,8 +96,9 @@ class Birthday:
     """One birthday that was due while its user was not deleted, and the message of that year, if there is one.
 
     The values are as stored. If ``answer`` is None, ``was_cancelled`` says that a message of the user's current
-    schedule version was cancelled, ``was_suppressed`` that this was because the user had opted out, and ``dropped_at``
-    is when the claim last cancelled one of an older version.
+    schedule version was cancelled, ``was_suppressed`` that this was because the user had opted out, ``was_recalled``
+    that an earlier user of the same person was greeted that year, and ``dropped_at`` is when the claim last cancelled
+    one of an older version.
     """
 
     due_at: datetime
@@ -109,6 +111,7 @@ class Birthday:
     answer: Counterpart | None
     was_cancelled: bool = False
     was_suppressed: bool = False
+    was_recalled: bool = False
     dropped_at: datetime | None = None
 
 
@@ -139,6 +142,8 @@ def judge(birthday: Birthday, memory: Memory, now: datetime) -> Finding | None:
         return Finding.PENDING if answer.status is Status.SENDING else Finding(answer.status)
     if birthday.was_suppressed:
         return Finding.CANCELLED
+    if birthday.was_recalled:
+        return Finding.ARCHIVED
     removed = _may_be_removed(birthday, memory)
     if removed and birthday.greeted_year >= birthday.year:
         return Finding.ARCHIVED

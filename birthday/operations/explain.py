@@ -32,6 +32,7 @@ TOO_LATE: Final = "known-too-late"
 DELETED: Final = "deleted"
 SUPPRESSED: Final = "suppressed"
 ARCHIVED: Final = "archived"
+GREETED_BEFORE: Final = "greeted-before"
 UNKNOWN_ZONE: Final = "unknown-zone"
 NOT_YET: Final = "not-yet"
 MISSING: Final = "missing"
@@ -44,6 +45,7 @@ NO_MESSAGE: Final = (
     DELETED,
     SUPPRESSED,
     ARCHIVED,
+    GREETED_BEFORE,
     UNKNOWN_ZONE,
     NOT_YET,
     MISSING,
@@ -208,6 +210,8 @@ def _hindrance(user: ExplainedUser, of: ExplainedDate, year: int, occasion: Occa
         return TOO_LATE, f"date and zone are known since {_at(of.schedule_from)}, when the day was over for the user"
     if of.planned_since is not None and occasion.is_over(of.planned_since):
         return TOO_LATE, f"the type is planned since {_at(of.planned_since)}, when the day was over for the user"
+    if of.recalled_year == year:
+        return GREETED_BEFORE, "greeted this year already under an earlier user, with this address and date of birth"
     if of.greeted_year >= year:
         return ARCHIVED, f"the year is taken: retention has removed the message of {of.greeted_year}"
     if user.suppressed:

@@ -26,7 +26,7 @@ from birthday.store.changes import remove_old_changes
 from birthday.store.connection import DATABASE_ERRORS, is_outage, stay_cancelled
 from birthday.store.idempotency import remove_old_answers
 from birthday.store.refusals import Sifting
-from birthday.store.upkeep import Expired, expire, lock_lost, mark_rescued, read_late, remove_old
+from birthday.store.upkeep import Expired, expire, forget_greetings, lock_lost, mark_rescued, read_late, remove_old
 from birthday.store.users import purge_deleted_users
 from birthday.telemetry.metrics import Metrics
 
@@ -87,6 +87,8 @@ class Janitor:
         forgotten = 0
         while batch := await remove_old_changes(self.pool, now - self.retention, BATCH):
             forgotten += batch
+        while await forget_greetings(self.pool, now, BATCH) >= BATCH:
+            pass
         if removed or purged or forgotten:
             log.info("janitor.removed", messages=removed, deleted_users=purged, changes=forgotten)
         return removed

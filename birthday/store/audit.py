@@ -48,30 +48,30 @@ async def read_birthdays(
         ), celebrating AS (
             -- Birthdays and others, each in two halves, because each half has an index.
             SELECT u.id AS user_id, 'birthday' AS message_type, u.date_of_birth AS date, u.created_at, u.schedule_from,
-                   u.deleted_at, u.greeted_year, timestamptz '-infinity' AS planned_since, spec.*
+                   u.deleted_at, u.greeted_year, u.recalled_year, timestamptz '-infinity' AS planned_since, spec.*
             FROM spec JOIN users u
                 ON u.timezone = spec.zone AND u.birth_month_day = spec.month_day AND u.deleted_at IS NULL
             UNION ALL
             SELECT u.id, 'birthday', u.date_of_birth, u.created_at, u.schedule_from,
-                   u.deleted_at, u.greeted_year, '-infinity', spec.*
+                   u.deleted_at, u.greeted_year, u.recalled_year, '-infinity', spec.*
             FROM spec JOIN users u
                 ON u.timezone = spec.zone AND u.birth_month_day = spec.month_day AND u.deleted_at > $6
             UNION ALL
             SELECT a.user_id, a.message_type, a.date, u.created_at, a.schedule_from,
-                   NULL, a.greeted_year, t.planned_since, spec.*
+                   NULL, a.greeted_year, a.recalled_year, t.planned_since, spec.*
             FROM spec CROSS JOIN planned_types t
             JOIN anniversaries a ON a.message_type = t.message_type AND a.timezone = spec.zone
                 AND a.month_day = spec.month_day AND a.date IS NOT NULL AND a.deleted_at IS NULL
             JOIN users u ON u.id = a.user_id
             UNION ALL
             SELECT a.user_id, a.message_type, a.date, u.created_at, a.schedule_from,
-                   u.deleted_at, a.greeted_year, t.planned_since, spec.*
+                   u.deleted_at, a.greeted_year, a.recalled_year, t.planned_since, spec.*
             FROM users u JOIN anniversaries a ON a.user_id = u.id AND a.date IS NOT NULL AND u.deleted_at > $6
             JOIN planned_types t USING (message_type)
             JOIN spec ON a.timezone = spec.zone AND a.month_day = spec.month_day
         ), due AS (
             SELECT user_id, message_type, year, day, greatest(due_at, schedule_from, planned_since) AS due_at,
-                   created_at, schedule_from, deleted_at, greeted_year
+                   created_at, schedule_from, deleted_at, greeted_year, recalled_year
             FROM celebrating
             WHERE schedule_from < ends_at AND planned_since < ends_at AND extract(year FROM date) < year
               AND greatest(due_at, schedule_from, planned_since) >= $6
@@ -80,7 +80,8 @@ async def read_birthdays(
         )
         SELECT DISTINCT ON (due.due_at, due.user_id, due.message_type)
                due.user_id, due.message_type, due.year, due.day, due.due_at, due.created_at, due.schedule_from,
-               due.deleted_at, due.greeted_year, answer.id AS message_id, answer.status, answer.occasion_on,
+               due.deleted_at, due.greeted_year, coalesce(due.recalled_year = due.year, false) AS was_recalled,
+               answer.id AS message_id, answer.status, answer.occasion_on,
                answer.schedule_from AS planned_from, answer.delivered_at, answer.scheduled_at, answer.sent_at,
                answer.requeued_at IS NOT NULL AS requeued,
                answer.may_have_arrived OR answer.schedule_from > answer.created_at AS taken_over,
@@ -240,6 +241,7 @@ def _facts(row: Record) -> Birthday:
         answer=_answer(row) if row["message_id"] else None,
         was_cancelled=row["was_cancelled"],
         was_suppressed=row["was_suppressed"],
+        was_recalled=row["was_recalled"],
         dropped_at=row["dropped_at"],
     )
 

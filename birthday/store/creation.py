@@ -1,7 +1,7 @@
 """New users: one or many are stored in one statement, together with the messages that fall due soon."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -9,15 +9,14 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from birthday.core.message import BIRTHDAY
+from birthday.core.occasion import Rules
 from birthday.core.plan import PlannedMessage, look_ahead
-from birthday.core.user import NO_EXTRAS, Profile, with_suppressed
+from birthday.core.user import NO_EXTRAS, Profile
 from birthday.errors import ConflictError
 from birthday.store.changes import Actor
 from birthday.store.connection import LOAN_SECONDS, borrow
 from birthday.store.idempotency import Answer, KeyedRequest, store_answers
-from birthday.store.planning import read_planned_types
-from birthday.store.users import Connection, Planning, User, conflict, email_taken
+from birthday.store.users import Connection, Planning, User, conflict, email_taken, read_users
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +29,7 @@ class NewUser:
 
     user: User
     messages: list[PlannedMessage]
+    rules: Rules
     by: Actor
     traceparent: str | None = None
     answer: Callable[[User], tuple[KeyedRequest, Answer]] | None = None
@@ -40,7 +40,7 @@ def plan_user(
 ) -> NewUser:
     """Return a user who is created ``now``, with the messages that fall due soon."""
     ahead = look_ahead(profile, now, planning.horizon, planning.rules)
-    return NewUser(User(user_id, profile, ahead.upcoming, now, now), ahead.messages, by, traceparent)
+    return NewUser(User(user_id, profile, ahead.upcoming, now, now), ahead.messages, planning.rules, by, traceparent)
 
 
 async def create_users(
@@ -51,7 +51,8 @@ async def create_users(
     Answers to requests with a key are stored in the same transaction.
 
     The result for each is the user, or a ``ConflictError`` if a live user has the e-mail address. A user whose address
-    is on the list of suppressed ones is suppressed. If the database refuses one row, or one row waits too long for
+    is on the list of suppressed ones is suppressed. A person who was greeted this year under an earlier user is not
+    greeted again. If the database refuses one row, or one row waits too long for
     another transaction, the statement fails for all.
 
     Raises:
@@ -79,36 +80,35 @@ async def _create(
     connection: Connection, users: Sequence[NewUser], lock_seconds: float | None
 ) -> list[User | ConflictError]:
     created = await _insert_users(connection, users, lock_seconds)
-    planned = {BIRTHDAY}
-    if any(new.user.profile.extras is not NO_EXTRAS for new in users):
-        planned |= set(await read_planned_types(connection))
-    return [_outcome(new.user, created, planned) for new in users]
+    unsure = [new.user.id for new in users if _is_unsure(new, created)]
+    now, rules = users[0].user.created_at, users[0].rules
+    found = {user.id: user for user in await read_users(connection, unsure, now, rules)} if unsure else {}
+    return [
+        found.get(new.user.id, new.user) if new.user.id in created else email_taken(new.user.profile) for new in users
+    ]
 
 
-def _outcome(user: User, created: Mapping[UUID, bool], planned: Collection[str]) -> User | ConflictError:
-    """Return a user as created, who gets messages of the types that are planned, or none if suppressed."""
-    suppressed = created.get(user.id)
-    if suppressed is None:
-        return email_taken(user.profile)
-    if suppressed:
-        user, planned = replace(user, profile=with_suppressed(user.profile, suppressed=True)), ()
-    elif user.profile.extras is NO_EXTRAS:
-        return user
-    upcoming = [one if one.message_type in planned else replace(one, due_at=None) for one in user.upcoming]
-    return replace(user, upcoming=upcoming)
+def _is_unsure(new: NewUser, created: Mapping[UUID, asyncpg.Record]) -> bool:
+    """Say whether only the database knows which messages a user gets: it knows what is planned and who opted out."""
+    row = created.get(new.user.id)
+    return row is not None and bool(row["suppressed"] or row["greeted_year"] or new.user.profile.extras.anniversaries)
 
 
 async def _insert_users(
     connection: Connection, users: Sequence[NewUser], lock_seconds: float | None
-) -> dict[UUID, bool]:
-    """Insert users whose address is free, with their messages; return by id whether each is suppressed.
+) -> dict[UUID, asyncpg.Record]:
+    """Insert users whose address is free, with their messages.
 
     The first of two gets an address.
+
+    Returns:
+        By id, whether each is suppressed, and the year that an earlier user of the same person was greeted in, or 0.
     """
     # The rows are inserted in order of address, as in an import, so that concurrent statements cannot deadlock. If
     # another transaction is inserting an address, the statement waits, and the other one has the address if it commits.
     # lock_timeout limits this wait for all rows: it is set before the first row is read, until the transaction ends.
-    # birthday.suppressions tells the trigger of users that the list has been read here.
+    # birthday.suppressions tells a trigger of users that the list has been read here, and birthday.past_greetings
+    # another one whether there is anything to look for.
     # The rows are passed as JSON, because a dozen arrays are twice the work for asyncpg.
     rows = await connection.fetch(
         """
@@ -122,17 +122,20 @@ async def _insert_users(
                    created_at, created_at, created_at
             FROM set_config('lock_timeout', coalesce($3, current_setting('lock_timeout')), true) AS patience,
                  set_config('birthday.suppressions', 'read', true) AS list,
+                 set_config('birthday.past_greetings', CASE pg_relation_size('past_greetings') WHEN 0 THEN 'none' END,
+                            true) AS greetings,
                  json_to_recordset($1::json) AS given (
                      id uuid, first_name text, last_name text, email text, date_of_birth date, timezone text,
                      external_id text, locale text, attributes jsonb, suppressed boolean, created_at timestamptz)
             ORDER BY lower(email) COLLATE "C", id
             ON CONFLICT (lower(email)) WHERE deleted_at IS NULL DO NOTHING
-            RETURNING id, timezone, suppressed, created_at
+            RETURNING id, timezone, suppressed, greeted_year, created_at
         ), dated AS (
             INSERT INTO anniversaries (user_id, message_type, date, timezone, schedule_from)
             SELECT created.id, new.type, new.date, created.timezone, created.created_at
             FROM json_to_recordset($4::json) AS new (user_id uuid, type text, date date)
             JOIN created ON created.id = new.user_id
+            RETURNING user_id, message_type, greeted_year
         ), recorded AS (
             -- What they are is in the rows of users.
             INSERT INTO changes (id, at, actor, action, entity, entity_id, request_id)
@@ -147,9 +150,12 @@ async def _insert_users(
             CROSS JOIN LATERAL plan_message(
                 created.id, new.type, created.created_at, new.year, new.day, new.due_at, new.ends_at,
                 created.created_at, new.traceparent) planned
-            WHERE new.type = 'birthday' OR new.type IN (SELECT message_type FROM planned_types)
+            WHERE new.type = 'birthday' AND created.greeted_year < new.year
+               OR new.type IN (SELECT message_type FROM planned_types) AND NOT EXISTS (
+                   SELECT FROM dated WHERE dated.user_id = created.id AND dated.message_type = new.type
+                                       AND dated.greeted_year >= new.year)
         )
-        SELECT id, suppressed FROM created
+        SELECT id, suppressed, greeted_year FROM created
         """,
         _json([_user_row(new.user) for new in users]),
         _json([_message_row(new, message) for new in users for message in new.messages]),
@@ -157,7 +163,7 @@ async def _insert_users(
         _json([row for new in users for row in _anniversary_rows(new.user)]),
         _json([{"id": new.user.id, "actor": new.by.name, "request_id": new.by.request_id} for new in users]),
     )
-    return {row["id"]: row["suppressed"] for row in rows}
+    return {row["id"]: row for row in rows}
 
 
 def _user_row(user: User) -> dict[str, Any]:

@@ -21,12 +21,16 @@ class ExplainedUser:
 
 @dataclass(frozen=True, slots=True)
 class ExplainedDate:
-    """A yearly date of a user. ``day`` is None if the user has it no more; ``planned_since`` is None for a birthday."""
+    """A yearly date of a user. ``day`` is None if the user has it no more; ``planned_since`` is None for a birthday.
+
+    ``recalled_year`` is the year that an earlier user of the same person was greeted in.
+    """
 
     message_type: str
     day: date | None
     schedule_from: datetime
     greeted_year: int
+    recalled_year: int | None
     is_planned: bool
     planned_since: datetime | None
 
@@ -85,9 +89,11 @@ async def read_dates(connection: Connection, user_id: UUID) -> list[ExplainedDat
     """Return the birthday of a user, then the other dates, by type."""
     rows = await connection.fetch(
         """
-        SELECT 'birthday', date_of_birth, schedule_from, greeted_year, true, NULL FROM users WHERE id = $1
+        SELECT 'birthday', date_of_birth, schedule_from, greeted_year, recalled_year, true, NULL
+        FROM users WHERE id = $1
         UNION ALL
-        (SELECT a.message_type, a.date, a.schedule_from, a.greeted_year, t.message_type IS NOT NULL, t.planned_since
+        (SELECT a.message_type, a.date, a.schedule_from, a.greeted_year, a.recalled_year, t.message_type IS NOT NULL,
+                t.planned_since
          FROM anniversaries a LEFT JOIN planned_types t USING (message_type)
          WHERE a.user_id = $1 ORDER BY a.message_type)
         """,

@@ -182,7 +182,7 @@ async def create_staged(
                    attributes, coalesce(suppressed, false), schedule_from, greeted_year, created_at, $1
             FROM numbered ORDER BY lower(email) COLLATE "C", line
             ON CONFLICT DO NOTHING
-            RETURNING id, schedule_from
+            RETURNING id, schedule_from, greeted_year
         ), dated AS (
             INSERT INTO anniversaries (user_id, message_type, date, timezone, schedule_from, greeted_year)
             SELECT created.id, given.message_type, (anniversaries ->> given.message_type)::date, timezone,
@@ -194,7 +194,7 @@ async def create_staged(
             CROSS JOIN LATERAL jsonb_object_keys(coalesce(anniversaries, '{}') || coalesce(anniversary_history, '{}'))
                 AS given (message_type)
             WHERE anniversaries IS NOT NULL OR anniversary_history IS NOT NULL
-            RETURNING user_id, message_type, schedule_from
+            RETURNING user_id, message_type, schedule_from, greeted_year
         ), planned AS (
             INSERT INTO message_plans SELECT planned.*
             FROM unnest($2::bigint[], $3::text[], $4::smallint[], $5::date[], $6::timestamptz[], $7::timestamptz[])
@@ -205,7 +205,8 @@ async def create_staged(
             CROSS JOIN LATERAL plan_message(
                 created.id, new.message_type, coalesce(dated.schedule_from, created.schedule_from), new.year, new.day,
                 greatest(new.due_at, t.planned_since), new.ends_at, $1, NULL) planned
-            WHERE new.message_type = 'birthday' OR t.planned_since < new.ends_at
+            WHERE new.message_type = 'birthday' AND created.greeted_year < new.year
+               OR t.planned_since < new.ends_at AND dated.greeted_year < new.year
             -- Messages outlive users: one of a user who comes back may be there.
             ON CONFLICT DO NOTHING
             RETURNING id

@@ -101,6 +101,19 @@ async def expire(
     return [Expired(row["id"], row["scheduled_at"]) for row in rows]
 
 
+async def forget_greetings(pool: asyncpg.Pool, now: datetime, limit: int) -> int:
+    """Remove up to ``limit`` notes of who was greeted in a year that is over in every zone; return how many."""
+    status = await pool.execute(
+        """
+        DELETE FROM past_greetings WHERE (person_hash, message_type) IN (
+            SELECT person_hash, message_type FROM past_greetings WHERE year < $1 LIMIT $2)
+        """,
+        (now - timedelta(days=2)).year,
+        limit,
+    )
+    return int(status.rpartition(" ")[2])
+
+
 async def remove_old(pool: asyncpg.Pool, created_before: datetime, limit: int) -> int:
     """Remove up to ``limit`` finished messages that were created before an instant; return how many.
 

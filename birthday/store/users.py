@@ -156,8 +156,9 @@ async def replace_profile(
     moved_types = await _replace_anniversaries(connection, user_id, old, new, now)
     moved_types += [BIRTHDAY] if moved else []
     if not moved_types:
-        # The new address may be on the list of suppressed ones.
-        return Replanned(cancelled=await _cancel_stale(connection, user_id, now) if suppressed else 0)
+        # The new address may be on the list of suppressed ones, or that of somebody who was greeted this year.
+        renamed = suppressed or old.email != new.email
+        return Replanned(cancelled=await _cancel_stale(connection, user_id, now) if renamed else 0)
     messages = [
         message
         for message in planned_messages(new, now, planning.horizon, planning.rules)

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Final
 from uuid import UUID
 
@@ -64,8 +64,9 @@ async def create(request: web.Request, body: Annotated[object, ProfileInput]) ->
         user = found
     context.metrics.users_created.inc()
     if new.messages:
-        sent = {one.message_type for one in user.upcoming if one.due_at}
-        context.metrics.messages_scheduled.inc(sum(message.message_type in sent for message in new.messages))
+        sent = {one.message_type: one.on for one in user.upcoming if one.due_at}
+        planned = [one for one in new.messages if one.occasion.on >= sent.get(one.message_type, date.max)]
+        context.metrics.messages_scheduled.inc(len(planned))
     request[SUBJECT] = str(user.id)
     return _created(user)
 
