@@ -13,8 +13,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from birthday.core.message import BIRTHDAY, ErrorType
+from birthday.core.message import BIRTHDAY, ErrorType, Status
 from birthday.telemetry.figures import Figure
+from birthday.telemetry.label_values import LabelValues
 from birthday.telemetry.process import ProcessFigures
 
 PREFIX: Final = "birthday_scheduler"
@@ -36,6 +37,8 @@ BACKGROUND: Final = (
 """Tasks that a ``Supervisor`` or the worker itself starts again."""
 TASKS: Final = ("plan", "recover", "retire", "audit", "forecast", "dispatch")
 
+MOST_TYPES: Final = 50
+"""How many message types the metrics name."""
 _NEEDS_PG_MONITOR = "Has gaps unless the service's database role has pg_monitor."
 
 _LATENCY = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 2.5, 5, 10)
@@ -119,6 +122,7 @@ class Metrics:
     messages_cancelled = _counter("Messages cancelled: the user was deleted or suppressed, or the birthday moved.")
     messages_suppressed = _counter("Messages cancelled because the user was suppressed.")
     suppressions = _counter("Addresses put on the list of suppressed ones, through the API or a link.", "source")
+    messages_by_type = _counter("Messages that a worker has delivered or failed, by type.", "message_type", "status")
     messages_expired = _counter("Messages later than the catch-up window, and given up.")
     messages_rescued = _counter("Messages published again because the queue had lost them.")
     birthdays_processed = _counter("Birthdays finished: delivered, failed for good or expired.")
@@ -238,6 +242,8 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call] # it has no annotations
         self.registry = CollectorRegistry()
         self.entries: list[Entry] = []
+        self.types = LabelValues(MOST_TYPES)
+        """The values of the label ``message_type`` of counters."""
         ProcessCollector(namespace=PREFIX, registry=self.registry)
         PlatformCollector(registry=self.registry)
         self.registry.register(ProcessFigures(PREFIX))
@@ -268,3 +274,5 @@ class Metrics:
         for metric, values in known:
             for value in values:
                 metric.labels(value)
+        for status in (Status.DELIVERED, Status.FAILED):
+            self.messages_by_type.labels(self.types.label(BIRTHDAY), status)

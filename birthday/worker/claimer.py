@@ -210,7 +210,10 @@ class Claimer:
         for one in cancelled:
             reason = "the user is suppressed" if one.suppressed else "the user is gone or has moved"
             log.info("message.cancelled", message_id=str(one.id), reason=reason)
+        types = {one.id: one.message_type for one in unclaimed}
         for message_id in failed:
+            message_type = self.metrics.types.label(types[message_id])
+            self.metrics.messages_by_type.labels(message_type, Status.FAILED).inc()
             error_type = ErrorType.PERMANENT_FAILURE.value
             reason = "a worker died while sending it"
             log.error("message.failed", message_id=str(message_id), error_type=error_type, reason=reason)

@@ -105,9 +105,12 @@ class Settler:
         """Count and log outcomes. Counts are added up first, because a batch may have hundreds of messages."""
         metrics = self.metrics
         delivered = failed = on_time = 0
+        by_type: Counter[tuple[str, Status]] = Counter()
         for done, settlement in stored:
             failure = settlement.failure
             done.span.settle(settlement.status, failure.error_type if failure else None)
+            if settlement.status is not Status.RETRYING:
+                by_type[done.job.claim.message_type, settlement.status] += 1
             if settlement.status is Status.DELIVERED:
                 delivered += 1
                 lateness = settlement.settled_at - done.job.claim.scheduled_at
@@ -121,6 +124,8 @@ class Settler:
         metrics.messages_on_time.inc(on_time)
         metrics.messages_processed.inc(delivered + failed)
         metrics.birthdays_processed.inc(delivered + failed)
+        for (message_type, status), count in by_type.items():
+            metrics.messages_by_type.labels(metrics.types.label(message_type), status).inc(count)
 
     def _report_failure(self, done: Done, status: Status, failure: Failure) -> None:
         error_type, reason = failure.error_type.value, failure.detail

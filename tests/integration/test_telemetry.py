@@ -353,4 +353,5 @@ async def test_a_message_moves_the_metrics_of_the_way(pool: asyncpg.Pool) -> Non
         processed = partial(holds, lambda: metric(metrics, "birthdays_processed_total") == 1)
         await eventually(processed, "a birthday has been processed")
     assert metric(metrics, "message_template_usage_total", template_name="birthday") == 1
+    assert metric(metrics, "messages_by_type_total", message_type="birthday", status="delivered") == 1
     assert metric(metrics, "external_api_calls_total", api_name="message-service", status="none") == 1

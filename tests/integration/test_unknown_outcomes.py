@@ -12,7 +12,7 @@ from birthday.operations.dead_letters.requeue import requeue_one
 from birthday.telemetry.metrics import Metrics
 from tests.support.channel import HeldChannel, RecordingChannel
 from tests.support.clock import ManualClock
-from tests.support.product import Product, eventually, parse
+from tests.support.product import Product, eventually, metric, parse
 from tests.support.users import TESTER
 
 LATE = Temporary(ErrorType.TIMEOUT, "no answer")
@@ -79,6 +79,7 @@ async def test_what_a_dead_worker_was_sending_fails_and_can_be_requeued(product:
         await eventually(lambda: one_dead_letter(product), "one dead letter")
 
     assert channel.sent == []
+    assert metric(product.metrics, "messages_by_type_total", message_type="birthday", status="failed") == 1
     detail = f"{OUTCOME_UNKNOWN}: a worker died while sending it"
     assert await the_failure(product) == ("permanent_failure", detail, True)
     await requeue_after_which_it_is_delivered(product)
