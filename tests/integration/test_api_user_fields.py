@@ -153,6 +153,9 @@ async def test_the_list_of_those_who_opted_out_decides(api: Api) -> None:
     await api.delete(path)
     again = await api.create(dateOfBirth="1990-03-02", suppressed=False)
     assert (again["suppressed"], again["nextMessageAt"]) == (True, None)
+    assert api.metric("suppressions_total", source="api") == 1
+    await api.create(email="new@example.com", suppressed=True)
+    assert api.metric("suppressions_total", source="api") == 2
     assert (await api.get(f"/users/{again['id']}")).json == again
 
 

@@ -63,6 +63,8 @@ async def create(request: web.Request, body: Annotated[object, ProfileInput]) ->
             raise
         user = found
     context.metrics.users_created.inc()
+    if profile.extras.suppressed:
+        context.metrics.suppressions.labels("api").inc()
     if new.messages:
         sent = {one.message_type: one.on for one in user.upcoming if one.due_at}
         planned = [one for one in new.messages if one.occasion.on >= sent.get(one.message_type, date.max)]
@@ -171,6 +173,7 @@ async def _change(request: web.Request, change: Callable[[Profile, datetime], Pr
     context.metrics.messages_scheduled.inc(replanned.planned)
     context.metrics.messages_cancelled.inc(replanned.cancelled)
     if user.profile.extras.suppressed:
+        context.metrics.suppressions.labels("api").inc(not old.extras.suppressed)
         context.metrics.messages_suppressed.inc(replanned.cancelled)
     return tagged(json_response(user_json(user)))
 
