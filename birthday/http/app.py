@@ -74,5 +74,4 @@ def _document_routes(context: ApiContext) -> list[web.RouteDef]:
     async def openapi(_request: web.Request) -> web.Response:
         return web.Response(body=described(with_keys=context.keys.required), content_type="application/json")
 
-    readable = document([*RESOURCES, *PROBES], server, with_keys=False)
-    return [web.get("/openapi.json", openapi), *docs.routes(readable)]
+    return [web.get("/openapi.json", openapi), *docs.routes()]

@@ -1,108 +1,87 @@
-"""The page at ``/docs``: Swagger UI from files that are installed with the product, so that it needs no internet."""
+"""The pages under ``/docs``: Swagger UI, from files that are installed with the product, and what problems mean."""
 
-from typing import Any
+from importlib.resources import files
+from typing import Final
 
-import orjson
 from aiohttp import web
-from swagger_ui_bundle import swagger_ui_path
 
 from birthday.http.kinds import KINDS, PAGE
+from birthday.http.route import Handler
 
-_FILES = frozenset({"swagger-ui.css", "swagger-ui-bundle.js", "favicon-16x16.png"})
+_SWAGGER_UI: Final = files("mkdocs_swagger_ui_tag") / "swagger-ui"
+_FILES: Final = {"swagger-ui.css": "stylesheets", "swagger-ui-bundle.js": "javascripts"}
 
-_PAGE = """<!DOCTYPE html>
+_HEAD: Final = """<!DOCTYPE html>
 <html lang="en">
   <head>
     <meta charset="utf-8">
+    <meta name="viewport" content="width=device-width, initial-scale=1">
     <title>Birthday Scheduler API</title>
-    <link rel="icon" type="image/png" href="/docs/favicon-16x16.png">
-    <link rel="stylesheet" href="/docs/swagger-ui.css">
+    <link rel="icon" href="data:,">
+    <link rel="stylesheet" href="/docs/{sheet}">
   </head>
-  <body>
+"""
+_API: Final = (
+    _HEAD.format(sheet="swagger-ui.css")
+    + """  <body>
     <div id="swagger-ui"></div>
     <script src="/docs/swagger-ui-bundle.js"></script>
     <script src="/docs/start.js"></script>
   </body>
 </html>
 """
-
-_START = """SwaggerUIBundle({
-  url: "/docs/openapi.json",
+)
+_START: Final = """SwaggerUIBundle({
+  url: "/openapi.json",
   dom_id: "#swagger-ui",
   deepLinking: true,
   validatorUrl: null,
 });
 """
-
-_POLICY = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
-
-
-_PROBLEMS = """<!DOCTYPE html>
-<html lang="en">
-  <head><meta charset="utf-8"><title>Problems</title></head>
-  <body>
+_STYLE: Final = """body { font: 1rem/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 42rem; padding: 0 1rem }
+h2 { font: 1.1rem ui-monospace, monospace; margin: 2rem 0 0 }
+:target { background: Highlight }
+"""
+_KIND: Final = """
+    <h2 id="{0.code}">{0.code}</h2>
+    <p><strong>{0.status:d} {0.title}.</strong> {0.meaning}</p>"""
+_PROBLEMS: Final = (
+    _HEAD.format(sheet="problems.css")
+    + """  <body>
     <h1>Problems</h1>
-    <p>Every error of the API is a problem document (RFC 9457). Its code is one of these.</p>
-    {}
+    <p>Each error of the API is a problem document (RFC 9457), with one of these as its code.</p>"""
+    + "".join(map(_KIND.format, KINDS.values()))
+    + """
   </body>
 </html>
 """
-_PROBLEM = '<h2 id="{0.code}">{0.code}</h2><p>{0.status:d} {0.title}. {0.meaning}</p>'
+)
+_POLICY: Final = (
+    "default-src 'none'; connect-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 
-def routes(document: dict[str, Any]) -> list[web.RouteDef]:
-    """Return the routes of the page that shows an OpenAPI 3.1 document."""
-    readable = orjson.dumps(as_openapi_3_0(document))
-
-    async def page(_request: web.Request) -> web.Response:
-        return web.Response(text=_PAGE, content_type="text/html", headers={"Content-Security-Policy": _POLICY})
-
-    async def problems(_request: web.Request) -> web.Response:
-        kinds = "\n    ".join(_PROBLEM.format(kind) for kind in KINDS.values())
-        return web.Response(text=_PROBLEMS.format(kinds), content_type="text/html")
-
-    async def start(_request: web.Request) -> web.Response:
-        return web.Response(text=_START, content_type="text/javascript")
-
-    async def openapi(_request: web.Request) -> web.Response:
-        return web.Response(body=readable, content_type="application/json")
-
-    async def file(request: web.Request) -> web.StreamResponse:
-        name = request.match_info["name"]
-        if name not in _FILES:
-            raise web.HTTPNotFound
-        return web.FileResponse(swagger_ui_path / name)
-
-    return [
-        web.get("/docs", page),
-        web.get(PAGE, problems),
-        web.get("/docs/start.js", start),
-        web.get("/docs/openapi.json", openapi),
-        web.get("/docs/{name}", file),
-    ]
+def routes() -> list[web.RouteDef]:
+    """Return the routes of the pages."""
+    texts = {
+        "/docs": (_API, "text/html"),
+        "/docs/start.js": (_START, "text/javascript"),
+        PAGE: (_PROBLEMS, "text/html"),
+        f"{PAGE}.css": (_STYLE, "text/css"),
+    }
+    return [*(web.get(path, _text(*text)) for path, text in texts.items()), web.get("/docs/{name}", _file)]
 
 
-def as_openapi_3_0(document: dict[str, Any]) -> dict[str, Any]:
-    """Return the document as the installed Swagger UI reads it.
+def _text(text: str, content_type: str) -> Handler:
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(text=text, content_type=content_type, headers={"Content-Security-Policy": _POLICY})
 
-    It knows OpenAPI 3.0 only, where ``null`` is not a type and a schema has one example.
-    """
-    return {name: _translated(part) for name, part in document.items()} | {"openapi": "3.0.3"}
+    return answer
 
 
-def _translated(node: object) -> object:
-    if isinstance(node, list):
-        return [_translated(item) for item in node]
-    if not isinstance(node, dict):
-        return node
-    plain = {name: _translated(value) for name, value in node.items()}
-    if isinstance(examples := plain.get("examples"), list):
-        del plain["examples"]
-        plain["example"] = examples[0]
-    match plain.get("type"):
-        case "null":
-            return {"enum": [None], "nullable": True}
-        case [kind, "null"]:
-            return plain | {"type": kind, "nullable": True}
-        case _:
-            return plain
+async def _file(request: web.Request) -> web.StreamResponse:
+    name = request.match_info["name"]
+    if name not in _FILES:
+        raise web.HTTPNotFound
+    return web.FileResponse(str(_SWAGGER_UI / _FILES[name] / name))
