@@ -51,17 +51,16 @@ class NotFoundError(BirthdayError):
 class ConflictError(BirthdayError):
     """The request is well-formed but conflicts with stored data.
 
-    ``pointer`` names the field, if there is one. ``code`` is a stable word for programs. ``existing_id`` is the user
-    who has the value of the field, if that is known.
+    ``pointer`` names the field, if there is one, and ``code`` is a stable word for programs. If another user has the
+    ``value`` of the field, ``existing_id`` is that user, once somebody has looked.
     """
 
-    def __init__(
-        self, message: str, pointer: str = "", code: str = "conflict", existing_id: UUID | None = None
-    ) -> None:
+    def __init__(self, message: str, pointer: str = "", code: str = "conflict", value: str = "") -> None:
         super().__init__(message)
         self.pointer = pointer
         self.code = code
-        self.existing_id = existing_id
+        self.value = value
+        self.existing_id: UUID | None = None
 
 
 class OutdatedError(BirthdayError):

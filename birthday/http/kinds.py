@@ -209,9 +209,8 @@ WRONG_VERSION: Final = Kind(
 KINDS: Final[dict[str, Kind]] = {kind.code: kind for kind in list(globals().values()) if isinstance(kind, Kind)}
 """All kinds by their codes."""
 
-_OF_STATUS: Final[dict[int, Kind]] = {}
-for _kind in KINDS.values():
-    _OF_STATUS.setdefault(_kind.status, _kind)
+# Of several kinds of one status, the first is the most general.
+_OF_STATUS: Final[dict[int, Kind]] = {kind.status: kind for kind in reversed(KINDS.values())}
 
 
 def kind_of(status: int) -> Kind:

@@ -366,11 +366,24 @@ def conflict(error: asyncpg.UniqueViolationError, profile: Profile) -> Exception
     if error.constraint_name == "users_live_email":
         return email_taken(profile)
     if error.constraint_name == "users_live_external_id":
-        detail = f"another user has the externalId {profile.extras.external_id}"
-        return ConflictError(detail, "/externalId", "external_id_taken")
+        taken = profile.extras.external_id or ""
+        return ConflictError(f"another user has the externalId {taken}", "/externalId", "external_id_taken", taken)
     return error
 
 
 def email_taken(profile: Profile) -> ConflictError:
     """Return the error for an e-mail address that another live user has."""
-    return ConflictError(f"another user has the e-mail address {profile.email}", "/email", "email_taken")
+    taken = profile.email
+    return ConflictError(f"another user has the e-mail address {taken}", "/email", "email_taken", taken)
+
+
+async def name_existing(connection: Connection, error: ConflictError) -> None:
+    """Add to a conflict the id of the user who has the address or external id, if there still is one."""
+    if error.pointer == "/email":
+        error.existing_id = await connection.fetchval(
+            "SELECT id FROM users WHERE deleted_at IS NULL AND lower(email) = lower($1)", error.value
+        )
+    else:
+        error.existing_id = await connection.fetchval(
+            "SELECT id FROM users WHERE deleted_at IS NULL AND external_id = $1", error.value
+        )

@@ -291,6 +291,21 @@ async def test_every_answer_has_the_headers_that_protect_it(api: Api) -> None:
         assert headers["Server"] == "birthday"
 
 
+@pytest.mark.parametrize(("field", "code"), [("email", "email_taken"), ("externalId", "external_id_taken")])
+async def test_a_conflict_names_who_has_the_value(api: Api, field: str, code: str) -> None:
+    """A client that finds its user there already can go on with its id."""
+    user = await api.create(email="ada@example.com", externalId="crm-1")
+    other = await api.create(email="grace@example.com")
+    taken = {field: user[field].upper() if field == "email" else user[field]}
+    for answer in (
+        await api.post("/users", RUNBOOK_USER | taken),
+        await api.patch(f"/users/{other['id']}", taken),
+    ):
+        assert answer.status == 409
+        assert (answer.json["code"], answer.json["existingId"]) == (code, user["id"])
+        assert answer.json["errors"][0]["pointer"] == f"/{field}"
+
+
 async def test_an_unknown_path_is_not_found(api: Api) -> None:
     """What is not there is a problem document, too."""
     for path in ("/", "/user", "/users/", f"/users/{UNKNOWN}/greetings", "/%00", "/docs/../../etc/passwd"):

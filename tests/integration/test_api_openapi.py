@@ -3,15 +3,18 @@
 import asyncio
 import re
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import jsonschema_rs
+import orjson
 import pytest
+from pydantic.alias_generators import to_camel
 
-from birthday.core.user import EXAMPLE
+from birthday.core.user import EXAMPLE, FIELDS, READ_ONLY
+from birthday.http.api.user_models import User
 from tests.support.api import RUNBOOK_USER, Api, api_keys, running_api
 
 
@@ -156,6 +159,36 @@ async def test_a_user_may_be_sent_as_it_was_read(api: Api) -> None:
         answer = await api.put(f"/users/{user['id']}", user)
         assert answer.status == 200
         assert answer.json | {"updatedAt": user["updatedAt"]} == user
+
+
+async def test_a_user_is_answered_as_its_model_says(api: Api) -> None:
+    """The answer that is made without the model, for speed, has the same members in the same order."""
+    for user in (await api.create(), await api.create(**EXAMPLE, timezoneOffset=None)):
+        members = {name: user[alias] for name, alias in zip(User.model_fields, user, strict=True)}
+        members["occasions"] = [
+            {"message_type": one["type"], "date": one["date"], "next_message_at": one["nextMessageAt"]}
+            for one in user["occasions"]
+        ]
+        assert list(user) == [to_camel(name) for name in User.model_fields]
+        assert orjson.loads(User.model_validate(members).model_dump_json(by_alias=True)) == user
+        assert set(user) == {*READ_ONLY, *FIELDS}
+
+
+async def test_every_operation_is_described(api: Api) -> None:
+    """Each has what generators and readers need, and each POST takes an Idempotency-Key."""
+    document = (await api.get("/openapi.json")).json
+    names = []
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            names.append(operation["operationId"])
+            assert operation["summary"], path
+            assert operation["description"], path
+            assert operation["tags"], path
+            headers = {one["name"] for one in operation["parameters"] if one["in"] == "header"}
+            assert ("Idempotency-Key" in headers) == (method == "post"), path
+            if operation.get("security") != []:
+                assert {"401", "403", "429", "503"} <= set(operation["responses"]), path
+    assert len(set(names)) == len(names)
 
 
 async def test_no_schema_enumerates_what_generators_cannot_take(api: Api) -> None:

@@ -112,10 +112,13 @@ class Problem(BaseModel):
 
 
 class _Schemas(GenerateJsonSchema):
-    """Schemas as generators of clients read them best: no titles of members, no defaults that are null."""
+    """Schemas as generators read them best: in our order, no titles of members, no defaults that are null."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ANN401, ARG002 - its type is private to pydantic
         return False
+
+    def sort(self, value: JsonSchemaValue, parent_key: str | None = None) -> JsonSchemaValue:  # noqa: ARG002
+        return value
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
         described = super().default_schema(schema)

@@ -37,7 +37,15 @@ from birthday.operations.explain import Explainer
 from birthday.store import users as store
 from birthday.store.connection import borrow
 from birthday.store.creation import NewUser, create_users, plan_user
-from birthday.store.users import list_ids, lock_profile, read_users, remove_user, replace_profile, unknown_user
+from birthday.store.users import (
+    list_ids,
+    lock_profile,
+    name_existing,
+    read_users,
+    remove_user,
+    replace_profile,
+    unknown_user,
+)
 
 log = structlog.get_logger()
 
@@ -57,9 +65,10 @@ async def create(request: web.Request, body: Annotated[object, ProfileInput]) ->
         if error.maybe_done:
             context.doubts.note(new.user.profile, new.user.id)
         raise
-    except ConflictError:
+    except ConflictError as error:
         found = None if key else await _created_before(request, new.user.profile)
         if found is None:
+            await _name_existing(context, error)
             raise
         user = found
     context.metrics.users_created.inc()
@@ -75,6 +84,12 @@ async def create(request: web.Request, body: Annotated[object, ProfileInput]) ->
 
 def _created(user: store.User) -> web.Response:
     return tagged(json_response(user_json(user), 201, {"Location": f"/users/{user.id}"}))
+
+
+async def _name_existing(context: ApiContext, error: ConflictError) -> None:
+    with suppress(UnavailableError):
+        async with borrow(context.pool) as connection:
+            await name_existing(connection, error)
 
 
 async def _created_before(request: web.Request, profile: Profile) -> store.User | None:
@@ -160,16 +175,20 @@ async def _change(request: web.Request, change: Callable[[Profile, datetime], Pr
     """Apply ``change`` to a profile in one transaction. Other changes of the same user wait for it."""
     context = request.app[CONTEXT]
     user_id = read_id(request, "user")
-    async with borrow(context.pool) as connection, connection.transaction():
-        old = await lock_profile(connection, user_id)
-        now = context.clock.now()
-        # Before the condition, which counts only for a request that is right otherwise (RFC 9110, 13.2.1).
-        new, traceparent = change(old, now), context.tracing.traceparent()
-        if has_condition(request):
-            await _check(request, connection, user_id, now)
-        by = actor_of(request)
-        replanned = await replace_profile(connection, user_id, old, new, now, context.planning, by, traceparent)
-        [user] = await read_users(connection, [user_id], now, context.settings.rules)
+    try:
+        async with borrow(context.pool) as connection, connection.transaction():
+            old = await lock_profile(connection, user_id)
+            now = context.clock.now()
+            # Before the condition, which counts only for a request that is right otherwise (RFC 9110, 13.2.1).
+            new, traceparent = change(old, now), context.tracing.traceparent()
+            if has_condition(request):
+                await _check(request, connection, user_id, now)
+            by = actor_of(request)
+            replanned = await replace_profile(connection, user_id, old, new, now, context.planning, by, traceparent)
+            [user] = await read_users(connection, [user_id], now, context.settings.rules)
+    except ConflictError as error:
+        await _name_existing(context, error)
+        raise
     context.metrics.messages_scheduled.inc(replanned.planned)
     context.metrics.messages_cancelled.inc(replanned.cancelled)
     if user.profile.extras.suppressed:
