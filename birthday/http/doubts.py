@@ -1,6 +1,7 @@
 """Users who may have been created: the statement was sent, but the answer of the database was lost.
 
 The client was told to send the same request again. If the user exists by then, the first request was carried out.
+A request with an Idempotency-Key needs no guess: its answer is stored.
 """
 
 from collections import OrderedDict
