@@ -85,6 +85,9 @@ def once(handler: Handler) -> Handler:
     """Carry out the requests of a handler once for each key."""
 
     async def held(request: web.Request, keyed: KeyedRequest) -> web.StreamResponse:
+        found = await _find(request, keyed)
+        if found is not None:
+            return found
         context = request.app[CONTEXT]
         async with context.repeats.place(), borrow(context.pool, None) as connection:
             transaction = request[_HELD] = _Held(connection, keyed)
@@ -101,7 +104,10 @@ def once(handler: Handler) -> Handler:
 
 
 def once_by_itself(handler: Handler) -> Handler:
-    """As ``once``, for a handler that stores its answer itself, for the request that ``keyed`` returns."""
+    """As ``once``, for a handler that stores its answer itself, for the request that ``keyed`` returns.
+
+    It looks for an earlier answer only if storing its own fails, because most requests come once.
+    """
 
     async def own(request: web.Request, keyed: KeyedRequest) -> web.StreamResponse:
         request[_KEYED] = keyed
@@ -143,17 +149,17 @@ def _answering(
             return await handler(request)
         keyed = await _read(request)
         async with request.app[CONTEXT].repeats.turn(keyed.id):
-            found = await _find(request, keyed)
-            if found is not None:
-                return found
             try:
                 return await carry_out(request, keyed)
-            except (RepeatedError, ConflictError):
-                # Another process may have carried it out meanwhile, and then our own attempt had no effect.
+            except (RepeatedError, ConflictError) as error:
+                # If it has been carried out before, or meanwhile by another process, our own attempt had no effect.
                 found = await _find(request, keyed)
-                if found is None:
+                if found is not None:
+                    return found
+                if not isinstance(error, RepeatedError):
                     raise
-                return found
+            # The answer was too old.
+            return await carry_out(request, keyed)
 
     return answer
 
