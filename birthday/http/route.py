@@ -1,5 +1,6 @@
 """How a resource declares its routes. What aiohttp serves and the OpenAPI document are made of these declarations."""
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from inspect import cleandoc, get_annotations
@@ -46,9 +47,7 @@ class Route:
     scope: Scope | None
     handler: Callable[..., Awaitable[web.StreamResponse]]
     name: str
-    summary: str
-    tag: str
-    answers: tuple[Answer, ...]
+    answer: Answer | tuple[Answer, ...]
     problems: tuple[Kind, ...] = ()
     takes: tuple[str, ...] = (JSON,)
     """The media types of a body that the handler reads itself."""
@@ -57,6 +56,21 @@ class Route:
 
     repeats: Callable[[Handler], Handler] | None = None
     """What makes the handler of a POST keep its answer under the Idempotency-Key of the request."""
+
+    @property
+    def answers(self) -> tuple[Answer, ...]:
+        """What it can answer if it succeeds."""
+        return (self.answer,) if isinstance(self.answer, Answer) else self.answer
+
+    @property
+    def summary(self) -> str:
+        """The name in words."""
+        return re.sub("[A-Z]", lambda letter: f" {letter[0].lower()}", self.name).capitalize()
+
+    @property
+    def tag(self) -> str:
+        """The resource that the document groups it with."""
+        return "Probes" if self.scope is None else self.path.split("/")[1].capitalize()
 
     @property
     def description(self) -> str:

@@ -144,31 +144,18 @@ def _page(request: web.Request, messages: list[history.Message], limit: int) -> 
     return page_response(request, MessagePage(messages=page, next_cursor=cursor), cursor)
 
 
-_TAG: Final = "Messages"
-_PAGE: Final = (Answer("A page of messages.", MessagePage),)
+_PAGE: Final = Answer("A page of messages.", MessagePage)
 
 ROUTES: Final = (
-    Route("GET", "/messages", Scope.READ, list_page, "listMessages", "List messages", _TAG, _PAGE),
-    Route(
-        "GET",
-        "/users/{id}/messages",
-        Scope.READ,
-        list_page_of_user,
-        "listMessagesOfUser",
-        "List a user's messages",
-        _TAG,
-        _PAGE,
-        (UNKNOWN_USER,),
-    ),
+    Route("GET", "/messages", Scope.READ, list_page, "listMessages", _PAGE),
+    Route("GET", "/users/{id}/messages", Scope.READ, list_page_of_user, "listMessagesOfUser", _PAGE, (UNKNOWN_USER,)),
     Route(
         "POST",
         "/messages/retry",
         Scope.ADMIN,
         retry_many,
         "retryMessages",
-        "Retry failed messages",
-        _TAG,
-        (Answer("How many were queued, and how many more are selected.", Retried, 202),),
+        Answer("How many were queued, and how many more are selected.", Retried, 202),
         repeats=once,
     ),
     # Not 'retry': otherwise a GET of the path above would match here, and the answer would be 404 instead of 405.
@@ -178,9 +165,7 @@ ROUTES: Final = (
         Scope.READ,
         read,
         "readMessage",
-        "Read a message",
-        _TAG,
-        (Answer("The message.", Message),),
+        Answer("The message.", Message),
         (UNKNOWN_MESSAGE,),
     ),
     Route(
@@ -189,9 +174,7 @@ ROUTES: Final = (
         Scope.ADMIN,
         retry,
         "retryMessage",
-        "Retry a failed message",
-        _TAG,
-        (Answer("The message, queued.", Message, 202),),
+        Answer("The message, queued.", Message, 202),
         (UNKNOWN_MESSAGE, NOT_FAILED),
         repeats=once,
     ),

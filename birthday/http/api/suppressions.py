@@ -123,8 +123,6 @@ def _answer(entry: store.Suppression) -> Suppression:
     )
 
 
-_TAG: Final = "Suppressions"
-
 ROUTES: Final = (
     Route(
         "PUT",
@@ -132,9 +130,7 @@ ROUTES: Final = (
         Scope.WRITE,
         put,
         "suppressUser",
-        "Suppress a user",
-        _TAG,
-        (Answer("The entry of the list. If there was one already, it has stayed as it was.", Suppression),),
+        Answer("The entry of the list. If there was one already, it has stayed as it was.", Suppression),
         (UNKNOWN_USER,),
     ),
     Route(
@@ -143,9 +139,7 @@ ROUTES: Final = (
         Scope.WRITE,
         delete,
         "unsuppressUser",
-        "Take a user off the list of suppressed addresses",
-        _TAG,
-        (Answer("The address is not on the list any more.", status=204),),
+        Answer("The address is not on the list any more.", status=204),
         (UNKNOWN_USER,),
     ),
     Route(
@@ -154,8 +148,6 @@ ROUTES: Final = (
         Scope.READ,
         list_page,
         "listSuppressions",
-        "List suppressed addresses",
-        _TAG,
-        (Answer("A page of the list.", SuppressionPage),),
+        Answer("A page of the list.", SuppressionPage),
     ),
 )

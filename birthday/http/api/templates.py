@@ -155,40 +155,18 @@ def _preview(tried: Tried) -> TemplatePreview:
     )
 
 
-_TAG: Final = "Templates"
 _PATH: Final = "/templates/{type}/{locale}"
 _NONE: Final = (UNKNOWN_TEMPLATE, INVALID_PARAMETER)
 
 ROUTES: Final = (
-    Route(
-        "GET",
-        "/templates",
-        Scope.ADMIN,
-        list_all,
-        "listTemplates",
-        "List templates",
-        _TAG,
-        (Answer("All templates.", TemplateList),),
-    ),
-    Route(
-        "GET",
-        _PATH,
-        Scope.ADMIN,
-        read,
-        "readTemplate",
-        "Read a template",
-        _TAG,
-        (Answer("The version.", TemplateVersion),),
-        _NONE,
-    ),
+    Route("GET", "/templates", Scope.ADMIN, list_all, "listTemplates", Answer("All templates.", TemplateList)),
+    Route("GET", _PATH, Scope.ADMIN, read, "readTemplate", Answer("The version.", TemplateVersion), _NONE),
     Route(
         "PUT",
         _PATH,
         Scope.ADMIN,
         publish,
         "publishTemplate",
-        "Publish a template",
-        _TAG,
         (
             Answer("The new version, which is active.", TemplateVersion, 201),
             Answer("The version that was active already: it is the same.", TemplateVersion),
@@ -201,9 +179,7 @@ ROUTES: Final = (
         Scope.ADMIN,
         list_page,
         "listTemplateVersions",
-        "List the versions of a template",
-        _TAG,
-        (Answer("Versions, the newest first.", TemplateVersions),),
+        Answer("Versions, the newest first.", TemplateVersions),
         _NONE,
     ),
     Route(
@@ -212,9 +188,7 @@ ROUTES: Final = (
         Scope.ADMIN,
         try_out,
         "previewTemplate",
-        "Preview a template",
-        _TAG,
-        (Answer("What it says.", TemplatePreview),),
+        Answer("What it says.", TemplatePreview),
         (*_NONE, UNKNOWN_USER),
         repeats=once,
     ),
@@ -224,9 +198,7 @@ ROUTES: Final = (
         Scope.ADMIN,
         send,
         "testTemplate",
-        "Send a test",
-        _TAG,
-        (Answer("Whether it was accepted.", TemplateTest),),
+        Answer("Whether it was accepted.", TemplateTest),
         (*_NONE, UNKNOWN_USER),
         repeats=once,
     ),
@@ -236,9 +208,7 @@ ROUTES: Final = (
         Scope.ADMIN,
         activate,
         "activateTemplate",
-        "Activate a version of a template",
-        _TAG,
-        (Answer("What is active now.", ActiveTemplate),),
+        Answer("What is active now.", ActiveTemplate),
         (*_NONE, DEFAULT_NEEDED),
         repeats=once,
     ),

@@ -203,8 +203,7 @@ async def _check(request: web.Request, connection: store.Connection, user_id: UU
     check_condition(request, json_bytes(user_json(user)))
 
 
-_TAG: Final = "Users"
-_USER: Final = (Answer("The user.", User),)
+_USER: Final = Answer("The user.", User)
 _TAKEN: Final = (EMAIL_TAKEN, EXTERNAL_ID_TAKEN)
 _CREATED: Final = Answer(
     "The user.",
@@ -215,60 +214,18 @@ _CREATED: Final = Answer(
 )
 
 ROUTES: Final = (
-    Route(
-        "POST",
-        "/users",
-        Scope.WRITE,
-        create,
-        "createUser",
-        "Create a user",
-        _TAG,
-        (_CREATED,),
-        _TAKEN,
-        repeats=once_by_itself,
-    ),
-    Route(
-        "GET",
-        "/users",
-        Scope.READ,
-        list_page,
-        "listUsers",
-        "List users",
-        _TAG,
-        (Answer("A page of users.", UserPage),),
-    ),
-    Route("GET", "/users/{id}", Scope.READ, read, "readUser", "Read a user", _TAG, _USER, (UNKNOWN_USER,)),
-    Route(
-        "PUT",
-        "/users/{id}",
-        Scope.WRITE,
-        replace,
-        "replaceUser",
-        "Replace a user",
-        _TAG,
-        _USER,
-        (UNKNOWN_USER, OUTDATED, *_TAKEN),
-    ),
-    Route(
-        "PATCH",
-        "/users/{id}",
-        Scope.WRITE,
-        patch,
-        "changeUser",
-        "Change a user",
-        _TAG,
-        _USER,
-        (UNKNOWN_USER, OUTDATED, *_TAKEN),
-    ),
+    Route("POST", "/users", Scope.WRITE, create, "createUser", _CREATED, _TAKEN, repeats=once_by_itself),
+    Route("GET", "/users", Scope.READ, list_page, "listUsers", Answer("A page of users.", UserPage)),
+    Route("GET", "/users/{id}", Scope.READ, read, "readUser", _USER, (UNKNOWN_USER,)),
+    Route("PUT", "/users/{id}", Scope.WRITE, replace, "replaceUser", _USER, (UNKNOWN_USER, OUTDATED, *_TAKEN)),
+    Route("PATCH", "/users/{id}", Scope.WRITE, patch, "changeUser", _USER, (UNKNOWN_USER, OUTDATED, *_TAKEN)),
     Route(
         "DELETE",
         "/users/{id}",
         Scope.WRITE,
         delete,
         "deleteUser",
-        "Delete a user",
-        _TAG,
-        (Answer("Done.", status=204),),
+        Answer("Done.", status=204),
         (UNKNOWN_USER, OUTDATED),
     ),
     Route(
@@ -277,9 +234,7 @@ ROUTES: Final = (
         Scope.READ,
         explain,
         "explainUser",
-        "Explain a user's messages",
-        _TAG,
-        (Answer("The reason for each occasion.", Explained),),
+        Answer("The reason for each occasion.", Explained),
         (UNKNOWN_USER,),
     ),
 )

@@ -60,7 +60,7 @@ def problem(
     document: dict[str, Any] = {
         "type": kind.uri,
         "title": kind.title,
-        "status": int(kind.status),
+        "status": kind.status,
         "detail": detail,
         "code": kind.code,
         "requestId": structlog.contextvars.get_contextvars().get("request_id"),

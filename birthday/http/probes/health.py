@@ -148,23 +148,23 @@ async def health_of_queue(request: web.Request) -> web.Response:
     return await _health_of_dependency(QUEUE, request)
 
 
-def _probe(path: str, handler: Handler, name: str, summary: str, model: type[BaseModel], *failures: str) -> Route:
-    answers = (Answer("It does.", model), *(Answer(failure, model, 503) for failure in failures))
-    return Route("GET", path, None, handler, name, summary, "Probes", answers)
+def _probe(
+    path: str, handler: Handler, name: str, model: type[BaseModel], answer: str, failure: str | None = None
+) -> Route:
+    answers = (Answer(answer, model), *([Answer(failure, model, 503)] if failure else []))
+    return Route("GET", path, None, handler, name, answers)
 
 
-_NOTHING: Final = "It can serve nothing."
-_UNUSABLE: Final = "It cannot be used."
 _METRICS: Final = Answer(
     "Prometheus text format, or OpenMetrics if asked for.", media_types=("text/plain", "application/openmetrics-text")
 )
 
 ROUTES: Final = (
-    _probe("/health", health, "health", "How the process does", HealthReport, _NOTHING),
-    _probe("/health/detailed", health_detailed, "healthDetailed", "How each dependency does", DetailedHealth, _NOTHING),
-    _probe("/health/db", health_of_database, "healthDatabase", "How the database does", Dependency, _UNUSABLE),
-    _probe("/health/queue", health_of_queue, "healthQueue", "How the queue does", Dependency, _UNUSABLE),
-    _probe("/ready", ready, "ready", "Whether requests should be sent here", Ready, "They should not."),
-    _probe("/alive", alive, "alive", "Whether the process answers at all", Alive),
-    Route("GET", SCRAPED, None, metrics, "metrics", "The metrics of this process", "Probes", (_METRICS,)),
+    _probe("/health", health, "health", HealthReport, "It works.", "It can serve nothing."),
+    _probe("/health/detailed", health_detailed, "healthDetailed", DetailedHealth, "It works.", "It can serve nothing."),
+    _probe("/health/db", health_of_database, "healthDatabase", Dependency, "It works.", "It cannot be used."),
+    _probe("/health/queue", health_of_queue, "healthQueue", Dependency, "It works.", "It cannot be used."),
+    _probe("/ready", ready, "ready", Ready, "They should.", "They should not."),
+    _probe("/alive", alive, "alive", Alive, "It is."),
+    Route("GET", SCRAPED, None, metrics, "metrics", (_METRICS,)),
 )
