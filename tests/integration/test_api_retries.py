@@ -82,7 +82,8 @@ async def test_conditions_select(api: Api, pool: asyncpg.Pool) -> None:
         ({"olderThan": "2h", "newerThan": "150m"}, 0),
         ({"olderThan": "7200"}, 2),
         ({"errorType": "validation_error"}, 0),
-        ({"newerThan": "2h", "errorType": "timeout"}, 3),
+        ({"errorDetail": "outcome unknown"}, 0),
+        ({"newerThan": "2h", "errorType": "timeout", "errorDetail": "refuse"}, 3),
     ):
         assert (await api.post("/messages/retry", body)).json == {"requeued": requeued, "remaining": 0}
     assert await statuses(pool) == {"queued": 6}
@@ -102,9 +103,11 @@ async def test_a_limit(api: Api, pool: asyncpg.Pool) -> None:
     ("body", "pointer", "accepted"),
     [
         ([], "", "a JSON object"),
-        ({"error_type": "timeout"}, "/error_type", "errorType, type, userId, olderThan, newerThan, limit"),
+        ({"error_type": "timeout"}, "/error_type", "errorType, errorDetail, type, userId, olderThan"),
         ({"errorType": "boredom"}, "/errorType", "validation_error, external_api_error, timeout, permanent_failure"),
         ({"errorType": ["timeout"]}, "/errorType", "validation_error"),
+        ({"errorDetail": ""}, "/errorDetail", "1 to 200 characters"),
+        ({"errorDetail": "a\0"}, "/errorDetail", "one line of text"),
         ({"userId": "1"}, "/userId", "a UUID"),
         ({"userId": None}, "/userId", "a UUID"),
         ({"olderThan": "a week"}, "/olderThan", "30s, 10m, 48h, 7d"),

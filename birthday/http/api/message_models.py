@@ -9,7 +9,8 @@ from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
 
 from birthday.config import parse_duration
 from birthday.core.fields import TYPE_PATTERN
-from birthday.core.message import ON_TIME, ErrorType, Status
+from birthday.core.message import ON_TIME, OUTCOME_UNKNOWN, ErrorType, Status
+from birthday.core.text import CONTROL
 from birthday.http.api.cursors import MessageCursor
 from birthday.http.api.parameters import (
     DEFAULT_LIMIT,
@@ -31,6 +32,7 @@ from birthday.store.failed import FailedFilter
 RETRY_LIMIT: Final = 10_000
 AGE_PATTERN: Final = "^([0-9]{1,8}(ms|s)?|[0-9]{1,6}m|[0-9]{1,4}h|[0-9]{1,3}d)$"
 """The durations that ``parse_duration`` accepts, without fractions and without values beyond its limit."""
+BEGINNING_PATTERN: Final = rf"^[^{CONTROL}]{{1,200}}$"
 
 
 _Status = Annotated[Status | None, one_of(Status), WithJsonSchema({"type": "string", "enum": list(Status)})]
@@ -102,6 +104,12 @@ def _read_age(value: object) -> timedelta:
     return parse_duration(value)
 
 
+def _read_beginning(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(BEGINNING_PATTERN, value):
+        raise ValueError("one line of text is accepted, of 1 to 200 characters")
+    return value
+
+
 def _check_count(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float) or value not in range(1, RETRY_LIMIT + 1):
         raise ValueError(f"a whole number from 1 to {RETRY_LIMIT} is accepted")
@@ -113,6 +121,11 @@ _Age = Annotated[
     PlainValidator(_read_age),
     WithJsonSchema({"type": "string", "pattern": AGE_PATTERN, "examples": ["24h"]}),
 ]
+_Beginning = Annotated[
+    str | None,
+    PlainValidator(_read_beginning),
+    WithJsonSchema({"type": "string", "pattern": BEGINNING_PATTERN, "examples": [OUTCOME_UNKNOWN]}),
+]
 _Count = Annotated[int, Field(ge=1, le=RETRY_LIMIT), BeforeValidator(_check_count)]
 
 
@@ -122,6 +135,7 @@ class RetryInput(Input):
     model_config = example({"errorType": "external_api_error", "newerThan": "24h"})
 
     error_type: _ErrorType = Field(default=None, description="Only what failed with this.")
+    error_detail: _Beginning = Field(default=None, description="Only what failed with an error that begins so.")
     type: Type = Field(default=None, description="Only messages of this type.")
     user_id: Id = Field(default=None, description="Only messages of this user.")
     older_than: _Age = Field(default=None, description="Only what failed longer ago than this.")
@@ -139,6 +153,7 @@ class RetryInput(Input):
             failed_from=None if self.newer_than is None else now - self.newer_than,
             failed_before=None if self.older_than is None else now - self.older_than,
             message_type=self.type,
+            detail=self.error_detail,
         )
 
 
