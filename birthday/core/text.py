@@ -9,13 +9,16 @@ BIDI = r"\u202a-\u202e\u2066-\u2069"
 """Embeddings, overrides and isolates (UAX 9): they change how the text around them is read."""
 
 # Default_Ignorable_Code_Point of Unicode's DerivedCoreProperties, annotations, and letters and symbols without ink.
-# The escapes are those that every dialect of regular expressions knows. Beyond the BMP there are none, so the
-# characters themselves are used.
-INVISIBLE = (
+# The escapes are those that every dialect of regular expressions knows.
+INVISIBLE_IN_BMP = (
     r"\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
     r"\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+)
+INVISIBLE_BEYOND = (
     "\U00013430-\U0001345f\U00016fe4\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
+"""No escape is common to all dialects here, and JavaScript's cannot have such a range without its flag ``u``."""
+INVISIBLE = INVISIBLE_IN_BMP + INVISIBLE_BEYOND
 _INVISIBLE = re.compile(rf"[{CONTROL}{INVISIBLE}]")
 _TO_REVEAL = re.compile(rf"[{CONTROL}{INVISIBLE}]|[^\S ]")
 

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import asyncpg
 
-from birthday.core.text import BIDI, CONTROL, INVISIBLE
+from birthday.core.text import BIDI, CONTROL, INVISIBLE_IN_BMP
 from birthday.core.unsubscribe import Unsubscriber
 from birthday.store import suppressions as store
 from birthday.store.changes import Actor
@@ -26,7 +26,7 @@ BATCH: Final = 1000
 WRITERS_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.05
 MAX_REASON: Final = 200
-REASON_PATTERN: Final = rf"^[^{CONTROL}{BIDI}]*[^\s{CONTROL}{INVISIBLE}][^{CONTROL}{BIDI}]*$"
+REASON_PATTERN: Final = rf"^[^{CONTROL}{BIDI}]*[^\s{CONTROL}{INVISIBLE_IN_BMP}][^{CONTROL}{BIDI}]*$"
 """One line with a visible character."""
 LINK_REASON: Final = "unsubscribed by a link"
 BY_LINK: Final = "link"

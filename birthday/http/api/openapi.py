@@ -12,6 +12,7 @@ from pydantic_core import core_schema
 
 from birthday.core.fields import LOCALE_PATTERN, TYPE_PATTERN
 from birthday.core.template import DEFAULT
+from birthday.core.text import INVISIBLE_BEYOND
 from birthday.http import kinds
 from birthday.http.kinds import KINDS, Kind
 from birthday.http.route import JSON, Answer, Route
@@ -112,7 +113,10 @@ class Problem(BaseModel):
 
 
 class _Schemas(GenerateJsonSchema):
-    """Schemas as generators read them best: in our order, no titles of members, no defaults that are null."""
+    """Schemas as generators read them best: in our order, no titles of members, no defaults of answers or of null.
+
+    Patterns are those that JavaScript can read, so they may accept a little more than the API does.
+    """
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ANN401, ARG002 - its type is private to pydantic
         return False
@@ -122,7 +126,15 @@ class _Schemas(GenerateJsonSchema):
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
         described = super().default_schema(schema)
-        return {name: value for name, value in described.items() if (name, value) != ("default", None)}
+        if self.mode == "serialization" or described.get("default") is None:
+            described.pop("default", None)
+        return described
+
+    def str_schema(self, schema: core_schema.StringSchema) -> JsonSchemaValue:
+        described = super().str_schema(schema)
+        if "pattern" in described:
+            described["pattern"] = described["pattern"].replace(INVISIBLE_BEYOND, "")
+        return described
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
         inner = self.generate_inner(schema["schema"])
@@ -132,7 +144,7 @@ class _Schemas(GenerateJsonSchema):
 
 
 def document(routes: Sequence[Route], server: str, *, with_keys: bool) -> dict[str, Any]:
-    """Return the document; ``with_keys`` says how to send a key."""
+    """Return the document; ``with_keys`` says that a key is needed."""
     schemas = _Components(routes)
     components: dict[str, Any] = {"schemas": schemas.shared, "responses": {}}
     paths: dict[str, Any] = {}
@@ -154,12 +166,11 @@ def document(routes: Sequence[Route], server: str, *, with_keys: bool) -> dict[s
         "paths": paths,
         "components": components,
     }
-    if with_keys:
-        components["securitySchemes"] = {
-            "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
-            "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key."},
-        }
-        described["security"] = [{"bearer": []}, {"header": []}]
+    components["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key."},
+    }
+    described["security"] = [{"bearer": []}, {"header": []}, *([] if with_keys else [{}])]
     # Pydantic also describes types that it does not need, because another schema stands for them.
     used = set(re.findall(r'"#/components/schemas/(\w+)"', orjson.dumps(described).decode()))
     components["schemas"] = {name: schema for name, schema in schemas.shared.items() if name in used}
@@ -263,7 +274,7 @@ def _headers(headers: Mapping[str, str], *, required: bool = True) -> dict[str, 
 
 def _problems(route: Route, schemas: _Components, responses: dict[str, Any]) -> dict[str, Any]:
     """Return the problems of a route by status, and add the responses that describe them."""
-    possible = [*route.problems, *(_GUARDED if route.scope else ())]
+    possible = [*route.problems, *(_GUARDED if route.scope else (kinds.MALFORMED,))]
     possible += _CHANGING if route.scope and route.method != "GET" else ()
     possible += _WITH_BODY if route.body or route.takes != (JSON,) else ()
     possible += [kinds.INVALID_PARAMETER] if route.query else []

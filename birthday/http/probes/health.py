@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from birthday.config import Role
 from birthday.errors import NotFoundError
+from birthday.http import kinds
 from birthday.http.context import CONTEXT
 from birthday.http.json_response import json_response
 from birthday.http.keys import find_key
@@ -152,7 +153,12 @@ def _probe(
     path: str, handler: Handler, name: str, model: type[BaseModel], answer: str, failure: str | None = None
 ) -> Route:
     answers = (Answer(answer, model), *([Answer(failure, model, 503)] if failure else []))
-    return Route("GET", path, None, handler, name, answers)
+    locked = _LOCKED if path.startswith("/health") else ()
+    return Route("GET", path, None, handler, name, answers, locked)
+
+
+_LOCKED: Final = (kinds.NO_KEY, kinds.UNKNOWN_KEY, kinds.ENDED_KEY)
+"""The problems of what PROTECT can name."""
 
 
 _METRICS: Final = Answer(
@@ -166,5 +172,5 @@ ROUTES: Final = (
     _probe("/health/queue", health_of_queue, "healthQueue", Dependency, "It works.", "It cannot be used."),
     _probe("/ready", ready, "ready", Ready, "They should.", "They should not."),
     _probe("/alive", alive, "alive", Alive, "It is."),
-    Route("GET", SCRAPED, None, metrics, "metrics", (_METRICS,)),
+    Route("GET", SCRAPED, None, metrics, "metrics", (_METRICS,), _LOCKED),
 )
