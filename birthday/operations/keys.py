@@ -8,7 +8,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -46,8 +46,9 @@ REMEMBERED: Final = timedelta(days=30)
 """How long a process knows keys that have ended, so that it can tell their clients so."""
 MOST: Final = 1000
 """How many keys may work at a time: each process holds them all."""
-NAME_PATTERN: Final = r"(?![0-9a-f]{8}$)[A-Za-z0-9_.-]{1,64}"
-"""Not what an id looks like, because commands take either."""
+NAME_PATTERN: Final = r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$"
+ID_PATTERN: Final = r"^[0-9][0-9a-f]{7}$"
+"""Not what a name looks like, because commands take either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +76,10 @@ async def create_key(
         ConflictError: if the client has a key, or there are too many.
         UnavailableError: if the database cannot be used.
     """
-    if not re.fullmatch(NAME_PATTERN, name):
-        detail = "1 to 64 of A-Z a-z 0-9 . _ - are accepted, but not 8 hex digits, as an id has"
-        raise InvalidInputError(FieldError("/name", f"{name!r}: {detail}"))
+    try:
+        check_name(name)
+    except ValueError as error:
+        raise InvalidInputError(FieldError("/name", f"{name!r}: {error}")) from None
     if expires_at is not None and expires_at <= now:
         raise InvalidInputError(FieldError("/expiresAt", f"{expires_at.isoformat()} is over: a later time is accepted"))
     if any(name == key.name for key in configured):
@@ -94,6 +96,17 @@ async def create_key(
         await record_changes(connection, [by.change(CREATED, KEY, new.stored.id, None, told)], now)
     log.info("key.created", key=new.stored.id, name=name, scope=scope.value, by=by.name)
     return new
+
+
+def check_name(name: object) -> str:
+    """Return the name of a client.
+
+    Raises:
+        ValueError: if it is not accepted; the text says what is.
+    """
+    if not isinstance(name, str) or not re.fullmatch(NAME_PATTERN.strip("^$"), name):
+        raise ValueError("a letter, and up to 63 more of A-Z a-z 0-9 . _ - are accepted")
+    return name
 
 
 async def rotate_key(pool: asyncpg.Pool, wanted: str, now: datetime, by: Actor, overlap: timedelta = OVERLAP) -> NewKey:
@@ -137,11 +150,11 @@ async def revoke_key(pool: asyncpg.Pool, wanted: str, now: datetime, by: Actor) 
         await revoke_keys(connection, [key.id for key in found], now)
         await record_changes(connection, [by.change(REVOKED, KEY, key.id) for key in found], now)
     log.info("key.revoked", keys=[key.id for key in found], name=found[0].name, by=by.name)
-    return found
+    return [replace(key, revoked_at=now) for key in found]
 
 
 def _make(name: str, scope: Scope, now: datetime, by: Actor, expires_at: datetime | None) -> NewKey:
-    key_id = secrets.token_hex(4)
+    key_id = secrets.choice("0123456789") + secrets.token_hex(4)[1:]
     secret = f"bday_{key_id}_{secrets.token_hex(32)}"
     return NewKey(StoredKey(key_id, name, scope.value, _digest(secret), now, by.name, expires_at), secret)
 
@@ -155,7 +168,9 @@ async def _working(connection: Connection, now: datetime) -> list[StoredKey]:
 def _find(working: Sequence[StoredKey], wanted: str) -> list[StoredKey]:
     found = [key for key in working if wanted in {key.id, key.name}]
     if not found:
-        raise NotFoundError(f"there is no key {wanted} that works; keys of API_KEYS are changed there")
+        raise NotFoundError(
+            f"there is no key {wanted} that works; keys of API_KEYS are changed there", "unknown_key_id"
+        )
     return found
 
 

@@ -43,6 +43,8 @@ def captured_events() -> Iterator[list[MutableMapping[str, Any]]]:
         ("PATCH", f"/users/{UNKNOWN}", "write"),
         ("DELETE", f"/users/{UNKNOWN}", "write"),
         ("POST", f"/messages/{UNKNOWN}/retry", "admin"),
+        ("GET", "/keys", "admin"),
+        ("DELETE", "/keys/01234567", "admin"),
     ],
 )
 async def test_every_resource_needs_a_key_of_its_scope(pool: asyncpg.Pool, method: str, path: str, scope: str) -> None:

@@ -16,6 +16,7 @@ from birthday.core.text import INVISIBLE_BEYOND
 from birthday.http import kinds
 from birthday.http.kinds import KINDS, Kind
 from birthday.http.route import JSON, Answer, Route
+from birthday.operations.keys import ID_PATTERN
 
 _PROBLEM_JSON: Final = "application/problem+json"
 _COMPONENT: Final = "#/components/schemas/{model}"
@@ -55,6 +56,10 @@ _REPLAYED: Final = {"Idempotent-Replayed": "true, if the answer is that of an ea
 _RETRY_AFTER: Final = {"Retry-After": "Seconds."}
 
 _IN_PATH: Final[dict[str, dict[str, Any]]] = {
+    "keyId": {
+        "schema": {"type": "string", "pattern": ID_PATTERN, "examples": ["3f9ac2d1"]},
+        "description": "The part of a key between its underscores.",
+    },
     "id": {"schema": {"type": "string", "format": "uuid"}, "description": "The id that the API has given it."},
     "type": {
         "schema": {"type": "string", "pattern": TYPE_PATTERN, "examples": ["birthday"]},
@@ -72,6 +77,7 @@ _TAGS: Final = {
     "Messages": "What was or will be sent.",
     "Suppressions": "Who has opted out.",
     "Templates": "What is said.",
+    "Keys": "Who may use the API.",
     "Probes": "How the process does. Open to everybody.",
 }
 

@@ -82,11 +82,11 @@ def _check_id(value: object) -> UUID:
     return UUID(value)
 
 
-def _read_instant(end_of_day: timedelta, text: str) -> datetime:
+def _read_instant(end_of_day: timedelta, text: object) -> datetime:
     try:
-        if _DATE.fullmatch(text):
+        if isinstance(text, str) and _DATE.fullmatch(text):
             return _utc(datetime.fromisoformat(f"{text}T00:00:00Z"), end_of_day)
-        if match := _INSTANT.fullmatch(text):
+        if isinstance(text, str) and (match := _INSTANT.fullmatch(text)):
             day, time, zulu, sign, offset = match.groups()
             zone = "Z" if zulu else f"{sign.replace(' ', '+')}{offset}"
             return _utc(datetime.fromisoformat(f"{day}T{time}{zone}"), timedelta())
