@@ -1,5 +1,6 @@
 """The application: the routes that resources and probes declare, the OpenAPI document of them, and the middlewares."""
 
+import re
 from functools import cache, partial
 from typing import Final
 
@@ -27,6 +28,9 @@ RESOURCES: Final = (*users.ROUTES, *messages.ROUTES, *suppressions.ROUTES, *temp
 """What the role api serves."""
 PROBES: Final = probes.ROUTES
 """What every process serves."""
+
+_THIS_MACHINE: Final = re.compile(r"127\.0\.0\.1(:[0-9]{1,5})?")
+"""Where the address of the API is known without PUBLIC_URL: some tools take no relative one."""
 
 
 def build(context: ApiContext) -> web.Application:
@@ -71,7 +75,10 @@ def _document_routes(context: ApiContext) -> list[web.RouteDef]:
     def described(*, with_keys: bool) -> bytes:
         return orjson.dumps(document([*RESOURCES, *PROBES], server, with_keys=with_keys))
 
-    async def openapi(_request: web.Request) -> web.Response:
-        return web.Response(body=described(with_keys=context.keys.required), content_type="application/json")
+    async def openapi(request: web.Request) -> web.Response:
+        body = described(with_keys=context.keys.required)
+        if _THIS_MACHINE.fullmatch(request.host):
+            body = body.replace(b'"url":"/"', f'"url":"http://{request.host}"'.encode())
+        return web.Response(body=body, content_type="application/json")
 
     return [web.get("/openapi.json", openapi), *docs.routes()]

@@ -67,8 +67,9 @@ def fault_of(answer: RawAnswer | None) -> str | None:
         return "the request is echoed"
     if answer.headers.get("content-type") != "application/problem+json":
         return "no problem document"
-    if orjson.loads(answer.body)["status"] != answer.status:
-        return "another status in the document"
+    document = orjson.loads(answer.body)
+    if (document["status"], document["requestId"]) != (answer.status, answer.headers["x-request-id"]):
+        return "another status or id in the document"
     return None
 
 

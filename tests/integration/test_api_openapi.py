@@ -194,6 +194,15 @@ async def test_no_schema_enumerates_what_generators_cannot_take(api: Api) -> Non
     assert "Europe/Berlin" not in text
 
 
+async def test_the_document_says_where_the_api_is(api: Api, pool: asyncpg.Pool) -> None:
+    """On this machine it knows; elsewhere only PUBLIC_URL can tell, because a proxy may stand in between."""
+    for host, server in ((api.url.removeprefix("http://"), api.url), ("greetings.example.com", "/")):
+        assert (await api.get("/openapi.json", {"Host": host})).json["servers"] == [{"url": server}]
+    async with running_api(pool, public_url="https://greetings.example.com") as other:
+        [server] = (await other.get("/openapi.json")).json["servers"]
+        assert server["url"] == "https://greetings.example.com"
+
+
 async def test_keys_are_described_where_there_are_any(pool: asyncpg.Pool) -> None:
     """With API_KEYS the document says where a key goes, and that probes need none; without, that it may be left out."""
     async with running_api(pool, api_keys=api_keys(ada="admin")) as api:
