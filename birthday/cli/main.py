@@ -16,6 +16,7 @@ COMMANDS: Final = (
     ("audit", "audit:audit", "Check who was due, and compare that with the messages."),
     ("check", "check:check", "Print the settings in force, and try every dependency."),
     ("dlq", "dlq:dlq", "Handle dead letters: messages that failed for good."),
+    ("erase", "erase:erase", "Erase persons: remove what is held on users, live or deleted."),
     ("explain", "explain:explain", "Explain why USER got a message, or gets none."),
     ("export", "transfer:export", "Write all users to standard output, for 'birthday import'."),
     ("forecast", "forecast:forecast", "Show how many messages fall due in the coming days."),

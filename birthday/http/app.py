@@ -8,7 +8,7 @@ import orjson
 from aiohttp import web
 
 from birthday.config import Role
-from birthday.http.api import docs, keys, messages, suppressions, templates, users
+from birthday.http.api import changes, docs, keys, messages, persons, suppressions, templates, users
 from birthday.http.api.openapi import document
 from birthday.http.api.requests import MAX_BODY_BYTES, with_input
 from birthday.http.api.unsubscribe import UnsubscribePages
@@ -24,7 +24,15 @@ from birthday.http.middleware.trace import traced
 from birthday.http.probes import health as probes
 from birthday.http.route import Route
 
-RESOURCES: Final = (*users.ROUTES, *messages.ROUTES, *suppressions.ROUTES, *templates.ROUTES, *keys.ROUTES)
+RESOURCES: Final = (
+    *users.ROUTES,
+    *persons.ROUTES,
+    *changes.ROUTES,
+    *messages.ROUTES,
+    *suppressions.ROUTES,
+    *templates.ROUTES,
+    *keys.ROUTES,
+)
 """What the role api serves."""
 PROBES: Final = probes.ROUTES
 """What every process serves."""

@@ -141,11 +141,25 @@ async def list_changes(
             wanted.actor,
             wanted.entity,
             wanted.entity_id,
-            _id(wanted),
+            _id(wanted.entity_id or ""),
             limit,
             from_at,
             wanted.to_at or _NEVER,
         )
+    return [_recorded(row) for row in rows]
+
+
+async def read_changes_about(connection: _Connection, entity_ids: Sequence[str]) -> list[Recorded]:
+    """Return all changes of some entities, the oldest first, with the creation of the first, if it is a user."""
+    rows = await connection.fetch(
+        """
+        SELECT id, at, actor, action, entity, entity_id, before, after, request_id FROM changes
+        WHERE entity_id = ANY($1::text[]) AND NOT (entity = 'user' AND action = 'created') OR id = $2
+        ORDER BY id
+        """,
+        entity_ids,
+        _id(entity_ids[0]),
+    )
     return [_recorded(row) for row in rows]
 
 
@@ -169,10 +183,10 @@ async def allow_removal(connection: _Connection) -> None:
     await connection.execute("SELECT set_config('birthday.changes', 'removed', true)")
 
 
-def _id(wanted: ChangeFilter) -> UUID | None:
+def _id(entity_id: str) -> UUID | None:
     """Return the id that the creation of a user has."""
     try:
-        return UUID(wanted.entity_id) if wanted.entity_id else None
+        return UUID(entity_id)
     except ValueError:
         return None
 

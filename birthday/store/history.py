@@ -112,15 +112,13 @@ def _index_condition(selection: Selection) -> str:
 
 
 async def list_user_messages(connection: Connection, user_id: UUID, after: Position, limit: int) -> list[Message]:
-    """Return up to ``limit`` messages of a live user that come after a position, newest first.
+    """Return up to ``limit`` messages of a user that come after a position, newest first.
+
+    The user may be deleted or erased: each message that there is can be found by its user.
 
     Raises:
-        NotFoundError: if there is no such user.
+        NotFoundError: if there is no such user, and no message.
     """
-    if not await connection.fetchval(
-        "SELECT EXISTS (SELECT 1 FROM users WHERE id = $1 AND deleted_at IS NULL)", user_id
-    ):
-        raise unknown_user(user_id)
     rows = await connection.fetch(
         """
         SELECT * FROM message_details
@@ -133,7 +131,35 @@ async def list_user_messages(connection: Connection, user_id: UUID, after: Posit
         *after,
         limit,
     )
+    if not rows and not await is_known(connection, user_id):
+        raise unknown_user(user_id)
     return [as_message(row) for row in rows]
+
+
+async def read_all_messages(connection: Connection, user_id: UUID) -> list[Message]:
+    """Return all messages of a user, newest first."""
+    rows = await connection.fetch(
+        """
+        SELECT * FROM message_details
+        WHERE user_id = $1 AND status <> 'cancelled' OR user_id = $1 AND status = 'cancelled'
+        ORDER BY scheduled_at DESC, id DESC
+        """,
+        user_id,
+    )
+    return [as_message(row) for row in rows]
+
+
+async def is_known(connection: Connection, user_id: UUID) -> bool:
+    """Say whether there is a user, live or deleted, or a message of one who is gone."""
+    known: bool = await connection.fetchval(
+        """
+        SELECT EXISTS (SELECT FROM users WHERE id = $1)
+            OR EXISTS (SELECT FROM message_logs WHERE user_id = $1 AND status <> 'cancelled')
+            OR EXISTS (SELECT FROM message_logs WHERE user_id = $1 AND status = 'cancelled')
+        """,
+        user_id,
+    )
+    return known
 
 
 async def read_message(connection: Connection, message_id: UUID) -> Message:

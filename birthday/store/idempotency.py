@@ -49,6 +49,15 @@ class Kept:
     answer: Answer
 
 
+@dataclass(frozen=True, slots=True)
+class StoredAnswer:
+    """An answer as stored, for whom it is about."""
+
+    created_at: datetime
+    status: int
+    body: str
+
+
 async def find_answer(connection: Connection, request: KeyedRequest) -> Kept | None:
     """Return what is stored under the key of a request. What is older than ``KEPT_FOR`` is removed."""
     row = await connection.fetchrow(
@@ -128,6 +137,14 @@ async def store_answers(connection: Connection, answers: Sequence[tuple[KeyedReq
         )
     except asyncpg.UniqueViolationError:
         raise RepeatedError from None
+
+
+async def read_answers(connection: Connection, user_id: UUID) -> list[StoredAnswer]:
+    """Return the stored answers that are about a user."""
+    rows = await connection.fetch(
+        "SELECT created_at, status, body FROM idempotency_keys WHERE subject_id = $1 ORDER BY created_at", user_id
+    )
+    return [StoredAnswer(row["created_at"], row["status"], (row["body"] or b"").decode()) for row in rows]
 
 
 async def forget_answers(connection: Connection, user_ids: Sequence[UUID]) -> int:

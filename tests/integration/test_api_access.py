@@ -45,6 +45,9 @@ def captured_events() -> Iterator[list[MutableMapping[str, Any]]]:
         ("POST", f"/messages/{UNKNOWN}/retry", "admin"),
         ("GET", "/keys", "admin"),
         ("DELETE", "/keys/01234567", "admin"),
+        ("GET", f"/users/{UNKNOWN}/data", "read"),
+        ("POST", f"/users/{UNKNOWN}/erase", "admin"),
+        ("GET", "/changes", "admin"),
     ],
 )
 async def test_every_resource_needs_a_key_of_its_scope(pool: asyncpg.Pool, method: str, path: str, scope: str) -> None:

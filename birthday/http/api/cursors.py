@@ -26,6 +26,11 @@ def user_cursor(last: UUID) -> str:
     return _encode(last.bytes)
 
 
+def change_cursor(last: UUID) -> str:
+    """Return the cursor of the page that follows the change with an id."""
+    return _encode(last.bytes)
+
+
 def message_cursor(last: Message) -> str:
     """Return the cursor of the page that follows a message."""
     return _encode(_instant_bytes(last.scheduled_at) + last.id.bytes)
@@ -80,6 +85,7 @@ def _schema(size: int) -> WithJsonSchema:
     )
 
 
+ChangeCursor = Annotated[UUID | None, PlainValidator(_read_user_cursor), _schema(16)]
 UserCursor = Annotated[UUID | None, PlainValidator(_read_user_cursor), _schema(16)]
 MessageCursor = Annotated[Position | None, PlainValidator(_read_message_cursor), _schema(_INSTANT_BYTES + 16)]
 SuppressionCursor = Annotated[

@@ -59,7 +59,7 @@ async def list_page(request: web.Request, query: MessageQuery) -> web.Response:
 
 
 async def list_page_of_user(request: web.Request, query: UserMessagesQuery) -> web.Response:
-    """Return a page of one user's messages, newest first."""
+    """Return a page of one user's messages, newest first; also of a user who has been deleted or erased."""
     user_id = read_id(request, "user")
     async with borrow(request.app[CONTEXT].pool) as connection:
         messages = await list_user_messages(connection, user_id, query.cursor or FIRST, query.limit + 1)

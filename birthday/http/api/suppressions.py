@@ -92,7 +92,7 @@ async def put(request: web.Request, body: SuppressionInput) -> web.Response:
     context.metrics.suppressions.labels("api").inc(changed.addresses)
     context.metrics.messages_cancelled.inc(changed.messages)
     context.metrics.messages_suppressed.inc(changed.messages)
-    return json_response(_answer(entry))
+    return json_response(entry_answer(entry))
 
 
 async def delete(request: web.Request) -> web.Response:
@@ -110,11 +110,12 @@ async def list_page(request: web.Request, query: SuppressionQuery) -> web.Respon
         entries = await list_suppressions(connection, query.cursor or FIRST, query.limit + 1)
     page = entries[: query.limit]
     cursor = suppression_cursor(page[-1]) if len(entries) > query.limit else None
-    answer = SuppressionPage(suppressions=[_answer(entry) for entry in page], next_cursor=cursor)
+    answer = SuppressionPage(suppressions=[entry_answer(entry) for entry in page], next_cursor=cursor)
     return page_response(request, answer, cursor)
 
 
-def _answer(entry: store.Suppression) -> Suppression:
+def entry_answer(entry: store.Suppression) -> Suppression:
+    """Return an entry as the API answers it."""
     return Suppression(
         address_hash=entry.address_hash.hex(),
         reason=entry.reason,

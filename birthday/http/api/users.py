@@ -149,7 +149,7 @@ async def patch(request: web.Request, body: Annotated[object, ProfileChanges]) -
 
 
 async def delete(request: web.Request) -> web.Response:
-    """Delete a user and cancel the pending messages."""
+    """Delete a user and cancel the pending messages; the profile is kept for RETENTION_DAYS, unless it is erased."""
     context = request.app[CONTEXT]
     user_id, now = read_id(request, "user"), context.clock.now()
     async with borrow(context.pool) as connection, connection.transaction():

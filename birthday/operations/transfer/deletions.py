@@ -26,11 +26,11 @@ from birthday.store.transfer import delete_again, open_deletions
 from birthday.store.users import Connection
 
 DELETION_COLUMNS: Final = ("id", "deletedAt")
-DELETED_EVENT: Final = "user.deleted"
+DELETED_EVENTS: Final = frozenset({"user.deleted", "user.erased"})
 _BATCH: Final = 5000
 _ACCEPTED: Final = (
     'a line with id and deletedAt, as "birthday export --deleted" writes it, or a line of the log with the event '
-    "user.deleted is accepted"
+    "user.deleted or user.erased is accepted"
 )
 
 
@@ -138,7 +138,7 @@ def _read_object(number: int, content: bytes) -> UUID | Rejected | None:
     if not isinstance(data, dict):
         return _parse_id(number, None)
     if "event" in data:
-        return _parse_id(number, data.get("user_id")) if data["event"] == DELETED_EVENT else None
+        return _parse_id(number, data.get("user_id")) if data["event"] in DELETED_EVENTS else None
     # Exported users have no deletedAt, so an export of users cannot delete anybody by mistake.
     return _parse_id(number, data.get("id") if set(data) == set(DELETION_COLUMNS) else None)
 
