@@ -4,10 +4,13 @@
 -- in any order, so readers stop at feed_end(). Null: not final, or final since before this column was added.
 ALTER TABLE message_logs ADD COLUMN feed_position bigint;
 
-CREATE INDEX message_logs_feed ON message_logs (feed_position, id) WHERE feed_position IS NOT NULL;
--- The API's lists by error type, and by the types that are rare among birthdays.
-CREATE INDEX message_logs_errors ON message_logs (error_type, scheduled_at, id) WHERE error_type IS NOT NULL;
-CREATE INDEX message_logs_by_type ON message_logs (message_type, scheduled_at, id) WHERE message_type <> 'birthday';
+-- The API's lists by error type, and by the types that are rare among birthdays. Built without holding up writers.
+DROP INDEX CONCURRENTLY IF EXISTS message_logs_errors;
+CREATE INDEX CONCURRENTLY message_logs_errors ON message_logs (error_type, scheduled_at, id)
+    WHERE error_type IS NOT NULL;
+DROP INDEX CONCURRENTLY IF EXISTS message_logs_by_type;
+CREATE INDEX CONCURRENTLY message_logs_by_type ON message_logs (message_type, scheduled_at, id)
+    WHERE message_type <> 'birthday';
 
 -- The database cluster and its timeline. After a promotion, the recovery's timeline is known before the checkpoint's.
 CREATE FUNCTION current_cluster() RETURNS text LANGUAGE sql STABLE AS $$

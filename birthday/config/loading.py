@@ -67,7 +67,7 @@ def _explain(error: ValidationError, given: dict[str, object]) -> Iterator[str]:
 
 def _shown_value(name: str, given: dict[str, object]) -> str:
     value = str(given.get(name) or os.environ.get(name.upper()) or os.environ.get(name) or "")
-    if name in {"message_service_api_key", "message_service_signing_secret", "api_keys"}:
+    if name in {"message_service_api_key", "message_service_signing_secret", "events_secret", "api_keys"}:
         return "***"
     if name == "message_service_path":
         return f"'{mask_path(value)}'"

@@ -99,6 +99,13 @@ class Settings(BaseSettings):
     public_url: str | None = None
     """How the world reaches the API, such as `https://greetings.example.com`; unsubscribe links begin with it.
     Default: none: greetings have no unsubscribe link."""
+    events_url: str | None = None
+    """URL that delivery events are POSTed to by the role scheduler, see [outcomes.md](outcomes.md)."""
+    events_secret: SecretStr | None = None
+    """`whsec_...`: signs delivery events as Standard Webhooks 1.0 describes; required with EVENTS_URL. Two, separated
+    by a space, while one is replaced."""
+    events_allow_private: bool = False
+    """Whether EVENTS_URL may lead to a private network or to this host. Not looked at if a proxy is on the way."""
     channel: Literal["console"] | None = None
     """`console` prints greetings on purpose. Without it and without a URL, the role worker does not start on your own
     database or queue. Default: by MESSAGE_SERVICE_URL or SMTP_URL."""
@@ -200,7 +207,8 @@ class Settings(BaseSettings):
         return "warning" if lowered == "warn" else lowered
 
     @field_validator(
-        *("database_url", "rabbitmq_url", "message_service_url", "smtp_url", "smtp_from", "public_url"), mode="after"
+        *("database_url", "rabbitmq_url", "message_service_url", "smtp_url", "smtp_from", "public_url", "events_url"),
+        mode="after",
     )
     @classmethod
     def _check_url(cls, value: SecretStr | str | None, info: ValidationInfo) -> SecretStr | str | None:
@@ -208,6 +216,7 @@ class Settings(BaseSettings):
             "database_url": check_database_url,
             "rabbitmq_url": check_amqp_url,
             "message_service_url": check_service_url,
+            "events_url": check_service_url,
             "smtp_url": read_smtp_url,
             "smtp_from": read_sender,
             "public_url": check_public_url,
@@ -254,7 +263,7 @@ class Settings(BaseSettings):
         check_path(value)
         return value
 
-    @field_validator("message_service_signing_secret", mode="after")
+    @field_validator("message_service_signing_secret", "events_secret", mode="after")
     @classmethod
     def _check_signing_secret(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
@@ -315,6 +324,11 @@ class Settings(BaseSettings):
             yield (
                 f"MESSAGE_SERVICE_URL={mask_url(self.message_service_url or '')} and MESSAGE_SERVICE_API_KEY=*** "
                 "contradict each other: a user in the URL or a key is accepted, not both"
+            )
+        if self.events_url and not self.events_secret:
+            yield (
+                f"EVENTS_URL={mask_url(self.events_url)} without EVENTS_SECRET: a secret that signs the events is "
+                "needed, such as whsec_ and the output of openssl rand -base64 32"
             )
         yield from self._channel_contradictions()
         if not self.model_fields_set & {"cron_plan", "plan_horizon"}:

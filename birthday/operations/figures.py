@@ -52,7 +52,8 @@ async def watch_database(pool: asyncpg.Pool, metrics: Metrics, clock: Clock) -> 
 
     async def read() -> Values:
         row = await read_figures(pool)
-        waiting = timedelta() if row.oldest_queued_at is None else clock.now() - row.oldest_queued_at
+        now = clock.now()
+        waiting, held_back = now - (row.oldest_queued_at or now), now - (row.oldest_unfed_at or now)
         return {
             metrics.database_commits: row.commits,
             metrics.database_rollbacks: row.rollbacks,
@@ -65,6 +66,7 @@ async def watch_database(pool: asyncpg.Pool, metrics: Metrics, clock: Clock) -> 
             metrics.database_sessions: row.sessions,
             metrics.database_max_connections: row.max_connections,
             metrics.queue_oldest_message_age_seconds: max(waiting.total_seconds(), 0),
+            metrics.feed_lag_seconds: max(held_back.total_seconds(), 0),
         }
 
     async def read_users() -> Values:

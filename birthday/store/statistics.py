@@ -20,6 +20,7 @@ class DatabaseFigures:
     """Figures of the database server; None is not known. Counters begin at the last reset of its statistics.
 
     ``oldest_queued_at`` is when the oldest message in the queue entered it, None if the queue is empty.
+    ``oldest_unfed_at`` is the time of the first outcome that a running transaction keeps out of the feed.
     """
 
     commits: int
@@ -33,6 +34,7 @@ class DatabaseFigures:
     sessions: int
     max_connections: int
     oldest_queued_at: datetime | None
+    oldest_unfed_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,9 @@ async def read_figures(pool: asyncpg.Pool) -> DatabaseFigures:
                    (SELECT sum(numbackends)::int FROM pg_stat_database) AS sessions,
                    current_setting('max_connections')::int AS max_connections,
                    (SELECT updated_at FROM message_logs WHERE status = 'queued'
-                    ORDER BY updated_at LIMIT 1) AS oldest_queued_at
+                    ORDER BY updated_at LIMIT 1) AS oldest_queued_at,
+                   (SELECT updated_at FROM message_logs WHERE feed_position IS NOT NULL AND feed_position >= feed_end()
+                    ORDER BY feed_position, id LIMIT 1) AS oldest_unfed_at
             FROM pg_stat_database,
                  -- What is hidden has a user and no type. Only background workers have no user.
                  (SELECT count(xact_start) AS active_transactions,

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from birthday.core.events import EVENT_TYPES
 from birthday.core.message import BIRTHDAY, ErrorType, Status
 from birthday.telemetry.figures import Figure
 from birthday.telemetry.label_values import LabelValues
@@ -26,6 +27,7 @@ BACKGROUND: Final = (
     "database_figures",
     "embedded_database",
     "event_loop",
+    "events",
     "overdue",
     "pauses",
     "queue_figures",
@@ -139,6 +141,16 @@ class Metrics:
         "Age of the most overdue message, since its instant or its requeue; 0 without one.", unit="seconds"
     )
     daily_active_users = _figure("Users greeted for a birthday due in the last 24 hours.")
+
+    feed_lag_seconds = _figure(
+        "Age of the oldest outcome that a running transaction keeps out of the feed; 0 without one.", unit="seconds"
+    )
+    events_sent = _counter("Delivery events that the receiver accepted.", "type")
+    events_failed = _counter("Delivery events given up after three days.", "type")
+    events_lag_seconds = _figure(
+        "The process that sends delivery events: age of the oldest one that the receiver lacks; 0 without one.",
+        unit="seconds",
+    )
 
     external_api_duration = _histogram("Duration of one attempt at the message service.", _LATENCY, "api")
     external_api_calls = _counter(
@@ -263,7 +275,9 @@ class Metrics:
             (self.database_query_duration, QUERY_TYPES),
             (self.database_slow_queries, QUERY_TYPES),
             (self.scheduler_failures, TASKS),
-            (self.collector_errors, ("api_keys", "clock", "database", "pauses", "processes", "queue")),
+            (self.collector_errors, ("api_keys", "clock", "database", "events", "pauses", "processes", "queue")),
+            (self.events_sent, EVENT_TYPES),
+            (self.events_failed, EVENT_TYPES),
             (self.background_failures, BACKGROUND),
             (self.gc_pause_seconds, "012"),
             (self.message_template_usage, (BIRTHDAY,)),

@@ -55,12 +55,17 @@ def _message_service(settings: Settings, url: str, clock: Clock, breaker: Circui
     )
     return HttpChannel(
         service,
-        Network(settings.proxies, settings.no_proxy or "", settings.ssl_cert_file),
+        network(settings),
         settings.worker_concurrency,
         settings.message_service_timeout,
         clock,
         breaker=breaker,
     )
+
+
+def network(settings: Settings) -> Network:
+    """Return the proxies and certificate authorities of the settings."""
+    return Network(settings.proxies, settings.no_proxy or "", settings.ssl_cert_file)
 
 
 def _mail_server(settings: Settings, url: str, clock: Clock, breaker: CircuitBreaker | None) -> SmtpChannel:

@@ -1,4 +1,4 @@
-"""The figures of the process that are read in the background or at each scrape."""
+"""The tasks of the process beside its roles: figures that are read in the background, and delivery events."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,12 +10,13 @@ from birthday.telemetry.loop_lag import watch_loop
 from birthday.telemetry.score import HealthScore, watch_score
 from birthday.telemetry.utilization import watch_utilization
 from birthday.wiring.process import this_process
+from birthday.wiring.scheduler import send_events
 from birthday.wiring.shared import Shared
 from birthday.worker.pipeline import Pipeline
 
 
 def make_collectors(shared: Shared, score: HealthScore, pipeline: Pipeline) -> dict[str, Callable[[], Awaitable[None]]]:
-    """Return background tasks by name: they refresh the figures, and report this process to the database.
+    """Return background tasks by name: they refresh the figures, report this process to the database, and send events.
 
     They run until cancelled.
     """
@@ -30,6 +31,8 @@ def make_collectors(shared: Shared, score: HealthScore, pipeline: Pipeline) -> d
         "overdue": lambda: watch_overdue(pool, metrics, clock),
         "database_figures": lambda: watch_database(pool, metrics, clock),
     }
+    if Role.SCHEDULER in settings.role and settings.events_url is not None:
+        collectors["events"] = lambda: send_events(shared)
     if Role.API in settings.role:
         collectors["api_score"] = lambda: watch_score(score, metrics, clock)
     if Role.WORKER in settings.role:

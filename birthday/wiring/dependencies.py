@@ -12,7 +12,7 @@ from birthday.broker.rabbitmq import RabbitMQBroker
 from birthday.channels.message_service.channel import HttpChannel
 from birthday.channels.smtp.channel import SmtpChannel
 from birthday.clock import Clock
-from birthday.config import Settings, check_channel
+from birthday.config import Settings, check_channel, mask_url
 from birthday.errors import BirthdayError
 from birthday.operations.clock_guard import require_right_clock
 from birthday.operations.readiness import CHANNEL, CLOCK, DATABASE, MIGRATIONS, QUEUE, Check
@@ -22,6 +22,7 @@ from birthday.wiring.channel import open_channel
 from birthday.wiring.database import connect_database, database_checks, warn_of_schema
 from birthday.wiring.names import channel_name, database_name, queue_name
 from birthday.wiring.queue import checked_broker
+from birthday.wiring.scheduler import make_receiver
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,13 @@ async def try_dependencies(settings: Settings, clock: Clock, console: TextIO) ->
         broker = RabbitMQBroker(settings.rabbitmq_url.get_secret_value())
         found.append(Dependency(QUEUE, queue_name(settings), await _complaint(partial(_try_broker, broker))))
     complaint = await _complaint(try_channel)
-    return [*found, Dependency(CHANNEL, channel_name(settings), complaint, note=note)]
+    found.append(Dependency(CHANNEL, channel_name(settings), complaint, note=note))
+    receiver = make_receiver(settings, clock)
+    if receiver is not None:
+        where = f"delivery events to {mask_url(settings.events_url or '')}"
+        found.append(Dependency("events", where, await _complaint(receiver.check), note="nothing was posted"))
+        await receiver.close()
+    return found
 
 
 async def _try_database(settings: Settings, pool: asyncpg.Pool, clock: Clock) -> list[Dependency]:

@@ -12,6 +12,7 @@ from birthday.broker.postgres import PostgresBroker
 from birthday.broker.protocol import decode_payload
 from birthday.core.ident import uuid7
 from tests.support.api import Api, running_api
+from tests.support.outcomes import finish, store_queued
 
 MEMBERS = [
     "id",
@@ -237,7 +238,7 @@ async def test_messages_are_selected_by_time(api: Api, pool: asyncpg.Pool, perio
         ("to=2026-03-01T09:00:00", "to", "2026-03-01"),
         ("limit=1000", "limit", "1 to 500"),
         ("cursor=AAAA", "cursor", "nextCursor"),
-        ("state=failed", "state", "status, type, from, to, limit, cursor"),
+        ("state=failed", "state", "status, type, errorType, userId, from, to, updatedAfter, limit, cursor"),
     ],
 )
 async def test_parameters_that_are_not_accepted_are_named(api: Api, query: str, parameter: str, accepted: str) -> None:
@@ -313,3 +314,81 @@ async def test_a_queue_that_does_not_answer_is_given_up(api: Api, failed: dict[s
     assert answer.status == 503
     assert (await api.get(f"/messages/{failed['id']}")).json == failed
     assert await pool.fetchval("SELECT count(*) FROM queue_messages") == 0
+
+
+async def follow(api: Api, query: str = "") -> AsyncIterator[list[str]]:
+    """Yield, for each time that the feed is polled, the ids of the messages that are new."""
+    start = "0"
+    while True:
+        answer = await api.get(f"/messages?updatedAfter={start}&limit=2{query}")
+        assert answer.status == 200, answer.body
+        start = answer.json["nextCursor"]
+        yield [message["id"] for message in answer.json["messages"]]
+
+
+async def test_the_feed_is_followed_by_its_cursor(api: Api, pool: asyncpg.Pool) -> None:
+    """Each outcome comes once, in order of commit; a page always has a cursor, and a Link only if more is there."""
+    ids = await store_queued(pool, 5)
+    for number, message_id in enumerate(ids):
+        status = "failed" if number % 2 else "delivered"
+        await finish(pool, [message_id], status, error_type="timeout" if number % 2 else None)
+    texts = [str(message_id) for message_id in ids]
+    polls = follow(api)
+    assert [await anext(polls) for _ in range(4)] == [texts[:2], texts[2:4], texts[4:], []]
+    await finish(pool, ids[1:2], "queued")
+    await finish(pool, ids[1:2])
+    assert [await anext(polls) for _ in range(2)] == [[texts[1]], []]
+    first = await api.get("/messages?updatedAfter=&limit=2")
+    cursor = first.json["nextCursor"]
+    assert first.headers["Link"] == f'</messages?updatedAfter={cursor}&limit=2>; rel="next"'
+    last = await api.get("/messages?updatedAfter=0")
+    assert "Link" not in last.headers
+    for query, expected in {
+        "&status=failed": [texts[3]],
+        "&errorType=timeout": [texts[3]],
+        "&type=work-anniversary": [],
+        f"&userId={last.json['messages'][0]['userId']}": [texts[0]],
+        "&from=2026-03-02": [],
+        "&status=queued": [],
+    }.items():
+        assert await anext(follow(api, query)) == expected, query
+
+
+async def test_the_feed_starts_at_a_time(api: Api, pool: asyncpg.Pool) -> None:
+    """What was stored at that instant or later; a date begins at 00:00 UTC."""
+    ids = await store_queued(pool, 3)
+    for number, message_id in enumerate(ids):
+        await finish(pool, [message_id], at=datetime(2026, 3, 1 + number, 9, tzinfo=UTC))
+    for start, expected in {"2026-03-02": ids[1:], "2026-03-02T09:00:01Z": ids[2:], "0001-01-01": ids}.items():
+        page = (await api.get(f"/messages?updatedAfter={start}")).json
+        assert [message["id"] for message in page["messages"]] == [str(one) for one in expected], start
+        assert (await api.get(f"/messages?updatedAfter={page['nextCursor']}")).json["messages"] == []
+
+
+@pytest.mark.parametrize(
+    ("query", "parameter", "named"),
+    [
+        ("updatedAfter=yesterday", "updatedAfter", "nextCursor"),
+        ("updatedAfter=0&cursor=" + "A" * 31, "cursor", "updatedAfter"),
+        ("errorType=bad", "errorType", "timeout"),
+        ("userId=1", "userId", "UUID"),
+    ],
+)
+async def test_a_start_or_filter_that_is_none_is_refused(api: Api, query: str, parameter: str, named: str) -> None:
+    """The parameter is named, and what is accepted."""
+    answer = await api.get(f"/messages?{query}")
+    assert answer.status == 422
+    [error] = answer.json["errors"]
+    assert error["parameter"] == parameter
+    assert named in error["detail"]
+
+
+async def test_messages_are_listed_by_error_and_by_user(api: Api, pool: asyncpg.Pool) -> None:
+    """Newest first, as without; a user need not exist any more."""
+    ids = await store_queued(pool, 3)
+    await finish(pool, ids[:1], "failed", error_type="timeout")
+    await finish(pool, ids[1:2], "failed", error_type="validation_error")
+    [timed_out] = (await api.get("/messages?errorType=timeout")).json["messages"]
+    assert timed_out["id"] == str(ids[0])
+    assert (await api.get(f"/messages?userId={timed_out['userId']}")).json["messages"] == [timed_out]
+    assert (await api.get(f"/messages?userId={timed_out['userId']}&status=delivered")).json["messages"] == []

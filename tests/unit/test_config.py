@@ -64,6 +64,9 @@ def test_defaults() -> None:
         "message_service_timeout": timedelta(seconds=10),
         "smtp_url": None,
         "smtp_from": None,
+        "events_url": None,
+        "events_secret": None,
+        "events_allow_private": False,
         "channel": None,
         "host": "127.0.0.1",
         "port": 3000,
@@ -383,6 +386,8 @@ def test_no_contradiction(environment: pytest.MonkeyPatch, given_settings: dict[
         ("MESSAGE_SERVICE_API_KEY", "s3cret\u00fc"),
         ("MESSAGE_SERVICE_SIGNING_SECRET", "s3cret"),
         ("MESSAGE_SERVICE_SIGNING_SECRET", "whsec_s3cret"),
+        ("EVENTS_SECRET", "whsec_s3cret"),
+        ("EVENTS_URL", "ftp://ada:s3cret@example.com"),
         ("MESSAGE_SERVICE_SIGNING_SECRET", f"{WHSEC} whsec_s3cret"),
         ("MESSAGE_SERVICE_SIGNING_SECRET", f"{WHSEC} {WHSEC} {WHSEC} s3cret"),
         ("MESSAGE_SERVICE_PATH", "send?sig=s3cret"),
@@ -665,6 +670,8 @@ def test_effective_settings(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("MESSAGE_SERVICE_API_KEY", "s3cret")
     environment.setenv("MESSAGE_SERVICE_PATH", "/services/T0000/a-long-token-that-is-s3cret?sig=s3cret")
     environment.setenv("MESSAGE_SERVICE_SIGNING_SECRET", WHSEC)
+    environment.setenv("EVENTS_URL", "https://ada:s3cret@example.com/events?token=s3cret")
+    environment.setenv("EVENTS_SECRET", WHSEC)
     environment.setenv("API_KEYS", f"ops:{DIGEST}:admin,ci:{DIGEST}:read")
     environment.setenv("ROLE", "worker,api")
     environment.setenv("SEND_AT", "08:30:15")
@@ -679,6 +686,8 @@ def test_effective_settings(environment: pytest.MonkeyPatch) -> None:
         "MESSAGE_SERVICE_PATH": "/services/T0000/***",
         "MESSAGE_SERVICE_API_KEY": "***",
         "MESSAGE_SERVICE_SIGNING_SECRET": "***",
+        "EVENTS_URL": "https://ada:***@example.com/events",
+        "EVENTS_SECRET": "***",
         "API_KEYS": "ops:***:admin,ci:***:read",
         "ROLE": "api,worker",
         "SEND_AT": "08:30:15",
@@ -784,3 +793,12 @@ def test_show_duration(duration: timedelta, shown: str) -> None:
 def test_duration_round_trip(duration: timedelta) -> None:
     """What is shown can be read again and means the same."""
     assert parse_duration(show_duration(duration)) == duration
+
+
+def test_events_need_a_secret(environment: pytest.MonkeyPatch) -> None:
+    """Whoever takes events must be able to tell who sent them."""
+    environment.setenv("EVENTS_URL", "https://ada:s3cret@example.com/events")
+    with pytest.raises(
+        ConfigurationError, match=r"EVENTS_URL=https://ada:\*\*\*@example.com/events without EVENTS_SECRET"
+    ):
+        load_settings()

@@ -7,7 +7,7 @@ import os
 import socket
 import ssl
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -78,13 +78,16 @@ def _covers(entry: str, host: str, port: str) -> bool:
 class Route:
     """The route to the origin of one URL."""
 
-    def __init__(self, url: URL, network: Network) -> None:
+    def __init__(self, url: URL, network: Network, accepts: Callable[[str], bool] | None = None) -> None:
         """Choose between a direct connection and a proxy, and load the certificate authorities.
+
+        ``accepts`` says which IP addresses of the origin may be connected to; without it, all may.
 
         Raises:
             OSError: the file of certificate authorities cannot be read, or holds none (``ssl.SSLError`` is one too).
         """
         self.origin = url.origin()
+        self._accepts = accepts
         self._looking_up = asyncio.Lock()
         self._addresses: list[Any] = []
         self._found_at = 0.0
@@ -158,13 +161,19 @@ class Route:
             if not self._addresses or loop.time() - self._found_at > _KNOWN_SECONDS:
                 url = self.proxy or self.origin
                 try:
-                    self._addresses = await loop.getaddrinfo(url.raw_host, url.port, type=socket.SOCK_STREAM)
+                    found = await loop.getaddrinfo(url.raw_host, url.port, type=socket.SOCK_STREAM)
                 except OSError as error:
                     raise UnreachableError(explain(error), lacks=lacking(error)) from error
                 except RuntimeError as error:
                     # No thread could be started for the look-up.
                     raise UnreachableError(str(error), lacks="threads") from error
-                self._found_at = loop.time()
+                if self._accepts is not None and self.proxy is None:
+                    found = [one for one in found if self._accepts(str(one[4][0]))]
+                    if not found:
+                        raise UnreachableError(
+                            "its address is of a private network, which EVENTS_ALLOW_PRIVATE does not allow"
+                        )
+                self._addresses, self._found_at = found, loop.time()
             return self._addresses
 
     async def _open_tunnel(self, wire: socket.socket) -> None:

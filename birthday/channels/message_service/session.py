@@ -65,6 +65,14 @@ class Session:
         finally:
             connection.abort()
 
+    async def try_connection(self, patience: timedelta) -> None:
+        """Connect, and send nothing.
+
+        Raises:
+            UnreachableError: no connection could be made.
+        """
+        (await self._connect(asyncio.get_running_loop().time() + patience.total_seconds())).abort()
+
     async def close(self) -> None:
         """Close the connections; see ``Client``."""
         self._idle.close()

@@ -12,12 +12,14 @@ from uuid import UUID
 from pydantic import PlainValidator, WithJsonSchema
 
 from birthday.store import suppressions
+from birthday.store.feed import FeedPosition
 from birthday.store.history import Message, Position
 from birthday.store.suppressions import Suppression
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _INSTANT_BYTES: Final = 7  # Microseconds since 1970: enough until the year 4253.
+_POSITION_BYTES: Final = 8
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -39,6 +41,22 @@ def message_cursor(last: Message) -> str:
 def suppression_cursor(last: Suppression) -> str:
     """Return the cursor of the page that follows an entry of the list of suppressed addresses."""
     return _encode(_instant_bytes(last.created_at) + last.address_hash)
+
+
+def feed_cursor(position: FeedPosition) -> str:
+    """Return the cursor of what follows a place in the feed."""
+    return _encode(position.position.to_bytes(_POSITION_BYTES, "big", signed=True) + position.id.bytes)
+
+
+def read_feed_cursor(text: str) -> FeedPosition:
+    """Return the place in the feed that a cursor is of.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    packed = _decode(text, _POSITION_BYTES + 16)
+    position = int.from_bytes(packed[:_POSITION_BYTES], "big", signed=True)
+    return FeedPosition(position, UUID(bytes=packed[_POSITION_BYTES:]))
 
 
 def _read_user_cursor(text: str) -> UUID:
@@ -85,6 +103,7 @@ def _schema(size: int) -> WithJsonSchema:
     )
 
 
+FEED_PATTERN: Final = f"^[A-Za-z0-9_-]{{{_length(_POSITION_BYTES + 16)}}}$"
 ChangeCursor = Annotated[UUID | None, PlainValidator(_read_user_cursor), _schema(16)]
 UserCursor = Annotated[UUID | None, PlainValidator(_read_user_cursor), _schema(16)]
 MessageCursor = Annotated[Position | None, PlainValidator(_read_message_cursor), _schema(_INSTANT_BYTES + 16)]

@@ -11,7 +11,7 @@ from birthday.config import parse_duration
 from birthday.core.fields import TYPE_PATTERN
 from birthday.core.message import ON_TIME, OUTCOME_UNKNOWN, ErrorType, Status
 from birthday.core.text import CONTROL
-from birthday.http.api.cursors import MessageCursor
+from birthday.http.api.cursors import FEED_PATTERN, MessageCursor, read_feed_cursor
 from birthday.http.api.parameters import (
     DEFAULT_LIMIT,
     MAX_LIMIT,
@@ -20,14 +20,15 @@ from birthday.http.api.parameters import (
     Input,
     Instant,
     Limit,
-    NextCursor,
     Output,
     To,
     Type,
     example,
     one_of,
+    read_instant,
 )
 from birthday.store.failed import FailedFilter
+from birthday.store.feed import BEGINNING, FeedPosition
 
 RETRY_LIMIT: Final = 10_000
 AGE_PATTERN: Final = "^([0-9]{1,8}(ms|s)?|[0-9]{1,6}m|[0-9]{1,4}h|[0-9]{1,3}d)$"
@@ -37,6 +38,32 @@ BEGINNING_PATTERN: Final = rf"^[^{CONTROL}]{{1,200}}$"
 
 _Status = Annotated[Status | None, one_of(Status), WithJsonSchema({"type": "string", "enum": list(Status)})]
 _ErrorType = Annotated[ErrorType | None, one_of(ErrorType), WithJsonSchema({"type": "string", "enum": list(ErrorType)})]
+
+
+def _read_feed_start(text: str) -> FeedPosition | datetime:
+    if text in {"", "0"}:
+        return BEGINNING
+    try:
+        return read_feed_cursor(text) if re.fullmatch(FEED_PATTERN, text) else read_instant(timedelta(), text)
+    except ValueError as error:
+        raise ValueError(f"0, the nextCursor of an earlier page with updatedAfter, or {error}") from None
+
+
+_FeedStart = Annotated[
+    FeedPosition | datetime | None,
+    PlainValidator(_read_feed_start),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": "^0?$"},
+                {"type": "string", "pattern": FEED_PATTERN},
+                {"type": "string", "format": "date"},
+                {"type": "string", "format": "date-time"},
+            ],
+            "examples": ["0", "2026-03-01T09:00:00Z"],
+        }
+    ),
+]
 
 
 class Message(Output):
@@ -66,10 +93,13 @@ class Message(Output):
 
 
 class MessagePage(Output):
-    """A page of messages, newest first."""
+    """A page of messages, newest first; with `updatedAfter`, in the order of their outcomes."""
 
     messages: list[Message] = Field(max_length=MAX_LIMIT)
-    next_cursor: NextCursor
+    next_cursor: str | None = Field(
+        description="The `cursor` of the next page; null on the last one. With `updatedAfter`, what that is next, "
+        "never null."
+    )
 
 
 class MessageQuery(Input):
@@ -77,6 +107,8 @@ class MessageQuery(Input):
 
     status: _Status = Field(default=None, description="Only messages of this status.")
     type: Type = Field(default=None, description="Only messages of this type.")
+    error_type: _ErrorType = Field(default=None, description="Only messages that failed with this.")
+    user_id: Id = Field(default=None, description="Only messages of this user, deleted or not.")
     since: From = Field(
         default=None,
         alias="from",
@@ -86,6 +118,12 @@ class MessageQuery(Input):
         default=None,
         alias="to",
         description="Only messages due before this instant; a date is taken up to its end, UTC.",
+    )
+    updated_after: _FeedStart = Field(
+        default=None,
+        description="The feed of final outcomes: those after a `nextCursor` of it; `0` is its beginning, and a time is "
+        "a start as well. Poll with `updatedAfter=<nextCursor>`: no outcome is missed, none comes twice. A page may be "
+        "short although the feed goes on; then the answer has a `Link` to what is next.",
     )
     limit: Limit = DEFAULT_LIMIT
     cursor: MessageCursor = None

@@ -3,16 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from birthday.config import Scope
 from birthday.core.message import Status
-from birthday.errors import UnavailableError
-from birthday.http.api.cursors import message_cursor
+from birthday.errors import FieldError, InvalidInputError, UnavailableError
+from birthday.http.api.cursors import feed_cursor, message_cursor
 from birthday.http.api.message_models import (
     Message,
     MessagePage,
@@ -33,6 +34,7 @@ from birthday.operations.dead_letters.requeue import drop_copy, requeue_one, req
 from birthday.store import history
 from birthday.store.connection import borrow
 from birthday.store.failed import count_failed
+from birthday.store.feed import FeedFilter, FeedPosition, find_start, read_feed
 from birthday.store.history import FIRST, Selection, list_messages, list_user_messages, read_message
 
 log = structlog.get_logger()
@@ -50,12 +52,37 @@ async def read(request: web.Request) -> web.Response:
 
 
 async def list_page(request: web.Request, query: MessageQuery) -> web.Response:
-    """Return a page of messages by status, type and time, newest first."""
+    """Return a page of messages, newest first; or of the feed of outcomes, oldest first, if `updatedAfter` is given."""
+    if query.updated_after is not None:
+        return await _feed_page(request, query, query.updated_after)
     statuses = tuple(Status) if query.status is None else (query.status,)
-    selection = Selection(statuses, query.since, query.until, query.type)
+    selection = Selection(statuses, query.since, query.until, query.type, query.error_type, query.user_id)
     async with borrow(request.app[CONTEXT].pool) as connection:
         messages = await list_messages(connection, selection, query.cursor or FIRST, query.limit + 1)
     return _page(request, messages, query.limit)
+
+
+async def _feed_page(request: web.Request, query: MessageQuery, start: FeedPosition | datetime) -> web.Response:
+    if query.cursor is not None:
+        detail = "is not accepted with updatedAfter; a page of the feed is followed by updatedAfter=<nextCursor>"
+        raise InvalidInputError(FieldError("", detail, "cursor"))
+    wanted = FeedFilter(
+        query.status,
+        query.type,
+        query.error_type,
+        query.user_id,
+        query.since,
+        query.until,
+        start if isinstance(start, datetime) else None,
+    )
+    async with borrow(request.app[CONTEXT].pool) as connection:
+        after = await find_start(connection, start) if isinstance(start, datetime) else start
+        page = await read_feed(connection, after, wanted, query.limit)
+    cursor = feed_cursor(page.end)
+    response = json_response(MessagePage(messages=page.messages, next_cursor=cursor))
+    if page.has_more:
+        response.headers[hdrs.LINK] = f'<{request.rel_url.update_query(updatedAfter=cursor)}>; rel="next"'
+    return response
 
 
 async def list_page_of_user(request: web.Request, query: UserMessagesQuery) -> web.Response:

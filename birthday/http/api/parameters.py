@@ -82,7 +82,12 @@ def _check_id(value: object) -> UUID:
     return UUID(value)
 
 
-def _read_instant(end_of_day: timedelta, text: object) -> datetime:
+def read_instant(end_of_day: timedelta, text: object) -> datetime:
+    """Return an instant, or that of a date, of which ``end_of_day`` later is meant.
+
+    Raises:
+        ValueError: if it is neither.
+    """
     try:
         if isinstance(text, str) and _DATE.fullmatch(text):
             return _utc(datetime.fromisoformat(f"{text}T00:00:00Z"), end_of_day)
@@ -128,9 +133,9 @@ Type = Annotated[
     WithJsonSchema({"type": "string", "pattern": TYPE_PATTERN, "examples": ["birthday"]}),
 ]
 Id = Annotated[UUID | None, BeforeValidator(_check_id), WithJsonSchema({"type": "string", "format": "uuid"})]
-From = Annotated[datetime | None, PlainValidator(partial(_read_instant, timedelta())), _DAY_OR_INSTANT]
+From = Annotated[datetime | None, PlainValidator(partial(read_instant, timedelta())), _DAY_OR_INSTANT]
 """An instant; a date stands for its first."""
-To = Annotated[datetime | None, PlainValidator(partial(_read_instant, _DAY)), _DAY_OR_INSTANT]
+To = Annotated[datetime | None, PlainValidator(partial(read_instant, _DAY)), _DAY_OR_INSTANT]
 """The instant before which; a date stands for its end."""
 
 Instant = Annotated[datetime, Field(examples=["2026-03-01T09:00:00Z"])]

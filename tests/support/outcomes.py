@@ -1,0 +1,49 @@
+"""Messages whose outcomes a test writes itself, as the program does it: by one UPDATE."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from uuid import UUID
+
+import asyncpg
+
+from birthday.core.ident import uuid7
+from birthday.store.users import Connection
+
+NOW = datetime(2026, 3, 1, 9, tzinfo=UTC)
+
+
+async def store_queued(pool: asyncpg.Pool, count: int, **columns: object) -> list[UUID]:
+    """Store queued messages, each of a user who is gone; return their ids."""
+    ids = [uuid7(NOW) for _ in range(count)]
+    await pool.execute(
+        """
+        INSERT INTO message_logs (id, user_id, message_type, occasion_year, occasion_on, scheduled_at, ends_at,
+                                  schedule_from, status, created_at, updated_at)
+        SELECT id, gen_random_uuid(), $3, 2026, '2026-03-01', $2, $2, $2, 'queued', $2, $2 FROM unnest($1::uuid[]) AS id
+        """,
+        ids,
+        NOW,
+        columns.get("message_type", "birthday"),
+    )
+    return ids
+
+
+async def finish(
+    connection: Connection | asyncpg.Pool,
+    ids: Sequence[UUID],
+    status: str = "delivered",
+    *,
+    at: datetime = NOW,
+    error_type: str | None = None,
+) -> None:
+    """Write an outcome; it is the message's ``attempts``-th."""
+    await connection.execute(
+        """
+        UPDATE message_logs SET status = $2, updated_at = $3, error_type = $4, attempts = attempts + 1
+        WHERE id = ANY($1::uuid[])
+        """,
+        ids,
+        status,
+        at,
+        error_type,
+    )
