@@ -78,6 +78,7 @@ _TAGS: Final = {
     "Suppressions": "Who has opted out.",
     "Templates": "What is said.",
     "Keys": "Who may use the API.",
+    "Changes": "Who changed what.",
     "Probes": "How the process does. Open to everybody.",
 }
 
