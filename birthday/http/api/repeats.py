@@ -24,7 +24,7 @@ from birthday.http.api.requests import read_body
 from birthday.http.context import CLIENT, CONTEXT, SUBJECT
 from birthday.http.route import Handler
 from birthday.store.connection import borrow
-from birthday.store.idempotency import Answer, KeyedRequest, fill, find_answer, reserve
+from birthday.store.idempotency import Answer, Kept, KeyedRequest, fill, find_answer, reserve
 from birthday.store.users import Connection
 
 HEADER: Final = "Idempotency-Key"
@@ -48,6 +48,7 @@ class _Held:
         self._keyed = keyed
         self._transaction = connection.transaction()
         self._is_open = False
+        self.kept: Kept | None = None
 
     async def begin(self) -> None:
         await self._transaction.start()
@@ -57,9 +58,11 @@ class _Held:
     async def commit(self, request: web.Request, response: web.Response) -> None:
         """Store the answer, and commit it with what was done; only once."""
         if self._is_open:
-            await fill(self._connection, self._keyed, answer_of(response, request.get(CONCERNS)))
+            answer = answer_of(response, request.get(CONCERNS))
+            await fill(self._connection, self._keyed, answer)
             self._is_open = False
             await self._transaction.commit()
+            self.kept = Kept(self._keyed.fingerprint, answer)
 
     async def roll_back(self) -> None:
         if self._is_open:
@@ -77,6 +80,8 @@ class _Lent:
         yield self._connection
 
 
+_CarryOut = Callable[[web.Request, KeyedRequest], Awaitable[tuple[web.StreamResponse, Kept | None]]]
+"""Returns the answer, and what is kept of it."""
 _HELD: Final = web.RequestKey("held", _Held)
 _KEYED: Final = web.RequestKey("keyed", KeyedRequest)
 
@@ -84,10 +89,9 @@ _KEYED: Final = web.RequestKey("keyed", KeyedRequest)
 def once(handler: Handler) -> Handler:
     """Carry out the requests of a handler once for each key."""
 
-    async def held(request: web.Request, keyed: KeyedRequest) -> web.StreamResponse:
-        found = await _find(request, keyed)
-        if found is not None:
-            return found
+    async def held(request: web.Request, keyed: KeyedRequest) -> tuple[web.StreamResponse, Kept | None]:
+        if await _find(request, keyed) is not None:
+            raise RepeatedError
         context = request.app[CONTEXT]
         async with context.repeats.place(), borrow(context.pool, None) as connection:
             transaction = request[_HELD] = _Held(connection, keyed)
@@ -98,7 +102,7 @@ def once(handler: Handler) -> Handler:
             except BaseException:
                 await transaction.roll_back()
                 raise
-        return response
+        return response, transaction.kept
 
     return _answering(handler, held)
 
@@ -109,9 +113,10 @@ def once_by_itself(handler: Handler) -> Handler:
     It looks for an earlier answer only if storing its own fails, because most requests come once.
     """
 
-    async def own(request: web.Request, keyed: KeyedRequest) -> web.StreamResponse:
+    async def own(request: web.Request, keyed: KeyedRequest) -> tuple[web.StreamResponse, Kept]:
         request[_KEYED] = keyed
-        return await handler(request)
+        response = cast("web.Response", await handler(request))
+        return response, Kept(keyed.fingerprint, answer_of(response, None))
 
     return _answering(handler, own)
 
@@ -140,26 +145,25 @@ def answer_of(response: web.Response, subject_id: UUID | None) -> Answer:
     return Answer(response.status, headers, cast("bytes", response.body or b""), subject_id)
 
 
-def _answering(
-    handler: Handler, carry_out: Callable[[web.Request, KeyedRequest], Awaitable[web.StreamResponse]]
-) -> Handler:
+def _answering(handler: Handler, carry_out: _CarryOut) -> Handler:
     @wraps(handler)
     async def answer(request: web.Request) -> web.StreamResponse:
         if HEADER not in request.headers:
             return await handler(request)
         keyed = await _read(request)
-        async with request.app[CONTEXT].repeats.turn(keyed.id):
-            try:
-                return await carry_out(request, keyed)
-            except (RepeatedError, ConflictError) as error:
-                # If it has been carried out before, or meanwhile by another process, our own attempt had no effect.
-                found = await _find(request, keyed)
-                if found is not None:
-                    return found
-                if not isinstance(error, RepeatedError):
-                    raise
-            # The answer was too old.
-            return await carry_out(request, keyed)
+        async with request.app[CONTEXT].repeats.turn(keyed.id) as turn:
+            while turn.kept is None:
+                try:
+                    response, turn.kept = await carry_out(request, keyed)
+                except (RepeatedError, ConflictError) as error:
+                    # If it has been carried out before, or meanwhile by another process, our own attempt had no effect.
+                    turn.kept = await _find(request, keyed)
+                    # What was stored may have been too old, and is removed now.
+                    if turn.kept is None and not isinstance(error, RepeatedError):
+                        raise
+                else:
+                    return response
+            return _replay(request, keyed, turn.kept)
 
     return answer
 
@@ -179,17 +183,18 @@ async def _read(request: web.Request) -> KeyedRequest:
     )
 
 
-async def _find(request: web.Request, keyed: KeyedRequest) -> web.Response | None:
-    """Return the stored answer to this request, if there is one.
+async def _find(request: web.Request, keyed: KeyedRequest) -> Kept | None:
+    async with borrow(request.app[CONTEXT].pool) as connection:
+        return await find_answer(connection, keyed)
+
+
+def _replay(request: web.Request, keyed: KeyedRequest, kept: Kept) -> web.Response:
+    """Return the answer again.
 
     Raises:
         InvalidInputError: if the key was used for another request.
         HTTPGone: if the answer has been erased.
     """
-    async with borrow(request.app[CONTEXT].pool) as connection:
-        kept = await find_answer(connection, keyed)
-    if kept is None:
-        return None
     if kept.fingerprint is None:
         raise web.HTTPGone(text="the answer to this request was erased with the person whom it was about")
     if kept.fingerprint != keyed.fingerprint:
