@@ -62,19 +62,14 @@ async def test_a_key_serves_and_a_revoked_one_stops_within_five_seconds_in_every
 async def test_wrong_arguments_are_named(database_url: str) -> None:
     """With what is accepted; nothing is made, and without a key the API listens on no outside address."""
     settings = {"DATABASE_URL": database_url}
-    cases = (
-        (("create", "shop"), 2, ("--scope", "read", "write", "admin")),
-        (("create", "a b", "--scope", "read"), 2, ("'a b'", "accepted")),
-        (("create", "shop", "--scope", "read", "--expires", "soon"), 2, ("'soon'", "48h")),
-        (("rotate", "shop"), 1, ("no key shop",)),
-        (("revoke", "12345678"), 1, ("no key 12345678",)),
+    cases: tuple[tuple[tuple[str, ...], dict[str, str], int, tuple[str, ...]], ...] = (
+        (("keys", "create", "shop"), {}, 2, ("--scope", "read", "write", "admin")),
+        (("keys", "create", "a b", "--scope", "read", "--expires", "90d"), {}, 2, ("'a b'", "accepted")),
+        (("keys", "revoke", "12345678"), {}, 1, ("no key 12345678",)),
+        (("--role", "api"), {"HOST": "0.0.0.0"}, 2, ("birthday keys create",)),  # noqa: S104 - It is refused.
     )
-    ended = await asyncio.gather(*(run("keys", *arguments, **settings) for arguments, _, _ in cases))
-    for finished, (_, status, words) in zip(ended, cases, strict=True):
+    ended = await asyncio.gather(*(run(*arguments, **settings, **more) for arguments, more, _, _ in cases))
+    for finished, (_, _, status, words) in zip(ended, cases, strict=True):
         assert finished.status == status, finished
         assert all(word in finished.err for word in words), finished.err
-    opened = await run("--role", "api", HOST="0.0.0.0", **settings)  # noqa: S104 - It is refused.
-    assert opened.status == 2
-    assert "birthday keys create" in opened.err
-    assert (await run("keys", "list", **settings)).out == "no keys\n"
     assert "0 in API_KEYS, 0 in the database" in (await run("check", **settings)).out
