@@ -174,7 +174,10 @@ async def create_staged(
                    external_id, locale, attributes, suppressed, anniversaries, anniversary_history,
                    coalesce(schedule_from, $1) AS schedule_from, coalesce(created_at, $1) AS created_at,
                    coalesce(greeted_year, 0) AS greeted_year
-            FROM import_stage
+            -- Tells a trigger of users whether there is anything to look for, as when the API creates users.
+            FROM set_config('birthday.past_greetings', CASE pg_relation_size('past_greetings') WHEN 0 THEN 'none' END,
+                            true) AS greetings,
+                 import_stage
         ), created AS (
             INSERT INTO users (id, first_name, last_name, email, date_of_birth, timezone, external_id, locale,
                                attributes, suppressed, schedule_from, greeted_year, created_at, updated_at)

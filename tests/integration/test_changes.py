@@ -157,6 +157,39 @@ async def test_a_change_is_found_by_what_it_is_about_by_whom_and_when(pool: asyn
         assert first == ["0", "1", "2", str(UUID(int=0))]
 
 
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        EVERYTHING,
+        ChangeFilter(entity="template"),
+        ChangeFilter(entity="user"),
+        ChangeFilter(entity_id=str(UUID(int=7))),
+        ChangeFilter(entity="user", entity_id=str(UUID(int=7))),
+        ChangeFilter(actor="cli:ada"),
+        ChangeFilter(from_at=ManualClock().now(), to_at=ManualClock().now() + timedelta(minutes=1)),
+    ],
+)
+async def test_each_condition_has_its_index(pool: asyncpg.Pool, wanted: ChangeFilter) -> None:
+    """The record is never read to its end, whatever is asked for."""
+    async with pool.acquire() as connection:
+        await connection.execute(
+            """
+            INSERT INTO changes (id, at, actor, action, entity, entity_id)
+            SELECT uuid_v7($1::timestamptz + number * interval '1 s'), $1 + number * interval '1 s', 'api', 'changed',
+                   'user', lpad(to_hex(number), 32, '0')::uuid
+            FROM generate_series(1, 20000) AS number
+            """,
+            ManualClock().now(),
+        )
+        await connection.execute("ANALYZE changes")
+        seen = list[tuple[str, tuple[object, ...]]]()
+        connection.add_query_logger(lambda query: seen.append((query.query, query.args)))
+        assert len(await list_changes(connection, wanted, None, 50)) in {0, 1, 50, 59}
+        [(statement, values)] = [(text, values) for text, values in seen if "FROM changes" in text]
+        plan = await connection.fetch(f"EXPLAIN {statement}", *values)
+    assert "Seq Scan" not in str(plan)
+
+
 @pytest.mark.parametrize("statement", ["UPDATE changes SET actor = ''", "DELETE FROM changes", "TRUNCATE changes"])
 async def test_nobody_rewrites_the_record(pool: asyncpg.Pool, statement: str) -> None:
     """The table refuses every statement but an insertion."""
