@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 
 from tests.support.message_service import Answer, MessageService
-from tests.support.outcomes import finish, store_queued
+from tests.support.outcomes import events_to, finish, store_queued
 from tests.support.product import eventually
 from tests.support.program import run, running
 
@@ -18,13 +18,7 @@ async def test_a_process_killed_after_a_post_repeats_the_event_under_its_id(
 ) -> None:
     """The receiver has the event, and the database does not know it: the next process posts the same."""
     async with MessageService() as receiver:
-        settings = {
-            "DATABASE_URL": database_url,
-            "ROLE": "scheduler",
-            "EVENTS_URL": f"{receiver.url}/events",
-            "EVENTS_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
-            "EVENTS_ALLOW_PRIVATE": "true",
-        }
+        settings = {"DATABASE_URL": database_url, "ROLE": "scheduler", **events_to(receiver)}
         receiver.answer_with(Answer(delay=LONG))
         async with running(**settings) as program:
             await eventually(lambda: holds(pool, "SELECT events_are_sent()"), "a process sends events")

@@ -15,6 +15,7 @@ import pytest
 from tests.support.chaos import Crowd
 from tests.support.message_service import Answer, MessageService, Received
 from tests.support.monitoring import panels
+from tests.support.outcomes import events_to
 from tests.support.postgres import PostgresServer
 from tests.support.product import eventually
 from tests.support.program import Program, run, running
@@ -106,8 +107,9 @@ async def test_every_panel_and_every_query_of_the_runbook_has_data(
     assert (await run("templates", "push", "--force", str(tmp_path / "templates"), **settings)).status == 0
     asked = sorted({panel.query for panel in panels()} | set(documented_queries()))
     async with (
+        MessageService() as receiver,
         running_prometheus(tmp_path) as prometheus,
-        running("--role", "api,scheduler", **settings) as api,
+        running("--role", "api,scheduler", **settings, **events_to(receiver)) as api,
         running("--role", "worker", **settings) as worker,
         traffic(api),
     ):

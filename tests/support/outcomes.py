@@ -8,6 +8,7 @@ import asyncpg
 
 from birthday.core.ident import uuid7
 from birthday.store.users import Connection
+from tests.support.message_service import MessageService
 
 NOW = datetime(2026, 3, 1, 9, tzinfo=UTC)
 
@@ -47,3 +48,12 @@ async def finish(
         at,
         error_type,
     )
+
+
+def events_to(receiver: MessageService) -> dict[str, str]:
+    """Return the settings with which a process sends delivery events to ``receiver``."""
+    return {
+        "EVENTS_URL": f"{receiver.url}/events",
+        "EVENTS_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        "EVENTS_ALLOW_PRIVATE": "true",
+    }
