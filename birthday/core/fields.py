@@ -19,6 +19,7 @@ from birthday.errors import InvalidInputError
 MAX_ATTRIBUTES_BYTES: Final = 4096
 MAX_ATTRIBUTES_DEPTH: Final = 8
 MAX_ANNIVERSARIES: Final = 20
+MAX_EXTERNAL_ID: Final = 200
 TYPE_PATTERN: Final = "^[a-z][a-z0-9-]{0,39}$"
 
 # At least one visible character. The pattern works in every dialect of regular expressions that reads JSON Schema.
@@ -27,7 +28,7 @@ _ANY = rf"[^{CONTROL}{BIDI}]*"
 _VISIBLE = rf"{_ANY}[^\s{CONTROL}{INVISIBLE}]{_ANY}"
 # Visible characters only, with blanks between them.
 _WORD = rf"[^\s{CONTROL}{INVISIBLE}]+"
-_ID_PATTERN = f"^{_WORD}( +{_WORD})*$"
+EXTERNAL_ID_PATTERN: Final = f"^{_WORD}( +{_WORD})*$"
 # RFC 5646, section 2.1, with a language of two or three letters: others are not registered.
 _ALNUM = "[A-Za-z0-9]"
 _SEPARATOR = "[-_]"
@@ -37,9 +38,9 @@ LOCALE_PATTERN: Final = (
     rf"({_SEPARATOR}[A-WYZa-wyz0-9]({_SEPARATOR}{_ALNUM}{{2,8}})+)*({_SEPARATOR}[Xx]({_SEPARATOR}{_ALNUM}{{1,8}})+)?$"
 )
 _LOCALE_RULE = re.compile(LOCALE_PATTERN)
-_DAY_PATTERN = "(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+DAY_PATTERN = "(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
 _DATE_PATTERN = (
-    rf"(19|20)[0-9]{{2}}-{_DAY_PATTERN}"
+    rf"(19|20)[0-9]{{2}}-{DAY_PATTERN}"
     r"([Tt ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]+)?)?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])?)?"
 )
 """A date, or a date-time that begins with one. It lets 31 February pass, which is refused all the same."""
@@ -124,6 +125,7 @@ def _check_type(name: str) -> str:
 
 
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=f"^{_VISIBLE}$")]
+NamePrefix = Annotated[str, Field(min_length=1, max_length=200, pattern=f"^{_ANY}$")]
 NameOrNothing = Annotated[str, Field(max_length=100, pattern=f"^({_VISIBLE})?$")]
 Email = Annotated[
     str, Field(max_length=MAX_CHARACTERS, json_schema_extra={"format": "idn-email"}), AfterValidator(_check_address)
@@ -131,7 +133,7 @@ Email = Annotated[
 Birthday = Annotated[
     date,
     BeforeValidator(parse_birthday),
-    WithJsonSchema({"type": "string", "pattern": f"^({_DATE_PATTERN}|--{_DAY_PATTERN})$"}),
+    WithJsonSchema({"type": "string", "pattern": f"^({_DATE_PATTERN}|--{DAY_PATTERN})$"}),
 ]
 Zone = Annotated[str, Field(max_length=64), AfterValidator(_check_zone)]
 Offset = Annotated[
@@ -139,7 +141,7 @@ Offset = Annotated[
     Field(strict=True, json_schema_extra={"minimum": min(OFFSETS_IN_USE), "maximum": max(OFFSETS_IN_USE)}),
     AfterValidator(_check_offset),
 ]
-ExternalId = Annotated[str, Field(min_length=1, max_length=200, pattern=_ID_PATTERN)]
+ExternalId = Annotated[str, Field(min_length=1, max_length=MAX_EXTERNAL_ID, pattern=EXTERNAL_ID_PATTERN)]
 Locale = Annotated[
     str, Field(max_length=35, json_schema_extra={"pattern": LOCALE_PATTERN}), AfterValidator(check_locale)
 ]

@@ -153,6 +153,16 @@ def zone_occasions(zone: str, after: datetime, until: datetime, rules: Rules) ->
     return found
 
 
+def occasion_in(zone: str, day: date, rules: Rules) -> ZoneOccasion:
+    """Return everybody's occasion of one zone whose nominal date is ``day``.
+
+    Raises:
+        InvalidInputError: if the zone does not exist.
+    """
+    occasion = _remembered_occasion(load_zone(zone), day, rules.send_at)
+    return ZoneOccasion(zone, month_days_on(day, rules.leap_day), occasion)
+
+
 @lru_cache(maxsize=16_384)
 def _remembered_occasion(zone: tzinfo, day: date, send_at: time) -> Occasion:
     """Cache the occasion, because many users share a birthday and a zone."""

@@ -258,8 +258,8 @@ def parse_profile(data: object, now: datetime) -> Profile:
     return Profile(given.first_name, given.last_name or "", given.email, given.date_of_birth, zone, given.extras())
 
 
-def parse_replacement(profile: Profile, data: object, now: datetime) -> Profile:
-    """Return the profile that replaces ``profile``. ``data`` may be the user as the API shows it, with changes.
+def parse_replacement(profile: Profile | None, data: object, now: datetime) -> Profile:
+    """Return the profile that replaces ``profile``, or is new. ``data`` may be the user as the API shows it, changed.
 
     Whoever is suppressed stays so: a copy from before somebody opted out must not revive them.
 
@@ -267,7 +267,7 @@ def parse_replacement(profile: Profile, data: object, now: datetime) -> Profile:
         InvalidInputError: with every field that is wrong.
     """
     parsed = parse_profile({name: value for name, value in _members(data).items() if name not in READ_ONLY}, now)
-    return with_suppressed(parsed, suppressed=True) if profile.extras.suppressed else parsed
+    return with_suppressed(parsed, suppressed=True) if profile and profile.extras.suppressed else parsed
 
 
 def patch_profile(profile: Profile, changes: object, now: datetime) -> Profile:

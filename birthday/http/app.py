@@ -8,7 +8,19 @@ import orjson
 from aiohttp import web
 
 from birthday.config import Role
-from birthday.http.api import changes, docs, keys, messages, persons, suppressions, templates, users
+from birthday.http.api import (
+    changes,
+    docs,
+    external_ids,
+    keys,
+    messages,
+    occasions,
+    persons,
+    suppressions,
+    templates,
+    transfer,
+    users,
+)
 from birthday.http.api.openapi import document
 from birthday.http.api.requests import MAX_BODY_BYTES, with_input
 from birthday.http.api.unsubscribe import UnsubscribePages
@@ -28,6 +40,9 @@ RESOURCES: Final = (
     *users.ROUTES,
     *persons.ROUTES,
     *changes.ROUTES,
+    *external_ids.ROUTES,
+    *transfer.ROUTES,
+    *occasions.ROUTES,
     *messages.ROUTES,
     *suppressions.ROUTES,
     *templates.ROUTES,

@@ -59,6 +59,7 @@ class ClientConnection(web.RequestHandler):
         self._body: StreamReader = EMPTY_PAYLOAD
         self._body_since = 0.0
         self._reads_body = False
+        self._is_long = False
         self._unread_since: float | None = None
         self._leaving_since: float | None = None
         self.is_last = False
@@ -88,6 +89,9 @@ class ClientConnection(web.RequestHandler):
         between = parsed == self._answered and self._body.is_eof()
         super().data_received(data)
         self._connections.heard(self)
+        if self._is_long:
+            # A client that is busy sending may leave its answer unread.
+            self._body_since, self._unread_since = self._now(), None
         if self._request_count > parsed:
             self._head_since, self._head_bytes = None, 0
             if not self._body.is_eof():
@@ -113,6 +117,7 @@ class ClientConnection(web.RequestHandler):
         """Note body and fault of a request before it is answered, and return its head as aiohttp should see it."""
         self._body = body
         self._reads_body = True
+        self._is_long = False
         if not body.is_eof():
             self._body_since = self._now()
         self.fault = fault_of(message)
@@ -150,6 +155,14 @@ class ClientConnection(web.RequestHandler):
         refused, reason = _explain(exc, self._connections.limits)
         return self._refusal(refused, reason)
 
+    def expect_long_body(self) -> None:
+        """Limit the time between two pieces of the body of the request, not the time of all of it."""
+        self._is_long = True
+
+    def note_progress(self) -> None:
+        """Note that the client has taken a piece of the answer, so that a long answer may take long to read."""
+        self._unread_since = None
+
     @property
     def keeps_us_waiting(self) -> bool:
         """Say whether the next step is the client's, so that closing would lose no work of ours."""
@@ -178,8 +191,15 @@ class ClientConnection(web.RequestHandler):
                 self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"the head did not arrive within {limits.head:g} s")
             else:
                 self.cut()
-        elif not self._body.is_eof() and now - self._body_since > limits.body:
-            self._end_body(TimeoutError(f"it did not arrive within {limits.body:g} s"))
+        elif not self._body.is_eof():
+            self._check_body(now)
+
+    def _check_body(self, now: float) -> None:
+        if self._is_long and self._reading_paused:
+            # It is our turn: what was sent is not dealt with yet.
+            self._body_since = now
+        elif now - self._body_since > self._connections.limits.body:
+            self._end_body(TimeoutError(f"it did not arrive within {self._connections.limits.body:g} s"))
 
     def cut(self) -> None:
         """Close the connection at once. A client that has read everything sees a normal close."""

@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 from uuid import UUID
 
 import asyncpg
@@ -29,6 +29,9 @@ from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.score import HealthScore
 from birthday.telemetry.tracing import NO_TRACING, Tracing
 
+IMPORTS: Final = 2
+"""How many imports may run at a time in one process."""
+
 
 @dataclass(frozen=True, slots=True)
 class ApiContext:
@@ -47,6 +50,8 @@ class ApiContext:
     score: HealthScore = field(default_factory=HealthScore)
     requeueing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held during a requeue, because that keeps a connection of the pool while the queue may need another one."""
+    importing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(IMPORTS))
+    """Limits imports, because each holds a connection of the pool as long as its client takes."""
     sweeping: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while dead letters are removed: of two removals at the same time, each may see only part of them."""
     doubts: Doubts = field(default_factory=Doubts)
@@ -74,6 +79,12 @@ class Served(Protocol):
     """The answer to a request whose head we do not accept; None if we accept it."""
     is_last: bool
     """Whether no further request can come."""
+
+    def expect_long_body(self) -> None:
+        """Limit the time between two pieces of the body of the request, not the time of all of it."""
+
+    def note_progress(self) -> None:
+        """Note that the client has taken a piece of the answer."""
 
 
 def new_request_id() -> str:

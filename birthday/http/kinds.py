@@ -42,6 +42,7 @@ UNKNOWN_MESSAGE = Kind("unknown_message", 404, "There is no such message. Messag
 UNKNOWN_TEMPLATE = Kind("unknown_template", 404, "Nothing of this type and locale is published, or not this version.")
 UNKNOWN_KEY_ID = Kind("unknown_key_id", 404, "There is no API key with this id, or it works no more.")
 WRONG_METHOD = Kind("method_not_allowed", 405, "The header Allow names the methods that are possible at this path.")
+NOT_ACCEPTABLE = Kind("not_acceptable", 406, "Accept names no format that can be had here.")
 TOO_SLOW = Kind("request_timeout", 408, "The request did not arrive in time. Nothing was done; send it again.")
 CONFLICT = Kind("conflict", 409, "The request does not fit what is stored; the detail says why.")
 EMAIL_TAKEN = Kind("email_taken", 409, "Another user has this e-mail address: the one of existingId.")

@@ -21,7 +21,8 @@ JSON = "application/json"
 class Answer:
     """What a route answers if it succeeds: a ``model`` as JSON, text of other ``media_types``, or nothing.
 
-    ``headers`` describes each header by name. ``links`` names operations that take the ``id`` of the answer.
+    ``headers`` describes each header by name, ``optional_headers`` those that only some such answers have. ``links``
+    names operations that take the ``id`` of the answer.
     """
 
     description: str
@@ -30,6 +31,7 @@ class Answer:
     media_types: tuple[str, ...] = (JSON,)
     headers: dict[str, str] = field(default_factory=dict)
     links: tuple[str, ...] = ()
+    optional_headers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class Route:
     @property
     def is_read(self) -> bool:
         """Whether it reads a resource: such answers have tags, and clients may ask for what has changed only."""
-        return self.method == "GET" and self.scope is not None
+        return self.method == "GET" and self.scope is not None and self.answers[0].model is not None
 
     @property
     def query(self) -> type[BaseModel] | None:

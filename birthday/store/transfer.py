@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import orjson
-from asyncpg import InterfaceError
+from asyncpg import InterfaceError, Record
 from asyncpg.cursor import Cursor
 
 from birthday.core.message import BIRTHDAY
@@ -17,6 +17,8 @@ from birthday.core.plan import PlannedMessage
 from birthday.core.user import NO_EXTRAS, Profile
 from birthday.store.changes import DELETED, USER, Actor, record_changes
 from birthday.store.users import Connection, attributes_text, delete_anniversaries
+
+COLUMNS_SECONDS: Final = 600
 
 
 class StagedUser(NamedTuple):
@@ -344,9 +346,9 @@ async def find_clashes(
     return [Clash(**dict(row)) for row in rows]
 
 
-async def open_users(connection: Connection) -> Cursor:
-    """Open a cursor over all live users, as they are now, in order of id. Runs within the caller's transaction."""
-    return await connection.cursor(
+async def read_exported(connection: Connection, after: UUID, limit: int) -> list[Record]:
+    """Return up to ``limit`` live users with ids after ``after``, in order of id, with all that an export has."""
+    rows: list[Record] = await connection.fetch(
         """
         SELECT id, first_name, last_name, email, date_of_birth, timezone, external_id, locale, attributes, suppressed,
                created_at, updated_at, schedule_from, greatest(greeted_year, (
@@ -363,14 +365,17 @@ async def open_users(connection: Connection) -> Cursor:
                              AND m.status = 'delivered')))) AS anniversary_history
             FROM anniversaries WHERE user_id = users.id
         ) yearly ON true
-        WHERE deleted_at IS NULL ORDER BY id
+        WHERE deleted_at IS NULL AND id > $2 ORDER BY id LIMIT $3
         """,
         BIRTHDAY,
+        after,
+        limit,
     )
+    return rows
 
 
 async def read_extra_columns(connection: Connection) -> list[str]:
-    """Return the columns that few users need, as far as one does. Runs within the caller's transaction."""
+    """Return the columns that few users need, as far as one does. Reads all users."""
     columns: list[str] = await connection.fetchval(
         """
         SELECT array_remove(ARRAY[
@@ -382,7 +387,8 @@ async def read_extra_columns(connection: Connection) -> list[str]:
                         WHERE date IS NOT NULL AND deleted_at IS NULL ORDER BY 1)
                || ARRAY(SELECT 'anniversaryHistory' FROM anniversaries WHERE deleted_at IS NULL LIMIT 1)
         FROM users WHERE deleted_at IS NULL
-        """
+        """,
+        timeout=COLUMNS_SECONDS,
     )
     return columns
 

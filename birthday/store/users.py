@@ -371,6 +371,14 @@ def conflict(error: asyncpg.UniqueViolationError, profile: Profile) -> Exception
     return error
 
 
+async def find_user(connection: Connection, external_id: str) -> UUID | None:
+    """Return the live user who has an external id; None if there is none."""
+    found: UUID | None = await connection.fetchval(
+        "SELECT id FROM users WHERE external_id = $1 AND deleted_at IS NULL", external_id
+    )
+    return found
+
+
 def email_taken(profile: Profile) -> ConflictError:
     """Return the error for an e-mail address that another live user has."""
     taken = profile.email

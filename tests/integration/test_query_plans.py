@@ -41,6 +41,7 @@ INLINED = (
     "keeps_template(",
     "template_rank(",
     "concerned_dates(",
+    "is_listed(",
     "is_concerned(",
     "is_selected(",
     "http_status(",
@@ -123,7 +124,14 @@ async def run_everything(pool: asyncpg.Pool) -> None:
         await make_explainer(product.settings(), pool).explain(user["email"], None, None, product.clock.now())
         paths = ("/users?limit=100", f"/users/{user['id']}", f"/users/{user['id']}/messages", "/messages?limit=100")
         period = "from=2026-03-09T00:00:00Z&to=2026-03-11T00:00:00Z"
-        for path in (*paths, "/messages?status=failed", f"/messages?status=delivered&{period}"):
+        lists = ("name=lovelace1", "birthday=03-10", "timezone=Europe/Berlin", "suppressed=true", "externalId=crm-1")
+        for path in (
+            *paths,
+            *(f"/users?{query}" for query in lists),
+            "/occasions?date=2026-03-11",
+            "/messages?status=failed",
+            f"/messages?status=delivered&{period}",
+        ):
             answer = await api.get(path)
             assert answer.status == 200, (path, answer.body)
         await api.patch(f"/users/{user['id']}", json={"dateOfBirth": "1991-03-11"})

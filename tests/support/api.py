@@ -74,7 +74,7 @@ class Api:
         """Send a request, with a body if ``json`` or ``data`` is given, and return the answer."""
         async with self.client.request(method, self.url + path, json=json, data=data, headers=headers) as response:
             body = await response.read()
-            parsed = orjson.loads(body) if body and response.content_type.endswith("json") else None
+            parsed = orjson.loads(body) if body and response.content_type.endswith(("/json", "+json")) else None
             return Answer(response.status, response.headers, body, parsed)
 
     async def get(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:

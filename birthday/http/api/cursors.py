@@ -1,8 +1,12 @@
 """Cursors: where the next page of a list begins, as text that means nothing to a client.
 
 Any text of the right length is a position, so a cursor stays valid even if its row has changed or is gone.
+
+A cursor of a list that is ordered by something personal, such as names, hides it by a key of the installation: cursors
+are in URLs, and URLs are in logs.
 """
 
+import hashlib
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, datetime, timedelta
@@ -14,10 +18,12 @@ from pydantic import PlainValidator, WithJsonSchema
 from birthday.store import suppressions
 from birthday.store.feed import FeedPosition
 from birthday.store.history import Message, Position
+from birthday.store.listing import Place
 from birthday.store.suppressions import Suppression
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_ID_BYTES: Final = 16
 _INSTANT_BYTES: Final = 7  # Microseconds since 1970: enough until the year 4253.
 _POSITION_BYTES: Final = 8
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
@@ -31,6 +37,31 @@ def user_cursor(last: UUID) -> str:
 def change_cursor(last: UUID) -> str:
     """Return the cursor of the page that follows the change with an id."""
     return _encode(last.bytes)
+
+
+def place_cursor(place: Place, order: str, secret: bytes) -> str:
+    """Return the cursor of the page that follows a place in a list of an order. ``secret`` hides the place's key."""
+    hidden = f"{order}{place.key}".encode()
+    # Whole groups of characters, so that a cursor has no spare bits.
+    hidden += b"\0" * (-(_ID_BYTES + len(hidden)) % 3)
+    return _encode(place.id.bytes + _mask(hidden, place.id.bytes, secret))
+
+
+def read_place(packed: bytes, order: str, secret: bytes) -> Place | None:
+    """Return the place of a cursor; None, which is the beginning, if it is of a list of another order."""
+    user_id = packed[:_ID_BYTES]
+    shown = _mask(packed[_ID_BYTES:], user_id, secret).rstrip(b"\0")
+    try:
+        key = shown.decode()
+    except UnicodeDecodeError:
+        return None
+    return Place(key[1:], UUID(bytes=user_id)) if key[:1] == order and "\0" not in key else None
+
+
+def _mask(key: bytes, user_id: bytes, secret: bytes) -> bytes:
+    """Hide a key, or show a hidden one: the exclusive or with a stream that depends on the id."""
+    stream = hashlib.shake_256(secret + user_id).digest(len(key))
+    return bytes(one ^ other for one, other in zip(key, stream, strict=True))
 
 
 def message_cursor(last: Message) -> str:
@@ -59,8 +90,20 @@ def read_feed_cursor(text: str) -> FeedPosition:
     return FeedPosition(position, UUID(bytes=packed[_POSITION_BYTES:]))
 
 
-def _read_user_cursor(text: str) -> UUID:
+def _read_change_cursor(text: str) -> UUID:
     return UUID(bytes=_decode(text, 16))
+
+
+def _read_user_cursor(text: str) -> bytes:
+    if not re.fullmatch(_USER_CURSOR, text):
+        raise ValueError(_explain(text))
+    return urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def _read_place_cursor(text: str) -> bytes:
+    if not re.fullmatch(_PLACE_CURSOR, text):
+        raise ValueError(_explain(text))
+    return urlsafe_b64decode(text)
 
 
 def _read_message_cursor(text: str) -> Position:
@@ -87,8 +130,12 @@ def _encode(packed: bytes) -> str:
 
 def _decode(text: str, size: int) -> bytes:
     if not _BASE64URL.fullmatch(text) or len(text) != _length(size):
-        raise ValueError(f"{text[:60]!r} is not a cursor; the nextCursor of an earlier page of this list is accepted")
+        raise ValueError(_explain(text))
     return urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def _explain(text: str) -> str:
+    return f"{text[:60]!r} is not a cursor; the nextCursor of an earlier page of this list is accepted"
 
 
 def _length(size: int) -> int:
@@ -96,17 +143,25 @@ def _length(size: int) -> int:
     return -(-size * 4 // 3)
 
 
-def _schema(size: int) -> WithJsonSchema:
+def _schema(pattern: str) -> WithJsonSchema:
     description = "The `nextCursor` of the page before; without it, the first page."
-    return WithJsonSchema(
-        {"type": "string", "pattern": f"^[A-Za-z0-9_-]{{{_length(size)}}}$", "description": description}
-    )
+    return WithJsonSchema({"type": "string", "pattern": pattern, "description": description})
+
+
+def _schema_of(size: int) -> WithJsonSchema:
+    return _schema(f"^[A-Za-z0-9_-]{{{_length(size)}}}$")
 
 
 FEED_PATTERN: Final = f"^[A-Za-z0-9_-]{{{_length(_POSITION_BYTES + 16)}}}$"
-ChangeCursor = Annotated[UUID | None, PlainValidator(_read_user_cursor), _schema(16)]
-UserCursor = Annotated[UUID | None, PlainValidator(_read_user_cursor), _schema(16)]
-MessageCursor = Annotated[Position | None, PlainValidator(_read_message_cursor), _schema(_INSTANT_BYTES + 16)]
+# The key of a place has at most 200 characters of a name.
+_PLACE_CURSOR: Final = "^([A-Za-z0-9_-]{4}){6,300}$"
+_USER_CURSOR: Final = f"^[A-Za-z0-9_-]{{22}}$|{_PLACE_CURSOR}"
+
+ChangeCursor = Annotated[UUID | None, PlainValidator(_read_change_cursor), _schema_of(16)]
+UserCursor = Annotated[bytes | None, PlainValidator(_read_user_cursor), _schema(_USER_CURSOR)]
+"""The bytes of a cursor; the first 16 are those of an id."""
+PlaceCursor = Annotated[bytes | None, PlainValidator(_read_place_cursor), _schema(_PLACE_CURSOR)]
+MessageCursor = Annotated[Position | None, PlainValidator(_read_message_cursor), _schema_of(_INSTANT_BYTES + 16)]
 SuppressionCursor = Annotated[
-    suppressions.Position | None, PlainValidator(_read_suppression_cursor), _schema(_INSTANT_BYTES + 32)
+    suppressions.Position | None, PlainValidator(_read_suppression_cursor), _schema_of(_INSTANT_BYTES + 32)
 ]

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
 from pydantic_core import core_schema
 
-from birthday.core.fields import LOCALE_PATTERN, TYPE_PATTERN
+from birthday.core.fields import EXTERNAL_ID_PATTERN, LOCALE_PATTERN, MAX_EXTERNAL_ID, TYPE_PATTERN
 from birthday.core.template import DEFAULT
 from birthday.core.text import INVISIBLE_BEYOND
 from birthday.http import kinds
@@ -61,6 +61,16 @@ _IN_PATH: Final[dict[str, dict[str, Any]]] = {
         "description": "The part of a key between its underscores.",
     },
     "id": {"schema": {"type": "string", "format": "uuid"}, "description": "The id that the API has given it."},
+    "externalId": {
+        "schema": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": MAX_EXTERNAL_ID,
+            "pattern": EXTERNAL_ID_PATTERN,
+            "examples": ["crm-4711"],
+        },
+        "description": "The user's id at the customer, percent-encoded.",
+    },
     "type": {
         "schema": {"type": "string", "pattern": TYPE_PATTERN, "examples": ["birthday"]},
         "description": "What is greeted.",
@@ -74,6 +84,7 @@ _IN_PATH: Final[dict[str, dict[str, Any]]] = {
 
 _TAGS: Final = {
     "Users": "Who is greeted.",
+    "Occasions": "Whose day it is.",
     "Messages": "What was or will be sent.",
     "Suppressions": "Who has opted out.",
     "Templates": "What is said.",
@@ -206,7 +217,12 @@ class _Components:
 
     def parameters(self, query: type[BaseModel]) -> list[dict[str, Any]]:
         """Return the parameters of a query."""
-        return [_parameter("query", name, schema) for name, schema in self._queries[query]["properties"].items()]
+        schema = self._queries[query]
+        required = schema.get("required", ())
+        return [
+            _parameter("query", name, member) | ({"required": True} if name in required else {})
+            for name, member in schema["properties"].items()
+        ]
 
     def example(self, model: type[BaseModel]) -> Any:  # noqa: ANN401 - any JSON
         """Return an example of a body."""
@@ -263,6 +279,7 @@ def _answer(answer: Answer, tag: dict[str, str], sometimes: dict[str, str], sche
     elif answer.media_types != (JSON,):
         described["content"] = {media_type: {"schema": {"type": "string"}} for media_type in answer.media_types}
     headers = answer.headers | (tag if answer.model else {})
+    sometimes = sometimes | answer.optional_headers
     if headers or sometimes:
         described["headers"] = _headers(headers) | _headers(sometimes, required=False)
     if answer.links:

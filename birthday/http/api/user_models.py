@@ -4,10 +4,10 @@ from datetime import date
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AliasPath, ConfigDict, Field
+from pydantic import AliasPath, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
 
-from birthday.core.dates import birthday_text
-from birthday.core.fields import TYPE_PATTERN
+from birthday.core.dates import birthday_text, parse_birthday
+from birthday.core.fields import DAY_PATTERN, TYPE_PATTERN, Email, ExternalId, NamePrefix, Zone
 from birthday.core.message import Status
 from birthday.core.user import EXAMPLE, READ_ONLY, ProfileInput, extras_json
 from birthday.core.zone import fixed_offset
@@ -15,6 +15,7 @@ from birthday.http.api.cursors import UserCursor
 from birthday.http.api.parameters import (
     DEFAULT_LIMIT,
     MAX_LIMIT,
+    From,
     Input,
     Instant,
     Limit,
@@ -25,6 +26,7 @@ from birthday.http.api.parameters import (
 )
 from birthday.operations.explain import NO_MESSAGE
 from birthday.store import users as store
+from birthday.store.listing import UserFilter
 
 _TypeName = Annotated[str, Field(pattern=TYPE_PATTERN, examples=["birthday"])]
 
@@ -80,11 +82,56 @@ class UserPage(Output):
     next_cursor: NextCursor
 
 
+def _check_flag(text: object) -> bool:
+    if text not in {"true", "false"}:
+        raise ValueError("true or false is accepted")
+    return text == "true"
+
+
+def _check_day(text: str) -> int:
+    day = parse_birthday(f"--{text.removeprefix('--')}")
+    return day.month * 100 + day.day
+
+
+Flag = Annotated[bool | None, BeforeValidator(_check_flag), WithJsonSchema({"type": "boolean"})]
+_Day = Annotated[
+    int | None, PlainValidator(_check_day), WithJsonSchema({"type": "string", "pattern": f"^(--)?{DAY_PATTERN}$"})
+]
+
+
 class UserQuery(Input):
-    """Which users a list has."""
+    """Which users a list has: those that all given parameters mean."""
 
     limit: Limit = DEFAULT_LIMIT
     cursor: UserCursor = None
+    email: Email | None = Field(default=None, description="The e-mail address, without regard to case.")
+    external_id: ExternalId | None = Field(default=None, description="The user's id at the customer.")
+    name: NamePrefix | None = Field(
+        default=None,
+        description="What the first, last or full name begins with, without regard to case. The list is in order of "
+        "names.",
+    )
+    timezone: Zone | None = Field(
+        default=None,
+        description="The zone: an IANA name, or a fixed offset such as UTC+07:00. The list is in order of birthdays.",
+    )
+    birthday: _Day = Field(
+        default=None, description="The day of birth, as MM-DD or --MM-DD. The list is in order of zones."
+    )
+    suppressed: Flag = Field(default=None, description="Whether nothing is ever sent to the user.")
+    updated_after: From = Field(
+        default=None,
+        description="Only users who were changed after this instant, the one changed first first. A change may be "
+        "stored a little later than the instant that it has: ask from a minute before the newest that you know, and "
+        "expect some again. Deleted users are not in any list.",
+    )
+
+    def wanted(self) -> UserFilter | None:
+        """Return the filter; None if all users are wanted."""
+        wanted = UserFilter(
+            self.email, self.external_id, self.name, self.timezone, self.birthday, self.suppressed, self.updated_after
+        )
+        return None if wanted == UserFilter() else wanted
 
 
 class ExplainQuery(Input):

@@ -14,7 +14,7 @@ from birthday.config import Scope
 from birthday.core.ident import uuid7
 from birthday.core.user import Profile, ProfileInput, parse_profile, parse_replacement, patch_profile, with_suppressed
 from birthday.errors import ConflictError, NotFoundError, UnavailableError
-from birthday.http.api.cursors import user_cursor
+from birthday.http.api.cursors import place_cursor, read_place, user_cursor
 from birthday.http.api.repeats import answer_of, keyed, once_by_itself
 from birthday.http.api.requests import read_id
 from birthday.http.api.responses import page_response
@@ -37,6 +37,7 @@ from birthday.operations.explain import Explainer
 from birthday.store import users as store
 from birthday.store.connection import borrow
 from birthday.store.creation import NewUser, create_users, plan_user
+from birthday.store.listing import list_users, order_of, read_cursor_key
 from birthday.store.users import (
     list_ids,
     lock_profile,
@@ -52,10 +53,14 @@ log = structlog.get_logger()
 
 async def create(request: web.Request, body: Annotated[object, ProfileInput]) -> web.Response:
     """Create a user; messages that fall due soon are planned at once."""
+    now = request.app[CONTEXT].clock.now()
+    return await create_user(request, parse_profile(body, now), now)
+
+
+async def create_user(request: web.Request, profile: Profile, now: datetime) -> web.Response:
+    """Store a new user, and answer."""
     context = request.app[CONTEXT]
-    now = context.clock.now()
-    profile, traceparent = parse_profile(body, now), context.tracing.traceparent()
-    new = plan_user(uuid7(now), profile, now, context.planning, actor_of(request), traceparent)
+    new = plan_user(uuid7(now), profile, now, context.planning, actor_of(request), context.tracing.traceparent())
     key = keyed(request)
     if key is not None:
         new = dataclasses.replace(new, answer=lambda user: (key, answer_of(_created(user), user.id)))
@@ -127,35 +132,54 @@ async def read_all(
 
 
 async def list_page(request: web.Request, query: UserQuery) -> web.Response:
-    """Return a page of users in order of creation."""
-    context, limit = request.app[CONTEXT], query.limit
+    """Return a page of users in order of creation; some filters have an order of their own.
+
+    A cursor belongs to the list of the page that it came with. A page neither skips nor repeats users who stay in the
+    list, whoever else is created, changed or deleted meanwhile.
+    """
+    context, limit, wanted = request.app[CONTEXT], query.limit, query.wanted()
     async with borrow(context.pool) as connection:
         # One more than the page holds tells whether there is another page.
-        ids = await list_ids(connection, query.cursor, limit + 1)
-        users = await read_users(connection, ids[:limit], context.clock.now(), context.settings.rules)
-    cursor = user_cursor(ids[limit - 1]) if len(ids) > limit else None
+        if wanted is None:
+            ids = await list_ids(connection, UUID(bytes=query.cursor[:16]) if query.cursor else None, limit + 1)
+            cursor = user_cursor(ids[limit - 1]) if len(ids) > limit else None
+        else:
+            order, secret = order_of(wanted), await read_cursor_key(connection)
+            after = query.cursor and read_place(query.cursor, order, secret)
+            places = await list_users(connection, wanted, after or None, limit + 1)
+            ids = [place.id for place in places]
+            cursor = place_cursor(places[limit - 1], order, secret) if len(places) > limit else None
+        found = await read_users(connection, ids[:limit], context.clock.now(), context.settings.rules)
+    by_id = {user.id: user for user in found}
+    # Somebody may have been deleted in between.
+    users = [by_id[user_id] for user_id in ids[:limit] if user_id in by_id]
     answer = {"users": [user_json(user) for user in users], "nextCursor": cursor}
     return page_response(request, answer, cursor)
 
 
 async def replace(request: web.Request, body: Annotated[object, ProfileReplacement]) -> web.Response:
     """Replace a user's profile as a whole; a moved birthday or zone moves the message."""
-    return await _change(request, lambda old, now: parse_replacement(old, body, now))
+    return await change_user(request, read_id(request, "user"), lambda old, now: parse_replacement(old, body, now))
 
 
 async def patch(request: web.Request, body: Annotated[object, ProfileChanges]) -> web.Response:
     """Change the members of a user's profile that are given; a moved birthday or zone moves the message."""
-    return await _change(request, lambda old, now: patch_profile(old, body, now))
+    return await change_user(request, read_id(request, "user"), lambda old, now: patch_profile(old, body, now))
 
 
 async def delete(request: web.Request) -> web.Response:
     """Delete a user and cancel the pending messages; the profile is kept for RETENTION_DAYS, unless it is erased."""
+    return await delete_user(request, read_id(request, "user"))
+
+
+async def delete_user(request: web.Request, user_id: UUID) -> web.Response:
+    """Delete a user, and answer."""
     context = request.app[CONTEXT]
-    user_id, now = read_id(request, "user"), context.clock.now()
+    now = context.clock.now()
     async with borrow(context.pool) as connection, connection.transaction():
         if has_condition(request):
             await lock_profile(connection, user_id)
-            await _check(request, connection, user_id, now)
+            await check_state(request, connection, user_id, now)
         cancelled = await remove_user(connection, user_id, now, actor_of(request))
     # The log is a list of deletions outside of the database: "birthday import --deleted" reads it after a restore.
     log.info("user.deleted", user_id=str(user_id), messages_cancelled=cancelled)
@@ -171,10 +195,11 @@ async def explain(request: web.Request, query: ExplainQuery) -> web.Response:
     return json_response(Explained.model_validate(explained))
 
 
-async def _change(request: web.Request, change: Callable[[Profile, datetime], Profile]) -> web.Response:
-    """Apply ``change`` to a profile in one transaction. Other changes of the same user wait for it."""
+async def change_user(
+    request: web.Request, user_id: UUID, change: Callable[[Profile, datetime], Profile]
+) -> web.Response:
+    """Apply ``change`` to a profile in one transaction, and answer. Other changes of the same user wait for it."""
     context = request.app[CONTEXT]
-    user_id = read_id(request, "user")
     try:
         async with borrow(context.pool) as connection, connection.transaction():
             old = await lock_profile(connection, user_id)
@@ -182,7 +207,7 @@ async def _change(request: web.Request, change: Callable[[Profile, datetime], Pr
             # Before the condition, which counts only for a request that is right otherwise (RFC 9110, 13.2.1).
             new, traceparent = change(old, now), context.tracing.traceparent()
             if has_condition(request):
-                await _check(request, connection, user_id, now)
+                await check_state(request, connection, user_id, now)
             by = actor_of(request)
             replanned = await replace_profile(connection, user_id, old, new, now, context.planning, by, traceparent)
             [user] = await read_users(connection, [user_id], now, context.settings.rules)
@@ -194,15 +219,18 @@ async def _change(request: web.Request, change: Callable[[Profile, datetime], Pr
     if user.profile.extras.suppressed:
         context.metrics.suppressions.labels("api").inc(not old.extras.suppressed)
         context.metrics.messages_suppressed.inc(replanned.cancelled)
+    request[SUBJECT] = str(user_id)
     return tagged(json_response(user_json(user)))
 
 
-async def _check(request: web.Request, connection: store.Connection, user_id: UUID, now: datetime) -> None:
+async def check_state(request: web.Request, connection: store.Connection, user_id: UUID, now: datetime) -> None:
     """Check the condition of a change while ``lock_profile`` holds the user's row."""
     [user] = await read_users(connection, [user_id], now, request.app[CONTEXT].settings.rules)
     check_condition(request, json_bytes(user_json(user)))
 
 
+# Not what has a path of its own: otherwise another method there would be 404 instead of 405.
+_ONE: Final = "/users/{id:(?!import$|export$)[^/]+}"
 _USER: Final = Answer("The user.", User)
 _TAKEN: Final = (EMAIL_TAKEN, EXTERNAL_ID_TAKEN)
 _CREATED: Final = Answer(
@@ -216,12 +244,12 @@ _CREATED: Final = Answer(
 ROUTES: Final = (
     Route("POST", "/users", Scope.WRITE, create, "createUser", _CREATED, _TAKEN, repeats=once_by_itself),
     Route("GET", "/users", Scope.READ, list_page, "listUsers", Answer("A page of users.", UserPage)),
-    Route("GET", "/users/{id}", Scope.READ, read, "readUser", _USER, (UNKNOWN_USER,)),
-    Route("PUT", "/users/{id}", Scope.WRITE, replace, "replaceUser", _USER, (UNKNOWN_USER, OUTDATED, *_TAKEN)),
-    Route("PATCH", "/users/{id}", Scope.WRITE, patch, "changeUser", _USER, (UNKNOWN_USER, OUTDATED, *_TAKEN)),
+    Route("GET", _ONE, Scope.READ, read, "readUser", _USER, (UNKNOWN_USER,)),
+    Route("PUT", _ONE, Scope.WRITE, replace, "replaceUser", _USER, (UNKNOWN_USER, OUTDATED, *_TAKEN)),
+    Route("PATCH", _ONE, Scope.WRITE, patch, "changeUser", _USER, (UNKNOWN_USER, OUTDATED, *_TAKEN)),
     Route(
         "DELETE",
-        "/users/{id}",
+        _ONE,
         Scope.WRITE,
         delete,
         "deleteUser",

@@ -3,17 +3,19 @@
 import csv
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import date, datetime
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, Protocol
+from uuid import UUID
 
 import orjson
 from asyncpg import Record
-from asyncpg.cursor import Cursor
+from asyncpg.pool import Pool
 
 from birthday.errors import UnavailableError
 from birthday.operations.transfer.records import DATE_PREFIX, JSON_COLUMNS, Format
-from birthday.store.transfer import open_users, read_extra_columns
+from birthday.store.connection import borrow
+from birthday.store.transfer import read_exported, read_extra_columns
 from birthday.store.users import Connection, profile_of
 
 EXPORT_COLUMNS: Final = (
@@ -21,7 +23,31 @@ EXPORT_COLUMNS: Final = (
     *("createdAt", "updatedAt", "scheduleFrom", "greetedYear"),
 )
 """The columns of every CSV export. Others follow them if a user has a value there."""
+STREAMED_ROWS: Final = 200
+"""How many rows a streamed piece has. While it is encoded, the event loop is blocked."""
 _PIECE_ROWS: Final = 2000
+
+
+class _Rows(Protocol):
+    """Rows that are read piece by piece, as by a cursor of asyncpg."""
+
+    async def fetch(self, n: int) -> Sequence[Record]:
+        """Return the next ``n`` rows; fewer at the end."""
+        ...
+
+
+class _Users:
+    """All live users, in order of id."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._after = UUID(int=0)
+
+    async def fetch(self, n: int) -> Sequence[Record]:
+        rows = await read_exported(self._connection, self._after, n)
+        if rows:
+            self._after = rows[-1]["id"]
+        return rows
 
 
 async def export_users(connection: Connection, file_format: Format, out: BinaryIO) -> int:
@@ -32,37 +58,70 @@ async def export_users(connection: Connection, file_format: Format, out: BinaryI
     Raises:
         UnavailableError: if ``out`` cannot be written to, for example because its disk is full.
     """
-    # Repeatable read, because the columns and the users are two statements.
+    # Repeatable read, because these are several statements.
     async with connection.transaction(isolation="repeatable_read", readonly=True):
-        rows = await open_users(connection)
-        if file_format is Format.NDJSON:
-            return await write_rows(rows, EXPORT_COLUMNS, _members, file_format, out)
-        columns = [*EXPORT_COLUMNS, *await read_extra_columns(connection)]
-        return await write_rows(rows, columns, _cells, file_format, out)
+        columns = await _columns(connection, file_format)
+        return await write_rows(_Users(connection), columns, _form(file_format), file_format, out)
+
+
+async def stream_users(pool: Pool, file_format: Format) -> AsyncGenerator[bytes, None]:
+    """Yield an export in pieces. Each user is as at the time when the piece is read.
+
+    No connection is kept between two pieces, so a slow reader holds up neither others nor the cleanup of old rows.
+
+    Raises:
+        UnavailableError: if the database cannot be used, or a user has got a value for a column that is not there.
+    """
+    async with borrow(pool, None) as connection:
+        columns = await _columns(connection, file_format)
+    if file_format is Format.CSV:
+        yield _csv_lines([columns])
+    rows: Sequence[Record] = ()
+    after: UUID | None = UUID(int=0)
+    while after is not None:
+        async with borrow(pool) as connection:
+            rows = await read_exported(connection, after, STREAMED_ROWS)
+        if rows:
+            yield _encode([_form(file_format)(row) for row in rows], columns, file_format)
+        after = rows[-1]["id"] if len(rows) == STREAMED_ROWS else None
 
 
 async def write_rows(
-    cursor: Cursor,
+    rows_left: _Rows,
     columns: Sequence[str],
     members_of: Callable[[Record], dict[str, Any]],
     file_format: Format,
     out: BinaryIO,
 ) -> int:
-    """Write all rows of a cursor, or as many as the reader takes; return how many were written."""
+    """Write all rows, or as many as the reader takes; return how many were written."""
     written = 0
     try:
         if file_format is Format.CSV:
             _write(out, _csv_lines([columns]))
-        while rows := await cursor.fetch(_PIECE_ROWS):
-            members = [members_of(row) for row in rows]
-            if file_format is Format.CSV:
-                _write(out, _csv_lines([[each.get(name) for name in columns] for each in members]))
-            else:
-                _write(out, b"".join(orjson.dumps(each, option=orjson.OPT_APPEND_NEWLINE) for each in members))
+        while rows := await rows_left.fetch(_PIECE_ROWS):
+            _write(out, _encode([members_of(row) for row in rows], columns, file_format))
             written += len(rows)
     except BrokenPipeError:
         _discard_rest(out)
     return written
+
+
+async def _columns(connection: Connection, file_format: Format) -> list[str]:
+    """Return the columns of an export; NDJSON has no others than each user needs."""
+    return [*EXPORT_COLUMNS, *(await read_extra_columns(connection) if file_format is Format.CSV else ())]
+
+
+def _form(file_format: Format) -> Callable[[Record], dict[str, Any]]:
+    return _cells if file_format is Format.CSV else _members
+
+
+def _encode(users: Sequence[dict[str, Any]], columns: Sequence[str], file_format: Format) -> bytes:
+    if file_format is Format.NDJSON:
+        return b"".join(orjson.dumps(each, option=orjson.OPT_APPEND_NEWLINE) for each in users)
+    known = set(columns)
+    if not all(known.issuperset(each) for each in users):
+        raise UnavailableError("export", "a user has got a value for a column that was empty at the start: try again")
+    return _csv_lines([[each.get(name) for name in columns] for each in users])
 
 
 def _write(out: BinaryIO, data: bytes) -> None:
