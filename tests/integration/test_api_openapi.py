@@ -256,5 +256,12 @@ async def test_every_type_of_problem_is_explained(api: Api) -> None:
 
 async def test_the_page_serves_its_own_files_only(api: Api) -> None:
     """Nothing but the few files that the page needs can be had from there."""
-    for name in ("index.html", "swagger-ui.js", "..%2Fpyproject.toml", "%2Fetc%2Fpasswd", "oauth2-redirect.html"):
+    for name in (
+        "index.html",
+        "openapi.json",
+        "swagger-ui.js",
+        "..%2Fpyproject.toml",
+        "%2Fetc%2Fpasswd",
+        "oauth2-redirect.html",
+    ):
         assert (await api.get(f"/docs/{name}")).status == 404

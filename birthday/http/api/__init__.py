@@ -1,6 +1,7 @@
-"""Role api: users and messages over HTTP. The probes and ``/metrics`` are served by every role.
+"""Role api: the resources over HTTP. The probes and ``/metrics`` are served by every role.
 
-A request passes ``observe`` (id, log line, metrics), ``problems`` (every error becomes problem+json) and ``guard``
-(host, key, rate), then one function of ``users`` or ``messages``, which reads with ``requests`` and answers with
-``responses``. ``app`` puts them together, ``server`` owns the socket.
+A request passes ``observe`` (id, log line, metrics), ``problems`` (every error becomes problem+json), ``guard`` (host,
+key, rate), ``repeats`` (Idempotency-Key) and ``requests``, which validates query and body with the models of the
+resource. Then it reaches one function of the resource. Each resource declares its ``ROUTES``; ``app`` serves them, and
+``openapi`` describes them.
 """
