@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
@@ -15,6 +16,7 @@ from aiohttp import web
 from tests.support.api import api_keys
 from tests.support.clients import npm_packages, run
 from tests.support.message_service import MessageService
+from tests.support.product import eventually
 from tests.support.program import running
 
 pytestmark = pytest.mark.slow
@@ -25,6 +27,8 @@ SHIMS = 'set -euo pipefail\npipx() { shift; "$@"; }\nnpm() { :; }\n'
 """What the page installs is there already."""
 TYPES = Path(sys.prefix) / "clients-mypy"
 """What mypy has found out about the libraries of the client stays known."""
+UNSENT = {"Content-Length", "Connection", "Transfer-Encoding"}
+"""Headers of a connection, and of a body that is sent piece by piece: the answer is forwarded as a whole."""
 MYPY = """[mypy]
 strict = true
 [mypy-birthday_client.client]
@@ -55,7 +59,23 @@ async def url(database_url: str, message_service: MessageService) -> AsyncIterat
         "SEND_AT": "00:00",
     }
     async with running(**settings) as program, losing_answers(program.url) as url:
+        await deliver_one(program.url)
         yield url
+
+
+async def deliver_one(url: str) -> None:
+    """Let there be an outcome."""
+    today = f"1990-{datetime.now(UTC):%m-%d}"
+    user = {"firstName": "Edsger", "email": "edsger@example.com", "dateOfBirth": today, "timezone": "UTC"}
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {KEY}"}) as session:
+        async with session.post(f"{url}/users", json=user) as answer:
+            assert answer.status == 201
+
+        async def is_delivered() -> bool:
+            async with session.get(f"{url}/messages?updatedAfter=0") as answer:
+                return bool((await answer.json())["messages"])
+
+        await eventually(is_delivered, "the message is delivered")
 
 
 @asynccontextmanager
@@ -73,13 +93,13 @@ async def losing_answers(target: str) -> AsyncIterator[str]:
         if key and key not in seen:
             seen.add(key)
             await asyncio.Event().wait()
-        kept = {name: value for name, value in answer.headers.items() if name not in {"Content-Length", "Connection"}}
+        kept = {name: value for name, value in answer.headers.items() if name not in UNSENT}
         return web.Response(status=answer.status, headers=kept, body=body)
 
     app = web.Application(client_max_size=10_000_000)
     app.router.add_route("*", "/{path:.*}", forward)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
-    async with aiohttp.ClientSession(auto_decompress=False) as session:
+    async with aiohttp.ClientSession(auto_decompress=False, skip_auto_headers={"Accept-Encoding"}) as session:
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
@@ -92,7 +112,7 @@ async def losing_answers(target: str) -> AsyncIterator[str]:
 async def test_curl(url: str, tmp_path: Path) -> None:
     """Every command of the page succeeds."""
     commands = SHIMS + re.sub(r"^(pipx|npx) .*", ":", blocks("bash"), flags=re.MULTILINE)
-    await asyncio.to_thread(run, tmp_path, "bash", "-c", commands, API=url, KEY=KEY)
+    assert "delivered" in await asyncio.to_thread(run, tmp_path, "bash", "-c", commands, API=url, KEY=KEY)
 
 
 async def test_the_python_client(url: str, tmp_path: Path) -> None:
@@ -104,7 +124,7 @@ async def test_the_python_client(url: str, tmp_path: Path) -> None:
     def work() -> None:
         assert "warning" not in run(tmp_path, "bash", "-c", generate, API=url).lower()
         run(tmp_path, "mypy", "--cache-dir", str(TYPES), "integrate.py", "birthday_client")
-        run(tmp_path, sys.executable, "integrate.py", API=url, KEY=KEY)
+        assert "delivered" in run(tmp_path, sys.executable, "integrate.py", API=url, KEY=KEY)
 
     await asyncio.to_thread(work)
 
@@ -124,6 +144,6 @@ async def test_the_typescript_client(url: str, tmp_path: Path) -> None:
         assert "You have" not in linted
         run(tmp_path, "bash", "-c", generate, API=url)
         run(tmp_path, "tsc")
-        run(tmp_path, "node", "integrate.js", API=url, KEY=KEY)
+        assert "delivered" in run(tmp_path, "node", "integrate.js", API=url, KEY=KEY)
 
     await asyncio.to_thread(work)
