@@ -29,12 +29,16 @@ TYPES = Path(sys.prefix) / "clients-mypy"
 """What mypy has found out about the libraries of the client stays known."""
 UNSENT = {"Content-Length", "Connection", "Transfer-Encoding"}
 """Headers of a connection, and of a body that is sent piece by piece: the answer is forwarded as a whole."""
+UNKNOWN_TYPES = "POST /users/import within users."
+"""The generator knows neither NDJSON nor CSV; as bytes it can send and take them."""
 MYPY = """[mypy]
 strict = true
 [mypy-birthday_client.client]
 disable_error_code = arg-type
 """
 """The generator writes the module ``client`` the same for every API, with two loose calls."""
+AMBIGUOUS = "no-ambiguous-paths"
+"""Redocly does not see that an id, which is a UUID, is never ``by-external-id``."""
 PROJECT = """{
   "compilerOptions": {
     "strict": true, "noUncheckedIndexedAccess": true, "exactOptionalPropertyTypes": true,
@@ -122,7 +126,8 @@ async def test_the_python_client(url: str, tmp_path: Path) -> None:
     (tmp_path / "mypy.ini").write_text(MYPY)
 
     def work() -> None:
-        assert "warning" not in run(tmp_path, "bash", "-c", generate, API=url).lower()
+        warnings = re.findall(r"^WARNING parsing (.*)", run(tmp_path, "bash", "-c", generate, API=url), re.MULTILINE)
+        assert set(warnings) == {UNKNOWN_TYPES}
         run(tmp_path, "mypy", "--cache-dir", str(TYPES), "integrate.py", "birthday_client")
         assert "delivered" in run(tmp_path, sys.executable, "integrate.py", API=url, KEY=KEY)
 
@@ -139,7 +144,9 @@ async def test_the_typescript_client(url: str, tmp_path: Path) -> None:
     [generate] = re.findall(r"^npx (.*)", PAGE, re.MULTILINE)
 
     def work() -> None:
-        linted = run(tmp_path, "redocly", "lint", f"{url}/openapi.json", REDOCLY_TELEMETRY="off")
+        linted = run(
+            tmp_path, "redocly", "lint", f"{url}/openapi.json", "--skip-rule", AMBIGUOUS, REDOCLY_TELEMETRY="off"
+        )
         assert "is valid" in linted
         assert "You have" not in linted
         run(tmp_path, "bash", "-c", generate, API=url)

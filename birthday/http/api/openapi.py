@@ -45,6 +45,7 @@ _KEY: Final = {
     "pattern": "^[!-~]([ -~]{0,253}[!-~])?$",
     "description": "A key of your choice. A repeat with the same key has no second effect: it gets the same answer.",
 }
+_BINARY: Final = {"application/octet-stream": {"format": "binary"}}
 _CONDITION: Final = {"If-None-Match": "Answer 304 if the ETag is still one of these."}
 _CONDITIONS: Final = {
     "If-Match": "Change it only if its ETag is still one of these.",
@@ -66,7 +67,7 @@ _IN_PATH: Final[dict[str, dict[str, Any]]] = {
             "type": "string",
             "minLength": 1,
             "maxLength": MAX_EXTERNAL_ID,
-            "pattern": EXTERNAL_ID_PATTERN,
+            "pattern": EXTERNAL_ID_PATTERN.replace(INVISIBLE_BEYOND, ""),
             "examples": ["crm-4711"],
         },
         "description": "The user's id at the customer, percent-encoded.",
@@ -256,7 +257,9 @@ def _operation(route: Route, schemas: _Components, responses: dict[str, Any]) ->
     elif route.takes != (JSON,):
         operation["requestBody"] = {
             "required": True,
-            "content": {media_type: {"schema": {"type": "string"}} for media_type in route.takes},
+            "content": {
+                media_type: {"schema": {"type": "string"} | _BINARY.get(media_type, {})} for media_type in route.takes
+            },
         }
     tag = _TAG if headers else {}
     sometimes = (_REPLAYED if route.repeats else {}) | (_LINK if route.has_pages else {})

@@ -29,7 +29,10 @@ log = structlog.get_logger()
 
 NDJSON: Final = "application/x-ndjson"
 CSV: Final = "text/csv"
+BYTES: Final = "application/octet-stream"
 _FORMATS: Final = {NDJSON: Format.NDJSON, CSV: Format.CSV}
+_TAKEN: Final = _FORMATS | {BYTES: Format.NDJSON}
+"""Generated clients that do not know NDJSON can send bytes."""
 _BATCH_ROWS: Final = 500
 """Few, so that results come soon, and the event loop is free in between."""
 
@@ -54,7 +57,7 @@ async def import_lines(request: web.Request, query: ImportQuery) -> web.StreamRe
     is stored once it is answered; if the request ends early, send it again: what is stored is unchanged then. Read the
     answer while you send; about 40,000 lines may be sent before.
     """
-    context, file_format = request.app[CONTEXT], _FORMATS.get(request.content_type)
+    context, file_format = request.app[CONTEXT], _TAKEN.get(request.content_type)
     if file_format is None or (request.charset or "utf-8").lower() not in {"utf-8", "utf8"}:
         accepted = " or ".join(_FORMATS)
         raise web.HTTPUnsupportedMediaType(text=f"another Content-Type is given; {accepted} in UTF-8 is accepted")
@@ -169,7 +172,7 @@ ROUTES: Final = (
         "importUsers",
         Answer("A result for each line, then the summary.", media_types=(NDJSON,)),
         (INVALID_FIELD,),
-        takes=(NDJSON, CSV),
+        takes=(NDJSON, CSV, BYTES),
     ),
     Route(
         "GET",
