@@ -57,7 +57,9 @@ async def import_lines(request: web.Request, query: ImportQuery) -> web.StreamRe
     is stored once it is answered; if the request ends early, send it again: what is stored is unchanged then. Read the
     answer while you send; about 40,000 lines may be sent before.
     """
-    context, file_format = request.app[CONTEXT], _TAKEN.get(request.content_type)
+    context = request.app[CONTEXT]
+    # Without the header, aiohttp says that the type is bytes.
+    file_format = _TAKEN.get(request.content_type if hdrs.CONTENT_TYPE in request.headers else "")
     if file_format is None or (request.charset or "utf-8").lower() not in {"utf-8", "utf8"}:
         accepted = " or ".join(_FORMATS)
         raise web.HTTPUnsupportedMediaType(text=f"another Content-Type is given; {accepted} in UTF-8 is accepted")
