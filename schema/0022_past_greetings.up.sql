@@ -100,3 +100,18 @@ CREATE TRIGGER recall_greeting_of_moved BEFORE UPDATE OF email, date_of_birth ON
           AND pg_relation_size('past_greetings'::regclass) > 0) EXECUTE FUNCTION recall_greeting();
 CREATE TRIGGER recall_greeting BEFORE INSERT ON anniversaries FOR EACH ROW
     WHEN (pg_relation_size('past_greetings'::regclass) > 0) EXECUTE FUNCTION recall_other_greeting();
+
+-- Those who have been deleted already.
+INSERT INTO past_greetings (person_hash, message_type, year)
+SELECT person_hash(s.value, u.email, u.date_of_birth), past.message_type, max(past.year)
+FROM secrets s CROSS JOIN users u CROSS JOIN LATERAL (
+    SELECT message_type, occasion_year AS year FROM message_logs
+    WHERE (user_id = u.id AND status <> 'cancelled' OR user_id = u.id AND status = 'cancelled')
+      AND (status IN ('sending', 'delivered') OR may_have_arrived)
+    UNION ALL
+    SELECT 'birthday', u.greeted_year
+    UNION ALL
+    SELECT message_type, greeted_year FROM anniversaries WHERE user_id = u.id
+) past
+WHERE s.name = 'address_salt' AND u.deleted_at IS NOT NULL AND past.year > 0
+GROUP BY 1, 2;

@@ -52,7 +52,8 @@ def check_condition(request: web.Request, current: bytes | None) -> None:
     tag = None if current is None else tag_of(current)
     wanted, unwanted = request.headers.get(hdrs.IF_MATCH), request.headers.get(hdrs.IF_NONE_MATCH)
     if wanted is not None and (tag is None or not _names(wanted, tag)):
-        raise OutdatedError("it has changed since it was read, so If-Match does not hold: read it again")
+        state = "it does not exist" if tag is None else "it has changed since it was read: read it again"
+        raise OutdatedError(f"If-Match does not hold: {state}")
     if unwanted is not None and tag is not None and _names(unwanted.replace(_WEAK, ""), tag):
         raise OutdatedError("it exists, so If-None-Match does not hold")
 

@@ -118,3 +118,20 @@ async def test_links_lead_through_a_list(api: Api, pool: asyncpg.Pool) -> None:
         path = link.removeprefix("<").removesuffix('>; rel="next"')
         assert path == "" or path.startswith(f"{first}&cursor=")
     assert len(set(found)) == len(found) == 5
+
+
+async def test_a_change_whose_condition_cannot_be_checked_is_refused(api: Api, pool: asyncpg.Pool) -> None:
+    """Nobody is erased, suppressed or created because an If-Match was overlooked."""
+    path = f"/users/{(await api.create())['id']}"
+    read = await api.get(path)
+    condition = {"If-Match": '"outdated"'}
+    for method, target, body in (
+        ("POST", f"{path}/erase", None),
+        ("PUT", f"{path}/suppression", {}),
+        ("POST", "/users", RUNBOOK_USER | {"email": "grace@example.com"}),
+        ("POST", "/messages/retry", {}),
+    ):
+        refused = await api.request(method, target, json=body, headers=condition)
+        assert (refused.status, refused.json["code"]) == (412, "outdated"), target
+    assert (await api.get(path)).body == read.body
+    assert await pool.fetchval("SELECT count(*) FROM users") == 1

@@ -31,6 +31,8 @@ async def api(pool: asyncpg.Pool) -> AsyncIterator[Api]:
             await api.create(
                 email=f"{number}@example.com", dateOfBirth=born, timezone=zone, timezoneOffset=None, anniversaries=days
             )
+            # Ids sort by creation.
+            api.clock.advance(timedelta(milliseconds=1))
         yield api
 
 

@@ -15,6 +15,7 @@ from birthday.core.user import Profile
 from birthday.operations.transfer.importing import import_users
 from birthday.operations.transfer.source import open_source
 from birthday.store.connection import borrow
+from birthday.store.migrations import load_migrations, migrate, rollback
 from birthday.store.users import delete_user
 from birthday.telemetry.metrics import Metrics
 from birthday.wiring.scheduler import make_explainer
@@ -117,6 +118,18 @@ async def test_who_comes_back_is_not_greeted_again(product: Product, tmp_path: P
     assert "already under an earlier user" in explained.reason
     product.clock.advance(timedelta(days=364))
     assert await pending(product) == [2028]
+
+
+async def test_who_was_deleted_before_the_guard_came_is_not_greeted_again(product: Product, tmp_path: Path) -> None:
+    """The migration that brings the guard remembers those who had been greeted and deleted by then."""
+    await greet_and_delete(product)
+    migrations = load_migrations()
+    since = next(one.version for one in migrations if one.name == "past_greetings")
+    async with product.pool.acquire() as connection:
+        await rollback(connection, migrations, sum(one.version >= since for one in migrations))
+        await migrate(connection, migrations, product.clock.now())
+    await by_import(product, tmp_path)
+    assert await pending(product) == []
 
 
 @pytest.mark.parametrize("status", ["sending", "retrying", "failed"])

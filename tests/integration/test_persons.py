@@ -36,7 +36,9 @@ BODY: Mapping[str, Any] = {
     "attributes": {"ship": "USS Hopper"},
     "anniversaries": {"work-anniversary": "1943-12-17"},
 }
-PERSONAL = re.compile(r"Grace|Brewster|hopper|navy\.example|1906|1943-12-17|crm-4711|USS|rear-admiral", re.IGNORECASE)
+PERSONAL = re.compile(
+    r"Grace|Brewster|hopper|navy\.example|1906-02|1943-12-17|crm-4711|USS|rear-admiral", re.IGNORECASE
+)
 
 
 @pytest.fixture

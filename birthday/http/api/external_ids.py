@@ -3,6 +3,7 @@
 import re
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Final
 from uuid import UUID
 
@@ -59,12 +60,17 @@ async def put(request: web.Request, body: Annotated[object, ProfileReplacement])
 
 async def patch(request: web.Request, body: Annotated[object, ProfileChanges]) -> web.Response:
     """Change the members of a user's profile that are given; a moved birthday or zone moves the message."""
-    return await change_user(request, await _find(request), lambda old, now: patch_profile(old, body, now))
+
+    def patched(old: Profile, now: datetime) -> Profile:
+        _check_is_named(request, old)
+        return patch_profile(old, body, now)
+
+    return await change_user(request, await _find(request), patched)
 
 
 async def delete(request: web.Request) -> web.Response:
     """Delete a user and cancel the pending messages. The externalId is free then."""
-    return await delete_user(request, await _find(request))
+    return await delete_user(request, await _find(request), partial(_check_is_named, request))
 
 
 async def _create(request: web.Request, external_id: str, data: object) -> web.Response | None:
@@ -115,7 +121,17 @@ async def _find(request: web.Request) -> UUID:
             found = await find_user(connection, external_id)
         if found is not None:
             return found
-    raise NotFoundError("there is no user with this externalId", UNKNOWN_USER.code)
+    raise _unknown()
+
+
+def _check_is_named(request: web.Request, profile: Profile) -> None:
+    """Refuse a change of a user who has lost the externalId of the path since it was looked up."""
+    if profile.extras.external_id != request.match_info["externalId"]:
+        raise _unknown()
+
+
+def _unknown() -> NotFoundError:
+    return NotFoundError("there is no user with this externalId", UNKNOWN_USER.code)
 
 
 def _is_external_id(text: str) -> bool:

@@ -14,7 +14,7 @@ from birthday.core.message import ErrorType
 from birthday.http.api.changes import Change
 from birthday.http.api.message_models import Message
 from birthday.http.api.parameters import Instant, Output
-from birthday.http.api.repeats import CONCERNS, once, pool_of
+from birthday.http.api.repeats import once, pool_of
 from birthday.http.api.requests import read_id
 from birthday.http.api.suppressions import Suppression, entry_answer
 from birthday.http.api.user_models import User, user_json
@@ -98,7 +98,6 @@ async def remove(request: web.Request) -> web.Response:
     What is pending is cancelled. Hashes stay, so that the person is not greeted twice in a year, and an opt-out holds.
     """
     context, user_id = request.app[CONTEXT], read_id(request, "user")
-    request[CONCERNS] = user_id
     async with borrow(pool_of(request)) as connection, connection.transaction():
         erased = await erase(connection, user_id, context.clock.now(), actor_of(request))
     # The log is a list of erasures outside of the database, for use after a restore.

@@ -4,12 +4,13 @@ import re
 from typing import TypeVar
 from uuid import UUID
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from pydantic import BaseModel, ValidationError
 
 from birthday.core.document import parse_json, validate, what_is_wrong
-from birthday.errors import FieldError, InvalidInputError, NotFoundError
+from birthday.errors import FieldError, InvalidInputError, NotFoundError, OutdatedError
 from birthday.http.context import SUBJECT
+from birthday.http.kinds import OUTDATED
 from birthday.http.route import Handler, Route
 
 MAX_BODY_BYTES = 64 * 1024
@@ -21,12 +22,18 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def with_input(route: Route) -> Handler:
-    """Return the handler of a route as aiohttp calls it, with the request alone."""
+    """Return the handler of a route as aiohttp calls it, with the request alone.
+
+    A change whose condition would not be checked is refused.
+    """
     handler, query, body, is_raw = route.handler, route.query, route.body, route.is_body_raw
-    if query is None and body is None:
+    ignores_conditions = route.method != hdrs.METH_GET and OUTDATED not in route.problems
+    if query is None and body is None and not ignores_conditions:
         return handler
 
     async def handle(request: web.Request) -> web.StreamResponse:
+        if ignores_conditions and hdrs.IF_MATCH in request.headers:
+            raise OutdatedError("this cannot depend on If-Match, so nothing was done: send it without")
         given: dict[str, object] = {} if query is None else {"query": read_query(request, query)}
         if body is not None:
             data = await read_json(request)

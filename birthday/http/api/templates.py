@@ -95,6 +95,8 @@ async def try_out(request: web.Request, body: TrialInput) -> web.Response:
 async def send(request: web.Request, body: TestInput) -> web.Response:
     """Send what a template says to an address, marked as a test."""
     context, key = request.app[CONTEXT], _read_key(request)
+    if body.user_id is not None:
+        request[CONCERNS] = body.user_id
     now, site = context.clock.now(), site_of(context.settings)
     outcome = await send_test(context.pool, context.channel, body.trial(*key), body.to, now, site)
     reason = None if isinstance(outcome, Delivered) else outcome.reason

@@ -172,14 +172,19 @@ async def delete(request: web.Request) -> web.Response:
     return await delete_user(request, read_id(request, "user"))
 
 
-async def delete_user(request: web.Request, user_id: UUID) -> web.Response:
-    """Delete a user, and answer."""
+async def delete_user(
+    request: web.Request, user_id: UUID, check: Callable[[Profile], None] | None = None
+) -> web.Response:
+    """Delete a user whose profile passes ``check``, which may raise, and answer."""
     context = request.app[CONTEXT]
     now = context.clock.now()
     async with borrow(context.pool) as connection, connection.transaction():
-        if has_condition(request):
-            await lock_profile(connection, user_id)
-            await check_state(request, connection, user_id, now)
+        if check is not None or has_condition(request):
+            profile = await lock_profile(connection, user_id)
+            if check is not None:
+                check(profile)
+            if has_condition(request):
+                await check_state(request, connection, user_id, now)
         cancelled = await remove_user(connection, user_id, now, actor_of(request))
     # The log is a list of deletions outside of the database: "birthday import --deleted" reads it after a restore.
     log.info("user.deleted", user_id=str(user_id), messages_cancelled=cancelled)

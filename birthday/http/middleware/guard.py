@@ -85,7 +85,7 @@ class Guard:
             self._metrics.forbidden_accesses.labels("host").inc()
             log.warning("auth.forbidden", reason="host", peer=peer)
             return problem(
-                kinds.FOREIGN_HOST, "without API_KEYS the API answers to localhost only, not to another name"
+                kinds.FOREIGN_HOST, "without API keys this API answers to localhost only, not to another name"
             )
         key, fault = self._identify(request) if required else (None, None)
         if self._rate is not None:
