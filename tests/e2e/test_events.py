@@ -4,6 +4,7 @@ import signal
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
+import pytest
 
 from tests.support.message_service import Answer, MessageService
 from tests.support.outcomes import events_to, finish, store_queued
@@ -13,6 +14,7 @@ from tests.support.program import run, running
 LONG = timedelta(seconds=20)
 
 
+@pytest.mark.long
 async def test_a_process_killed_after_a_post_repeats_the_event_under_its_id(
     pool: asyncpg.Pool, database_url: str
 ) -> None:
