@@ -9,6 +9,7 @@ DROP FUNCTION recall_other_greeting();
 DROP FUNCTION recall_greeting();
 DROP FUNCTION past_year(text, date, text);
 DROP FUNCTION remember_greetings();
+DROP FUNCTION greeted_years(uuid, smallint);
 DROP FUNCTION person_hash(bytea, text, date);
 ALTER TABLE users DROP COLUMN recalled_year;
 ALTER TABLE anniversaries DROP COLUMN recalled_year;

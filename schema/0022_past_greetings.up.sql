@@ -20,6 +20,19 @@ CREATE FUNCTION person_hash(salt bytea, email text, date_of_birth date) RETURNS 
     SELECT sha256(salt || int4send(date_of_birth - date '2000-01-01') || convert_to(lower(email), 'UTF8'))
 $$;
 
+-- The years in which a message to a user arrived or may have arrived, by type; 0 and repeats included.
+CREATE FUNCTION greeted_years(id uuid, greeted_year smallint) RETURNS TABLE (message_type text, year smallint)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT m.message_type, m.occasion_year FROM message_logs m
+    -- In two halves, because each of the two indexes by user holds one.
+    WHERE (m.user_id = $1 AND m.status <> 'cancelled' OR m.user_id = $1 AND m.status = 'cancelled')
+      AND (m.status IN ('sending', 'delivered') OR m.may_have_arrived)
+    UNION ALL
+    SELECT 'birthday', $2
+    UNION ALL
+    SELECT a.message_type, a.greeted_year FROM anniversaries a WHERE a.user_id = $1
+$$;
+
 -- Whoever deletes a user (the program, an operator with psql), the years that were greeted are remembered.
 CREATE FUNCTION remember_greetings() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -29,16 +42,7 @@ BEGIN
     ORDER BY id FOR UPDATE;
     INSERT INTO past_greetings (person_hash, message_type, year)
     SELECT person_hash(s.value, OLD.email, OLD.date_of_birth), past.message_type, max(past.year)
-    FROM secrets s CROSS JOIN (
-        SELECT message_type, occasion_year AS year FROM message_logs
-        -- In two halves, because each of the two indexes by user holds one.
-        WHERE (user_id = OLD.id AND status <> 'cancelled' OR user_id = OLD.id AND status = 'cancelled')
-          AND (status IN ('sending', 'delivered') OR may_have_arrived)
-        UNION ALL
-        SELECT 'birthday', OLD.greeted_year
-        UNION ALL
-        SELECT message_type, greeted_year FROM anniversaries WHERE user_id = OLD.id
-    ) past
+    FROM secrets s CROSS JOIN greeted_years(OLD.id, OLD.greeted_year) past
     WHERE s.name = 'address_salt' AND past.year > 0
     GROUP BY 1, 2
     ON CONFLICT (person_hash, message_type) DO UPDATE SET year = greatest(past_greetings.year, excluded.year);
@@ -104,14 +108,6 @@ CREATE TRIGGER recall_greeting BEFORE INSERT ON anniversaries FOR EACH ROW
 -- Those who have been deleted already.
 INSERT INTO past_greetings (person_hash, message_type, year)
 SELECT person_hash(s.value, u.email, u.date_of_birth), past.message_type, max(past.year)
-FROM secrets s CROSS JOIN users u CROSS JOIN LATERAL (
-    SELECT message_type, occasion_year AS year FROM message_logs
-    WHERE (user_id = u.id AND status <> 'cancelled' OR user_id = u.id AND status = 'cancelled')
-      AND (status IN ('sending', 'delivered') OR may_have_arrived)
-    UNION ALL
-    SELECT 'birthday', u.greeted_year
-    UNION ALL
-    SELECT message_type, greeted_year FROM anniversaries WHERE user_id = u.id
-) past
+FROM secrets s CROSS JOIN users u CROSS JOIN LATERAL greeted_years(u.id, u.greeted_year) past
 WHERE s.name = 'address_salt' AND u.deleted_at IS NOT NULL AND past.year > 0
 GROUP BY 1, 2;
