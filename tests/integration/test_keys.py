@@ -2,8 +2,6 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,11 +10,12 @@ import pytest
 
 from birthday.config import Scope
 from birthday.errors import ConflictError, InvalidInputError, NotFoundError
-from birthday.operations.keys import EVERY_SECONDS, Keys, NewKey, create_key, revoke_key, rotate_key
+from birthday.operations.keys import EVERY_SECONDS, NewKey, create_key, revoke_key, rotate_key
 from birthday.store.changes import Actor, ChangeFilter, list_changes
 from birthday.store.keys import StoredKey, read_keys
 from tests.support.api import RUNBOOK_USER, Api, api_keys, running_api
 from tests.support.clock import NINE_O_CLOCK
+from tests.support.tasks import background
 
 BY = Actor("cli:ada@host")
 WRONG = {"X-API-Key": "bday_00000000_wrong"}
@@ -35,18 +34,6 @@ def bearer(key: NewKey) -> dict[str, str]:
 async def status(api: Api, key: NewKey) -> int:
     """Return how a read with this key is answered."""
     return (await api.get("/users", headers=bearer(key))).status
-
-
-@asynccontextmanager
-async def watching(keys: Keys) -> AsyncIterator[None]:
-    """Keep what a process knows up to date for the length of the context."""
-    task = asyncio.create_task(keys.watch())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 async def stored(pool: asyncpg.Pool) -> list[StoredKey]:
@@ -204,7 +191,7 @@ async def test_the_last_use_is_written_once_a_minute(pool: asyncpg.Pool) -> None
             return next(key.last_used_at for key in await stored(pool) if key.id == used.stored.id)
 
         begin = api.clock.now()
-        async with watching(keys):
+        async with background(keys.watch()):
             assert await tick(EVERY_SECONDS) is None
             assert await status(api, used) == 200
             first = await tick(EVERY_SECONDS)
@@ -222,7 +209,7 @@ async def test_while_the_database_is_away_the_known_keys_hold(pool: asyncpg.Pool
         key = await make(pool)
         await api.context.keys.refresh()
         await pool.execute("ALTER TABLE api_keys RENAME TO away")
-        async with watching(api.context.keys):
+        async with background(api.context.keys.watch()):
             await api.clock.wait_for_sleepers()
             api.clock.advance(timedelta(seconds=EVERY_SECONDS))
             await api.clock.wait_for_sleepers()

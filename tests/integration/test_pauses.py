@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack
 from datetime import date, timedelta
 from uuid import UUID
 
@@ -22,6 +22,7 @@ from tests.support.api import running_api
 from tests.support.channel import RecordingChannel
 from tests.support.clock import ManualClock
 from tests.support.product import Product, eventually, metric, parse
+from tests.support.tasks import background
 
 BORN = date(1990, 3, 1)
 
@@ -67,18 +68,6 @@ async def switch(product: Product, *, paused: bool) -> None:
     async with product.pool.acquire() as connection:
         await set_paused(connection, [BIRTHDAY], paused=paused, now=product.clock.now(), by=Actor("ada@host"))
     await product.pauses.refresh()
-
-
-@asynccontextmanager
-async def watching(pauses: Pauses) -> AsyncIterator[None]:
-    """Keep what a process knows up to date for the length of the context."""
-    task = asyncio.create_task(pauses.watch())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 async def has_no_consumer(product: Product) -> bool:
@@ -186,7 +175,7 @@ async def test_every_process_knows_within_five_seconds_and_wakes_at_once(product
     assert poll <= timedelta(seconds=5)
     async with AsyncExitStack() as stack:
         for process in processes:
-            await stack.enter_async_context(watching(process.pauses))
+            await stack.enter_async_context(background(process.pauses.watch()))
         for process in processes[:2]:
             await stack.enter_async_context(process.working(channel))
         for paused in (True, False):
@@ -288,7 +277,7 @@ async def test_without_a_database_what_was_known_holds(database_url: str) -> Non
             await set_paused(connection, [BIRTHDAY], paused=True, now=clock.now(), by=Actor("ada@host"))
         await pauses.refresh()
         await pool.execute("ALTER TABLE pauses RENAME TO away")
-        async with watching(pauses):
+        async with background(pauses.watch()):
             await clock.wait_for_sleepers()
             clock.advance(timedelta(seconds=EVERY_SECONDS))
 

@@ -2,11 +2,9 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
 from datetime import date, timedelta
 from functools import partial
-from typing import Any
 
 import asyncpg
 import pytest
@@ -28,6 +26,7 @@ from tests.support.clock import NINE_O_CLOCK, ManualClock
 from tests.support.postgres import PostgresServer
 from tests.support.product import Product, eventually, metric
 from tests.support.proxy import network
+from tests.support.tasks import background
 
 BORN = date(1990, NINE_O_CLOCK.month, NINE_O_CLOCK.day)
 
@@ -38,18 +37,6 @@ async def measured(database_url: str) -> AsyncIterator[tuple[asyncpg.Pool, Metri
     metrics = Metrics()
     async with make_pool(database_url, metrics, min_size=1, max_size=2) as pool:
         yield pool, metrics
-
-
-@asynccontextmanager
-async def background(task: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run something without end for the length of the context."""
-    running = asyncio.create_task(task)
-    try:
-        yield
-    finally:
-        running.cancel()
-        with suppress(asyncio.CancelledError):
-            await running
 
 
 async def holds(condition: Callable[[], bool]) -> bool:
