@@ -16,7 +16,7 @@ from benchmarks.population import populate
 from benchmarks.processes import birthday, fetch
 from benchmarks.scale import Run
 from birthday.broker.postgres import PostgresBroker
-from birthday.http.api.cursors import user_cursor
+from birthday.http.cursors import user_cursor
 from birthday.store.upkeep import remove_old
 from birthday.telemetry.metrics import Metrics
 from tests.support.clock import ManualClock

@@ -46,6 +46,12 @@ def parse_birthday(value: object) -> date:
     return born
 
 
+def parse_month_day(text: str) -> int:
+    """Return ``month * 100 + day`` of a day that is written ``02-29`` or ``--02-29``."""
+    day = parse_birthday(f"--{text.removeprefix('--')}")
+    return day.month * 100 + day.day
+
+
 def birthday_text(born: date) -> str:
     """Return a stored date of birth as text: the inverse of ``parse_birthday``."""
     return f"--{born:%m-%d}" if born.year == UNKNOWN_YEAR else born.isoformat()

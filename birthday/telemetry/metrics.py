@@ -123,7 +123,7 @@ class Metrics:
     message_retries = _counter("Attempts that will be repeated.", "retry_reason")
     messages_cancelled = _counter("Messages cancelled: the user was deleted or suppressed, or the birthday moved.")
     messages_suppressed = _counter("Messages cancelled because the user was suppressed.")
-    suppressions = _counter("Users suppressed through the API, or addresses through a link.", "source")
+    suppressions = _counter("Users suppressed through the API or the console, or addresses through a link.", "source")
     messages_by_type = _counter("Messages that a worker has delivered or failed, by type.", "message_type", "status")
     messages_expired = _counter("Messages later than the catch-up window, and given up.")
     messages_rescued = _counter("Messages published again because the queue had lost them.")
@@ -281,7 +281,7 @@ class Metrics:
             (self.background_failures, BACKGROUND),
             (self.gc_pause_seconds, "012"),
             (self.message_template_usage, (BIRTHDAY,)),
-            (self.suppressions, ("api", "link")),
+            (self.suppressions, ("api", "console", "link")),
             (self.auth_failures, ("ended_key", "no_key", "unknown_key")),
             (self.forbidden_accesses, ("host", "scope")),
         )

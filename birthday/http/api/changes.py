@@ -7,10 +7,10 @@ from aiohttp import web
 from pydantic import AliasPath, Field, PlainValidator, WithJsonSchema
 
 from birthday.config import Scope
-from birthday.http.api.cursors import ChangeCursor, change_cursor
 from birthday.http.api.parameters import DEFAULT_LIMIT, MAX_LIMIT, From, Input, Instant, Limit, NextCursor, Output, To
 from birthday.http.api.responses import page_response
 from birthday.http.context import CONTEXT
+from birthday.http.cursors import ChangeCursor, change_cursor
 from birthday.http.route import Answer, Route
 from birthday.store.changes import ENTITIES, ChangeFilter, list_changes
 from birthday.store.connection import borrow

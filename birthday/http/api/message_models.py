@@ -11,7 +11,6 @@ from birthday.config import parse_duration
 from birthday.core.fields import TYPE_PATTERN
 from birthday.core.message import ON_TIME, OUTCOME_UNKNOWN, ErrorType, Status
 from birthday.core.text import CONTROL
-from birthday.http.api.cursors import FEED_PATTERN, MessageCursor, read_feed_cursor
 from birthday.http.api.parameters import (
     DEFAULT_LIMIT,
     MAX_LIMIT,
@@ -27,6 +26,7 @@ from birthday.http.api.parameters import (
     one_of,
     read_instant,
 )
+from birthday.http.cursors import FEED_PATTERN, MessageCursor, read_feed_cursor
 from birthday.store.failed import FailedFilter
 from birthday.store.feed import BEGINNING, FeedPosition
 

@@ -13,7 +13,6 @@ from aiohttp import hdrs, web
 from birthday.config import Scope
 from birthday.core.message import Status
 from birthday.errors import FieldError, InvalidInputError, UnavailableError
-from birthday.http.api.cursors import feed_cursor, message_cursor
 from birthday.http.api.message_models import (
     Message,
     MessagePage,
@@ -26,6 +25,7 @@ from birthday.http.api.repeats import CONCERNS, commit_answer, once, pool_of
 from birthday.http.api.requests import read_id
 from birthday.http.api.responses import page_response
 from birthday.http.context import CONTEXT, ApiContext, actor_of
+from birthday.http.cursors import feed_cursor, message_cursor
 from birthday.http.json_response import json_response
 from birthday.http.kinds import NOT_FAILED, UNKNOWN_MESSAGE, UNKNOWN_USER
 from birthday.http.route import Answer, Route

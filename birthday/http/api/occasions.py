@@ -11,10 +11,10 @@ from birthday.config import Scope
 from birthday.core.dates import parse_date
 from birthday.core.message import Status
 from birthday.core.occasion import LAST_YEAR
-from birthday.http.api.cursors import PlaceCursor, place_cursor, read_place
 from birthday.http.api.parameters import DEFAULT_LIMIT, MAX_LIMIT, Input, Instant, Limit, NextCursor, Output, Type
 from birthday.http.api.responses import page_response
 from birthday.http.context import CONTEXT
+from birthday.http.cursors import PlaceCursor, place_cursor, read_place
 from birthday.http.route import Answer, Route
 from birthday.operations import occasions
 from birthday.operations.occasions import FIRST, Position, list_occasions

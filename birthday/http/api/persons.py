@@ -5,12 +5,10 @@ from dataclasses import asdict
 from typing import Any, Final
 from uuid import UUID
 
-import structlog
 from aiohttp import web
 from pydantic import Field
 
 from birthday.config import Scope
-from birthday.core.message import ErrorType
 from birthday.http.api.changes import Change
 from birthday.http.api.message_models import Message
 from birthday.http.api.parameters import Instant, Output
@@ -21,11 +19,10 @@ from birthday.http.api.user_models import User, user_json
 from birthday.http.context import CONTEXT, actor_of
 from birthday.http.json_response import json_response
 from birthday.http.kinds import UNKNOWN_USER
+from birthday.http.people import note_erased
 from birthday.http.route import Answer, Route
 from birthday.store.connection import borrow
 from birthday.store.persons import erase, read_person
-
-log = structlog.get_logger()
 
 
 class StoredAnswer(Output):
@@ -100,11 +97,7 @@ async def remove(request: web.Request) -> web.Response:
     context, user_id = request.app[CONTEXT], read_id(request, "user")
     async with borrow(pool_of(request)) as connection, connection.transaction():
         erased = await erase(connection, user_id, context.clock.now(), actor_of(request))
-    # The log is a list of erasures outside of the database, for use after a restore.
-    log.info("user.erased", user_id=str(user_id), messages_cancelled=erased.cancelled)
-    context.metrics.messages_cancelled.inc(erased.cancelled)
-    context.metrics.messages_failed.labels(ErrorType.PERMANENT_FAILURE.value).inc(erased.given_up)
-    context.metrics.birthdays_processed.inc(erased.given_up)
+    note_erased(context, user_id, erased)
     return json_response(Erased(user_id=user_id, **asdict(erased)))
 
 

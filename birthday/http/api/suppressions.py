@@ -2,12 +2,10 @@
 
 from typing import Annotated, Final
 
-import structlog
 from aiohttp import web
 from pydantic import Field, PlainValidator, WithJsonSchema
 
 from birthday.config import Scope
-from birthday.http.api.cursors import SuppressionCursor, suppression_cursor
 from birthday.http.api.parameters import (
     DEFAULT_LIMIT,
     MAX_LIMIT,
@@ -21,15 +19,15 @@ from birthday.http.api.parameters import (
 from birthday.http.api.requests import read_id
 from birthday.http.api.responses import page_response
 from birthday.http.context import CONTEXT, actor_of
+from birthday.http.cursors import SuppressionCursor, suppression_cursor
 from birthday.http.json_response import json_response
 from birthday.http.kinds import UNKNOWN_USER
+from birthday.http.people import note_suppressed, note_unsuppressed
 from birthday.http.route import Answer, Route
 from birthday.operations.suppressions import MAX_REASON, REASON_PATTERN, check_reason, suppress_user, unsuppress_user
 from birthday.store import suppressions as store
 from birthday.store.connection import borrow
 from birthday.store.suppressions import FIRST, list_suppressions
-
-log = structlog.get_logger()
 
 DEFAULT_REASON: Final = "asked for through the API"
 
@@ -88,10 +86,7 @@ async def put(request: web.Request, body: SuppressionInput) -> web.Response:
     user_id = read_id(request, "user")
     by = actor_of(request)
     entry, changed = await suppress_user(context.pool, user_id, body.reason, context.clock.now(), by)
-    log.info("user.suppressed", user_id=str(user_id), by=by.name, messages_cancelled=changed.messages)
-    context.metrics.suppressions.labels("api").inc(changed.addresses)
-    context.metrics.messages_cancelled.inc(changed.messages)
-    context.metrics.messages_suppressed.inc(changed.messages)
+    note_suppressed(context, by, user_id, changed)
     return json_response(entry_answer(entry))
 
 
@@ -100,7 +95,7 @@ async def delete(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     user_id = read_id(request, "user")
     changed = await unsuppress_user(context.pool, user_id, context.clock.now(), actor_of(request))
-    log.info("user.unsuppressed", user_id=str(user_id), messages_scheduled=changed.messages)
+    note_unsuppressed(user_id, changed)
     return web.Response(status=204)
 
 

@@ -6,12 +6,11 @@ from uuid import UUID
 
 from pydantic import AliasPath, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
 
-from birthday.core.dates import birthday_text, parse_birthday
+from birthday.core.dates import birthday_text, parse_month_day
 from birthday.core.fields import DAY_PATTERN, TYPE_PATTERN, Email, ExternalId, NamePrefix, Zone
 from birthday.core.message import Status
 from birthday.core.user import EXAMPLE, READ_ONLY, ProfileInput, extras_json
 from birthday.core.zone import fixed_offset
-from birthday.http.api.cursors import UserCursor
 from birthday.http.api.parameters import (
     DEFAULT_LIMIT,
     MAX_LIMIT,
@@ -24,6 +23,7 @@ from birthday.http.api.parameters import (
     Type,
     Year,
 )
+from birthday.http.cursors import UserCursor
 from birthday.operations.explain import NO_MESSAGE
 from birthday.store import users as store
 from birthday.store.listing import UserFilter
@@ -88,14 +88,9 @@ def _check_flag(text: object) -> bool:
     return text == "true"
 
 
-def _check_day(text: str) -> int:
-    day = parse_birthday(f"--{text.removeprefix('--')}")
-    return day.month * 100 + day.day
-
-
 Flag = Annotated[bool | None, BeforeValidator(_check_flag), WithJsonSchema({"type": "boolean"})]
 _Day = Annotated[
-    int | None, PlainValidator(_check_day), WithJsonSchema({"type": "string", "pattern": f"^(--)?{DAY_PATTERN}$"})
+    int | None, PlainValidator(parse_month_day), WithJsonSchema({"type": "string", "pattern": f"^(--)?{DAY_PATTERN}$"})
 ]
 
 

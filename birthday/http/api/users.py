@@ -3,18 +3,16 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import date, datetime
+from datetime import datetime
 from typing import Annotated, Final
 from uuid import UUID
 
-import structlog
 from aiohttp import web
 
 from birthday.config import Scope
 from birthday.core.ident import uuid7
 from birthday.core.user import Profile, ProfileInput, parse_profile, parse_replacement, patch_profile, with_suppressed
 from birthday.errors import ConflictError, NotFoundError, UnavailableError
-from birthday.http.api.cursors import place_cursor, read_place, user_cursor
 from birthday.http.api.repeats import answer_of, keyed, once_by_itself
 from birthday.http.api.requests import read_id
 from birthday.http.api.responses import page_response
@@ -32,23 +30,19 @@ from birthday.http.conditional import check_condition, has_condition, tagged
 from birthday.http.context import CONTEXT, CREATION, READING, SUBJECT, ApiContext, actor_of
 from birthday.http.json_response import json_bytes, json_response
 from birthday.http.kinds import EMAIL_TAKEN, EXTERNAL_ID_TAKEN, OUTDATED, UNKNOWN_USER
+from birthday.http.people import name_taken, note_changed, note_created, note_deleted, read_page
 from birthday.http.route import Answer, Route
 from birthday.operations.explain import Explainer
 from birthday.store import users as store
 from birthday.store.connection import borrow
 from birthday.store.creation import NewUser, create_users, plan_user
-from birthday.store.listing import list_users, order_of, read_cursor_key
 from birthday.store.users import (
-    list_ids,
     lock_profile,
-    name_existing,
     read_users,
     remove_user,
     replace_profile,
     unknown_user,
 )
-
-log = structlog.get_logger()
 
 
 async def create(request: web.Request, body: Annotated[object, ProfileInput]) -> web.Response:
@@ -73,28 +67,16 @@ async def create_user(request: web.Request, profile: Profile, now: datetime) -> 
     except ConflictError as error:
         found = None if key else await _created_before(request, new.user.profile)
         if found is None:
-            await _name_existing(context, error)
+            await name_taken(context, error)
             raise
         user = found
-    context.metrics.users_created.inc()
-    if profile.extras.suppressed:
-        context.metrics.suppressions.labels("api").inc()
-    if new.messages:
-        sent = {one.message_type: one.on for one in user.upcoming if one.due_at}
-        planned = [one for one in new.messages if one.occasion.on >= sent.get(one.message_type, date.max)]
-        context.metrics.messages_scheduled.inc(len(planned))
+    note_created(context, new, user)
     request[SUBJECT] = str(user.id)
     return _created(user)
 
 
 def _created(user: store.User) -> web.Response:
     return tagged(json_response(user_json(user), 201, {"Location": f"/users/{user.id}"}))
-
-
-async def _name_existing(context: ApiContext, error: ConflictError) -> None:
-    with suppress(UnavailableError):
-        async with borrow(context.pool) as connection:
-            await name_existing(connection, error)
 
 
 async def _created_before(request: web.Request, profile: Profile) -> store.User | None:
@@ -137,22 +119,7 @@ async def list_page(request: web.Request, query: UserQuery) -> web.Response:
     A cursor belongs to the list of the page that it came with. A page neither skips nor repeats users who stay in the
     list, whoever else is created, changed or deleted meanwhile.
     """
-    context, limit, wanted = request.app[CONTEXT], query.limit, query.wanted()
-    async with borrow(context.pool) as connection:
-        # One more than the page holds tells whether there is another page.
-        if wanted is None:
-            ids = await list_ids(connection, UUID(bytes=query.cursor[:16]) if query.cursor else None, limit + 1)
-            cursor = user_cursor(ids[limit - 1]) if len(ids) > limit else None
-        else:
-            order, secret = order_of(wanted), await read_cursor_key(connection)
-            after = query.cursor and read_place(query.cursor, order, secret)
-            places = await list_users(connection, wanted, after or None, limit + 1)
-            ids = [place.id for place in places]
-            cursor = place_cursor(places[limit - 1], order, secret) if len(places) > limit else None
-        found = await read_users(connection, ids[:limit], context.clock.now(), context.settings.rules)
-    by_id = {user.id: user for user in found}
-    # Somebody may have been deleted in between.
-    users = [by_id[user_id] for user_id in ids[:limit] if user_id in by_id]
+    users, cursor = await read_page(request.app[CONTEXT], query.wanted(), query.cursor, query.limit)
     answer = {"users": [user_json(user) for user in users], "nextCursor": cursor}
     return page_response(request, answer, cursor)
 
@@ -186,9 +153,7 @@ async def delete_user(
             if has_condition(request):
                 await check_state(request, connection, user_id, now)
         cancelled = await remove_user(connection, user_id, now, actor_of(request))
-    # The log is a list of deletions outside of the database: "birthday import --deleted" reads it after a restore.
-    log.info("user.deleted", user_id=str(user_id), messages_cancelled=cancelled)
-    context.metrics.messages_cancelled.inc(cancelled)
+    note_deleted(context, user_id, cancelled)
     return web.Response(status=204)
 
 
@@ -217,13 +182,9 @@ async def change_user(
             replanned = await replace_profile(connection, user_id, old, new, now, context.planning, by, traceparent)
             [user] = await read_users(connection, [user_id], now, context.settings.rules)
     except ConflictError as error:
-        await _name_existing(context, error)
+        await name_taken(context, error)
         raise
-    context.metrics.messages_scheduled.inc(replanned.planned)
-    context.metrics.messages_cancelled.inc(replanned.cancelled)
-    if user.profile.extras.suppressed:
-        context.metrics.suppressions.labels("api").inc(not old.extras.suppressed)
-        context.metrics.messages_suppressed.inc(replanned.cancelled)
+    note_changed(context, by, old, user, replanned)
     request[SUBJECT] = str(user_id)
     return tagged(json_response(user_json(user)))
 

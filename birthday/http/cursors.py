@@ -64,7 +64,7 @@ def _mask(key: bytes, user_id: bytes, secret: bytes) -> bytes:
     return bytes(one ^ other for one, other in zip(key, stream, strict=True))
 
 
-def message_cursor(last: Message) -> str:
+def message_cursor(last: Message | Position) -> str:
     """Return the cursor of the page that follows a message."""
     return _encode(_instant_bytes(last.scheduled_at) + last.id.bytes)
 
@@ -94,7 +94,12 @@ def _read_change_cursor(text: str) -> UUID:
     return UUID(bytes=_decode(text, 16))
 
 
-def _read_user_cursor(text: str) -> bytes:
+def read_user_cursor(text: str) -> bytes:
+    """Return the bytes of a cursor of a list of users; the first 16 are those of an id.
+
+    Raises:
+        ValueError: if it is none.
+    """
     if not re.fullmatch(_USER_CURSOR, text):
         raise ValueError(_explain(text))
     return urlsafe_b64decode(text + "=" * (-len(text) % 4))
@@ -106,7 +111,12 @@ def _read_place_cursor(text: str) -> bytes:
     return urlsafe_b64decode(text)
 
 
-def _read_message_cursor(text: str) -> Position:
+def read_message_cursor(text: str) -> Position:
+    """Return the position in a list of messages that a cursor is of.
+
+    Raises:
+        ValueError: if it is none.
+    """
     packed = _decode(text, _INSTANT_BYTES + 16)
     return Position(_instant(packed), UUID(bytes=packed[_INSTANT_BYTES:]))
 
@@ -158,10 +168,10 @@ _PLACE_CURSOR: Final = "^([A-Za-z0-9_-]{4}){6,300}$"
 _USER_CURSOR: Final = f"^[A-Za-z0-9_-]{{22}}$|{_PLACE_CURSOR}"
 
 ChangeCursor = Annotated[UUID | None, PlainValidator(_read_change_cursor), _schema_of(16)]
-UserCursor = Annotated[bytes | None, PlainValidator(_read_user_cursor), _schema(_USER_CURSOR)]
+UserCursor = Annotated[bytes | None, PlainValidator(read_user_cursor), _schema(_USER_CURSOR)]
 """The bytes of a cursor; the first 16 are those of an id."""
 PlaceCursor = Annotated[bytes | None, PlainValidator(_read_place_cursor), _schema(_PLACE_CURSOR)]
-MessageCursor = Annotated[Position | None, PlainValidator(_read_message_cursor), _schema_of(_INSTANT_BYTES + 16)]
+MessageCursor = Annotated[Position | None, PlainValidator(read_message_cursor), _schema_of(_INSTANT_BYTES + 16)]
 SuppressionCursor = Annotated[
     suppressions.Position | None, PlainValidator(_read_suppression_cursor), _schema_of(_INSTANT_BYTES + 32)
 ]
