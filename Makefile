@@ -49,7 +49,7 @@ test-e2e-nobody: install-dev test-dependencies ## Run the tests of the program a
 	TEST_ACCOUNT=nobody $(BIN)/pytest tests/e2e $(ARGS)
 
 chaos: install-dev test-dependencies ## Kill, cut and flood everything, then audit the result (15 minutes)
-	CHAOS=full $(BIN)/pytest tests/chaos tests/integration/test_virtual_year.py tests/e2e/test_events.py --timeout 900 $(ARGS)
+	CHAOS=full $(BIN)/pytest tests/chaos tests/integration/test_virtual_year.py --timeout 900 $(ARGS)
 
 bench: install-dev test-dependencies ## Measure everything and write docs/performance.md (ARGS="--users 1000000")
 	@status=0; $(BIN)/python -m benchmarks --full --json docs/performance/results.json $(ARGS) || status=$$?; \

@@ -147,7 +147,7 @@ class Settings(BaseSettings):
     circuit_breaker_reset_timeout: PositiveDuration = timedelta(seconds=30)
     """Time until an open circuit lets a probe through."""
     retention_days: int = Field(default=90, ge=1, le=36_500)
-    """Finished messages older than this are removed."""
+    """A message is removed this many days after its outcome."""
     api_keys: Annotated[tuple[ApiKey, ...], NoDecode, BeforeValidator(parse_api_keys)] = ()
     """Keys of clients, as comma-separated `name:sha256hex:scope` entries. Default: none: the API answers on loopback
     only."""

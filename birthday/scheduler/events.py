@@ -19,7 +19,7 @@ import structlog
 from birthday.clock import CheckedClock
 from birthday.core.events import Accepted, Answer, Event, Gone, Refused
 from birthday.errors import UnavailableError
-from birthday.store.connection import DATABASE_ERRORS, borrow, stay_cancelled
+from birthday.store.connection import DATABASE_ERRORS, borrow, is_outage, stay_cancelled
 from birthday.store.events import (
     hold_stream,
     make_events,
@@ -83,7 +83,9 @@ class EventSender:
                 except (UnavailableError, *DATABASE_ERRORS) as error:
                     stay_cancelled()
                     self.metrics.collector_errors.labels("events").inc()
-                    log.debug("events.unavailable", error=error)
+                    # What is no outage does not end by itself.
+                    report = log.debug if isinstance(error, UnavailableError) or is_outage(error) else log.error
+                    report("events.unavailable", error=error)
                     pause = STANDBY_SECONDS
                 await self.clock.sleep(pause)
         finally:

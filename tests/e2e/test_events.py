@@ -4,7 +4,6 @@ import signal
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
-import pytest
 
 from tests.support.message_service import Answer, MessageService
 from tests.support.outcomes import events_to, finish, store_queued
@@ -14,7 +13,6 @@ from tests.support.program import run, running
 LONG = timedelta(seconds=20)
 
 
-@pytest.mark.long
 async def test_a_process_killed_after_a_post_repeats_the_event_under_its_id(
     pool: asyncpg.Pool, database_url: str
 ) -> None:
@@ -24,7 +22,8 @@ async def test_a_process_killed_after_a_post_repeats_the_event_under_its_id(
         receiver.answer_with(Answer(delay=LONG))
         async with running(**settings) as program:
             await eventually(lambda: holds(pool, "SELECT events_are_sent()"), "a process sends events")
-            await finish(pool, await store_queued(pool, 1), at=datetime.now(UTC))
+            now = datetime.now(UTC)
+            await finish(pool, await store_queued(pool, 1, at=now), at=now)
             await receiver.wait_for(1)
             await program.stop(signal.SIGKILL)
         # The dead process has it for half a minute more.

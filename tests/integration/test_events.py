@@ -9,6 +9,7 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+import structlog
 from standardwebhooks import Webhook
 
 from birthday.broker.postgres import PostgresBroker
@@ -26,6 +27,7 @@ from tests.support.clock import ManualClock
 from tests.support.message_service import Answer, Fault, MessageService
 from tests.support.outcomes import finish, store_queued
 from tests.support.product import Product, metric
+from tests.support.tasks import background
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 HOUR = timedelta(hours=1)
@@ -188,6 +190,24 @@ async def test_one_process_sends_and_another_takes_over(product: Product, servic
     assert len(ids(service)) == 6
     await send_for(first, product, timedelta(seconds=1))
     assert len(set(ids(service))) == 6
+
+
+async def test_a_database_that_refuses_events_is_reported_and_tried_again(
+    product: Product, service: MessageService
+) -> None:
+    """An error that does not end by itself is in the log; once an operator has mended it, nothing is missing."""
+    sender = make_sender(product, service)
+    await sender.send_once(product.clock.now())
+    await finish(product.pool, await store_queued(product.pool, 1), at=product.clock.now())
+    await product.pool.execute("ALTER TABLE events ADD CONSTRAINT wrong CHECK (false)")
+    with structlog.testing.capture_logs() as events:
+        async with background(sender.run()):
+            await product.clock.wait_for_sleepers()
+            await product.pool.execute("ALTER TABLE events DROP CONSTRAINT wrong")
+            product.clock.advance(timedelta(seconds=5))
+            await service.wait_for(1)
+    [reported] = [event for event in events if event["event"] == "events.unavailable"]
+    assert (reported["log_level"], reported["error"].sqlstate) == ("error", "23514")
 
 
 async def test_nothing_is_kept_for_a_receiver_that_nobody_has(product: Product, service: MessageService) -> None:

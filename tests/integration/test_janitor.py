@@ -10,6 +10,7 @@ from birthday.store.idempotency import Answer, KeyedRequest, store_answers
 from birthday.telemetry.metrics import Metrics
 from tests.support.channel import RecordingChannel
 from tests.support.clock import ManualClock
+from tests.support.outcomes import finish, store_queued
 from tests.support.product import Product, metric, parse
 
 
@@ -78,6 +79,17 @@ async def test_retention_removes_what_is_finished_and_old_and_nothing_else(produ
     assert await product.janitor.retire_once(product.clock.now()) == 1
     assert await product.statuses() == {"scheduled": 1}
     assert await product.pool.fetchval("SELECT count(*) FROM users") == 1
+
+
+async def test_a_new_outcome_of_an_old_message_is_kept_as_long_as_any(product: Product) -> None:
+    """Planned long ago and requeued, it has ended just now: pollers of the feed have RETENTION_DAYS to read that."""
+    [message_id] = await store_queued(product.pool, 1)
+    product.clock.advance(timedelta(days=100))
+    await finish(product.pool, [message_id], at=product.clock.now())
+    for days, kept in ((0, 1), (89, 1), (2, 0)):
+        product.clock.advance(timedelta(days=days))
+        await product.janitor.retire_once(product.clock.now())
+        assert await product.pool.fetchval("SELECT count(*) FROM message_logs") == kept
 
 
 async def test_answers_to_repeated_requests_are_removed_after_a_day(product: Product) -> None:

@@ -13,18 +13,21 @@ from tests.support.message_service import MessageService
 NOW = datetime(2026, 3, 1, 9, tzinfo=UTC)
 
 
-async def store_queued(pool: asyncpg.Pool, count: int, **columns: object) -> list[UUID]:
-    """Store queued messages, each of a user who is gone; return their ids."""
+async def store_queued(pool: asyncpg.Pool, count: int, *, at: datetime = NOW) -> list[UUID]:
+    """Store queued messages that were planned for ``at``, each of a user who is gone; return their ids.
+
+    Beside a running program that is the present: its janitor expires what is late.
+    """
     ids = [uuid7(NOW) for _ in range(count)]
     await pool.execute(
         """
         INSERT INTO message_logs (id, user_id, message_type, occasion_year, occasion_on, scheduled_at, ends_at,
                                   schedule_from, status, created_at, updated_at)
-        SELECT id, gen_random_uuid(), $3, 2026, '2026-03-01', $2, $2, $2, 'queued', $2, $2 FROM unnest($1::uuid[]) AS id
+        SELECT id, gen_random_uuid(), 'birthday', 2026, '2026-03-01', $2, $2, $2, 'queued', $2, $2
+        FROM unnest($1::uuid[]) AS id
         """,
         ids,
-        NOW,
-        columns.get("message_type", "birthday"),
+        at,
     )
     return ids
 
