@@ -7,7 +7,7 @@ only reads it, and does not wait.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -17,6 +17,9 @@ from birthday.core.message import BIRTHDAY
 from birthday.core.template import BUILT_IN, BUILT_IN_SOURCE, DEFAULT, Source, TemplateKey, template_name
 from birthday.errors import ConflictError, NotFoundError
 from birthday.store.users import Connection
+
+COUNTED_PAGES: Final = 400
+"""How many pages of the table of users are read to count who gets which template: some 20,000 users."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,27 @@ class Active:
     key: TemplateKey
     activated_at: datetime | None
     activated_by: str | None
+
+
+class Audience(NamedTuple):
+    """Users of one locale, and the locale of the template that they get now; None if they get nothing."""
+
+    message_type: str
+    user_locale: str | None
+    locale: str | None
+    users: int
+
+
+@dataclass(frozen=True, slots=True)
+class Audiences:
+    """Who gets which template now. If ``is_exact`` is false, numbers are estimates from a sample."""
+
+    found: tuple[Audience, ...]
+    is_exact: bool
+
+    def count(self, message_type: str, locale: str | None) -> int:
+        """Return how many users get a template; None: how many have such a date, and get nothing."""
+        return sum(one.users for one in self.found if (one.message_type, one.locale) == (message_type, locale))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +166,40 @@ async def choose_locale(connection: Connection, message_type: str, user_locale: 
         raise NotFoundError(f"there is no template {message_type}", "unknown_template")
     locale: str = row["locale"]
     return locale
+
+
+async def count_audiences(connection: Connection, pages: int = COUNTED_PAGES) -> Audiences:
+    """Count who gets which template: exactly if the users fit in so many pages, and otherwise in a sample of these."""
+    size = await connection.fetchval(
+        "SELECT pg_relation_size('users') / current_setting('block_size')::integer AS pages"
+    )
+    share = min(1.0, pages / max(size, 1))
+    rows = await connection.fetch(
+        """
+        WITH sampled AS MATERIALIZED (
+            SELECT id, locale FROM users TABLESAMPLE SYSTEM (100 * $1::float8) REPEATABLE (0)
+            WHERE deleted_at IS NULL AND NOT suppressed
+        ), given AS (
+            SELECT 'birthday' AS message_type, locale, count(*) AS users FROM sampled GROUP BY locale
+            UNION ALL
+            -- OFFSET, so that the few are looked up one by one, whatever their number is taken for.
+            SELECT one.message_type, s.locale, count(*)
+            FROM sampled s CROSS JOIN LATERAL (
+                SELECT a.message_type FROM anniversaries a WHERE a.user_id = s.id AND a.date IS NOT NULL OFFSET 0) one
+            GROUP BY one.message_type, s.locale
+        )
+        SELECT given.message_type, given.locale AS user_locale, chosen.locale, given.users
+        FROM given LEFT JOIN LATERAL choose_template(given.message_type, given.locale) chosen ON true
+        ORDER BY given.users DESC, given.locale
+        """,
+        share,
+    )
+    is_exact = share == 1
+    found = [
+        Audience(kind, user_locale, locale, users if is_exact else int(float(f"{users / share:.1e}")))
+        for kind, user_locale, locale, users in rows
+    ]
+    return Audiences(tuple(found), is_exact)
 
 
 async def publish(

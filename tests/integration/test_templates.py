@@ -18,12 +18,12 @@ from birthday.errors import ConflictError, InvalidInputError, NotFoundError
 from birthday.operations.dead_letters.requeue import requeue_selected
 from birthday.operations.templates.compiling import compile_template
 from birthday.operations.templates.files import read_directory, write_directory
-from birthday.operations.templates.publishing import Author, Published, activate_version, publish_template
+from birthday.operations.templates.publishing import Author, Published, activate_version, publish_template, rehearse
 from birthday.operations.templates.trying import Trial, preview, send_test
 from birthday.operations.templates.values import KnownInput, Site
 from birthday.store.changes import Actor
 from birthday.store.failed import FailedFilter
-from birthday.store.templates import list_active, list_versions, read_version
+from birthday.store.templates import Audience, count_audiences, list_active, list_versions, read_version
 from birthday.telemetry.metrics import Metrics
 from tests.support.channel import RecordingChannel
 from tests.support.clock import ManualClock
@@ -194,6 +194,47 @@ async def test_a_link_to_unsubscribe_is_there_if_this_api_has_an_address(pool: a
         await publish_template(pool, DEFAULT, source, AUTHOR, Site())
     published = await publish_template(pool, DEFAULT, source, AUTHOR, Site(unsubscribe_url=link))
     assert (published.tried, published.failing) == (1, 0)
+
+
+async def test_a_rehearsal_tells_for_whom_a_template_would_fail(pool: asyncpg.Pool) -> None:
+    """It is tried for everybody whom it would concern, and nothing is published."""
+    await add_users(pool, 600, "pt-BR", '{"team": "red"}')
+    await add_users(pool, 2, "pt")
+    await add_users(pool, 1, "de")
+    told = list[int]()
+
+    async def tell(tried: int) -> None:
+        told.append(tried)
+
+    found = await rehearse(pool, ("birthday", "pt"), Source("Oi {{ attributes.team }}"), NOW, Site(), tell)
+    assert (found.tried, found.failing, told) == (602, 2, [500, 602])
+    ids = {str(row["id"]) for row in await pool.fetch("SELECT id FROM users WHERE locale = 'pt'")}
+    assert {str(one.user_id) for one in found.first} == ids
+    assert {one.reason.partition(":")[0] for one in found.first} == {"message, line 1"}
+    assert await pool.fetchval("SELECT count(*) FROM templates") == 0
+
+
+async def test_who_gets_which_template_is_counted_or_estimated(pool: asyncpg.Pool) -> None:
+    """Few users are counted; of many, a sample says about how many there are. Who gets nothing is told too."""
+    await add_users(pool, 4000, "pt-BR")
+    await add_users(pool, 1000)
+    await publish(pool, "Oi", ("birthday", "pt"))
+    await pool.execute(
+        """
+        INSERT INTO anniversaries (user_id, message_type, date, timezone, schedule_from)
+        SELECT id, 'name-day', '2020-06-24', timezone, schedule_from FROM users WHERE locale IS NULL LIMIT 7
+        """
+    )
+    async with pool.acquire() as connection:
+        exact, sampled = await count_audiences(connection), await count_audiences(connection, 20)
+    assert exact.found == (
+        Audience("birthday", "pt-BR", "pt", 4000),
+        Audience("birthday", None, "default", 1000),
+        Audience("name-day", None, None, 7),
+    )
+    assert (exact.is_exact, sampled.is_exact) == (True, False)
+    assert (exact.count("birthday", "pt"), exact.count("name-day", None)) == (4000, 7)
+    assert 2000 < sampled.count("birthday", "pt") < 8000
 
 
 async def test_a_test_needs_no_user_and_leaves_nothing(pool: asyncpg.Pool) -> None:

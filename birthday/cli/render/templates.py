@@ -73,7 +73,7 @@ class Progress:
     def __enter__(self) -> Self:
         return self
 
-    def update(self, tried: int) -> None:
+    async def update(self, tried: int) -> None:
         """Show a number."""
         if self._shown:
             click.echo(f"\r{self._name}: tried for {tried:,} users", err=True, nl=False)

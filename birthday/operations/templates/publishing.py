@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -53,6 +53,42 @@ class Published:
     failing: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A user for whom a template fails, and why."""
+
+    user_id: UUID
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """For how many users a template was tried, and for how many of them it fails; ``first`` are some of these."""
+
+    tried: int
+    failing: int
+    first: tuple[Failure, ...]
+
+
+class FailingError(InvalidInputError):
+    """A template fails for some of the users whom it concerns."""
+
+    def __init__(self, rehearsal: Rehearsal) -> None:
+        """Keep the numbers, and name the first users in the text."""
+        numbers = f"{rehearsal.failing} of the {rehearsal.tried} users whom it concerns"
+        named = (FieldError("", f"user {one.user_id}: {one.reason}") for one in rehearsal.first)
+        super().__init__(FieldError("", f"it fails for {numbers}; nothing was published"), *named)
+        self.rehearsal = rehearsal
+
+
+OnTried = Callable[[int], Awaitable[None]]
+"""Is told how many users have been tried so far."""
+
+
+async def _nobody_listens(_tried: int) -> None:
+    """Tell nobody."""
+
+
 async def publish_template(
     pool: asyncpg.Pool,
     key: tuple[str, str],
@@ -61,17 +97,16 @@ async def publish_template(
     site: Site,
     *,
     force: bool = False,
-    on_tried: Callable[[int], None] = lambda _tried: None,
+    on_tried: OnTried = _nobody_listens,
     check: Callable[[Version | None], None] | None = None,
 ) -> Published:
     """Publish a source under ``(type, locale)``, unless it fails for somebody; ``force`` publishes it all the same.
 
-    ``on_tried`` is told how many users have been tried. ``check`` gets what is active: before the users are tried, and
-    again when nobody else can publish any more. What it raises ends the publication. A source that is active already is
-    not tried, and makes no new version.
+    ``check`` gets what is active: before the users are tried, and again when nobody else can publish any more. What it
+    raises ends the publication. A source that is active already is not tried, and makes no new version.
 
     Raises:
-        InvalidInputError: if the source is wrong, or fails for somebody: with the number and the first ids.
+        InvalidInputError: if the source is wrong; FailingError if it fails for somebody.
         ConflictError: if the type has no default yet.
         UnavailableError: if the database cannot be used.
     """
@@ -82,19 +117,9 @@ async def publish_template(
         check(active)
     if active is not None and active.source == source:
         return Published(active.key, is_new=False)
-    try_samples(template, key[0], author.at, site)
-    tried, failures = 0, list[FieldError]()
-    async for person in _concerned(pool, key):
-        tried += 1
-        try:
-            template.render(values_of(person, key[0], author.at.date(), site))
-        except RenderError as error:
-            failures.append(FieldError("", f"user {person.id}: {error}"))
-        if tried % _PAGE == 0:
-            on_tried(tried)
-    on_tried(tried)
-    if failures and not force:
-        raise InvalidInputError(_summary(len(failures), tried), *failures[:NAMED])
+    rehearsal = await _rehearse(pool, key, template, author.at, site, on_tried)
+    if rehearsal.failing and not force:
+        raise FailingError(rehearsal)
     async with borrow(pool) as connection, connection.transaction():
         if check is not None:
             await hold(connection)
@@ -103,12 +128,40 @@ async def publish_template(
         if is_new:
             change = author.by.change("published", TEMPLATE, template_name(*key), after={"version": published.version})
             await record_changes(connection, [change], author.at)
-    log.info("template.published", **published._asdict(), by=author.name, tried=tried, failing=len(failures))
-    return Published(published, is_new, tried, len(failures))
+    numbers = {"tried": rehearsal.tried, "failing": rehearsal.failing}
+    log.info("template.published", **published._asdict(), by=author.name, **numbers)
+    return Published(published, is_new, **numbers)
 
 
-def _summary(failing: int, tried: int) -> FieldError:
-    return FieldError("", f"it fails for {failing} of the {tried} users whom it concerns; nothing was published")
+async def rehearse(
+    pool: asyncpg.Pool, key: tuple[str, str], source: Source, at: datetime, site: Site, on_tried: OnTried
+) -> Rehearsal:
+    """Try a source for everybody whom it would concern under ``(type, locale)``, and publish nothing.
+
+    Raises:
+        InvalidInputError: if the source is wrong.
+        UnavailableError: if the database cannot be used.
+    """
+    return await _rehearse(pool, key, await compile_template(source, key[1]), at, site, on_tried)
+
+
+async def _rehearse(
+    pool: asyncpg.Pool, key: tuple[str, str], template: Template, at: datetime, site: Site, on_tried: OnTried
+) -> Rehearsal:
+    try_samples(template, key[0], at, site)
+    tried, failing, first = 0, 0, list[Failure]()
+    async for person in _concerned(pool, key):
+        tried += 1
+        try:
+            template.render(values_of(person, key[0], at.date(), site))
+        except RenderError as error:
+            failing += 1
+            if len(first) < NAMED:
+                first.append(Failure(person.id, str(error)))
+        if tried % _PAGE == 0:
+            await on_tried(tried)
+    await on_tried(tried)
+    return Rehearsal(tried, failing, tuple(first))
 
 
 async def activate_version(pool: asyncpg.Pool, key: TemplateKey, author: Author) -> None:

@@ -178,9 +178,9 @@ def _parse_header(cells: list[str] | str, *, with_ids: bool) -> list[str | None]
     accepted = f"accepted, separated by commas, are {known}"
     if isinstance(cells, str):
         raise InvalidInputError(FieldError("", f"the header of the file {cells}; {accepted}"))
-    names = [_column_name(cell) for cell in cells]
+    names = [column_name(cell) for cell in cells]
     for name, cell in zip(names, cells, strict=True):
-        if name not in COLUMNS + READ_ONLY_COLUMNS and not _is_date(name):
+        if name not in COLUMNS + READ_ONLY_COLUMNS and not is_date(name):
             raise InvalidInputError(FieldError("", f"the file has an unknown column '{cell:.200}'; {accepted}"))
         if names.count(name) > 1:
             raise InvalidInputError(FieldError("", f"the file has more than one column {name}; one is accepted"))
@@ -192,15 +192,17 @@ def _parse_header(cells: list[str] | str, *, with_ids: bool) -> list[str | None]
     if missing:
         raise InvalidInputError(FieldError("", f"the file lacks the column {', '.join(missing)}; {accepted}"))
     read = COLUMNS + ORIGIN_FIELDS if with_ids else COLUMNS
-    return [name if name in read or _is_date(name) else None for name in names]
+    return [name if name in read or is_date(name) else None for name in names]
 
 
-def _column_name(cell: str) -> str:
+def column_name(cell: str) -> str:
+    """Return the field that a cell of a header names, in the spelling of the API."""
     name = cell.strip()
     return to_camel(name) if "_" in name else name
 
 
-def _is_date(column: str) -> bool:
+def is_date(column: str) -> bool:
+    """Whether a column is a yearly date."""
     return column.startswith(DATE_PREFIX) and is_type(column.removeprefix(DATE_PREFIX))
 
 
