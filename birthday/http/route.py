@@ -15,6 +15,8 @@ from birthday.http.kinds import Kind
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 JSON = "application/json"
+MERGE_PATCH = "application/merge-patch+json"
+"""What PATCH does (RFC 7396)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class Route:
     answer: Answer | tuple[Answer, ...]
     problems: tuple[Kind, ...] = ()
     takes: tuple[str, ...] = (JSON,)
-    """The media types of a body that the handler reads itself."""
+    """The media types of the body."""
     headers: dict[str, str] = field(default_factory=dict)
     """Optional headers of the request: name and description."""
 

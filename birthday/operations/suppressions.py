@@ -22,6 +22,8 @@ from birthday.store.connection import borrow
 from birthday.store.suppressions import Changed, Suppression
 from birthday.store.users import Connection
 
+Check = Callable[[Connection], Awaitable[None]]
+
 BATCH: Final = 1000
 WRITERS_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.05
@@ -43,29 +45,38 @@ def check_reason(value: object) -> None:
 
 
 async def suppress_user(
-    pool: asyncpg.Pool, user_id: UUID, reason: str, now: datetime, by: Actor
+    pool: asyncpg.Pool, user_id: UUID, reason: str, now: datetime, by: Actor, check: Check | None = None
 ) -> tuple[Suppression, Changed]:
     """Suppress a live user; return the entry of the list. If there is one already, it stays as it is.
+
+    ``check`` is called while the user is held. What it raises ends the change.
 
     Raises:
         NotFoundError: if there is no such live user.
     """
     async with borrow(pool) as connection, connection.transaction():
         email = await store.lock_address(connection, user_id)
+        if check is not None:
+            await check(connection)
         changed = await store.suppress(connection, [email], reason, now, by)
         entry = await store.read_suppression(connection, email)
     assert entry is not None  # noqa: S101 - this transaction has put it there, or found it
     return entry, changed
 
 
-async def unsuppress_user(pool: asyncpg.Pool, user_id: UUID, now: datetime, by: Actor) -> Changed:
-    """Take a live user's address off the list, if it is there.
+async def unsuppress_user(
+    pool: asyncpg.Pool, user_id: UUID, now: datetime, by: Actor, check: Check | None = None
+) -> Changed:
+    """Take a live user's address off the list, if it is there; ``check`` is as for ``suppress_user``.
 
     Raises:
         NotFoundError: if there is no such live user.
     """
     async with borrow(pool) as connection, connection.transaction():
-        return await store.unsuppress(connection, [await store.lock_address(connection, user_id)], now, by)
+        email = await store.lock_address(connection, user_id)
+        if check is not None:
+            await check(connection)
+        return await store.unsuppress(connection, [email], now, by)
 
 
 async def unsubscribe(pool: asyncpg.Pool, named: Unsubscriber, now: datetime, by: Actor) -> Changed:

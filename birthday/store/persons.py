@@ -82,9 +82,7 @@ async def erase(connection: Connection, user_id: UUID, now: datetime, by: Actor)
         NotFoundError: if nothing is known of such a user.
     """
     # Users are locked before messages, as everywhere else.
-    profile = await connection.fetchval(
-        "SELECT count(*) FROM (SELECT FROM users WHERE id = $1 FOR UPDATE) held", user_id
-    )
+    profile = await hold_user(connection, user_id)
     if not profile and not await _was_known(connection, user_id):
         raise unknown_user(user_id)
     hashes = await _hashes(connection, user_id)
@@ -119,6 +117,14 @@ async def erase(connection: Connection, user_id: UUID, now: datetime, by: Actor)
     if any(asdict(erased).values()):
         await record_changes(connection, [by.change(ERASED, USER, user_id)], now)
     return erased
+
+
+async def hold_user(connection: Connection, user_id: UUID) -> int:
+    """Hold the row of a user, live or deleted, until the transaction ends; return 0 if there is none."""
+    count: int = await connection.fetchval(
+        "SELECT count(*) FROM (SELECT FROM users WHERE id = $1 FOR UPDATE) held", user_id
+    )
+    return count
 
 
 async def _read_any_user(

@@ -13,6 +13,7 @@ from tests.support.clock import NINE_O_CLOCK
 from tests.support.dead import store_failed
 
 TEMPLATE = "/templates/birthday/pt"
+NOBODY = "01234567-89ab-7def-8123-456789abcdef"
 
 
 @pytest.fixture
@@ -120,14 +121,63 @@ async def test_links_lead_through_a_list(api: Api, pool: asyncpg.Pool) -> None:
     assert len(set(found)) == len(found) == 5
 
 
+async def test_an_outdated_opt_out_or_erasure_is_refused(api: Api) -> None:
+    """The condition is that of the user: an old tag gives 412 and changes nothing; the current one, or * passes."""
+    path = f"/users/{(await api.create())['id']}"
+    old = (await api.get(path)).headers["ETag"]
+    api.clock.advance(timedelta(seconds=1))
+    for method, target, body, status in (
+        ("PUT", f"{path}/suppression", {}, 200),
+        ("DELETE", f"{path}/suppression", None, 204),
+        ("POST", f"{path}/erase", None, 200),
+    ):
+        await api.patch(path, {"firstName": target})
+        read = await api.get(path)
+        refused = await api.request(method, target, json=body, headers={"If-Match": old})
+        assert (refused.status, refused.json["code"]) == (412, "outdated"), target
+        assert (await api.get(path)).body == read.body
+        passed = await api.request(method, target, json=body, headers={"If-Match": read.headers["ETag"]})
+        assert (passed.status, passed.headers.get("ETag")) == (status, None), target
+    assert (await api.post(f"{path}/erase", headers={"If-Match": "*", "Idempotency-Key": "1"})).status == 412
+    assert (await api.post(f"{path}/erase")).status == 200
+    for method, target in (("DELETE", "suppression"), ("POST", "erase")):
+        unknown = await api.request(method, f"/users/{NOBODY}/{target}", headers={"If-Match": old})
+        assert unknown.status == 404, target
+
+
+async def test_a_version_is_made_active_in_place_of_the_one_that_was_read(api: Api) -> None:
+    """The condition of an activation is that of the template."""
+    first = await api.put(TEMPLATE, {"message": "Parabéns!"})
+    second = await api.put(TEMPLATE, {"message": "Feliz aniversário!"})
+    body, path = {"version": 1}, f"{TEMPLATE}/activate"
+    assert (await api.post(path, body, {"If-Match": first.headers["ETag"]})).status == 412
+    assert (await api.get(TEMPLATE)).json["version"] == 2
+    assert (await api.post(path, {"version": 9}, {"If-Match": first.headers["ETag"]})).status == 404
+    assert (await api.post(path, body, {"If-Match": second.headers["ETag"]})).json["version"] == 1
+    assert (await api.get(TEMPLATE)).json["version"] == 1
+
+
+async def test_a_change_that_changes_nothing_leaves_the_user_as_it_is(api: Api) -> None:
+    """An empty PATCH, or a PUT of what is stored, keeps tag and updatedAt, and is not recorded."""
+    user = await api.create(attributes={"flag": 1}, locale="pt")
+    path = f"/users/{user['id']}"
+    read = await api.get(path)
+    api.clock.advance(timedelta(seconds=1))
+    for method, body in (("PATCH", {}), ("PATCH", {"locale": "pt", "suppressed": False}), ("PUT", user)):
+        same = await api.request(method, path, json=body, headers={"If-Match": read.headers["ETag"]})
+        assert (same.status, same.headers["X-Unchanged"], same.body) == (200, "true", read.body)
+    assert (await api.get("/changes?entity=user")).json["changes"][0]["action"] == "created"
+    changed = await api.patch(path, {"attributes": {"flag": True}})
+    assert (changed.json["attributes"], "X-Unchanged" in changed.headers) == ({"flag": True}, False)
+    assert changed.headers["ETag"] != read.headers["ETag"]
+
+
 async def test_a_change_whose_condition_cannot_be_checked_is_refused(api: Api, pool: asyncpg.Pool) -> None:
-    """Nobody is erased, suppressed or created because an If-Match was overlooked."""
+    """Nobody is created, and nothing is sent, because an If-Match was overlooked."""
     path = f"/users/{(await api.create())['id']}"
     read = await api.get(path)
     condition = {"If-Match": '"outdated"'}
     for method, target, body in (
-        ("POST", f"{path}/erase", None),
-        ("PUT", f"{path}/suppression", {}),
         ("POST", "/users", RUNBOOK_USER | {"email": "grace@example.com"}),
         ("POST", "/messages/retry", {}),
     ):

@@ -388,3 +388,27 @@ async def test_a_mistake_of_ours_tells_nothing_of_the_inside(api: Api, pool: asy
     assert b"first_name" not in answer.body
     assert "X-Request-ID" in answer.json["detail"]
     assert answer.headers["X-Request-ID"]
+
+
+async def test_an_unknown_parameter_is_refused_everywhere(api: Api) -> None:
+    """Whoever misspells a parameter is told so, also where none is known; probes take what scrapers add."""
+    user = f"/users/{(await api.create())['id']}"
+    for method, path in (("GET", user), ("DELETE", user), ("POST", f"{user}/erase"), ("GET", f"{user}/data")):
+        refused = await api.request(method, f"{path}?dryrun=true&x=")
+        assert_problem(refused, 422)
+        assert (refused.json["code"], refused.pointers) == ("invalid_parameter", ["dryrun", "x"])
+        assert "none is accepted" in refused.json["detail"]
+    assert (await api.get(f"{user}?")).status == 200
+    assert (await api.get("/alive?from=balancer")).status == 200
+
+
+async def test_a_patch_may_say_that_it_is_a_merge_patch(api: Api) -> None:
+    """PATCH is RFC 7396, so its media type is accepted beside JSON; elsewhere it is not."""
+    path = f"/users/{(await api.create(locale='pt'))['id']}"
+    merge = {"Content-Type": "application/merge-patch+json"}
+    patched = await api.request("PATCH", path, data=b'{"locale": null, "firstName": "Ada"}', headers=merge)
+    assert (patched.status, patched.json["locale"], patched.json["firstName"]) == (200, None, "Ada")
+    refused = await api.request("PATCH", path, data=b"{}", headers={"Content-Type": "text/plain"})
+    assert_problem(refused, 415)
+    assert "application/json or application/merge-patch+json in UTF-8" in refused.json["detail"]
+    assert_problem(await api.request("PUT", path, data=b"{}", headers=merge), 415)

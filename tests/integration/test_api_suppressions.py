@@ -50,6 +50,16 @@ async def test_a_user_is_suppressed_and_taken_off_the_list(pool: asyncpg.Pool) -
         assert (await api.get("/suppressions", headers=BY_KEY)).json["suppressions"] == []
 
 
+async def test_a_second_reason_is_not_kept_and_the_answer_says_so(pool: asyncpg.Pool) -> None:
+    """Whoever is suppressed already keeps the first reason: the answer has it, and X-Unchanged."""
+    async with running_api(pool) as api:
+        path = f"/users/{(await api.create())['id']}/suppression"
+        first = await api.put(path, {"reason": "asked by phone"})
+        second = await api.put(path, {"reason": "asked again"})
+        assert (second.json, second.headers["X-Unchanged"]) == (first.json, "true")
+        assert "X-Unchanged" not in first.headers
+
+
 async def test_the_list_has_pages(pool: asyncpg.Pool) -> None:
     """Each entry is on one page, newest first, also those of the same instant."""
     async with running_api(pool) as api:

@@ -14,16 +14,15 @@ from birthday.core.fields import EXTERNAL_ID_PATTERN, MAX_EXTERNAL_ID
 from birthday.core.user import Profile, parse_replacement, patch_profile
 from birthday.errors import ConflictError, FieldError, InvalidInputError, NotFoundError
 from birthday.http.api.user_models import ProfileChanges, ProfileReplacement, User, user_json
-from birthday.http.api.users import change_user, create_user, delete_user
+from birthday.http.api.users import CHANGED, UNCHANGED, change_user, create_user, delete_user
 from birthday.http.conditional import check_condition, has_condition, tagged
 from birthday.http.context import CONTEXT, READING, SUBJECT
 from birthday.http.json_response import json_bytes, json_response
 from birthday.http.kinds import CONFLICT, EMAIL_TAKEN, EXTERNAL_ID_TAKEN, INVALID_PARAMETER, OUTDATED, UNKNOWN_USER
-from birthday.http.route import Answer, Route
+from birthday.http.route import JSON, MERGE_PATCH, Answer, Route
 from birthday.store.connection import borrow
-from birthday.store.users import find_user
+from birthday.store.users import find_user, is_other
 
-UNCHANGED: Final = "X-Unchanged"
 _TRIES: Final = 5
 """How often the user may be created, deleted or given another id by somebody else while one request is answered."""
 
@@ -99,13 +98,13 @@ async def _replace(request: web.Request, user_id: UUID, external_id: str, data: 
 
     with suppress(NotFoundError):
         user = await request.app[READING].ask(user_id)
-        if replacement(user.profile, request.app[CONTEXT].clock.now()) != user.profile:
+        if is_other(user.profile, replacement(user.profile, request.app[CONTEXT].clock.now())):
             return await change_user(request, user_id, replacement)
         members = user_json(user)
         if has_condition(request):
             check_condition(request, json_bytes(members))
         request[SUBJECT] = str(user_id)
-        return tagged(json_response(members, headers={UNCHANGED: "true"}))
+        return tagged(json_response(members, headers=UNCHANGED))
     return None
 
 
@@ -151,7 +150,7 @@ _PATH: Final = "/users/by-external-id/{externalId}"
 _USER: Final = Answer("The user.", User)
 _TAKEN: Final = (EMAIL_TAKEN, EXTERNAL_ID_TAKEN)
 _PUT: Final = (
-    Answer("The user.", User, optional_headers={UNCHANGED: "true if nothing was changed, because nothing differs."}),
+    CHANGED,
     Answer("The user, who is new.", User, 201, headers={"Location": "Where the user is."}),
 )
 
@@ -166,7 +165,16 @@ ROUTES: Final = (
         _PUT,
         (OUTDATED, INVALID_PARAMETER, CONFLICT, *_TAKEN),
     ),
-    Route("PATCH", _PATH, Scope.WRITE, patch, "changeUserByExternalId", _USER, (UNKNOWN_USER, OUTDATED, *_TAKEN)),
+    Route(
+        "PATCH",
+        _PATH,
+        Scope.WRITE,
+        patch,
+        "changeUserByExternalId",
+        CHANGED,
+        (UNKNOWN_USER, OUTDATED, *_TAKEN),
+        takes=(JSON, MERGE_PATCH),
+    ),
     Route(
         "DELETE",
         _PATH,

@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document at ``/openapi.json``: made of the declarations of the routes and of their models."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Final, Literal
 
@@ -167,9 +167,10 @@ def document(routes: Sequence[Route], server: str, *, with_keys: bool) -> dict[s
     schemas = _Components(routes)
     components: dict[str, Any] = {"schemas": schemas.shared, "responses": {}}
     paths: dict[str, Any] = {}
+    tagged = {(route.path, route.answers[0].model) for route in routes if route.is_read}
     for route in routes:
         path = re.sub(r":[^}]+", "", route.path)
-        operation = _operation(route, schemas, components["responses"])
+        operation = _operation(route, tagged, schemas, components["responses"])
         paths.setdefault(path, {})[route.method.lower()] = operation
     described: dict[str, Any] = {
         "openapi": "3.1.0",
@@ -230,7 +231,13 @@ class _Components:
         return self.shared[model.__name__]["examples"][0]
 
 
-def _operation(route: Route, schemas: _Components, responses: dict[str, Any]) -> dict[str, Any]:
+def _operation(
+    route: Route,
+    tagged: Collection[tuple[str, type[BaseModel] | None]],
+    schemas: _Components,
+    responses: dict[str, Any],
+) -> dict[str, Any]:
+    """Return the description of a route; ``tagged`` are the paths and models that are read with a tag."""
     parameters = [
         {"name": name, "in": "path", "required": True, **_IN_PATH[name]} for name in re.findall(r"{(\w+)", route.path)
     ]
@@ -261,11 +268,13 @@ def _operation(route: Route, schemas: _Components, responses: dict[str, Any]) ->
                 media_type: {"schema": {"type": "string"} | _BINARY.get(media_type, {})} for media_type in route.takes
             },
         }
-    tag = _TAG if headers else {}
     sometimes = (_REPLAYED if route.repeats else {}) | (_LINK if route.has_pages else {})
-    answers = {str(answer.status): _answer(answer, tag, sometimes, schemas) for answer in route.answers}
+    answers = {
+        str(answer.status): _answer(answer, _TAG if (route.path, answer.model) in tagged else {}, sometimes, schemas)
+        for answer in route.answers
+    }
     if route.is_read:
-        answers["304"] = {"description": "The client has just this.", "headers": _headers(tag)}
+        answers["304"] = {"description": "The client has just this.", "headers": _headers(_TAG)}
     operation["responses"] = answers | _problems(route, schemas, responses)
     return operation
 
@@ -281,7 +290,7 @@ def _answer(answer: Answer, tag: dict[str, str], sometimes: dict[str, str], sche
         described["content"] = {JSON: {"schema": schemas.ref(answer.model, "serialization")}}
     elif answer.media_types != (JSON,):
         described["content"] = {media_type: {"schema": {"type": "string"}} for media_type in answer.media_types}
-    headers = answer.headers | (tag if answer.model else {})
+    headers = answer.headers | tag
     sometimes = sometimes | answer.optional_headers
     if headers or sometimes:
         described["headers"] = _headers(headers) | _headers(sometimes, required=False)
@@ -304,7 +313,7 @@ def _problems(route: Route, schemas: _Components, responses: dict[str, Any]) -> 
     possible = [*route.problems, *(_GUARDED if route.scope else (kinds.MALFORMED,))]
     possible += _CHANGING if route.scope and route.method != "GET" else ()
     possible += _WITH_BODY if route.body or route.takes != (JSON,) else ()
-    possible += [kinds.INVALID_PARAMETER] if route.query else []
+    possible += [kinds.INVALID_PARAMETER] if route.scope else []
     possible += _REPEATED if route.repeats else ()
     by_status: dict[int, list[Kind]] = {}
     for kind in sorted(set(possible), key=lambda kind: (kind.status, kind.code)):

@@ -16,13 +16,15 @@ from birthday.http.api.repeats import once, pool_of
 from birthday.http.api.requests import read_id
 from birthday.http.api.suppressions import Suppression, entry_answer
 from birthday.http.api.user_models import User, user_json
+from birthday.http.api.users import state_of
+from birthday.http.conditional import check_condition, has_condition
 from birthday.http.context import CONTEXT, actor_of
 from birthday.http.json_response import json_response
-from birthday.http.kinds import UNKNOWN_USER
+from birthday.http.kinds import OUTDATED, UNKNOWN_USER
 from birthday.http.people import note_erased
 from birthday.http.route import Answer, Route
 from birthday.store.connection import borrow
-from birthday.store.persons import erase, read_person
+from birthday.store.persons import erase, hold_user, read_person
 
 
 class StoredAnswer(Output):
@@ -93,10 +95,18 @@ async def remove(request: web.Request) -> web.Response:
     """Erase a person, live or deleted, at once: profile, dates, texts of errors, changes and stored answers.
 
     What is pending is cancelled. Hashes stay, so that the person is not greeted twice in a year, and an opt-out holds.
+    `If-Match` takes the tag of the user.
     """
     context, user_id = request.app[CONTEXT], read_id(request, "user")
+    now = context.clock.now()
     async with borrow(pool_of(request)) as connection, connection.transaction():
-        erased = await erase(connection, user_id, context.clock.now(), actor_of(request))
+        state = None
+        if has_condition(request):
+            await hold_user(connection, user_id)
+            state = await state_of(request, user_id, now, connection)
+        erased = await erase(connection, user_id, now, actor_of(request))
+        # After what may be wrong otherwise (RFC 9110, 13.2.1): an error takes back what was done.
+        check_condition(request, state)
     note_erased(context, user_id, erased)
     return json_response(Erased(user_id=user_id, **asdict(erased)))
 
@@ -118,7 +128,7 @@ ROUTES: Final = (
         remove,
         "eraseUser",
         Answer("What was removed.", Erased),
-        (UNKNOWN_USER,),
+        (UNKNOWN_USER, OUTDATED),
         repeats=once,
     ),
 )

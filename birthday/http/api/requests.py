@@ -1,6 +1,7 @@
 """Reads the parts of a request: JSON body, id in the path, and query; and calls handlers with what it has read."""
 
 import re
+from collections.abc import Sequence
 from typing import TypeVar
 from uuid import UUID
 
@@ -11,7 +12,7 @@ from birthday.core.document import parse_json, validate, what_is_wrong
 from birthday.errors import FieldError, InvalidInputError, NotFoundError, OutdatedError
 from birthday.http.context import SUBJECT
 from birthday.http.kinds import OUTDATED
-from birthday.http.route import Handler, Route
+from birthday.http.route import JSON, Handler, Route
 
 MAX_BODY_BYTES = 64 * 1024
 """Many times the size of the longest user profile."""
@@ -24,38 +25,47 @@ _Model = TypeVar("_Model", bound=BaseModel)
 def with_input(route: Route) -> Handler:
     """Return the handler of a route as aiohttp calls it, with the request alone.
 
-    A change whose condition would not be checked is refused.
+    A change whose condition would not be checked is refused. So is a query where none is known, except by probes:
+    load balancers and scrapers add what they like.
     """
     handler, query, body, is_raw = route.handler, route.query, route.body, route.is_body_raw
     ignores_conditions = route.method != hdrs.METH_GET and OUTDATED not in route.problems
-    if query is None and body is None and not ignores_conditions:
+    takes_no_query = query is None and route.scope is not None
+    if query is None and body is None and not ignores_conditions and not takes_no_query:
         return handler
 
     async def handle(request: web.Request) -> web.StreamResponse:
         if ignores_conditions and hdrs.IF_MATCH in request.headers:
             raise OutdatedError("this cannot depend on If-Match, so nothing was done: send it without")
+        if takes_no_query and request.rel_url.raw_query_string:
+            raise InvalidInputError(
+                *(
+                    FieldError("", "is not a parameter here; none is accepted", name)
+                    for name in dict.fromkeys(request.query)
+                )
+            )
         given: dict[str, object] = {} if query is None else {"query": read_query(request, query)}
         if body is not None:
-            data = await read_json(request)
+            data = await read_json(request, route.takes)
             given["body"] = data if is_raw else validate(body, data)
         return await handler(request, **given)
 
     return handle
 
 
-async def read_json(request: web.Request) -> object:
+async def read_json(request: web.Request, media_types: Sequence[str]) -> object:
     """Return the body, parsed.
 
     Raises:
-        HTTPUnsupportedMediaType: if it does not say that it is JSON.
+        HTTPUnsupportedMediaType: if it does not say that it is of one of these types of JSON, in UTF-8.
         HTTPBadRequest: if it is not JSON.
         HTTPException: if it cannot be read; see ``read_body``.
     """
     given = request.headers.get("Content-Type")
     # Nearly all clients send exactly this text, which needs no parsing.
-    if given != "application/json" and not _is_json(request):
+    if given != JSON and not (request.content_type in media_types and is_utf8(request)):
         text = "another Content-Type is given" if given else "Content-Type is missing"
-        raise web.HTTPUnsupportedMediaType(text=f"{text}; application/json in UTF-8 is accepted")
+        raise web.HTTPUnsupportedMediaType(text=f"{text}; {' or '.join(media_types)} in UTF-8 is accepted")
     body = await read_body(request)
     try:
         return parse_json(body)
@@ -81,9 +91,9 @@ async def read_body(request: web.Request) -> bytes:
         raise web.HTTPBadRequest(text=f"the body could not be read: {error}") from None
 
 
-def _is_json(request: web.Request) -> bool:
-    charset = (request.charset or "utf-8").lower()
-    return request.content_type == "application/json" and charset in {"utf-8", "utf8"}
+def is_utf8(request: web.Request) -> bool:
+    """Say whether the Content-Type names no other encoding."""
+    return (request.charset or "utf-8").lower() in {"utf-8", "utf8"}
 
 
 def read_id(request: web.Request, kind: str) -> UUID:

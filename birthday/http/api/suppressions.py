@@ -1,5 +1,6 @@
 """Opt-out: suppress a user, take it back, and list who is suppressed."""
 
+from functools import partial
 from typing import Annotated, Final
 
 from aiohttp import web
@@ -18,10 +19,11 @@ from birthday.http.api.parameters import (
 )
 from birthday.http.api.requests import read_id
 from birthday.http.api.responses import page_response
+from birthday.http.api.users import UNCHANGED, check_state
 from birthday.http.context import CONTEXT, actor_of
 from birthday.http.cursors import SuppressionCursor, suppression_cursor
 from birthday.http.json_response import json_response
-from birthday.http.kinds import UNKNOWN_USER
+from birthday.http.kinds import OUTDATED, UNKNOWN_USER
 from birthday.http.people import note_suppressed, note_unsuppressed
 from birthday.http.route import Answer, Route
 from birthday.operations.suppressions import MAX_REASON, REASON_PATTERN, check_reason, suppress_user, unsuppress_user
@@ -81,20 +83,27 @@ class SuppressionQuery(Input):
 
 
 async def put(request: web.Request, body: SuppressionInput) -> web.Response:
-    """Suppress a user; what is pending is cancelled. If the user is suppressed already, the first reason stays."""
+    """Suppress a user; what is pending is cancelled. If the user is suppressed already, the first reason stays.
+
+    `If-Match` takes the tag of the user.
+    """
     context = request.app[CONTEXT]
-    user_id = read_id(request, "user")
-    by = actor_of(request)
-    entry, changed = await suppress_user(context.pool, user_id, body.reason, context.clock.now(), by)
+    user_id, now, by = read_id(request, "user"), context.clock.now(), actor_of(request)
+    check = partial(check_state, request, user_id, now)
+    entry, changed = await suppress_user(context.pool, user_id, body.reason, now, by, check)
     note_suppressed(context, by, user_id, changed)
-    return json_response(entry_answer(entry))
+    return json_response(entry_answer(entry), headers=None if changed.addresses else UNCHANGED)
 
 
 async def delete(request: web.Request) -> web.Response:
-    """Take a user's address off the list, if it is there: the user is greeted again."""
+    """Take a user's address off the list, if it is there: the user is greeted again.
+
+    `If-Match` takes the tag of the user.
+    """
     context = request.app[CONTEXT]
-    user_id = read_id(request, "user")
-    changed = await unsuppress_user(context.pool, user_id, context.clock.now(), actor_of(request))
+    user_id, now = read_id(request, "user"), context.clock.now()
+    check = partial(check_state, request, user_id, now)
+    changed = await unsuppress_user(context.pool, user_id, now, actor_of(request), check)
     note_unsuppressed(user_id, changed)
     return web.Response(status=204)
 
@@ -126,8 +135,12 @@ ROUTES: Final = (
         Scope.WRITE,
         put,
         "suppressUser",
-        Answer("The entry of the list. If there was one already, it has stayed as it was.", Suppression),
-        (UNKNOWN_USER,),
+        Answer(
+            "The entry of the list. If there was one already, it has stayed as it was.",
+            Suppression,
+            optional_headers={"X-Unchanged": "true if there was an entry already: its first reason has stayed."},
+        ),
+        (UNKNOWN_USER, OUTDATED),
     ),
     Route(
         "DELETE",
@@ -136,7 +149,7 @@ ROUTES: Final = (
         delete,
         "unsuppressUser",
         Answer("The address is not on the list any more.", status=204),
-        (UNKNOWN_USER,),
+        (UNKNOWN_USER, OUTDATED),
     ),
     Route(
         "GET",

@@ -1,5 +1,6 @@
 """Templates: list, read, publish, try and activate what messages say."""
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from aiohttp import web
@@ -58,10 +59,6 @@ async def publish(request: web.Request, body: PublishInput) -> web.Response:
     """Publish a template. It is tried for every user whom it concerns, and refused if it fails for some."""
     context, key = request.app[CONTEXT], _read_key(request)
     author, site = _author(request), site_of(context.settings)
-
-    def check(active: Version | None) -> None:
-        check_condition(request, None if active is None else json_bytes(_version(active)))
-
     published = await publish_template(
         context.pool,
         key,
@@ -69,15 +66,15 @@ async def publish(request: web.Request, body: PublishInput) -> web.Response:
         author,
         site,
         force=body.force,
-        check=check if has_condition(request) else None,
+        check=_check(request),
     )
     return tagged(await _answer(context, *key, published.key.version, status=201 if published.is_new else 200))
 
 
 async def activate(request: web.Request, body: ActivateInput) -> web.Response:
-    """Make another version of a template active."""
+    """Make another version of a template active. `If-Match` takes the tag of the template."""
     pool, key = pool_of(request), _read_key(request)
-    await activate_version(pool, TemplateKey(*key, body.version), _author(request))
+    await activate_version(pool, TemplateKey(*key, body.version), _author(request), _check(request))
     async with borrow(pool) as connection:
         [active] = [one for one in await list_active(connection) if one.key[:2] == key]
     return json_response(_active(active))
@@ -110,6 +107,15 @@ def _read_key(request: web.Request) -> tuple[str, str]:
         raise InvalidInputError(*(FieldError("", one.detail, one.name) for one in error.fields)) from None
     request[SUBJECT] = template_name(*key)
     return key
+
+
+def _check(request: web.Request) -> Callable[[Version | None], None] | None:
+    """Return what checks the condition of a change against the active version; None if there is no condition."""
+
+    def check(active: Version | None) -> None:
+        check_condition(request, None if active is None else json_bytes(_version(active)))
+
+    return check if has_condition(request) else None
 
 
 def _author(request: web.Request) -> Author:
@@ -211,7 +217,7 @@ ROUTES: Final = (
         activate,
         "activateTemplate",
         Answer("What is active now.", ActiveTemplate),
-        (*_NONE, DEFAULT_NEEDED),
+        (*_NONE, DEFAULT_NEEDED, OUTDATED),
         repeats=once,
     ),
 )

@@ -14,6 +14,7 @@ from pydantic import Field
 from birthday.config import Scope
 from birthday.errors import InvalidInputError, UnavailableError
 from birthday.http.api.parameters import Input, one_of
+from birthday.http.api.requests import is_utf8
 from birthday.http.api.user_models import Flag
 from birthday.http.context import CONTEXT, IMPORTS, ApiContext, actor_of
 from birthday.http.kinds import INVALID_FIELD, NOT_ACCEPTABLE
@@ -60,7 +61,7 @@ async def import_lines(request: web.Request, query: ImportQuery) -> web.StreamRe
     context = request.app[CONTEXT]
     # Without the header, aiohttp says that the type is bytes.
     file_format = _TAKEN.get(request.content_type if hdrs.CONTENT_TYPE in request.headers else "")
-    if file_format is None or (request.charset or "utf-8").lower() not in {"utf-8", "utf8"}:
+    if file_format is None or not is_utf8(request):
         accepted = " or ".join(_FORMATS)
         raise web.HTTPUnsupportedMediaType(text=f"another Content-Type is given; {accepted} in UTF-8 is accepted")
     if context.importing.locked():

@@ -31,18 +31,23 @@ from birthday.http.context import CONTEXT, CREATION, READING, SUBJECT, ApiContex
 from birthday.http.json_response import json_bytes, json_response
 from birthday.http.kinds import EMAIL_TAKEN, EXTERNAL_ID_TAKEN, OUTDATED, UNKNOWN_USER
 from birthday.http.people import name_taken, note_changed, note_created, note_deleted, read_page
-from birthday.http.route import Answer, Route
+from birthday.http.route import JSON, MERGE_PATCH, Answer, Route
 from birthday.operations.explain import Explainer
 from birthday.store import users as store
 from birthday.store.connection import borrow
 from birthday.store.creation import NewUser, create_users, plan_user
 from birthday.store.users import (
+    Replanned,
+    is_other,
     lock_profile,
     read_users,
     remove_user,
     replace_profile,
     unknown_user,
 )
+
+UNCHANGED: Final = {"X-Unchanged": "true"}
+"""Of the answer to a change that changes nothing."""
 
 
 async def create(request: web.Request, body: Annotated[object, ProfileInput]) -> web.Response:
@@ -150,8 +155,7 @@ async def delete_user(
             profile = await lock_profile(connection, user_id)
             if check is not None:
                 check(profile)
-            if has_condition(request):
-                await check_state(request, connection, user_id, now)
+            await check_state(request, user_id, now, connection)
         cancelled = await remove_user(connection, user_id, now, actor_of(request))
     note_deleted(context, user_id, cancelled)
     return web.Response(status=204)
@@ -168,7 +172,10 @@ async def explain(request: web.Request, query: ExplainQuery) -> web.Response:
 async def change_user(
     request: web.Request, user_id: UUID, change: Callable[[Profile, datetime], Profile]
 ) -> web.Response:
-    """Apply ``change`` to a profile in one transaction, and answer. Other changes of the same user wait for it."""
+    """Apply ``change`` to a profile in one transaction, and answer. Other changes of the same user wait for it.
+
+    If nothing differs, the user stays as it is, with its tag, and no change is recorded.
+    """
     context = request.app[CONTEXT]
     try:
         async with borrow(context.pool) as connection, connection.transaction():
@@ -176,28 +183,37 @@ async def change_user(
             now = context.clock.now()
             # Before the condition, which counts only for a request that is right otherwise (RFC 9110, 13.2.1).
             new, traceparent = change(old, now), context.tracing.traceparent()
-            if has_condition(request):
-                await check_state(request, connection, user_id, now)
-            by = actor_of(request)
-            replanned = await replace_profile(connection, user_id, old, new, now, context.planning, by, traceparent)
+            await check_state(request, user_id, now, connection)
+            differs, by, replanned = is_other(old, new), actor_of(request), Replanned()
+            if differs:
+                replanned = await replace_profile(connection, user_id, old, new, now, context.planning, by, traceparent)
             [user] = await read_users(connection, [user_id], now, context.settings.rules)
     except ConflictError as error:
         await name_taken(context, error)
         raise
     note_changed(context, by, old, user, replanned)
     request[SUBJECT] = str(user_id)
-    return tagged(json_response(user_json(user)))
+    return tagged(json_response(user_json(user), headers=None if differs else UNCHANGED))
 
 
-async def check_state(request: web.Request, connection: store.Connection, user_id: UUID, now: datetime) -> None:
-    """Check the condition of a change while ``lock_profile`` holds the user's row."""
-    [user] = await read_users(connection, [user_id], now, request.app[CONTEXT].settings.rules)
-    check_condition(request, json_bytes(user_json(user)))
+async def check_state(request: web.Request, user_id: UUID, now: datetime, connection: store.Connection) -> None:
+    """Check the condition of a change, if it has one, while the user's row is held."""
+    if has_condition(request):
+        check_condition(request, await state_of(request, user_id, now, connection))
+
+
+async def state_of(request: web.Request, user_id: UUID, now: datetime, connection: store.Connection) -> bytes | None:
+    """Return a user as reading answers; None if there is no such live user."""
+    users = await read_users(connection, [user_id], now, request.app[CONTEXT].settings.rules)
+    return json_bytes(user_json(users[0])) if users else None
 
 
 # Not what has a path of its own: otherwise another method there would be 404 instead of 405.
 _ONE: Final = "/users/{id:(?!import$|export$)[^/]+}"
 _USER: Final = Answer("The user.", User)
+CHANGED: Final = Answer(
+    "The user.", User, optional_headers={"X-Unchanged": "true if nothing was changed, because nothing differs."}
+)
 _TAKEN: Final = (EMAIL_TAKEN, EXTERNAL_ID_TAKEN)
 _CREATED: Final = Answer(
     "The user.",
@@ -211,8 +227,17 @@ ROUTES: Final = (
     Route("POST", "/users", Scope.WRITE, create, "createUser", _CREATED, _TAKEN, repeats=once_by_itself),
     Route("GET", "/users", Scope.READ, list_page, "listUsers", Answer("A page of users.", UserPage)),
     Route("GET", _ONE, Scope.READ, read, "readUser", _USER, (UNKNOWN_USER,)),
-    Route("PUT", _ONE, Scope.WRITE, replace, "replaceUser", _USER, (UNKNOWN_USER, OUTDATED, *_TAKEN)),
-    Route("PATCH", _ONE, Scope.WRITE, patch, "changeUser", _USER, (UNKNOWN_USER, OUTDATED, *_TAKEN)),
+    Route("PUT", _ONE, Scope.WRITE, replace, "replaceUser", CHANGED, (UNKNOWN_USER, OUTDATED, *_TAKEN)),
+    Route(
+        "PATCH",
+        _ONE,
+        Scope.WRITE,
+        patch,
+        "changeUser",
+        CHANGED,
+        (UNKNOWN_USER, OUTDATED, *_TAKEN),
+        takes=(JSON, MERGE_PATCH),
+    ),
     Route(
         "DELETE",
         _ONE,

@@ -164,8 +164,12 @@ async def _rehearse(
     return Rehearsal(tried, failing, tuple(first))
 
 
-async def activate_version(pool: asyncpg.Pool, key: TemplateKey, author: Author) -> None:
+async def activate_version(
+    pool: asyncpg.Pool, key: TemplateKey, author: Author, check: Callable[[Version | None], None] | None = None
+) -> None:
     """Make an older version active again, or withdraw the template of a locale with version 0.
+
+    ``check`` gets what was active before. What it raises takes the change back.
 
     Raises:
         NotFoundError: if there is no such version.
@@ -173,7 +177,11 @@ async def activate_version(pool: asyncpg.Pool, key: TemplateKey, author: Author)
         UnavailableError: if the database cannot be used.
     """
     async with borrow(pool) as connection, connection.transaction():
+        await hold(connection)
+        active = None if check is None else await _read_active(connection, key[:2])
         before = await activate(connection, key, author.at, author.name)
+        if check is not None:
+            check(active)
         versions = ({"version": version} for version in (before, key.version))
         change = author.by.change("activated", TEMPLATE, template_name(*key[:2]), *versions)
         await record_changes(connection, [change], author.at)
