@@ -11,7 +11,6 @@ import click
 from birthday.cli.command import errors, require_terminal
 from birthday.cli.database import connection_for_long, database_settings, operator, pool_and_broker, run
 from birthday.cli.render.dead_letters import (
-    Tally,
     describe_removed,
     describe_requeued,
     many,
@@ -35,7 +34,7 @@ from birthday.operations.dead_letters.records import (
     listed_unknown,
     summary_record,
 )
-from birthday.operations.dead_letters.removal import Sifted, remove_dead
+from birthday.operations.dead_letters.removal import Sifted, Tally, remove_dead
 from birthday.operations.dead_letters.requeue import requeue_selected
 from birthday.store.connection import borrow
 from birthday.store.failed import FailedFilter, FailedGroup, count_failed
@@ -208,7 +207,7 @@ async def _requeue(settings: Settings, wanted: FailedFilter, limit: int | None) 
         try:
             with bar:
                 await requeue_selected(pool, broker, wanted, total, clock, operator(), bar.count)
-            await remove_dead(pool, broker, None, tally.add)
+            await remove_dead(pool, broker, None, clock, operator(), tally.add)
             finished = True
         finally:
             for line in describe_requeued(bar.done, total, tally, finished=finished):
@@ -280,7 +279,7 @@ async def _remove(
                     tally.add(sifted)
                     bar.advance(len(sifted.chosen) + len(sifted.settled) + len(sifted.left))
 
-                await remove_dead(pool, broker, wanted, on_batch, save=save, limit=limit)
+                await remove_dead(pool, broker, wanted, clock, operator(), on_batch, save=save, limit=limit)
             finished = True
         finally:
             for line in describe_removed(verb, tally, finished=finished):

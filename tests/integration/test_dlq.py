@@ -19,14 +19,14 @@ from birthday.broker.postgres import PostgresBroker
 from birthday.broker.rabbitmq import RabbitMQBroker
 from birthday.broker.rabbitmq.topology import EXCHANGE, QUEUE
 from birthday.channels import Delivered, Permanent
-from birthday.cli.render.dead_letters import Tally
 from birthday.core.message import OUTCOME_UNKNOWN, ErrorType
 from birthday.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
 from birthday.operations.dead_letters.archive import Archive, open_archive
 from birthday.operations.dead_letters.letters import Found, Kind
 from birthday.operations.dead_letters.listing import Listing, find_dead, list_dead
-from birthday.operations.dead_letters.removal import remove_dead
+from birthday.operations.dead_letters.removal import DROPPED, Tally, remove_dead
 from birthday.operations.dead_letters.requeue import drop_copy, requeue_many, requeue_one
+from birthday.store.changes import MESSAGE, ChangeFilter, list_changes
 from birthday.store.failed import FailedFilter, find_failed
 from birthday.telemetry.metrics import Metrics
 from tests.support.channel import RecordingChannel
@@ -92,7 +92,7 @@ async def requeue(product: Product, wanted: FailedFilter = ALL) -> list[UUID]:
 async def sweep(product: Product) -> Tally:
     """Remove dead letters of messages that are not failed any more, and nothing else."""
     tally = Tally()
-    await remove_dead(product.pool, product.broker, None, tally.add)
+    await remove_dead(product.pool, product.broker, None, product.clock, TESTER, tally.add)
     return tally
 
 
@@ -106,7 +106,7 @@ async def archive(
 ) -> Tally:
     """Save what is meant, and remove it from the dead-letter queue."""
     tally = Tally()
-    await remove_dead(product.pool, product.broker, wanted, tally.add, save=save, limit=limit)
+    await remove_dead(product.pool, product.broker, wanted, product.clock, TESTER, tally.add, save=save, limit=limit)
     return tally
 
 
@@ -270,6 +270,16 @@ class TestPurge:
         assert await dead_ids(product.broker) == []
         assert await product.statuses() == {"failed": 3}
         assert sorted(await requeue(product)) == sorted(ids)
+
+    async def test_what_is_dropped_is_recorded(self, product: Product, bury_text: BuryText) -> None:
+        """Each letter that somebody drops is a change of its message; one without a message has no id."""
+        ids = await store_dead(product, 2)
+        await bury_text("nonsense")
+        await purge(product)
+        async with product.pool.acquire() as connection:
+            recorded = await list_changes(connection, ChangeFilter(entity=MESSAGE, actor=TESTER.name), None, 10)
+        assert {one.change.action for one in recorded} == {DROPPED}
+        assert sorted(one.change.entity_id for one in recorded) == sorted(["", *map(str, ids)])
 
     async def test_a_condition_spares_the_rest(self, product: Product, bury_text: BuryText) -> None:
         """By error, only those messages are meant: an unknown one has none, and what is settled goes in any case."""

@@ -1,8 +1,7 @@
 """The output of commands on dead letters: a table, one message in full, and results."""
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Final, TextIO
 
@@ -14,7 +13,7 @@ from birthday.broker import DeadLetter
 from birthday.operations.dead_letters.letters import Kind
 from birthday.operations.dead_letters.listing import Listing
 from birthday.operations.dead_letters.records import encode, excerpt, letter_record
-from birthday.operations.dead_letters.removal import Sifted
+from birthday.operations.dead_letters.removal import Tally
 from birthday.store.failed import FailedGroup
 from birthday.store.history import Message
 
@@ -76,21 +75,6 @@ def print_one(message: Message | None, copies: Sequence[DeadLetter], out: TextIO
     out.write(f"{many(len(copies), 'dead letter')}\n")
     for letter in copies:
         console.print(_cell(encode(letter_record(letter)).decode().rstrip(), None), soft_wrap=True)
-
-
-@dataclass(slots=True)
-class Tally:
-    """How many dead letters were removed or left so far."""
-
-    chosen: Counter[Kind] = field(default_factory=Counter)
-    left: Counter[Kind] = field(default_factory=Counter)
-    settled: int = 0
-
-    def add(self, sifted: Sifted) -> None:
-        """Add the dead letters of ``sifted`` to the counts."""
-        self.chosen.update(found.kind for found in sifted.chosen)
-        self.left.update(found.kind for found in sifted.left)
-        self.settled += len(sifted.settled)
 
 
 def describe_requeued(requeued: int, wanted: int, tally: Tally, *, finished: bool) -> list[str]:

@@ -1,18 +1,14 @@
 """Messages: lists, one by id, and requeuing of failed ones."""
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Final
-from uuid import UUID
 
 import structlog
 from aiohttp import hdrs, web
 
 from birthday.config import Scope
 from birthday.core.message import Status
-from birthday.errors import FieldError, InvalidInputError, UnavailableError
+from birthday.errors import FieldError, InvalidInputError
 from birthday.http.api.message_models import (
     Message,
     MessagePage,
@@ -24,13 +20,14 @@ from birthday.http.api.message_models import (
 from birthday.http.api.repeats import CONCERNS, commit_answer, once, pool_of
 from birthday.http.api.requests import read_id
 from birthday.http.api.responses import page_response
-from birthday.http.context import CONTEXT, ApiContext, actor_of
+from birthday.http.context import CONTEXT, actor_of
 from birthday.http.cursors import feed_cursor, message_cursor
 from birthday.http.json_response import json_response
 from birthday.http.kinds import NOT_FAILED, UNKNOWN_MESSAGE, UNKNOWN_USER
+from birthday.http.requeueing import requeue_in_turns, sweep_turn, turn
 from birthday.http.route import Answer, Route
 from birthday.operations.dead_letters.removal import remove_dead
-from birthday.operations.dead_letters.requeue import drop_copy, requeue_one, requeue_selected
+from birthday.operations.dead_letters.requeue import drop_copy, requeue_one
 from birthday.store import history
 from birthday.store.connection import borrow
 from birthday.store.failed import count_failed
@@ -38,9 +35,6 @@ from birthday.store.feed import FeedFilter, FeedPosition, find_start, read_feed
 from birthday.store.history import FIRST, Selection, list_messages, list_user_messages, read_message
 
 log = structlog.get_logger()
-
-TURN_SECONDS: Final = 10.0
-SWEEP_SECONDS: Final = 5.0
 
 
 async def read(request: web.Request) -> web.Response:
@@ -97,14 +91,14 @@ async def retry(request: web.Request) -> web.Response:
     """Queue a failed message again, with no attempt used, and remove its dead letter."""
     context = request.app[CONTEXT]
     message_id = read_id(request, "message")
-    async with _turn(context):
+    async with turn(context):
         now, by = context.clock.now(), actor_of(request)
         message = await requeue_one(pool_of(request), context.broker, message_id, now, by, context.tracing)
         request[CONCERNS] = message.user_id
         response = json_response(Message.model_validate(message), 202)
         await commit_answer(request, response)
     context.metrics.messages_queued.inc()
-    async with _sweep(context):
+    async with sweep_turn(context):
         await drop_copy(context.pool, context.broker, message.id)
     return response
 
@@ -117,52 +111,18 @@ async def retry_many(request: web.Request, body: RetryInput) -> web.Response:
         selected = sum(group.messages for group in await count_failed(connection, wanted))
     requeued = 0
 
-    def on_batch(ids: Sequence[UUID]) -> None:
+    def on_batch(number: int) -> None:
         nonlocal requeued
-        requeued += len(ids)
-        context.metrics.messages_queued.inc(len(ids))
+        requeued += number
 
+    by = actor_of(request)
     try:
-        async with _turn(context):
-            await requeue_selected(
-                context.pool,
-                context.broker,
-                wanted,
-                body.limit,
-                context.clock,
-                actor_of(request),
-                on_batch,
-                context.tracing,
-            )
+        await requeue_in_turns(context, wanted, body.limit, by, on_batch)
     finally:
         log.info("dlq.requeued", messages=requeued, selected=selected)
-    async with _sweep(context):
-        await remove_dead(context.pool, context.broker, None, lambda _sifted: None)
+    async with sweep_turn(context):
+        await remove_dead(context.pool, context.broker, None, context.clock, by, lambda _sifted: None)
     return json_response(Retried(requeued=requeued, remaining=max(0, selected - body.limit)), 202)
-
-
-@asynccontextmanager
-async def _turn(context: ApiContext) -> AsyncIterator[None]:
-    """Let one request at a time requeue."""
-    try:
-        async with asyncio.timeout(TURN_SECONDS):
-            await context.requeueing.acquire()
-    except TimeoutError:
-        raise UnavailableError("queue", f"others were requeueing for {TURN_SECONDS:g} s") from None
-    try:
-        yield
-    finally:
-        context.requeueing.release()
-
-
-@asynccontextmanager
-async def _sweep(context: ApiContext) -> AsyncIterator[None]:
-    """Let one request at a time remove dead letters. A failure is only logged: the next sweep removes what is left."""
-    try:
-        async with asyncio.timeout(SWEEP_SECONDS), context.sweeping:
-            yield
-    except (TimeoutError, UnavailableError) as error:
-        log.warning("dlq.left", reason=str(error) or f"not done within {SWEEP_SECONDS:g} s")
 
 
 def _page(request: web.Request, messages: list[history.Message], limit: int) -> web.Response:
