@@ -109,6 +109,8 @@ class Settings(BaseSettings):
     channel: Literal["console"] | None = None
     """`console` prints greetings on purpose. Without it and without a URL, the role worker does not start on your own
     database or queue. Default: by MESSAGE_SERVICE_URL or SMTP_URL."""
+    console: Literal["on", "off"] = "on"
+    """Web pages for operators under `/console`, in processes with the role api; `off` removes them."""
     host: str = "127.0.0.1"
     """Address of the listener."""
     port: int = Field(default=3000, ge=0, le=65535)
@@ -199,7 +201,8 @@ class Settings(BaseSettings):
         return {name: value for name, value in stripped.items() if value != ""}
 
     @field_validator(
-        "channel", "log_level", "log_format", "leap_day", "otel_traces_exporter", "retry_unknown", mode="before"
+        *("channel", "console", "log_level", "log_format", "leap_day", "otel_traces_exporter", "retry_unknown"),
+        mode="before",
     )
     @classmethod
     def _lower(cls, value: object) -> object:

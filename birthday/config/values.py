@@ -34,6 +34,11 @@ class Scope(StrEnum):
     WRITE = "write"
     ADMIN = "admin"
 
+    def includes(self, needed: "Scope") -> bool:
+        """Say whether a key of this scope may do what needs another: each scope includes the ones before it."""
+        scopes = list(Scope)
+        return scopes.index(self) >= scopes.index(needed)
+
 
 class Protected(StrEnum):
     """What is open to everybody unless PROTECT names it."""

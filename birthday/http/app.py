@@ -2,10 +2,11 @@
 
 import re
 from functools import cache, partial
+from http import HTTPStatus
 from typing import Final
 
 import orjson
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from birthday.config import Role
 from birthday.http.api import (
@@ -25,6 +26,7 @@ from birthday.http.api.openapi import document
 from birthday.http.api.requests import MAX_BODY_BYTES, with_input
 from birthday.http.api.unsubscribe import UnsubscribePages
 from birthday.http.coalescer import Coalescer
+from birthday.http.console.frame import add_console
 from birthday.http.context import CONTEXT, CREATION, IS_TRUSTED, READING, REFUSALS, ApiContext
 from birthday.http.middleware.client import trust_in
 from birthday.http.middleware.cors import allow_origins
@@ -34,7 +36,7 @@ from birthday.http.middleware.problems import problems
 from birthday.http.middleware.rates import show_rates
 from birthday.http.middleware.trace import traced
 from birthday.http.probes import health as probes
-from birthday.http.route import Route
+from birthday.http.route import Handler, Route
 
 RESOURCES: Final = (
     *users.ROUTES,
@@ -75,6 +77,10 @@ def build(context: ApiContext) -> web.Application:
         app.add_routes(_serve(route, guard) for route in RESOURCES)
         app.add_routes(_document_routes(context))
         app.add_routes(UnsubscribePages(context).routes())
+        shows_console = context.settings.console == "on"
+        if shows_console:
+            add_console(app, context, guard)
+        app.add_routes([web.get("/", _lead_to("/console" if shows_console else "/docs"))])
     app[IS_TRUSTED] = trust_in(context.settings.trusted_proxies)
     app[REFUSALS] = refusals(context.metrics)
     expect_failures(app, context.metrics)
@@ -89,6 +95,13 @@ def _serve(route: Route, guard: Guard) -> web.RouteDef:
         handler = guard.protect(route.scope, handler)
     allow_head = {"allow_head": True} if route.method == "GET" else {}
     return web.route(route.method, route.path, handler, **allow_head)
+
+
+def _lead_to(path: str) -> Handler:
+    async def redirect(_request: web.Request) -> web.Response:
+        return web.Response(status=HTTPStatus.FOUND, headers={hdrs.LOCATION: path})
+
+    return redirect
 
 
 def _document_routes(context: ApiContext) -> list[web.RouteDef]:

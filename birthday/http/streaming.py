@@ -1,7 +1,7 @@
 """Answers that are written piece by piece, and bodies that are read piece by piece."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Final, Self, cast
 
 from aiohttp import hdrs, web
@@ -27,9 +27,10 @@ class Stream:
     An error after that closes the connection, so that the client sees that the answer is not complete.
     """
 
-    def __init__(self, request: web.Request, content_type: str) -> None:
+    def __init__(self, request: web.Request, content_type: str, headers: Mapping[str, str] | None = None) -> None:
         self._request = request
-        self._response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: content_type, "X-Accel-Buffering": "no"})
+        own = {hdrs.CONTENT_TYPE: content_type, "X-Accel-Buffering": "no"}
+        self.answer = web.StreamResponse(headers={**(headers or {}), **own})
 
     async def __aenter__(self) -> Self:
         return self
@@ -41,7 +42,7 @@ class Stream:
     @property
     def has_begun(self) -> bool:
         """Say whether the head has been sent."""
-        return self._response.prepared
+        return self.answer.prepared
 
     async def write(self, piece: bytes) -> None:
         """Send a piece, and wait while the client is slow to read.
@@ -51,9 +52,9 @@ class Stream:
         """
         try:
             if not self.has_begun:
-                complete(self._response, self._request[CALL_ID])
-                await self._response.prepare(self._request)
-            await self._response.write(piece)
+                complete(self.answer, self._request[CALL_ID])
+                await self.answer.prepare(self._request)
+            await self.answer.write(piece)
         except ConnectionError as error:
             raise ClientError("the client is gone") from error
         cast("Served", self._request.protocol).note_progress()
@@ -61,13 +62,13 @@ class Stream:
     async def end(self) -> web.StreamResponse:
         """Complete the answer."""
         await self.write(b"")
-        return self._response
+        return self.answer
 
     def break_off(self) -> web.StreamResponse:
         """Close the connection."""
         if self._request.transport is not None:
             self._request.transport.abort()
-        return self._response
+        return self.answer
 
 
 def answer_while_reading(request: web.Request) -> None:

@@ -179,12 +179,18 @@ def _digest(secret: str) -> bytes:
     return hashlib.sha256(secret.encode(errors="surrogateescape")).digest()
 
 
+def _mark(digest: bytes) -> str:
+    return hashlib.sha256(b"mark" + digest).hexdigest()[:32]
+
+
 @dataclass(frozen=True, slots=True)
 class KnownKey:
     """A key as requests are checked against it. Those of API_KEYS are not stored, and do not end."""
 
     name: str
     scope: Scope
+    mark: str
+    """A hash of the key's hash, which tells keys apart and opens nothing."""
     stored: StoredKey | None = None
 
     def works(self, now: datetime) -> bool:
@@ -200,8 +206,10 @@ class Keys:
         self._pool = pool
         self._clock = clock
         self._metrics = metrics
-        self._configured = {bytes.fromhex(key.digest): KnownKey(key.name, key.scope) for key in configured}
+        digests = {bytes.fromhex(key.digest): key for key in configured}
+        self._configured = {digest: KnownKey(key.name, key.scope, _mark(digest)) for digest, key in digests.items()}
         self._known = self._configured
+        self._marked = {key.mark: key for key in self._known.values()}
         self._working: dict[str, str] = {}
         self._used = set[str]()
         self._unwritten: dict[str, datetime] = {}
@@ -212,6 +220,10 @@ class Keys:
     def find(self, given: str) -> KnownKey | None:
         """Return the key that a client has given, also one that has ended not long ago; None if it is not known."""
         return self._known.get(_digest(given))
+
+    def find_marked(self, mark: str) -> KnownKey | None:
+        """Return the key with a mark, which a session names instead of the key; None if it is not known."""
+        return self._marked.get(mark)
 
     def note_use(self, key: KnownKey) -> None:
         """Remember that a key was used now; ``watch`` writes it down."""
@@ -236,7 +248,10 @@ class Keys:
         async with borrow(self._pool) as connection:
             stored = await read_keys(connection, now - REMEMBERED)
             self.required = self.required or bool(stored) or await has_keys(connection)
-        self._known = {key.digest: KnownKey(key.name, Scope(key.scope), key) for key in stored} | self._configured
+        self._known = {
+            key.digest: KnownKey(key.name, Scope(key.scope), _mark(key.digest), key) for key in stored
+        } | self._configured
+        self._marked = {key.mark: key for key in self._known.values()}
         before, self._working = self._working, {key.id: key.name for key in stored if key.works(now)}
         self._metrics.api_keys_expiring.set(sum(key.expires_soon(now) for key in stored))
         if self._working != before:

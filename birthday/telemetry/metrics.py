@@ -106,7 +106,7 @@ class Metrics:
     )
     auth_failures = _counter("Requests without a valid API key.", "reason")
     forbidden_accesses = _counter(
-        "Requests refused with 403: the key lacks the scope, or the API without keys was asked by a foreign host name.",
+        "Requests refused with 403: wrong scope; without keys, a foreign host name; a form of another site.",
         "reason",
     )
     rate_limit_hits = _counter("Requests refused with 429: by RATE_LIMIT, or after many wrong keys.")
@@ -283,7 +283,7 @@ class Metrics:
             (self.message_template_usage, (BIRTHDAY,)),
             (self.suppressions, ("api", "console", "link")),
             (self.auth_failures, ("ended_key", "no_key", "unknown_key")),
-            (self.forbidden_accesses, ("host", "scope")),
+            (self.forbidden_accesses, ("host", "origin", "scope")),
         )
         for metric, values in known:
             for value in values:

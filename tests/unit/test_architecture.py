@@ -29,6 +29,7 @@ MAY_CATCH_EVERYTHING = (
     "birthday/embedded/__init__.py",
     "birthday/scheduler/loop.py",
     "birthday/http/middleware/problems.py",
+    "birthday/http/console/frame.py",
 )
 
 SQL = re.compile(r"\s*(SELECT|INSERT INTO|UPDATE|DELETE FROM|WITH|CREATE|ALTER|DROP|TRUNCATE|COPY|MERGE|SET)\s")

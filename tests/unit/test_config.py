@@ -68,6 +68,7 @@ def test_defaults() -> None:
         "events_secret": None,
         "events_allow_private": False,
         "channel": None,
+        "console": "on",
         "host": "127.0.0.1",
         "port": 3000,
         "role": frozenset(Role),

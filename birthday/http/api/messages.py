@@ -18,10 +18,10 @@ from birthday.http.api.message_models import (
     UserMessagesQuery,
 )
 from birthday.http.api.repeats import CONCERNS, commit_answer, once, pool_of
-from birthday.http.api.requests import read_id
 from birthday.http.api.responses import page_response
 from birthday.http.context import CONTEXT, actor_of
 from birthday.http.cursors import feed_cursor, message_cursor
+from birthday.http.ids import read_id
 from birthday.http.json_response import json_response
 from birthday.http.kinds import NOT_FAILED, UNKNOWN_MESSAGE, UNKNOWN_USER
 from birthday.http.requeueing import requeue_in_turns, sweep_turn, turn

@@ -12,7 +12,7 @@ from pydantic.alias_generators import to_camel
 
 from birthday.core.fields import TYPE_PATTERN
 from birthday.core.occasion import LAST_YEAR
-from birthday.http.api.requests import UUID_PATTERN
+from birthday.http.ids import UUID_PATTERN
 
 MAX_LIMIT: Final = 500
 DEFAULT_LIMIT: Final = 50

@@ -13,12 +13,12 @@ from birthday.http.api.changes import Change
 from birthday.http.api.message_models import Message
 from birthday.http.api.parameters import Instant, Output
 from birthday.http.api.repeats import once, pool_of
-from birthday.http.api.requests import read_id
 from birthday.http.api.suppressions import Suppression, entry_answer
 from birthday.http.api.user_models import User, user_json
 from birthday.http.api.users import state_of
 from birthday.http.conditional import check_condition, has_condition
 from birthday.http.context import CONTEXT, actor_of
+from birthday.http.ids import read_id
 from birthday.http.json_response import json_response
 from birthday.http.kinds import OUTDATED, UNKNOWN_USER
 from birthday.http.people import note_erased

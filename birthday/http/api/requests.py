@@ -1,23 +1,18 @@
-"""Reads the parts of a request: JSON body, id in the path, and query; and calls handlers with what it has read."""
+"""Reads the parts of a request: JSON body and query; and calls handlers with what it has read."""
 
-import re
 from collections.abc import Sequence
 from typing import TypeVar
-from uuid import UUID
 
 from aiohttp import hdrs, web
 from pydantic import BaseModel, ValidationError
 
 from birthday.core.document import parse_json, validate, what_is_wrong
-from birthday.errors import FieldError, InvalidInputError, NotFoundError, OutdatedError
-from birthday.http.context import SUBJECT
+from birthday.errors import FieldError, InvalidInputError, OutdatedError
 from birthday.http.kinds import OUTDATED
 from birthday.http.route import JSON, Handler, Route
 
 MAX_BODY_BYTES = 64 * 1024
 """Many times the size of the longest user profile."""
-
-UUID_PATTERN = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -94,20 +89,6 @@ async def read_body(request: web.Request) -> bytes:
 def is_utf8(request: web.Request) -> bool:
     """Say whether the Content-Type names no other encoding."""
     return (request.charset or "utf-8").lower() in {"utf-8", "utf8"}
-
-
-def read_id(request: web.Request, kind: str) -> UUID:
-    """Return the id in the path, and note it as the subject of the request.
-
-    Raises:
-        NotFoundError: if it is not a UUID, because then nothing can have this id.
-    """
-    text = request.match_info["id"]
-    if not UUID_PATTERN.fullmatch(text):
-        raise NotFoundError(f"there is no {kind} with this id: it is not a UUID", f"unknown_{kind}")
-    found = UUID(text)
-    request[SUBJECT] = str(found)
-    return found
 
 
 def read_query(request: web.Request, model: type[_Model]) -> _Model:

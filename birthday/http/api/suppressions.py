@@ -17,11 +17,11 @@ from birthday.http.api.parameters import (
     Output,
     example,
 )
-from birthday.http.api.requests import read_id
 from birthday.http.api.responses import page_response
 from birthday.http.api.users import UNCHANGED, check_state
 from birthday.http.context import CONTEXT, actor_of
 from birthday.http.cursors import SuppressionCursor, suppression_cursor
+from birthday.http.ids import read_id
 from birthday.http.json_response import json_response
 from birthday.http.kinds import OUTDATED, UNKNOWN_USER
 from birthday.http.people import note_suppressed, note_unsuppressed

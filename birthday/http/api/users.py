@@ -14,7 +14,6 @@ from birthday.core.ident import uuid7
 from birthday.core.user import Profile, ProfileInput, parse_profile, parse_replacement, patch_profile, with_suppressed
 from birthday.errors import ConflictError, NotFoundError, UnavailableError
 from birthday.http.api.repeats import answer_of, keyed, once_by_itself
-from birthday.http.api.requests import read_id
 from birthday.http.api.responses import page_response
 from birthday.http.api.user_models import (
     Explained,
@@ -28,6 +27,7 @@ from birthday.http.api.user_models import (
 )
 from birthday.http.conditional import check_condition, has_condition, tagged
 from birthday.http.context import CONTEXT, CREATION, READING, SUBJECT, ApiContext, actor_of
+from birthday.http.ids import read_id
 from birthday.http.json_response import json_bytes, json_response
 from birthday.http.kinds import EMAIL_TAKEN, EXTERNAL_ID_TAKEN, OUTDATED, UNKNOWN_USER
 from birthday.http.people import name_taken, note_changed, note_created, note_deleted, read_page

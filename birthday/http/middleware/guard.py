@@ -26,9 +26,6 @@ from birthday.operations.keys import KnownKey
 
 log = structlog.get_logger()
 
-_SCOPES = (Scope.READ, Scope.WRITE, Scope.ADMIN)
-"""Each scope includes the ones before it."""
-
 WRONG_KEYS: Final = 10
 """How many wrong keys are answered with 401 in a minute, from one address or one IPv6 network of 64 bits."""
 WRONG_KEY_SECONDS: Final = 60.0
@@ -71,7 +68,7 @@ class Guard:
         async def lock(request: web.Request, handler: Handler) -> web.StreamResponse:
             resource = request.match_info.route.resource
             if resource is not None and resource.canonical.split("/")[1] in roots:
-                refusal = self._key_refusal(self._peer(request), *self._identify(request), Scope.READ)
+                refusal = self._key_refusal(self.peer(request), *self._identify(request), Scope.READ)
                 if refusal is not None:
                     return refusal
             return await handler(request)
@@ -79,37 +76,58 @@ class Guard:
         return lock
 
     def _refusal(self, request: web.Request, scope: Scope) -> web.Response | None:
-        peer = self._peer(request)
-        required = self._keys.required
-        if not required and not (_is_this_machine(request.host) and (not self._proxied or is_loopback(peer))):
-            self._metrics.forbidden_accesses.labels("host").inc()
-            log.warning("auth.forbidden", reason="host", peer=peer)
+        if self.refuses_host(request):
             return problem(
                 kinds.FOREIGN_HOST, "without API keys this API answers to localhost only, not to another name"
             )
+        required = self._keys.required
         key, fault = self._identify(request) if required else (None, None)
-        if self._rate is not None:
-            # Without a valid key, requests are counted by address, so that nobody can try keys at full speed.
-            client = f"key {key.name}" if key and not fault else f"peer {client_of(peer)}"
-            allowed, request[RATE] = self._rate.count(client, time.monotonic())
-            if not allowed:
-                self._metrics.rate_limit_hits.inc()
-                log.warning("rate_limit.exceeded", client=client)
-                limit = self._rate.per_second
-                # The fields of older drafts, which some clients still look for.
-                headers = {"RateLimit-Limit": str(limit), "RateLimit-Remaining": "0", "RateLimit-Reset": "1"}
-                return _too_many(f"at most {limit} requests per second are accepted from one client", 1, headers)
-        return self._key_refusal(peer, key, fault, scope) if required else None
+        if self.exceeds_rate(request, key.name if key and not fault else None):
+            limit = self._rate.per_second if self._rate else 0
+            # The fields of older drafts, which some clients still look for.
+            headers = {"RateLimit-Limit": str(limit), "RateLimit-Remaining": "0", "RateLimit-Reset": "1"}
+            return _too_many(f"at most {limit} requests per second are accepted from one client", 1, headers)
+        return self._key_refusal(self.peer(request), key, fault, scope) if required else None
 
-    def _peer(self, request: web.Request) -> str:
+    def peer(self, request: web.Request) -> str:
+        """Return the address of the client."""
         return request[PEER] if self._proxied else request.remote or UNKNOWN
+
+    def refuses_host(self, request: web.Request) -> bool:
+        """Say whether a request came under a foreign host name although no key protects us, and count it."""
+        if self._keys.required:
+            return False
+        peer = self.peer(request)
+        if _is_this_machine(request.host) and (not self._proxied or is_loopback(peer)):
+            return False
+        self._metrics.forbidden_accesses.labels("host").inc()
+        log.warning("auth.forbidden", reason="host", peer=peer)
+        return True
+
+    def exceeds_rate(self, request: web.Request, name: str | None) -> bool:
+        """Count a request, and say whether its client sends more than RATE_LIMIT allows.
+
+        Without the name of a valid key, requests are counted by address, so that nobody can try keys at full speed.
+        """
+        if self._rate is None:
+            return False
+        client = f"peer {client_of(self.peer(request))}" if name is None else f"key {name}"
+        allowed, request[RATE] = self._rate.count(client, time.monotonic())
+        if not allowed:
+            self._metrics.rate_limit_hits.inc()
+            log.warning("rate_limit.exceeded", client=client)
+        return not allowed
 
     def _identify(self, request: web.Request) -> tuple[KnownKey | None, str | None]:
         """Return the key of a request, if it is known, and what is wrong with it: a reason of ``auth_failures``."""
         given = given_key(request)
-        key = None if given is None else self._keys.find(given)
+        return (None, "no_key") if given is None else self.check_key(request, given)
+
+    def check_key(self, request: web.Request, given: str) -> tuple[KnownKey | None, str | None]:
+        """Return the key, if it is known, and what is wrong with it: a reason of ``auth_failures``."""
+        key = self._keys.find(given)
         if key is None:
-            return None, "no_key" if given is None else "unknown_key"
+            return None, "unknown_key"
         if not key.works(self._clock.now()):
             return key, "ended_key"
         request[CLIENT] = key.name
@@ -119,15 +137,15 @@ class Guard:
     def _key_refusal(self, peer: str, key: KnownKey | None, fault: str | None, needed: Scope) -> web.Response | None:
         if key is None or fault is not None:
             return self._unknown(peer, key, fault or "unknown_key")
-        if _SCOPES.index(key.scope) < _SCOPES.index(needed):
+        if not key.scope.includes(needed):
             self._metrics.forbidden_accesses.labels("scope").inc()
             log.warning("auth.forbidden", client=key.name, scope=key.scope.value, needed=needed.value)
             detail = f"this needs a key with the scope {needed}; {key.name} has {key.scope}"
             return problem(kinds.MISSING_SCOPE, detail)
         return None
 
-    def _unknown(self, peer: str, key: KnownKey | None, fault: str) -> web.Response:
-        """Answer a request without a valid key. After many unknown ones, an address has to wait before the next.
+    def count_refused(self, peer: str, key: KnownKey | None, fault: str) -> int | None:
+        """Count and log a refusal. After many unknown keys, return how many seconds the address has to wait.
 
         Whoever uses a right one from the same address is not held up. A key that has ended was not guessed.
         """
@@ -140,9 +158,16 @@ class Guard:
                 seconds = window.seconds_left(now)
                 if window.count == WRONG_KEYS + 1:
                     log.warning("auth.slowed", peer=peer, seconds=seconds)
-                return _too_many(f"{WRONG_KEYS} wrong API keys came from this address within a minute", seconds)
+                return seconds
         ended = {"client": key.name, "key": key.stored.id} if key and key.stored else {}
         log.warning("auth.failed", reason=fault.replace("_", " "), peer=peer, **ended)
+        return None
+
+    def _unknown(self, peer: str, key: KnownKey | None, fault: str) -> web.Response:
+        """Answer a request without a valid key."""
+        seconds = self.count_refused(peer, key, fault)
+        if seconds is not None:
+            return _too_many(f"{WRONG_KEYS} wrong API keys came from this address within a minute", seconds)
         challenge = 'Bearer realm="birthday"' + ("" if fault == "no_key" else ', error="invalid_token"')
         detail = {
             "no_key": "an API key is needed: Authorization: Bearer <key>, or X-API-Key",

@@ -1,0 +1,66 @@
+"""Pages that are sent in pieces while a long change is made: no script, and no state in the server in between."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+from urllib.parse import urlencode
+
+from aiohttp import web
+from markupsafe import Markup
+
+from birthday.errors import BirthdayError
+from birthday.http.console.rendering import DONE, HEADERS, NOTICE, explain, render
+from birthday.http.console.view import CONSOLE, ROOT
+from birthday.http.streaming import ClientError, Stream
+
+_HERE: Final = "<!--progress-->"
+"""Where the template is cut: what has happened so far goes in between."""
+_STEP: Final = Markup("<li>{}</li>\n")
+_DONE: Final = Markup(
+    '<li>{text}</li>\n<meta http-equiv="refresh" content="0;url={to}"><li><a href="{to}">{text}</a></li>'
+)
+
+
+class Report:
+    """Tells the browser how far a change has come: ``await report(text)``, at last ``await report.done(...)``."""
+
+    def __init__(self, request: web.Request, stream: Stream) -> None:
+        self._request = request
+        self._stream = stream
+        self.answer: web.StreamResponse = stream.answer
+        """What the handler returns after the context."""
+
+    async def __call__(self, text: str) -> None:
+        """Show how far it has come, in place of what was shown before.
+
+        Raises:
+            ClientError: if the page was closed.
+        """
+        await self._stream.write(_STEP.format(text).encode())
+
+    async def done(self, location: str, text: str) -> None:
+        """Show the result, and let the browser open ``location``, a page that tells it too."""
+        token = self._request.app[CONSOLE].tokens.make(NOTICE, text)
+        to = f"{location}{'&' if '?' in location else '?'}{urlencode({DONE: token})}"
+        await self._stream.write(_DONE.format(text=text, to=to).encode())
+
+
+@asynccontextmanager
+async def progress(request: web.Request, title: str, back: str = ROOT) -> AsyncIterator[Report]:
+    """Send a page that shows what is reported within the context; ``back`` is where it leads if that fails.
+
+    If the page is closed, the next report ends the context, so each step must leave whole rows.
+    """
+    before, after = render(request, "progress.html", title=title, back=back).split(_HERE)
+    async with Stream(request, "text/html; charset=utf-8", HEADERS) as stream:
+        report = Report(request, stream)
+        try:
+            await stream.write(before.encode())
+            try:
+                yield report
+            except BirthdayError as error:
+                await report(f"It stopped: {explain(error)}")
+            await stream.write(after.encode())
+            await stream.end()
+        except ClientError:
+            stream.break_off()
