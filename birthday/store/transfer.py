@@ -1,24 +1,21 @@
-"""Import and export of users: the set-based statements, and the temporary tables that an import works in."""
+"""Import of users, and lists of deleted ones: the set-based statements, and the temporary tables of an import."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 import orjson
-from asyncpg import InterfaceError, Record
+from asyncpg import InterfaceError
 from asyncpg.cursor import Cursor
 
-from birthday.core.message import BIRTHDAY
 from birthday.core.origin import Origin
 from birthday.core.plan import PlannedMessage
 from birthday.core.user import NO_EXTRAS, Profile
 from birthday.store.changes import DELETED, USER, Actor, record_changes
 from birthday.store.users import Connection, attributes_text, delete_anniversaries
-
-COLUMNS_SECONDS: Final = 600
 
 
 class StagedUser(NamedTuple):
@@ -135,6 +132,26 @@ async def stage_users(connection: Connection, users: Sequence[StagedUser]) -> No
             )
             for line, profile, origin in users
         ],
+    )
+
+
+async def hold_staged(connection: Connection) -> None:
+    """Lock the users whom staged rows may change, in the order in which they are changed, for the caller's transaction.
+
+    Call this before ``create_staged``, for which a trigger locks them in another order: two imports would deadlock.
+    """
+    await connection.execute(
+        """
+        SELECT FROM users
+        -- While the table is empty, the trigger locks nobody.
+        WHERE pg_relation_size('past_greetings') > 0 AND id = ANY(ARRAY(
+            SELECT found.id FROM import_stage staged CROSS JOIN LATERAL (
+                SELECT id FROM users WHERE lower(users.email) = lower(staged.email) AND users.deleted_at IS NULL
+                UNION ALL
+                SELECT id FROM users WHERE users.external_id = staged.external_id AND users.deleted_at IS NULL
+            ) found))
+        ORDER BY id FOR NO KEY UPDATE
+        """
     )
 
 
@@ -344,53 +361,6 @@ async def find_clashes(
         with_equal,
     )
     return [Clash(**dict(row)) for row in rows]
-
-
-async def read_exported(connection: Connection, after: UUID, limit: int) -> list[Record]:
-    """Return up to ``limit`` live users with ids after ``after``, in order of id, with all that an export has."""
-    rows: list[Record] = await connection.fetch(
-        """
-        SELECT id, first_name, last_name, email, date_of_birth, timezone, external_id, locale, attributes, suppressed,
-               created_at, updated_at, schedule_from, greatest(greeted_year, (
-                   SELECT max(occasion_year) FROM message_logs
-                   WHERE user_id = users.id AND message_type = $1 AND status = 'delivered')) AS greeted_year,
-               anniversaries, anniversary_history
-        FROM users LEFT JOIN LATERAL (
-            SELECT json_object_agg(message_type, date) FILTER (WHERE date IS NOT NULL) AS anniversaries,
-                   json_object_agg(message_type, json_build_object(
-                       'scheduleFrom', anniversaries.schedule_from,
-                       'greetedYear', greatest(anniversaries.greeted_year, (
-                           SELECT max(occasion_year) FROM message_logs m
-                           WHERE m.user_id = users.id AND m.message_type = anniversaries.message_type
-                             AND m.status = 'delivered')))) AS anniversary_history
-            FROM anniversaries WHERE user_id = users.id
-        ) yearly ON true
-        WHERE deleted_at IS NULL AND id > $2 ORDER BY id LIMIT $3
-        """,
-        BIRTHDAY,
-        after,
-        limit,
-    )
-    return rows
-
-
-async def read_extra_columns(connection: Connection) -> list[str]:
-    """Return the columns that few users need, as far as one does. Reads all users."""
-    columns: list[str] = await connection.fetchval(
-        """
-        SELECT array_remove(ARRAY[
-                   CASE WHEN count(external_id) > 0 THEN 'externalId' END,
-                   CASE WHEN count(locale) > 0 THEN 'locale' END,
-                   CASE WHEN bool_or(suppressed) THEN 'suppressed' END,
-                   CASE WHEN count(attributes) > 0 THEN 'attributes' END], NULL)
-               || ARRAY(SELECT DISTINCT 'anniversaries.' || message_type FROM anniversaries
-                        WHERE date IS NOT NULL AND deleted_at IS NULL ORDER BY 1)
-               || ARRAY(SELECT 'anniversaryHistory' FROM anniversaries WHERE deleted_at IS NULL LIMIT 1)
-        FROM users WHERE deleted_at IS NULL
-        """,
-        timeout=COLUMNS_SECONDS,
-    )
-    return columns
 
 
 async def open_deletions(connection: Connection) -> Cursor:

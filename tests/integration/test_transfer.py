@@ -918,3 +918,16 @@ async def test_two_upserts_at_once_change_each_user_once(pool: asyncpg.Pool, tmp
     assert [rejected for _, rejected in done] == [{}, {}, {}]
     assert (sum(each.created for each, _ in done), sum(each.updated for each, _ in done)) == (100, 300)
     assert await stored_profiles(pool) == set(moved)
+
+
+async def test_upserts_of_the_same_users_at_once_do_not_deadlock(pool: asyncpg.Pool, tmp_path: Path) -> None:
+    """In whatever order the files are written, and although past greetings make each row look at its address."""
+    profiles = list(make_profiles(150))
+    await import_file(pool, write_ndjson(tmp_path / "users.ndjson", profiles))
+    await pool.execute("INSERT INTO past_greetings (person_hash, message_type, year) VALUES ('', 'birthday', 2026)")
+    files = []
+    for number in range(4):
+        moved = [replace(profile, first_name=f"Moved {number}") for profile in profiles]
+        files.append(write_ndjson(tmp_path / f"moved-{number}.ndjson", moved[:: 1 if number % 2 else -1]))
+    done = await asyncio.gather(*(import_file(pool, path, mode=Mode.UPSERT) for path in files))
+    assert [(each.updated, rejected) for each, rejected in done] == [(150, {})] * 4

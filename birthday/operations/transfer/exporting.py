@@ -15,7 +15,7 @@ from asyncpg.pool import Pool
 from birthday.errors import UnavailableError
 from birthday.operations.transfer.records import DATE_PREFIX, JSON_COLUMNS, Format
 from birthday.store.connection import borrow
-from birthday.store.transfer import read_exported, read_extra_columns
+from birthday.store.exporting import read_exported, read_extra_columns
 from birthday.store.users import Connection, profile_of
 
 EXPORT_COLUMNS: Final = (

@@ -34,6 +34,7 @@ from birthday.store.transfer import (
     StoredBatch,
     create_staged,
     find_clashes,
+    hold_staged,
     rehearse_staged,
     stage_users,
     staging,
@@ -274,6 +275,8 @@ class Target:
             if options.dry_run:
                 stored = await rehearse_staged(self.connection, messages)
             else:
+                if upsert:
+                    await hold_staged(self.connection)
                 stored = await create_staged(self.connection, messages, now, with_ids=options.each_row)
                 created = len(users) - len(stored.skipped_lines)
                 await record_changes(self.connection, _changes(self.by, created), now)
