@@ -1,8 +1,8 @@
 """Import and export of users: streams of lines, for any number of users."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Final
 
@@ -16,12 +16,12 @@ from birthday.errors import InvalidInputError, UnavailableError
 from birthday.http.api.parameters import Input, one_of
 from birthday.http.api.requests import is_utf8
 from birthday.http.api.user_models import Flag
-from birthday.http.context import CONTEXT, IMPORTS, ApiContext, actor_of
+from birthday.http.context import CONTEXT, IMPORTS, actor_of
 from birthday.http.kinds import INVALID_FIELD, NOT_ACCEPTABLE
 from birthday.http.route import Answer, Route
 from birthday.http.streaming import ClientError, Stream, answer_while_reading, read_pieces
+from birthday.http.transfers import counted, send_users
 from birthday.operations.transfer.changing import Outcome, Result
-from birthday.operations.transfer.exporting import stream_users
 from birthday.operations.transfer.importing import ImportOptions, ImportSummary, Mode, Target, import_chunks
 from birthday.operations.transfer.records import Format
 from birthday.store.connection import borrow
@@ -79,7 +79,7 @@ async def import_lines(request: web.Request, query: ImportQuery) -> web.StreamRe
         try:
             async with borrow(context.pool, None) as connection:
                 target = Target(connection, context.clock, context.planning, actor_of(request), tell, options)
-                with _counted(context, target):
+                with counted(context, target):
                     await import_chunks(read_pieces(request), file_format, target)
         except (InvalidInputError, UnavailableError) as error:
             if not stream.has_begun:
@@ -93,18 +93,6 @@ async def import_lines(request: web.Request, query: ImportQuery) -> web.StreamRe
             return stream.break_off()
         await stream.write(_summary_line(counts, fault, dry_run=options.dry_run))
         return await stream.end()
-
-
-@contextmanager
-def _counted(context: ApiContext, target: Target) -> Iterator[None]:
-    """Move the metrics by what was imported, also if the import fails."""
-    try:
-        yield
-    finally:
-        if not target.options.dry_run:
-            context.metrics.users_created.inc(target.summary.created)
-            context.metrics.messages_scheduled.inc(target.summary.messages_scheduled)
-            context.metrics.messages_cancelled.inc(target.summary.messages_cancelled)
 
 
 def _line(result: Result) -> bytes:
@@ -130,17 +118,7 @@ async def export_lines(request: web.Request) -> web.StreamResponse:
         raise web.HTTPNotAcceptable(text=f"Accept names neither; {' or '.join(_FORMATS)} can be had")
     if request.method == hdrs.METH_HEAD:
         return web.Response(content_type=media_type)
-    async with (
-        Stream(request, media_type) as stream,
-        aclosing(stream_users(request.app[CONTEXT].pool, _FORMATS[media_type])) as pieces,
-    ):
-        try:
-            async for piece in pieces:
-                await stream.write(piece)
-            return await stream.end()
-        except ClientError as error:
-            log.info("export.broken_off", reason=str(error))
-            return stream.break_off()
+    return await send_users(request, _FORMATS[media_type], media_type)
 
 
 def _choose(accept: str) -> str | None:

@@ -42,6 +42,42 @@
 
   if (live().length) setTimeout(keepFresh, EVERY);
 
+  // A form with data-into shows its answer there while it comes, so that what was chosen in the form stays.
+  async function send(form, into, submitter) {
+    const response = await fetch(form.action, { method: "POST", body: new FormData(form, submitter) });
+    if (response.redirected || response.status === 401) {
+      location.reload();
+      return;
+    }
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    for (let text = "", part = {}; !part.done; ) {
+      part = await reader.read();
+      text += part.value ?? "";
+      const main = new DOMParser().parseFromString(text, "text/html").getElementById("main");
+      if (main) into.replaceChildren(...document.adoptNode(main).childNodes);
+    }
+    into.scrollIntoView({ block: "nearest" });
+  }
+
+  document.addEventListener("submit", async (event) => {
+    const form = event.target;
+    const into = form.dataset.into && document.getElementById(form.dataset.into);
+    if (!into) return;
+    event.preventDefault();
+    const button = event.submitter;
+    if (button) button.disabled = true;
+    into.textContent = "Sending the file…";
+    try {
+      await send(form, into, button);
+    } catch {
+      into.textContent = "The answer broke off. What was done until then stays done: check the file again.";
+    }
+    if (button) button.disabled = false;
+  });
+
+  // A form with data-at-once fills its frame without a click.
+  for (const form of document.querySelectorAll("form[data-at-once]")) form.submit();
+
   document.addEventListener("keydown", (event) => {
     const typing = event.target.closest?.("input:not([type=checkbox], [type=radio]), textarea, select, [contenteditable]");
     if (typing || event.ctrlKey || event.metaKey || event.altKey) return;

@@ -1,0 +1,44 @@
+"""What imports and exports do over HTTP, whether a program asks for them or a page."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import aclosing, contextmanager
+
+import structlog
+from aiohttp import web
+
+from birthday.http.context import CONTEXT, ApiContext
+from birthday.http.streaming import ClientError, Stream
+from birthday.operations.transfer.exporting import stream_users
+from birthday.operations.transfer.importing import Target
+from birthday.operations.transfer.records import Format
+
+log = structlog.get_logger()
+
+
+@contextmanager
+def counted(context: ApiContext, target: Target) -> Iterator[None]:
+    """Move the metrics by what was imported, also if the import fails."""
+    try:
+        yield
+    finally:
+        if not target.options.dry_run:
+            context.metrics.users_created.inc(target.summary.created)
+            context.metrics.messages_scheduled.inc(target.summary.messages_scheduled)
+            context.metrics.messages_cancelled.inc(target.summary.messages_cancelled)
+
+
+async def send_users(
+    request: web.Request, file_format: Format, media_type: str, headers: Mapping[str, str] | None = None
+) -> web.StreamResponse:
+    """Answer with all users, as a stream."""
+    async with (
+        Stream(request, media_type, headers) as stream,
+        aclosing(stream_users(request.app[CONTEXT].pool, file_format)) as pieces,
+    ):
+        try:
+            async for piece in pieces:
+                await stream.write(piece)
+            return await stream.end()
+        except ClientError as error:
+            log.info("export.broken_off", reason=str(error))
+            return stream.break_off()
