@@ -14,8 +14,8 @@ from birthday.store.users import Connection
 
 SCANNED: Final = 20_000
 """The most outcomes that one page with a filter looks at, so that a rare one costs no more than some 20 ms."""
-_SKEW: Final = timedelta(minutes=1)
-"""How far the time of an outcome may be out of order. Clocks of processes differ by less, and so do transactions."""
+LATENESS: Final = timedelta(hours=1)
+"""How much later than its time an outcome may be stored, because the database was away."""
 
 
 class FeedPosition(NamedTuple):
@@ -32,7 +32,7 @@ BEGINNING: Final = FeedPosition(0, UUID(int=0))
 class FeedFilter:
     """Which outcomes to list; None is no condition.
 
-    They were due at ``from_at`` or later and before ``to_at``, and were stored at ``since`` or later.
+    They were due at ``from_at`` or later and before ``to_at``.
     """
 
     status: str | None = None
@@ -41,7 +41,6 @@ class FeedFilter:
     user_id: UUID | None = None
     from_at: datetime | None = None
     to_at: datetime | None = None
-    since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,7 @@ async def read_feed(connection: Connection, after: FeedPosition, wanted: FeedFil
     rows = await connection.fetch(
         """
         WITH scanned AS MATERIALIZED (
-            SELECT id, feed_position, status, message_type, error_type, user_id, scheduled_at, updated_at
+            SELECT id, feed_position, status, message_type, error_type, user_id, scheduled_at
             FROM message_logs
             WHERE feed_position IS NOT NULL AND (feed_position, id) > ($1::bigint, $2::uuid)
               AND feed_position < feed_end()
@@ -75,8 +74,7 @@ async def read_feed(connection: Connection, after: FeedPosition, wanted: FeedFil
             WHERE ($4::text IS NULL OR status = $4) AND ($5::text IS NULL OR message_type = $5)
               AND ($6::text IS NULL OR error_type = $6) AND ($7::uuid IS NULL OR user_id = $7)
               AND ($8::timestamptz IS NULL OR scheduled_at >= $8) AND ($9::timestamptz IS NULL OR scheduled_at < $9)
-              AND ($10::timestamptz IS NULL OR updated_at >= $10)
-            ORDER BY feed_position, id LIMIT $11
+            ORDER BY feed_position, id LIMIT $10
         ), last AS (
             SELECT feed_position, id FROM scanned ORDER BY feed_position DESC, id DESC LIMIT 1
         )
@@ -101,9 +99,11 @@ async def read_feed(connection: Connection, after: FeedPosition, wanted: FeedFil
 
 
 async def find_start(connection: Connection, since: datetime) -> FeedPosition:
-    """Return a position shortly before the first outcome that was stored at ``since`` or later.
+    """Return a position before all outcomes that were stored at ``since`` or later.
 
-    Positions are nearly in order of time, so this is a binary search, of less than a hundred looks into the index.
+    Some that were stored up to ``LATENESS`` before it follow as well. This is a binary search, of less than a hundred
+    looks into the index. Outcomes are out of order by time, but one that is older than ``since`` by more than that was
+    stored before it, and so was all that stands before it.
     """
     position: int = await connection.fetchval(
         """
@@ -121,7 +121,7 @@ async def find_start(connection: Connection, since: datetime) -> FeedPosition:
         )
         SELECT coalesce((SELECT low FROM search WHERE low >= high), 0)
         """,
-        max(since, datetime.min.replace(tzinfo=UTC) + _SKEW) - _SKEW,
+        max(since, datetime.min.replace(tzinfo=UTC) + LATENESS) - LATENESS,
     )
     return FeedPosition(position, UUID(int=0))
 

@@ -355,11 +355,11 @@ async def test_the_feed_is_followed_by_its_cursor(api: Api, pool: asyncpg.Pool) 
 
 
 async def test_the_feed_starts_at_a_time(api: Api, pool: asyncpg.Pool) -> None:
-    """What was stored at that instant or later; a date begins at 00:00 UTC."""
+    """What was stored at that instant or later, and in the hour before; a date begins at 00:00 UTC."""
     ids = await store_queued(pool, 3)
     for number, message_id in enumerate(ids):
         await finish(pool, [message_id], at=datetime(2026, 3, 1 + number, 9, tzinfo=UTC))
-    for start, expected in {"2026-03-02": ids[1:], "2026-03-02T09:00:01Z": ids[2:], "0001-01-01": ids}.items():
+    for start, expected in {"2026-03-02": ids[1:], "2026-03-02T10:00:01Z": ids[2:], "0001-01-01": ids}.items():
         page = (await api.get(f"/messages?updatedAfter={start}")).json
         assert [message["id"] for message in page["messages"]] == [str(one) for one in expected], start
         assert (await api.get(f"/messages?updatedAfter={page['nextCursor']}")).json["messages"] == []

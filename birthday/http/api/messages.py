@@ -60,15 +60,7 @@ async def _feed_page(request: web.Request, query: MessageQuery, start: FeedPosit
     if query.cursor is not None:
         detail = "is not accepted with updatedAfter; a page of the feed is followed by updatedAfter=<nextCursor>"
         raise InvalidInputError(FieldError("", detail, "cursor"))
-    wanted = FeedFilter(
-        query.status,
-        query.type,
-        query.error_type,
-        query.user_id,
-        query.since,
-        query.until,
-        start if isinstance(start, datetime) else None,
-    )
+    wanted = FeedFilter(query.status, query.type, query.error_type, query.user_id, query.since, query.until)
     async with borrow(request.app[CONTEXT].pool) as connection:
         after = await find_start(connection, start) if isinstance(start, datetime) else start
         page = await read_feed(connection, after, wanted, query.limit)
