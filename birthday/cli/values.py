@@ -46,4 +46,4 @@ def parse_day(option: str, text: str, parse: Callable[[str], date] = parse_date)
     try:
         return parse(text)
     except ValueError as error:
-        raise click.BadParameter(str(error), param_hint=option) from None
+        raise click.BadParameter(f"'{text}' {error}", param_hint=option) from None

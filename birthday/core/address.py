@@ -75,8 +75,8 @@ def _parse_domain(domain: str) -> str:
     try:
         ascii_domain = idna.encode(domain, uts46=True, std3_rules=True).decode()
     except UnicodeError as error:
-        # The rest of the text quotes the domain, which the caller shows already.
-        reason = str(error).partition(" in '")[0]
+        # The rest of the text quotes the domain.
+        reason = re.split(" (?:in|of) '", str(error))[0]
         raise ValueError(f"its domain cannot be in DNS: {reason:.100}") from None
     *above, top = ascii_domain.split(".")
     if not above:

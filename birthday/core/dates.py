@@ -8,8 +8,6 @@ import re
 from datetime import date
 from typing import Final
 
-from birthday.core.text import show
-
 UNKNOWN_YEAR: Final = 4
 
 _DATE_TIME = re.compile(
@@ -23,11 +21,11 @@ def parse_date(value: object) -> date:
     """Return the date that is written in a date or date-time; the zone of a date-time is ignored."""
     match = _DATE_TIME.fullmatch(value) if isinstance(value, str) else None
     if not match:
-        raise ValueError(f"{show(value)} is not a date; YYYY-MM-DD is accepted, or a date-time that starts with one")
+        raise ValueError("is not a date; YYYY-MM-DD is accepted, or a date-time that starts with one")
     try:
         return date.fromisoformat(match[1])
     except ValueError as error:
-        raise ValueError(f"'{match[1]}' is not a date of the calendar: {error}; YYYY-MM-DD is accepted") from None
+        raise ValueError(f"is not a date of the calendar: {error}; YYYY-MM-DD is accepted") from None
 
 
 def parse_birthday(value: object) -> date:
@@ -36,19 +34,22 @@ def parse_birthday(value: object) -> date:
         try:
             return date.fromisoformat(f"{UNKNOWN_YEAR:04}{value[1:]}")
         except ValueError:
-            raise ValueError(f"'{value}' is not a day of the calendar; --MM-DD is accepted") from None
+            raise ValueError("is not a day of the calendar; --MM-DD is accepted") from None
     try:
         born = parse_date(value)
     except ValueError as error:
         raise ValueError(f"{error}; --MM-DD is accepted if the year is not known") from None
     if born.year == UNKNOWN_YEAR:
-        raise ValueError(f"{born} is no year of birth; {birthday_text(born)} is accepted if the year is not known")
+        raise ValueError("is not a date of birth; --MM-DD is accepted if the year is not known")
     return born
 
 
 def parse_month_day(text: str) -> int:
     """Return ``month * 100 + day`` of a day that is written ``02-29`` or ``--02-29``."""
-    day = parse_birthday(f"--{text.removeprefix('--')}")
+    try:
+        day = parse_birthday(f"--{text.removeprefix('--')}")
+    except ValueError:
+        raise ValueError("a day of the calendar is accepted: MM-DD or --MM-DD, such as 02-29") from None
     return day.month * 100 + day.day
 
 

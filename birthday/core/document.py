@@ -1,17 +1,42 @@
 """Untrusted JSON: it is parsed, and refused if it is nested too deep, or is not what a model accepts."""
 
-from collections.abc import Iterator
-from typing import TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, TypeVar
 
 import orjson
 from pydantic import BaseModel, ValidationError
 
+from birthday.core.text import UNREADABLE
 from birthday.errors import FieldError, InvalidInputError
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
 MAX_DEPTH = 64
 """How deep arrays and objects may be nested. The limit keeps later recursion far from Python's own limit."""
+_TOO_DEEP: Final = f"it is nested too deep: at most {MAX_DEPTH} levels are accepted"
+
+_OBJECT: Final = "a JSON object is accepted"
+_WHOLE: Final = "a whole number is accepted"
+_ID: Final = "an id is accepted, a UUID"
+_WORDS: Final = {
+    "missing": "is required",
+    "model_type": _OBJECT,
+    "model_attributes_type": _OBJECT,
+    "dict_type": _OBJECT,
+    "string_type": "text is accepted",
+    "string_too_short": "must not be empty",
+    "string_too_long": "is too long: at most {max_length} characters are accepted",
+    "string_pattern_mismatch": f"text without {UNREADABLE} is accepted",
+    "enum": "one of {expected} is accepted",
+    "bool_type": "true or false is accepted",
+    "int_type": _WHOLE,
+    "int_from_float": _WHOLE,
+    "finite_number": _WHOLE,
+    "greater_than_equal": "a whole number from {ge} is accepted",
+    "less_than_equal": "a whole number up to {le} is accepted",
+    "uuid_type": _ID,
+    "uuid_parsing": _ID,
+}
 
 
 def parse_json(text: bytes) -> object:
@@ -23,10 +48,13 @@ def parse_json(text: bytes) -> object:
     try:
         value: object = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise ValueError(f"{error.msg} at column {error.colno}") from None
+        # If it is nested very deep, orjson speaks of its memory.
+        if "memory" in error.msg or "depth" in error.msg:
+            raise ValueError(_TOO_DEEP) from None
+        raise ValueError(f"{error.msg} at column {error.colno}" if text else "it is empty") from None
     # Brackets are counted first: that is fast, and few documents have enough of them to be nested too deep.
     if text.count(b"[") + text.count(b"{") > MAX_DEPTH and is_deeper(value, MAX_DEPTH):
-        raise ValueError(f"it is nested too deep: at most {MAX_DEPTH} levels are accepted")
+        raise ValueError(_TOO_DEEP)
     return value
 
 
@@ -48,7 +76,10 @@ def what_is_wrong(error: ValidationError, model: type[BaseModel], known: str) ->
     for one in sorted(found, key=lambda one: one["type"] != "extra_forbidden"):
         pointer = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in one["loc"])
         accepted = f"; accepted are {', '.join(names_of(model))}" if len(one["loc"]) == 1 else ""
-        yield FieldError(pointer, _detail(one["type"], one["msg"], f"is not {known}{accepted}"))
+        if one["type"] == "extra_forbidden":
+            yield FieldError(pointer, f"is not {known}{accepted}")
+        else:
+            yield FieldError(pointer, say(one["type"], one["msg"], one.get("ctx", {})))
 
 
 def names_of(model: type[BaseModel]) -> list[str]:
@@ -56,16 +87,11 @@ def names_of(model: type[BaseModel]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def _detail(kind: str, message: str, unknown: str) -> str:
-    match kind:
-        case "extra_forbidden":
-            return unknown
-        case "missing":
-            return "is required"
-        case "model_type" | "model_attributes_type" | "dict_type":
-            return "a JSON object is accepted"
-        case _:
-            return message.removeprefix("Value error, ")
+def say(kind: str, message: str, context: Mapping[str, Any]) -> str:
+    """Return what pydantic finds wrong in our words: what is accepted, and nothing of what was given."""
+    if kind == "value_error":
+        return message.removeprefix("Value error, ")
+    return _WORDS.get(kind, "is not accepted").format_map(context)
 
 
 def is_deeper(value: object, levels: int) -> bool:

@@ -6,7 +6,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from birthday.core.text import BIDI, CONTROL, show
+from birthday.core.document import say
+from birthday.core.fields import MAX_ANNIVERSARIES
+from birthday.core.text import BIDI, CONTROL, UNREADABLE, name_of, show
 from birthday.errors import FieldError
 
 _FORBIDDEN = re.compile(rf"[{CONTROL}{BIDI}]")
@@ -29,26 +31,18 @@ def field_errors(error: ValidationError, data: Mapping[str, Any], accepted: Sequ
 
 
 def _detail(kind: str, message: str, context: Mapping[str, Any], value: object, name: str) -> str:
-    shown = show(value)
-    if kind == "value_error":
-        return message.removeprefix("Value error, ")
+    """Say what is accepted, and what is wrong without the value: it may be personal."""
     if kind == "string_pattern_mismatch" and name == "externalId":
-        return f"{shown} is not an id; visible characters, with blanks between them, are accepted"
-    if kind == "string_pattern_mismatch" and _FORBIDDEN.search(str(value)):
-        accepted = "text without control characters and without characters that turn the direction of writing"
-        return f"{shown} is not a name; {accepted} is accepted"
+        return "is not an id; visible characters, with blanks between them, are accepted"
+    if kind == "string_pattern_mismatch" and (forbidden := _FORBIDDEN.search(str(value))):
+        return f"is not a name: {name_of(forbidden[0])} is in it; text without {UNREADABLE} is accepted"
     if kind == "string_pattern_mismatch":
-        return f"{shown} is not a name: nothing of it can be seen; text with a visible character is accepted"
+        return "is not a name: nothing of it can be seen; text with a visible character is accepted"
     details = {
-        "missing": "is required",
-        "string_type": f"{shown} is not text",
-        "int_type": f"{shown} is not a whole number of minutes east of UTC, such as 420 for UTC+07:00",
-        "bool_type": f"{shown} is not accepted; true or false is",
-        "dict_type": f'{shown} is not a JSON object; one such as {{"work-anniversary": "2019-03-04"}} is accepted',
-        "string_too_short": "must not be empty",
+        "string_type": "null is not text" if value is None else "is not text",
+        "int_type": f"{show(value)} is not a whole number of minutes east of UTC, such as 420 for UTC+07:00",
+        "bool_type": f"{show(value)} is not accepted; true or false is",
+        "dict_type": 'is not a JSON object; one such as {"work-anniversary": "2019-03-04"} is accepted',
+        "too_long": f"has more dates than the {MAX_ANNIVERSARIES} that are accepted",
     }
-    if kind == "string_too_long":
-        return f"is too long: at most {context['max_length']} characters are accepted"
-    if kind == "too_long":
-        return f"has more dates than the {context['max_length']} that are accepted"
-    return details.get(kind, message)
+    return details.get(kind) or say(kind, message, context)

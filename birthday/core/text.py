@@ -7,6 +7,8 @@ import unicodedata
 CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
 BIDI = r"\u202a-\u202e\u2066-\u2069"
 """Embeddings, overrides and isolates (UAX 9): they change how the text around them is read."""
+UNREADABLE = "control characters and without characters that turn the direction of writing"
+"""What CONTROL and BIDI are, as text says it."""
 
 # Default_Ignorable_Code_Point of Unicode's DerivedCoreProperties, annotations, and letters and symbols without ink.
 # The escapes are those that every dialect of regular expressions knows.

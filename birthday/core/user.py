@@ -248,7 +248,7 @@ def parse_profile(data: object, now: datetime) -> Profile:
     errors = [
         FieldError(
             pointer,
-            f"{day} is outside of what is accepted: from {EARLIEST_DATE} to today, which is {today} in that time zone",
+            f"is outside of what is accepted: from {EARLIEST_DATE} to today, which is {today} in that time zone",
         )
         for pointer, day in dates.items()
         if not EARLIEST_DATE <= day <= today

@@ -10,7 +10,7 @@ import hashlib
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 from uuid import UUID
 
 from pydantic import PlainValidator, WithJsonSchema
@@ -23,9 +23,11 @@ from birthday.store.suppressions import Suppression
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_ID_BYTES: Final = 16
+ID_BYTES: Final = 16
 _INSTANT_BYTES: Final = 7  # Microseconds since 1970: enough until the year 4253.
 _POSITION_BYTES: Final = 8
+_SEPARATOR: Final = "\x1f"
+"""Neither in a name nor in a zone."""
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -39,23 +41,37 @@ def change_cursor(last: UUID) -> str:
     return _encode(last.bytes)
 
 
-def place_cursor(place: Place, order: str, secret: bytes) -> str:
-    """Return the cursor of the page that follows a place in a list of an order. ``secret`` hides the place's key."""
-    hidden = f"{order}{place.key}".encode()
+class Hidden(NamedTuple):
+    """What a cursor hides: a place in a list of an order, and the name that the list is selected by."""
+
+    order: str
+    place: Place
+    name: str | None
+
+
+def place_cursor(place: Place, order: str, secret: bytes, name: str | None = None) -> str:
+    """Return the cursor of the page that follows a place in a list of an order. ``secret`` hides key and ``name``."""
+    hidden = f"{order}{place.key}{_SEPARATOR}{name or ''}".encode()
     # Whole groups of characters, so that a cursor has no spare bits.
-    hidden += b"\0" * (-(_ID_BYTES + len(hidden)) % 3)
+    hidden += b"\0" * (-(ID_BYTES + len(hidden)) % 3)
     return _encode(place.id.bytes + _mask(hidden, place.id.bytes, secret))
 
 
 def read_place(packed: bytes, order: str, secret: bytes) -> Place | None:
     """Return the place of a cursor; None, which is the beginning, if it is of a list of another order."""
-    user_id = packed[:_ID_BYTES]
-    shown = _mask(packed[_ID_BYTES:], user_id, secret).rstrip(b"\0")
+    hidden = read_hidden(packed, secret)
+    return hidden.place if hidden is not None and hidden.order == order else None
+
+
+def read_hidden(packed: bytes, secret: bytes) -> Hidden | None:
+    """Return what a cursor hides; None if it is not of this installation."""
+    user_id = packed[:ID_BYTES]
+    shown = _mask(packed[ID_BYTES:], user_id, secret).rstrip(b"\0")
     try:
-        key = shown.decode()
+        key, _, name = shown.decode().partition(_SEPARATOR)
     except UnicodeDecodeError:
         return None
-    return Place(key[1:], UUID(bytes=user_id)) if key[:1] == order and "\0" not in key else None
+    return None if b"\0" in shown else Hidden(key[:1], Place(key[1:], UUID(bytes=user_id)), name or None)
 
 
 def _mask(key: bytes, user_id: bytes, secret: bytes) -> bytes:
@@ -101,13 +117,13 @@ def read_user_cursor(text: str) -> bytes:
         ValueError: if it is none.
     """
     if not re.fullmatch(_USER_CURSOR, text):
-        raise ValueError(_explain(text))
+        raise ValueError(_NO_CURSOR)
     return urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 def _read_place_cursor(text: str) -> bytes:
     if not re.fullmatch(_PLACE_CURSOR, text):
-        raise ValueError(_explain(text))
+        raise ValueError(_NO_CURSOR)
     return urlsafe_b64decode(text)
 
 
@@ -140,12 +156,11 @@ def _encode(packed: bytes) -> str:
 
 def _decode(text: str, size: int) -> bytes:
     if not _BASE64URL.fullmatch(text) or len(text) != _length(size):
-        raise ValueError(_explain(text))
+        raise ValueError(_NO_CURSOR)
     return urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
-def _explain(text: str) -> str:
-    return f"{text[:60]!r} is not a cursor; the nextCursor of an earlier page of this list is accepted"
+_NO_CURSOR: Final = "is not a cursor; the nextCursor of an earlier page of this list is accepted"
 
 
 def _length(size: int) -> int:
@@ -163,8 +178,8 @@ def _schema_of(size: int) -> WithJsonSchema:
 
 
 FEED_PATTERN: Final = f"^[A-Za-z0-9_-]{{{_length(_POSITION_BYTES + 16)}}}$"
-# The key of a place has at most 200 characters of a name.
-_PLACE_CURSOR: Final = "^([A-Za-z0-9_-]{4}){6,300}$"
+# The key of a place, and the name that a list is selected by, have at most 200 characters each.
+_PLACE_CURSOR: Final = "^([A-Za-z0-9_-]{4}){6,550}$"
 _USER_CURSOR: Final = f"^[A-Za-z0-9_-]{{22}}$|{_PLACE_CURSOR}"
 
 ChangeCursor = Annotated[UUID | None, PlainValidator(_read_change_cursor), _schema_of(16)]

@@ -10,11 +10,11 @@ from birthday.core.message import ErrorType
 from birthday.core.user import Profile
 from birthday.errors import ConflictError, UnavailableError
 from birthday.http.context import ApiContext
-from birthday.http.cursors import place_cursor, read_place, user_cursor
+from birthday.http.cursors import ID_BYTES, place_cursor, read_hidden, user_cursor
 from birthday.store.changes import Actor
 from birthday.store.connection import borrow
 from birthday.store.creation import NewUser
-from birthday.store.listing import UserFilter, list_users, order_of, read_cursor_key
+from birthday.store.listing import Place, UserFilter, list_users, order_of, read_cursor_key
 from birthday.store.persons import Erased
 from birthday.store.suppressions import Changed
 from birthday.store.users import Replanned, User, list_ids, name_existing, read_users
@@ -25,22 +25,36 @@ log = structlog.get_logger()
 async def read_page(
     context: ApiContext, wanted: UserFilter | None, cursor: bytes | None, limit: int
 ) -> tuple[list[User], str | None]:
-    """Return a page of the users that a filter means, or of all, and the cursor of the next one."""
+    """Return a page of the users that a filter means, or of all, and the cursor of the next one.
+
+    A filter may lack the name if the cursor is of a list that is selected by one.
+    """
     async with borrow(context.pool) as connection:
         # One more than the page holds tells whether there is another page.
-        if wanted is None:
-            ids = await list_ids(connection, UUID(bytes=cursor[:16]) if cursor else None, limit + 1)
+        if wanted is None and len(cursor or b"") <= ID_BYTES:
+            ids = await list_ids(connection, UUID(bytes=cursor) if cursor else None, limit + 1)
             following = user_cursor(ids[limit - 1]) if len(ids) > limit else None
         else:
-            order, secret = order_of(wanted), await read_cursor_key(connection)
-            after = cursor and read_place(cursor, order, secret)
-            places = await list_users(connection, wanted, after or None, limit + 1)
+            secret = await read_cursor_key(connection)
+            wanted, after = _resume(wanted or UserFilter(), cursor, secret)
+            places = await list_users(connection, wanted, after, limit + 1)
             ids = [place.id for place in places]
-            following = place_cursor(places[limit - 1], order, secret) if len(places) > limit else None
+            last = places[limit - 1] if len(places) > limit else None
+            following = last and place_cursor(last, order_of(wanted), secret, wanted.name)
         found = await read_users(connection, ids[:limit], context.clock.now(), context.settings.rules)
     by_id = {user.id: user for user in found}
     # Somebody may have been deleted in between.
     return [by_id[user_id] for user_id in ids[:limit] if user_id in by_id], following
+
+
+def _resume(wanted: UserFilter, cursor: bytes | None, secret: bytes) -> tuple[UserFilter, Place | None]:
+    """Return the filter with the name that the cursor has, and its place; None if it is of another list."""
+    hidden = read_hidden(cursor, secret) if cursor else None
+    if hidden is not None:
+        named = wanted._replace(name=wanted.name or hidden.name)
+        if hidden.order == order_of(named):
+            return named, hidden.place
+    return wanted, None
 
 
 async def name_taken(context: ApiContext, error: ConflictError) -> None:

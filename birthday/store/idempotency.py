@@ -100,6 +100,11 @@ async def reserve(connection: Connection, request: KeyedRequest) -> None:
         raise InProgressError from None
 
 
+async def keep_user(connection: Connection, user_id: UUID) -> None:
+    """Let nobody erase a user until the transaction ends, because the answer to be stored is about that user."""
+    await connection.execute("SELECT FROM users WHERE id = $1 FOR KEY SHARE", user_id)
+
+
 async def fill(connection: Connection, request: KeyedRequest, answer: Answer) -> None:
     """Store the answer to a request that has reserved its key in this transaction."""
     await connection.execute(

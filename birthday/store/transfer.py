@@ -57,12 +57,10 @@ class Clash:
     """
 
     line: int
-    email: str
     first_line: int | None
     differing: Sequence[str]
     deleted: bool = False
     shared: str = "email"
-    external_id: str | None = None
     user_id: UUID | None = None
     equal: bool = False
 
@@ -302,7 +300,7 @@ async def find_clashes(
             SELECT lower(email) AS address, line
             FROM import_stage WHERE line NOT IN (SELECT line FROM skipped)
         ), compared AS (
-            SELECT skipped.line, skipped.email, skipped.external_id, coalesce(found.shared, 'email') AS shared,
+            SELECT skipped.line, coalesce(found.shared, 'email') AS shared,
                    taken.line AS first_line, found.user_id,
                    holder.email IS NULL AS gone, holder.deleted_at IS NOT NULL AS deleted,
                    array_remove(ARRAY[
@@ -352,7 +350,7 @@ async def find_clashes(
             ) holder ON true
             LEFT JOIN taken ON taken.address = lower(holder.email)
         )
-        SELECT line, email, external_id, shared, first_line, user_id, deleted, differing,
+        SELECT line, shared, first_line, user_id, deleted, differing,
                NOT gone AND NOT deleted AND differing = '{}' AS equal
         FROM compared WHERE gone OR deleted OR differing <> '{}' OR $3 ORDER BY line
         """,

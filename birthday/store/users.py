@@ -372,7 +372,7 @@ def conflict(error: asyncpg.UniqueViolationError, profile: Profile) -> Exception
         return email_taken(profile)
     if error.constraint_name == "users_live_external_id":
         taken = profile.extras.external_id or ""
-        return ConflictError(f"another user has the externalId {taken}", "/externalId", "external_id_taken", taken)
+        return ConflictError("another user has this externalId", "/externalId", "external_id_taken", taken)
     return error
 
 
@@ -387,7 +387,7 @@ async def find_user(connection: Connection, external_id: str) -> UUID | None:
 def email_taken(profile: Profile) -> ConflictError:
     """Return the error for an e-mail address that another live user has."""
     taken = profile.email
-    return ConflictError(f"another user has the e-mail address {taken}", "/email", "email_taken", taken)
+    return ConflictError("another user has this e-mail address", "/email", "email_taken", taken)
 
 
 async def name_existing(connection: Connection, error: ConflictError) -> None:

@@ -42,10 +42,10 @@ def assert_problem(answer: Answer, status: int) -> None:
         ({"lastName": "x" * 101}, "/lastName", "100"),
         ({"lastName": "Love\nlace"}, "/lastName", "control characters"),
         ({"lastName": "Love\u0000lace"}, "/lastName", "control characters"),
-        ({"firstName": "\u3164"}, "/firstName", '"<U+3164>" is not a name: nothing of it can be seen'),
+        ({"firstName": "\u3164"}, "/firstName", "is not a name: nothing of it can be seen"),
         ({"lastName": "\u200b"}, "/lastName", "text with a visible character is accepted"),
-        ({"lastName": "evil\u202egnp.exe"}, "/lastName", "evil<U+202E>gnp.exe"),
-        ({"email": "ad\u200ba@example.com"}, "/email", '"ad<U+200B>a@example.com" is not an e-mail address: U+200B'),
+        ({"lastName": "evil\u202egnp.exe"}, "/lastName", "U+202E is in it"),
+        ({"email": "ad\u200ba@example.com"}, "/email", "is not an e-mail address: U+200B"),
         ({"email": "mailto:ada@example.com"}, "/email", "':' may not stand before the @"),
         ({"email": f"ada@{'x' * 64}.com"}, "/email", "cannot be in DNS: Label too long"),
         ({"email": "ada"}, "/email", "ada@example.com"),
@@ -412,3 +412,48 @@ async def test_a_patch_may_say_that_it_is_a_merge_patch(api: Api) -> None:
     assert_problem(refused, 415)
     assert "application/json or application/merge-patch+json in UTF-8" in refused.json["detail"]
     assert_problem(await api.request("PUT", path, data=b"{}", headers=merge), 415)
+
+
+CANARY = "zaphod"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"firstName": [CANARY]},
+        {"firstName": f"{CANARY}\n!"},
+        {"lastName": CANARY * 100},
+        {"email": f"{CANARY} at example.com"},
+        {"email": f"ford@{CANARY}\u2764.com"},
+        {"dateOfBirth": CANARY},
+        {"externalId": f"{CANARY}\u200b"},
+        {"attributes": [CANARY]},
+        {"anniversaries": {"wedding": CANARY}},
+        {"email": f"{CANARY}@example.com"},
+        {"externalId": CANARY},
+    ],
+)
+async def test_no_error_repeats_what_is_personal(api: Api, changes: dict[str, Any]) -> None:
+    """An error names the field and what is accepted: errors are logged and shown where personal data must not be."""
+    await api.create(email=f"{CANARY}@example.com", externalId=CANARY)
+    refused = await api.post("/users", RUNBOOK_USER | changes)
+    assert refused.status in {409, 422}
+    assert refused.pointers[0].split("/")[1] in changes
+    assert CANARY not in refused.body.decode()
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [(b"[" * 200, "at most 64 levels"), (b"", "it is empty"), (b'{"a":1,}', "trailing comma")],
+)
+async def test_what_is_not_json_is_told_why(api: Api, body: bytes, detail: str) -> None:
+    """Also if the parser would give up first."""
+    answer = await api.request("POST", "/users", data=body, headers=JSON)
+    assert_problem(answer, 400)
+    assert detail in answer.json["detail"]
+
+
+async def test_texts_say_what_is_accepted(api: Api) -> None:
+    """A day that does not exist is told what a day looks like; who is not there is not told of addresses."""
+    assert "MM-DD or --MM-DD" in (await api.get("/users?birthday=13-01")).json["detail"]
+    assert (await api.get(f"/users/{UNKNOWN}/explain")).json["detail"] == f"there is no user {UNKNOWN}"

@@ -125,6 +125,16 @@ async def test_a_test_goes_through_the_channel(api: Api, pool: asyncpg.Pool) -> 
     assert (await api.post(f"{DEFAULT}/test", {"to": "nobody"})).pointers == ["/to"]
 
 
+async def test_the_reason_of_a_test_is_not_stored(api: Api, pool: asyncpg.Pool) -> None:
+    """A service may name the address in its reason; a repeat tells only whether it was delivered."""
+    channel_of(api).answer = lambda _greeting: Temporary(ErrorType.TIMEOUT, "no mailbox ford@example.com")
+    key = {"Idempotency-Key": "1"}
+    first, again = [await api.post(f"{DEFAULT}/test", {"to": "ford@example.com"}, key) for _ in range(2)]
+    assert first.json == {"delivered": False, "reason": "no mailbox ford@example.com"}
+    assert again.json == {"delivered": False, "reason": None}
+    assert await pool.fetchval("SELECT position('ford' IN convert_from(body, 'UTF8')) FROM idempotency_keys") == 0
+
+
 async def test_templates_are_for_administrators(pool: asyncpg.Pool) -> None:
     """A key that may write users may not say what they are told; the key that published is noted."""
     async with running_api(pool, api_keys=api_keys(ada="admin", eve="write")) as api:

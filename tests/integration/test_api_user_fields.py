@@ -80,7 +80,7 @@ async def test_an_external_id_belongs_to_one_live_user(api: Api) -> None:
         await api.patch(f"/users/{other['id']}", json={"externalId": "7"}),
     ):
         assert (answer.status, answer.pointers) == (409, ["/externalId"])
-        assert "externalId 7" in answer.json["errors"][0]["detail"]
+        assert "this externalId" in answer.json["errors"][0]["detail"]
     assert (await api.patch(f"/users/{first['id']}", json={"externalId": "7"})).status == 200
     await api.delete(f"/users/{first['id']}")
     assert (await api.post("/users", json=body)).status == 201

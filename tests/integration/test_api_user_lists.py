@@ -121,12 +121,17 @@ async def test_pages_neither_skip_nor_repeat_while_users_change(api: Api) -> Non
 
 
 async def test_a_cursor_tells_no_name(api: Api) -> None:
-    """What is personal in the place of a user is not readable in the cursor; in another list it is the beginning."""
+    """Cursor and link hide the names of the place and of the filter; in another list it is the beginning."""
     answer = await api.get("/users?name=ada&limit=1")
     cursor = answer.json["nextCursor"]
     assert "ovelace" not in repr(urlsafe_b64decode(cursor))
     assert len((await api.get(f"/users?birthday=12-10&cursor={cursor}")).json["users"]) == 4
-    assert (await api.get(f"/users?cursor={cursor}")).status == 200
+    link = answer.headers["Link"]
+    assert "ada" not in link.lower()
+    assert f"limit=1&cursor={cursor}>" in link
+    for query in ("name=ada&", ""):
+        rest = (await api.get(f"/users?{query}cursor={cursor}")).json["users"]
+        assert [user["firstName"] for user in rest] == ["Adam", "Bob", "Zoë"]
 
 
 NOW = datetime(2026, 3, 10, 12, 1, tzinfo=UTC)

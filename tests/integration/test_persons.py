@@ -5,6 +5,7 @@ import re
 import subprocess
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -21,7 +22,7 @@ from tests.support.api import Api, running_api
 from tests.support.channel import HeldChannel, RecordingChannel
 from tests.support.clock import ManualClock
 from tests.support.postgres import postgres_programs
-from tests.support.product import Product, parse
+from tests.support.product import Product, eventually, parse
 from tests.support.users import TESTER
 
 UNKNOWN = "01234567-89ab-7def-8123-456789abcdef"
@@ -191,6 +192,30 @@ async def test_everything_that_is_held_is_shown(product: Product) -> None:
         for path in (f"/users/{UNKNOWN}/data", f"/users/{UNKNOWN}/messages"):
             assert (await api.get(path)).status == 404
         assert (await api.post(f"/users/{UNKNOWN}/erase")).status == 404
+
+
+async def test_an_erasure_waits_for_an_answer_about_the_person(product: Product) -> None:
+    """A preview that is being made when the person is erased is erased with its user: a repeat is answered 410."""
+    key = {"Idempotency-Key": "1"}
+    async with running_api(product.pool) as api, product.pool.acquire() as other:
+        user_id = (await api.create())["id"]
+        previewing = partial(api.post, "/templates/birthday/default/preview", {"userId": user_id}, key)
+        async with other.transaction(), asyncio.TaskGroup() as group:
+            await other.execute("LOCK TABLE active_templates")
+            preview = group.create_task(previewing())
+            await eventually(partial(_waiting, other, 1), "the preview waits")
+            erasing = group.create_task(api.post(f"/users/{user_id}/erase"))
+            await eventually(partial(_waiting, other, 2), "the erasure waits")
+            await other.execute("ROLLBACK AND CHAIN")
+        assert (preview.result().status, erasing.result().json["answers"]) == (200, 1)
+        assert (await previewing()).status == 410
+        assert await product.pool.fetchval("SELECT count(*) FROM idempotency_keys WHERE body IS NOT NULL") == 0
+
+
+async def _waiting(connection: asyncpg.pool.PoolConnectionProxy, count: int) -> bool:
+    """Say whether so many sessions wait for a lock."""
+    found = await connection.fetchval("SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted")
+    return bool(found == count)
 
 
 async def test_what_a_deletion_leaves_is_removed_by_retention(product: Product, database_url: str) -> None:

@@ -151,15 +151,15 @@ async def test_good_rows_go_in_and_bad_rows_are_named(pool: asyncpg.Pool, tmp_pa
     # The quoted line break makes the record of line 5 two lines long.
     assert list(rejected) == [3, 4, 5, 7, 8, 9, 10, 11, 12]
     expected = {
-        3: ["dateOfBirth: '1990-02-30' is not a date of the calendar", "YYYY-MM-DD is accepted"],
-        4: ['email: "cy" is not an e-mail address'],
+        3: ["dateOfBirth: is not a date of the calendar", "YYYY-MM-DD is accepted"],
+        4: ["email: is not an e-mail address"],
         5: ["firstName: ", "without control characters"],
         7: ["timezone: 'Europe/Berlim' is not a time zone", "did you mean Europe/Berlin"],
         8: ["timezoneOffset: 7 is not an offset", "420 is UTC+07:00"],
         9: ["exactly one of timezone and timezoneOffset is accepted"],
         10: ["has 1 cells; 6 are accepted"],
         11: ["firstName: is required", "email: is required", 'timezoneOffset: "abc" is not a whole number of minutes'],
-        12: ["dateOfBirth: 2199-01-01 is outside of what is accepted"],
+        12: ["dateOfBirth: is outside of what is accepted"],
     }
     for line, texts in expected.items():
         assert [text for text in texts if text not in rejected[line]] == [], rejected[line]
@@ -175,7 +175,7 @@ async def test_bad_rows_of_ndjson_are_named_alike(pool: asyncpg.Pool, tmp_path: 
     assert rejected[2].startswith("is not JSON: ")
     assert "age: is not a field of a user; accepted are firstName, lastName" in rejected[3]
     assert rejected[4] == "a JSON object is accepted"
-    assert rejected[5] == "firstName: 7 is not text"
+    assert rejected[5] == "firstName: is not text"
 
 
 @pytest.mark.parametrize("name", ["users.csv", "users.ndjson", "users"])
@@ -211,7 +211,7 @@ async def test_duplicates_within_a_file(pool: asyncpg.Pool, tmp_path: Path, *, d
     summary, rejected = await import_file(pool, path, dry_run=dry_run)
     assert summary == ImportSummary(created=2, unchanged=2, rejected=1)
     assert rejected == {
-        5: "email: line 3 has ada@example.com too; fields differ: firstName, timezone; "
+        5: "email: line 3 has this address too; fields differ: firstName, timezone; "
         "one user for each address is accepted"
     }
 
@@ -229,7 +229,7 @@ async def test_who_is_there_already_is_left_alone(pool: asyncpg.Pool, tmp_path: 
     summary, rejected = await import_file(pool, path, dry_run=dry_run)
     assert summary == ImportSummary(unchanged=1, rejected=1)
     assert rejected == {
-        3: "email: another user has ada@example.com; fields differ: lastName, dateOfBirth; "
+        3: "email: another user has this address; fields differ: lastName, dateOfBirth; "
         "an import creates users and changes none"
     }
     assert await everything(pool) == before
@@ -284,7 +284,7 @@ async def test_a_holder_who_is_gone_by_now_is_told_apart(pool: asyncpg.Pool) -> 
     """Between being skipped and being compared, the user with the address may be deleted: no line is lost by that."""
     async with borrow(pool) as connection, staging(connection), connection.transaction():
         await stage_users(connection, [StagedUser(2, ADA)])
-        assert await find_clashes(connection, [2]) == [Clash(2, ADA.email, None, [])]
+        assert await find_clashes(connection, [2]) == [Clash(2, None, [])]
 
 
 async def test_importing_a_file_again_changes_nothing(pool: asyncpg.Pool, tmp_path: Path) -> None:
@@ -675,7 +675,7 @@ async def test_the_screen_gets_what_a_person_needs(pool: asyncpg.Pool, tmp_path:
             )
         assert summary == ImportSummary(created=1, rejected=1)
         lines = screen.getvalue().splitlines()
-        assert lines[0].startswith("line 3: dateOfBirth: '1990-02-30' is not a date of the calendar")
+        assert lines[0].startswith("line 3: dateOfBirth: is not a date of the calendar")
         assert lines[1:] == [
             f"all rejected rows are in {path}.errors.ndjson",
             f"2 rows read: 1 users {would}created, 0 unchanged, 1 rejected; 0 messages {would}scheduled",
@@ -778,10 +778,10 @@ async def test_bad_cells_cost_their_row_and_empty_ones_are_not_given(pool: async
         2: (",,,,", None),
         3: (",english,,,", 'locale: "english" is not a locale'),
         4: (",,yes,,", 'suppressed: "yes" is not accepted; true or false is'),
-        5: (",,,{,", 'attributes: "{" is not a JSON object'),
-        6: (",,,,2019-02-29", "anniversaries/work-anniversary: '2019-02-29' is not a date of the calendar"),
-        7: (",,,,2026-03-02", "anniversaries/work-anniversary: 2026-03-02 is outside of what is accepted"),
-        8: (",,,,--03-04", 'anniversaries/work-anniversary: "--03-04" is not a date'),
+        5: (",,,{,", "attributes: is not a JSON object"),
+        6: (",,,,2019-02-29", "anniversaries/work-anniversary: is not a date of the calendar"),
+        7: (",,,,2026-03-02", "anniversaries/work-anniversary: is outside of what is accepted"),
+        8: (",,,,--03-04", "anniversaries/work-anniversary: is not a date"),
         9: (f"{'x' * 201},,,,", "externalId: is too long: at most 200"),
         10: (f',,,"{{""a"": ""{"x" * 5120}""}}",', "attributes: takes 5128 bytes as JSON; at most 4096 are accepted"),
     }
@@ -825,11 +825,10 @@ async def test_an_external_id_goes_to_the_first(pool: asyncpg.Pool, tmp_path: Pa
     assert summary == ImportSummary(created=2 * BATCH_ROWS + 1, rejected=4)
     one = "one user for each externalId is accepted"
     assert rejected == {
-        2: f"externalId: line 1 has the externalId gone too; {one}",
-        3: f"externalId: another user has the externalId held too; {one}",
-        4: "email: another user has held@example.com; fields differ: externalId; "
-        "an import creates users and changes none",
-        len(users): f"externalId: another user has the externalId gone too; {one}",
+        2: f"externalId: line 1 has this externalId too; {one}",
+        3: f"externalId: another user has this externalId too; {one}",
+        4: "email: another user has this address; fields differ: externalId; an import creates users and changes none",
+        len(users): f"externalId: another user has this externalId too; {one}",
     }
 
 

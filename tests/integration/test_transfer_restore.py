@@ -188,7 +188,7 @@ async def test_whoever_is_there_is_not_changed_and_whoever_was_deleted_stays_so(
     summary, rejected = await bring_back(pool, path, dry_run=dry_run)
     assert (summary.created, summary.unchanged, summary.rejected) == (1, 1, 4)
     assert rejected == [
-        "3: email: another user has ada@example.com; fields differ: id; an import creates users and changes none",
+        "3: email: another user has this address; fields differ: id; an import creates users and changes none",
         "4: id: the user with this id differs in email; an import creates users and changes none",
         "5: id: the user with this id was deleted; deleted users do not come back",
         f"7: id: line 6 has {UUID(int=4)} too; one user for each id is accepted",

@@ -53,9 +53,9 @@ def test_names_of_every_script_are_taken_as_they_are(name: str) -> None:
 @pytest.mark.parametrize("field", ["firstName", "lastName"])
 @pytest.mark.parametrize("code", INVISIBLE)
 def test_a_name_has_something_to_see(field: str, code: str) -> None:
-    """A name of blanks only is refused, and the error shows of what it is made."""
+    """A name of characters that cannot be seen is refused."""
     invisible = chr(int(code, 16))
-    with pytest.raises(InvalidInputError, match=rf"^{field}: \"<U\+{code}> <U\+{code}>\" is not a name: nothing of it"):
+    with pytest.raises(InvalidInputError, match=f"^{field}: is not a name: nothing of it"):
         parse(**{field: f"{invisible} {invisible}"})
 
 
@@ -63,7 +63,7 @@ def test_a_name_has_something_to_see(field: str, code: str) -> None:
 @pytest.mark.parametrize("code", TURNING)
 def test_a_name_turns_no_text_around_it(field: str, code: str) -> None:
     """Embeddings, overrides and isolates would change how the rest of the greeting is read."""
-    with pytest.raises(InvalidInputError, match=rf"^{field}: \"a<U\+{code}>b\" is not a name; text without control"):
+    with pytest.raises(InvalidInputError, match=rf"^{field}: is not a name: U\+{code} is in it; text without control"):
         parse(**{field: f"a{chr(int(code, 16))}b"})
 
 

@@ -110,9 +110,9 @@ def test_an_external_id_is_kept_as_it_is(given: str) -> None:
         ("", "must not be empty"),
         (" ", "must not be empty"),
         ("x" * 201, "at most 200 characters"),
-        ("a\N{ZERO WIDTH SPACE}b", '"a<U+200B>b" is not an id; visible characters'),
+        ("a\N{ZERO WIDTH SPACE}b", "is not an id; visible characters"),
         ("a\tb", "is not an id"),
-        (4711, "4711 is not text"),
+        (4711, "is not text"),
     ],
 )
 def test_an_external_id_that_nobody_could_read_is_refused(given: object, problem: str) -> None:

@@ -24,7 +24,7 @@ from birthday.http.api.requests import read_body
 from birthday.http.context import CLIENT, CONTEXT, SUBJECT
 from birthday.http.route import Handler
 from birthday.store.connection import borrow
-from birthday.store.idempotency import Answer, Kept, KeyedRequest, fill, find_answer, reserve
+from birthday.store.idempotency import Answer, Kept, KeyedRequest, fill, find_answer, keep_user, reserve
 from birthday.store.users import Connection
 
 HEADER: Final = "Idempotency-Key"
@@ -54,6 +54,9 @@ class _Held:
         await self._transaction.start()
         self._is_open = True
         await reserve(self._connection, self._keyed)
+
+    async def keep(self, user_id: UUID) -> None:
+        await keep_user(self._connection, user_id)
 
     async def commit(self, request: web.Request, response: web.Response) -> None:
         """Store the answer, and commit it with what was done; only once."""
@@ -125,6 +128,14 @@ def pool_of(request: web.Request) -> asyncpg.Pool:
     """Return where a handler borrows the connection for its effect: that of the transaction that stores the answer."""
     held = request.get(_HELD)
     return request.app[CONTEXT].pool if held is None else held.pool
+
+
+async def concern(request: web.Request, user_id: UUID) -> None:
+    """Note whom the answer will be about. If it is stored, an erasure of the user waits until it can be erased too."""
+    request[CONCERNS] = user_id
+    held = request.get(_HELD)
+    if held is not None:
+        await held.keep(user_id)
 
 
 async def commit_answer(request: web.Request, response: web.Response) -> None:

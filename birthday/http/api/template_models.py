@@ -130,4 +130,6 @@ class TemplateTest(Output):
     """What became of a test."""
 
     delivered: bool
-    reason: str | None = Field(description="Why it was not delivered.")
+    reason: str | None = Field(
+        description="Why it was not delivered. It is not stored: null in the answer to a repeated Idempotency-Key."
+    )

@@ -9,7 +9,7 @@ from birthday.channels import Delivered
 from birthday.config import Scope
 from birthday.core.template import TemplateKey, parse_locale, parse_type, template_name
 from birthday.errors import FieldError, InvalidInputError
-from birthday.http.api.repeats import CONCERNS, once, pool_of
+from birthday.http.api.repeats import commit_answer, concern, once, pool_of
 from birthday.http.api.template_models import (
     ActivateInput,
     ActiveTemplate,
@@ -84,7 +84,7 @@ async def try_out(request: web.Request, body: TrialInput) -> web.Response:
     """Return what a template says to a user, or to somebody made up."""
     context, key = request.app[CONTEXT], _read_key(request)
     if body.user_id is not None:
-        request[CONCERNS] = body.user_id
+        await concern(request, body.user_id)
     tried = await preview(context.pool, body.trial(*key), context.clock.now().date(), site_of(context.settings))
     return json_response(_preview(tried))
 
@@ -92,11 +92,11 @@ async def try_out(request: web.Request, body: TrialInput) -> web.Response:
 async def send(request: web.Request, body: TestInput) -> web.Response:
     """Send what a template says to an address, marked as a test."""
     context, key = request.app[CONTEXT], _read_key(request)
-    if body.user_id is not None:
-        request[CONCERNS] = body.user_id
     now, site = context.clock.now(), site_of(context.settings)
     outcome = await send_test(context.pool, context.channel, body.trial(*key), body.to, now, site)
     reason = None if isinstance(outcome, Delivered) else outcome.reason
+    # The service may have named the address, so the reason is not stored.
+    await commit_answer(request, json_response(TemplateTest(delivered=reason is None, reason=None)))
     return json_response(TemplateTest(delivered=reason is None, reason=reason))
 
 

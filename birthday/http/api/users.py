@@ -126,7 +126,8 @@ async def list_page(request: web.Request, query: UserQuery) -> web.Response:
     """
     users, cursor = await read_page(request.app[CONTEXT], query.wanted(), query.cursor, query.limit)
     answer = {"users": [user_json(user) for user in users], "nextCursor": cursor}
-    return page_response(request, answer, cursor)
+    # The cursor has the name as well, and hides it.
+    return page_response(request, answer, cursor, without=("name",))
 
 
 async def replace(request: web.Request, body: Annotated[object, ProfileReplacement]) -> web.Response:
@@ -163,9 +164,13 @@ async def delete_user(
 
 async def explain(request: web.Request, query: ExplainQuery) -> web.Response:
     """Explain what came of a user's occasions of a year; deleted users too, until retention removes them."""
-    context, who = request.app[CONTEXT], str(read_id(request, "user"))
+    context, user_id = request.app[CONTEXT], read_id(request, "user")
     explainer = Explainer(context.pool, context.planning, context.settings.catch_up_window)
-    explained = await explainer.explain(who, query.year, query.type, context.clock.now())
+    try:
+        explained = await explainer.explain(str(user_id), query.year, query.type, context.clock.now())
+    except NotFoundError:
+        # Its own text is for an operator, who may also name an address.
+        raise unknown_user(user_id) from None
     return json_response(Explained.model_validate(explained))
 
 

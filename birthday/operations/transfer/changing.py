@@ -10,7 +10,7 @@ from birthday.core.user import Profile, merge_profile
 from birthday.errors import ConflictError, FieldError, NotFoundError
 from birthday.store.changes import Actor
 from birthday.store.transfer import Clash
-from birthday.store.users import Connection, Planning, Replanned, lock_profile, replace_profile
+from birthday.store.users import Connection, Planning, Replanned, is_other, lock_profile, replace_profile
 
 
 class Outcome(StrEnum):
@@ -77,9 +77,9 @@ async def _change_one(
             old = await lock_profile(connection, user_id)
             new = merge_profile(old, given)
             if old.extras.external_id not in {None, new.extras.external_id}:
-                detail = f"the user with this address has the externalId {old.extras.external_id}"
+                detail = "the user with this address has another externalId"
                 return Result(line, Outcome.CONFLICT, user_id, (FieldError("/externalId", detail),)), Replanned()
-            if new == old:
+            if not is_other(old, new):
                 return Result(line, Outcome.UNCHANGED, user_id), Replanned()
             replanned = await replace_profile(connection, user_id, old, new, now, planning, by)
             return Result(line, Outcome.UPDATED, user_id), replanned
@@ -102,7 +102,7 @@ def _explain(clash: Clash) -> FieldError:
         return FieldError("/id", "the user with this id was deleted; deleted users do not come back")
     if clash.shared == "externalId":
         other = "another user" if clash.first_line is None else f"line {clash.first_line}"
-        detail = f"{other} has the externalId {clash.external_id} too; one user for each externalId is accepted"
+        detail = f"{other} has this externalId too; one user for each externalId is accepted"
         return FieldError("/externalId", detail)
     if clash.shared == "id":
         detail = (
@@ -110,15 +110,15 @@ def _explain(clash: Clash) -> FieldError:
         )
         return FieldError("/id", detail)
     if not clash.differing:
-        detail = f"the user who had {clash.email} was deleted while this was read; the same line is accepted now"
+        detail = "the user who had this address was deleted while this was read; the same line is accepted now"
     elif clash.first_line is not None:
         detail = (
-            f"line {clash.first_line} has {clash.email} too; fields differ: {', '.join(clash.differing)}; "
+            f"line {clash.first_line} has this address too; fields differ: {', '.join(clash.differing)}; "
             "one user for each address is accepted"
         )
     else:
         detail = (
-            f"another user has {clash.email}; fields differ: {', '.join(clash.differing)}; "
+            f"another user has this address; fields differ: {', '.join(clash.differing)}; "
             "an import creates users and changes none"
         )
     return FieldError("/email", detail)
