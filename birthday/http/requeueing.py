@@ -39,11 +39,12 @@ async def turn(context: ApiContext) -> AsyncIterator[None]:
 
 
 async def requeue_in_turns(
-    context: ApiContext, wanted: FailedFilter, limit: int, by: Actor, on_batch: Callable[[int], None]
+    context: ApiContext, wanted: FailedFilter, limit: int | None, by: Actor, on_batch: Callable[[int], None]
 ) -> None:
-    """Queue up to ``limit`` failed messages again that ``wanted`` selects; ``on_batch`` gets the number of each batch.
+    """Queue failed messages again that ``wanted`` selects, at most ``limit`` if that is given.
 
-    Each batch has a turn of its own, so that a long requeue keeps no other request waiting.
+    ``on_batch`` gets the number of each batch. Each batch has a turn of its own, so that a long requeue keeps no other
+    request waiting.
 
     Raises:
         UnavailableError: if the database or the queue cannot be used. Messages given to ``on_batch`` stay queued.

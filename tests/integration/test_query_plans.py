@@ -131,6 +131,8 @@ async def run_everything(pool: asyncpg.Pool) -> None:
             "/occasions?date=2026-03-11",
             "/messages?status=failed",
             f"/messages?status=delivered&{period}",
+            "/console/failures",
+            "/console/failures?status=401&detail=the&type=birthday&newer=7d",
         ):
             answer = await api.get(path)
             assert answer.status == 200, (path, answer.body)

@@ -26,14 +26,22 @@ from birthday.http.console.rendering import explain, page, see_other
 from birthday.http.console.session import COOKIE, Sessions
 from birthday.http.console.tokens import Tokens
 from birthday.http.console.view import CONSOLE, ROOT, VISITOR, Console, View, Visitor, can
-from birthday.http.console.views import imports, overview, publishing, templates
+from birthday.http.console.views import failures, imports, letters, mending, overview, publishing, templates
 from birthday.http.context import CALL_ID, CLIENT, ApiContext
 from birthday.http.route import Handler
 from birthday.operations.keys import KnownKey
 
 log = structlog.get_logger()
 
-VIEWS: Final[tuple[View, ...]] = (*overview.VIEWS, *templates.VIEWS, *publishing.VIEWS, *imports.VIEWS)
+VIEWS: Final[tuple[View, ...]] = (
+    *overview.VIEWS,
+    *failures.VIEWS,
+    *mending.VIEWS,
+    *letters.VIEWS,
+    *templates.VIEWS,
+    *publishing.VIEWS,
+    *imports.VIEWS,
+)
 """All pages."""
 
 _NAV: Final = (

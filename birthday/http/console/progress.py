@@ -1,8 +1,9 @@
 """Pages that are sent in pieces while a long change is made: no script, and no state in the server in between."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import urlencode
 
 from aiohttp import web
@@ -13,6 +14,9 @@ from birthday.http.console.rendering import DONE, HEADERS, NOTICE, explain, rend
 from birthday.http.console.view import CONSOLE, ROOT
 from birthday.http.streaming import ClientError, Stream
 
+_Result = TypeVar("_Result")
+
+_EVERY_SECONDS: Final = 0.5
 _HERE: Final = "<!--progress-->"
 """Where the template is cut: what has happened so far goes in between."""
 _STEP: Final = Markup("<li>{}</li>\n")
@@ -43,6 +47,25 @@ class Report:
         token = self._request.app[CONSOLE].tokens.make(NOTICE, text)
         to = f"{location}{'&' if '?' in location else '?'}{urlencode({DONE: token})}"
         await self._stream.write(_DONE.format(text=text, to=to).encode())
+
+
+async def follow(report: Report, work: Awaitable[_Result], say: Callable[[], str]) -> _Result:
+    """Do ``work``, report twice a second what ``say`` returns, and return the result.
+
+    If the page is closed, the work is cancelled.
+
+    Raises:
+        ClientError: if the page was closed.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        while not task.done():
+            await report(say())
+            await asyncio.wait({task}, timeout=_EVERY_SECONDS)
+        return task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 @asynccontextmanager

@@ -1,7 +1,7 @@
 """Lists dead letters. Nothing changes, except that RabbitMQ counts one more delivery of each letter."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -47,17 +47,23 @@ async def list_dead(pool: asyncpg.Pool, broker: Broker, wanted: FailedFilter, li
     copies: Counter[UUID] = Counter()
     unknown: list[Found] = []
     others = settled = 0
+    async for some in browse_dead(pool, broker):
+        for found in some:
+            settled += found.kind is Kind.SETTLED
+            if found.message is not None:
+                copies[found.message.id] += 1
+            elif is_meant(found.letter, wanted):
+                others += 1
+                if len(by_id) + len(unknown) < limit:
+                    unknown.append(found)
+    return Listing(list(by_id.values()), unknown, max(total, len(by_id)) + others, copies, settled)
+
+
+async def browse_dead(pool: asyncpg.Pool, broker: Broker) -> AsyncGenerator[list[Found], None]:
+    """Yield all dead letters with their messages, hundreds at a time."""
     async with broker.dead_letters() as browsing:
         while letters := await browsing.take():
-            for found in await look_up(pool, letters):
-                settled += found.kind is Kind.SETTLED
-                if found.message is not None:
-                    copies[found.message.id] += 1
-                elif is_meant(found.letter, wanted):
-                    others += 1
-                    if len(by_id) + len(unknown) < limit:
-                        unknown.append(found)
-    return Listing(list(by_id.values()), unknown, max(total, len(by_id)) + others, copies, settled)
+            yield await look_up(pool, letters)
 
 
 async def find_dead(pool: asyncpg.Pool, broker: Broker, message_id: UUID) -> tuple[Message | None, list[DeadLetter]]:

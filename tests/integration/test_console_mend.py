@@ -1,0 +1,230 @@
+"""What mends in the console: failures and dead letters, by whom, and what becomes of them."""
+
+import re
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from uuid import UUID
+
+import asyncpg
+import orjson
+import pytest
+
+from birthday.core.message import ErrorType
+from birthday.http.console.charts import Bar, bar_chart
+from birthday.store.changes import ChangeFilter, Recorded, list_changes
+from tests.support.api import Api, api_keys, running_api
+from tests.support.console import Browser, browsing
+from tests.support.dead import bury, dead_ids, store_failed
+
+KEYS = api_keys(rita="read", walter="write", ada="admin", grace="admin")
+EVIL = "<script>alert(1)</script>"
+FAILURES = "/console/failures"
+
+
+@pytest.fixture
+async def api(pool: asyncpg.Pool) -> AsyncIterator[Api]:
+    """A console with a key of each scope, and two of admins."""
+    async with running_api(pool, api_keys=KEYS) as api:
+        yield api
+
+
+@pytest.fixture
+async def browser(api: Api) -> AsyncIterator[Browser]:
+    """An admin's browser."""
+    async with browsing(api, "key-of-ada") as browser:
+        yield browser
+
+
+async def store(
+    api: Api,
+    count: int,
+    detail: str,
+    *,
+    error_type: ErrorType = ErrorType.PERMANENT_FAILURE,
+    ago: timedelta = timedelta(hours=1),
+) -> list[UUID]:
+    """Store messages that failed for one reason, with their dead letters."""
+    pool = api.context.pool
+    ids = await store_failed(pool, count, api.clock.now() - ago, error_type)
+    await pool.execute("UPDATE message_logs SET error_detail = $2 WHERE id = ANY($1::uuid[])", ids, detail)
+    await bury(api.context.broker, ids)
+    return ids
+
+
+async def recorded(api: Api, action: str) -> list[Recorded]:
+    """Return the changes with an action, newest first."""
+    async with api.context.pool.acquire() as connection:
+        found = await list_changes(connection, ChangeFilter(), None, 500)
+    return [one for one in found if one.change.action == action]
+
+
+async def statuses(api: Api) -> dict[str, int]:
+    """Count the messages by status."""
+    rows = await api.context.pool.fetch("SELECT status, count(*) AS number FROM message_logs GROUP BY status")
+    return {row["status"]: row["number"] for row in rows}
+
+
+async def test_failures_are_counted_by_cause_and_narrowed_by_the_address(api: Api, browser: Browser) -> None:
+    """Each cause has its number, what was answered, since when, and a link to its messages only."""
+    assert "Nothing has failed" in (await browser.get(FAILURES)).text
+    await store(api, 3, "the message service answered 401 Unauthorized")
+    await store(api, 2, "the message service did not answer within 10 s", error_type=ErrorType.TIMEOUT)
+    shown = await browser.get(FAILURES)
+    assert (shown.status, "5 messages failed" in shown.text) == (200, True)
+    numbers = re.findall(r'<td class="n">([\d,]+)</td>\n<td><a href="([^"]+)">([^<]+)</a>', shown.text)
+    assert [(number, text) for number, _, text in numbers] == [
+        ("3", "the message service answered 401 Unauthorized"),
+        ("2", "the message service did not answer within 10 s"),
+    ]
+    narrowed = await browser.get(numbers[0][1].replace("&amp;", "&"))
+    assert "3 messages match" in narrowed.text
+    assert "did not answer" not in narrowed.text
+    for query, expected in (("status=401", 3), ("error=timeout", 2), ("type=birthday&newer=2h", 5), ("older=2h", 0)):
+        text = (await browser.get(f"{FAILURES}?{query}")).text
+        assert (f"{expected} messages match" in text) == (expected > 0), query
+    assert re.search(r'role="img" aria-label="2026-03-01 08:00 UTC: 5 failed"', shown.text)
+
+
+async def test_pages_follow_one_another(api: Api, browser: Browser) -> None:
+    """More than a page of messages: each is on one page."""
+    await store(api, 60, "refused")
+    first = await browser.get(FAILURES)
+    following = re.search(r'href="([^"]+)" rel="next"', first.text)
+    assert following
+    second = await browser.get(following[1].replace("&amp;", "&"))
+    ids = re.findall(r'title="([0-9a-f-]{36})"', first.text + second.text)
+    assert (len(ids), len(set(ids))) == (60, 60)
+
+
+@pytest.mark.parametrize(
+    "query", ["status=abc", "error=nonsense", "user=1", "newer=soon", "detail=%00", "after=x", "until=x"]
+)
+async def test_a_field_that_is_not_accepted_is_named(browser: Browser, query: str) -> None:
+    """The page says which field, and what is accepted."""
+    shown = await browser.get(f"{FAILURES}?{query}")
+    assert (shown.status, "accepted" in shown.text or "next page" in shown.text) == (422, True)
+    assert f"{query.partition('=')[0].capitalize()}: " in shown.text
+
+
+@pytest.mark.parametrize("name", ["rita", "walter"])
+async def test_who_is_no_admin_sees_no_button_and_changes_nothing(api: Api, name: str) -> None:
+    """Reading is allowed; each change and the archive are refused."""
+    [failed] = await store(api, 1, "refused")
+    async with browsing(api, f"key-of-{name}") as browser:
+        shown = await browser.get(FAILURES)
+        letters = await browser.get(f"{FAILURES}/letters")
+        for text in (shown.text, letters.text):
+            assert re.findall(r"<button[^>]*>([^<]*)", text) in (["Sign out", "Show", "Close"], ["Sign out", "Close"])
+        for change in ("requeue", "drop"):
+            assert (await browser.post(f"{FAILURES}/{change}", {"confirmed": "yes"})).status == 403
+        for path in ("archive", "archive.ndjson"):
+            assert (await browser.get(f"{FAILURES}/{path}")).status == 403
+    assert await statuses(api) == {"failed": 1}
+    assert await dead_ids(api.context.broker) == [failed]
+
+
+async def test_all_that_match_are_sent_again(api: Api, browser: Browser) -> None:
+    """The number comes first; afterwards the list tells the result, and the record who did it. Others stay."""
+    ids = await store(api, 3, "the message service answered 401 Unauthorized")
+    await store(api, 1, "refused")
+    asked = await browser.post(f"{FAILURES}/requeue", {"status": "401"})
+    assert "Send 3 failed messages again?" in asked.text
+    assert await statuses(api) == {"failed": 4}
+    api.clock.advance(timedelta(minutes=5))
+    done = await browser.post(f"{FAILURES}/requeue", {**hidden(asked.text), "confirmed": "yes"})
+    assert "3 of 3 messages queued again." in done.text
+    assert await statuses(api) == {"failed": 1, "queued": 3}
+    assert {one.change.entity_id for one in await recorded(api, "retried")} == set(map(str, ids))
+    assert {one.change.actor for one in await recorded(api, "retried")} == {"console:ada"}
+    assert len(await dead_ids(api.context.broker)) == 1
+    [to] = re.findall(r'<a href="([^"]+done=[^"]+)">', done.text)
+    assert "3 of 3 messages queued again." in (await browser.get(to.replace("&amp;", "&"))).text
+    assert api.metric("messages_queued_total") == 3
+
+
+async def test_what_fails_after_the_question_is_not_concerned(api: Api, browser: Browser) -> None:
+    """The visitor has confirmed a number, and no more than that is sent."""
+    await store(api, 1, "refused")
+    asked = await browser.post(f"{FAILURES}/requeue")
+    api.clock.advance(timedelta(minutes=5))
+    await store(api, 5, "refused", ago=timedelta(minutes=1))
+    done = await browser.post(f"{FAILURES}/requeue", {**hidden(asked.text), "confirmed": "yes"})
+    assert "1 of 1 message queued again." in done.text
+    assert await statuses(api) == {"failed": 5, "queued": 1}
+
+
+async def test_one_message_is_sent_again(api: Api, browser: Browser) -> None:
+    """It and its dead letter only. If somebody was faster, the page says what it is now."""
+    [one, other] = await store(api, 2, "refused")
+    done = await browser.confirm(f"{FAILURES}/requeue", {"id": str(one)})
+    assert (done.status, f"Message {one} is queued again." in done.text) == (200, True)
+    assert await dead_ids(api.context.broker) == [other]
+    late = await browser.post(f"{FAILURES}/requeue", {"id": str(one), "confirmed": "yes"})
+    assert (late.status, f"Message {one} is queued" in late.text) == (409, True)
+    asked = await browser.post(f"{FAILURES}/requeue", {"id": str(one)})
+    assert "somebody has sent them again" in asked.text
+
+
+async def test_one_drops_what_another_has_sent_again(api: Api, browser: Browser) -> None:
+    """Two operators have the same list open: each is told what has become of it, and nothing is lost."""
+    ids = await store(api, 3, "refused")
+    async with browsing(api, "key-of-grace") as other:
+        asked = await other.post(f"{FAILURES}/drop")
+        assert "Drop the dead letters of 3 failed messages?" in asked.text
+        await browser.confirm(f"{FAILURES}/requeue", {"id": str(ids[0])})
+        await api.context.pool.execute("UPDATE message_logs SET status = 'queued' WHERE id = $1", ids[1])
+        done = await other.post(f"{FAILURES}/drop", {**hidden(asked.text), "confirmed": "yes"})
+        assert "1 dead letter dropped, 1 of messages, which stay failed." in done.text
+        assert "1 more are gone" in done.text
+        again = await other.post(f"{FAILURES}/requeue")
+        assert "Send 1 failed message again?" in again.text
+        await browser.confirm(f"{FAILURES}/requeue")
+        late = await other.post(f"{FAILURES}/requeue", {**hidden(again.text), "confirmed": "yes"})
+        assert "0 of 0 messages queued again." in late.text
+    [dropped] = await recorded(api, "dropped")
+    assert (dropped.change.actor, dropped.change.entity_id) == ("console:grace", str(ids[2]))
+    assert await statuses(api) == {"queued": 3}
+
+
+async def test_an_archive_is_downloaded_and_then_dropped(api: Api, browser: Browser) -> None:
+    """The file has each letter with the row of its message; what is not meant by the page stays in the queue."""
+    await store(api, 2, "refused")
+    other = await store(api, 1, "did not answer", error_type=ErrorType.TIMEOUT)
+    shown = await browser.get(f"{FAILURES}/archive?detail=refused")
+    [download] = re.findall(r'href="([^"]+archive.ndjson[^"]+)"', shown.text)
+    file = await browser.get(download.replace("&amp;", "&"))
+    assert file.headers["Content-Disposition"].endswith('.ndjson"')
+    assert [orjson.loads(line)["row"]["error_detail"] for line in file.text.splitlines()] == ["refused"] * 2
+    assert len(await dead_ids(api.context.broker)) == 3
+    await browser.confirm(f"{FAILURES}/drop", hidden(shown.text))
+    assert await dead_ids(api.context.broker) == other
+
+
+async def test_scripts_in_errors_and_dead_letters_never_run(api: Api, browser: Browser) -> None:
+    """Whatever somebody publishes by hand or a service answers is shown as text; a read key does not see payloads."""
+    await store(api, 1, EVIL)
+    await api.context.pool.execute(
+        "INSERT INTO queue_messages (body, dead_at) VALUES ($1, $2)", EVIL, api.clock.now() - timedelta(hours=1)
+    )
+    query = "detail=%3Cscript%3E&type=%22%3E%3Cscript%3E&user="
+    for path in (FAILURES, f"{FAILURES}?{query}", f"{FAILURES}/letters", f"{FAILURES}/archive?{query}"):
+        shown = await browser.get(path)
+        assert (shown.status, "<script>" in shown.text.replace("<script src=", "")) == (200, False), path
+    assert "<script>" not in (await browser.post(f"{FAILURES}/requeue", {"detail": "<script>"})).text
+    assert "&lt;script&gt;alert(1)" in (await browser.get(f"{FAILURES}/letters")).text
+    async with browsing(api, "key-of-rita") as reader:
+        assert "alert(1)" not in (await reader.get(f"{FAILURES}/letters")).text
+
+
+def test_bars_stand_side_by_side_and_the_smallest_is_seen() -> None:
+    """One of a million still has a height, none has none, and each tells its number."""
+    chart = bar_chart("numbers", [Bar(1_000_000, "a"), Bar(1, "b"), Bar(0, "c")])
+    assert [bar.height >= 1 for bar in chart.bars] == [True, True, False]
+    assert all(left.x + left.width <= right.x for left, right in zip(chart.bars, chart.bars[1:], strict=False))
+    assert all(bar.y + bar.height == chart.ground for bar in chart.bars)
+
+
+def hidden(text: str) -> dict[str, str]:
+    """Return the hidden fields of the only form in the content of a page."""
+    content = text[text.index("<main") : text.index("</main>")]
+    return dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', content))
