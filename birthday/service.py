@@ -23,6 +23,7 @@ from birthday.http.context import ApiContext
 from birthday.http.server import GRACE
 from birthday.http.server import serve as serve_http
 from birthday.operations.clock_guard import ClockGuard
+from birthday.operations.templates.compiling import Compiler
 from birthday.scheduler.loop import DispatchProgress
 from birthday.telemetry.blocking import named_blocking
 from birthday.telemetry.build import read_version
@@ -51,7 +52,7 @@ LEAVING = timedelta(seconds=1)
 CLOSING = timedelta(seconds=2)
 """How long closing everything may take after SHUTDOWN_TIMEOUT, which covers only the messages in flight."""
 SWITCH_SECONDS = 0.0005
-"""How long another thread, such as one that compiles a template, keeps the event loop waiting for the interpreter."""
+"""How long another thread, such as one that packs an answer, keeps the event loop waiting for the interpreter."""
 SETTLING = timedelta(seconds=2)
 """The part of SHUTDOWN_TIMEOUT that a stop reserves for storing the last outcomes."""
 
@@ -117,14 +118,18 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
         pauses, keys = await read_copies(settings, pool, guard, metrics)
         links = await open_links(settings, pool)
         shared = Shared(settings, pool, broker, pauses, guard, metrics, tracing, links)
-        pipeline = make_pipeline(shared, channel)
+        # The API has another compiler: what it is given must not keep the worker waiting.
+        compiler = await stack.enter_async_context(Compiler())
+        pipeline = make_pipeline(shared, channel, await stack.enter_async_context(Compiler()))
         show_usage(shared, pipeline)
         watchdog = Watchdog(pipeline, broker.stats, guard, metrics)
         progress = DispatchProgress()
         supervisor = Supervisor(metrics, guard)
         own = own_checks(shared, supervisor, progress, pipeline, watchdog)
         readiness = make_readiness(shared, channel, own, sending_checks(shared, pipeline))
-        context = ApiContext(pool, broker, guard, metrics, settings, readiness, pauses, channel, keys, tracing)
+        context = ApiContext(
+            pool, broker, guard, metrics, settings, readiness, pauses, channel, compiler, keys, tracing
+        )
         tasks = make_collectors(shared, context.score, pipeline)
         tasks |= {"pauses": pauses.watch, "api_keys": keys.watch, "clock": guard.watch}
         if Role.SCHEDULER in settings.role:

@@ -19,6 +19,7 @@ from birthday.core.address import parse_address
 from birthday.core.document import validate
 from birthday.core.template import DEFAULT, Source, TemplateKey, parse_locale, parse_type
 from birthday.errors import BirthdayError, FieldError, InvalidInputError
+from birthday.operations.templates.compiling import Compiler
 from birthday.operations.templates.files import read_directory, write_directory
 from birthday.operations.templates.publishing import Author, activate_version, publish_template
 from birthday.operations.templates.trying import Trial, Tried, preview, send_test
@@ -78,13 +79,14 @@ def push(directory: Path, *, force: bool) -> None:
 
 
 async def _push(settings: Settings, sources: dict[tuple[str, str], Source], *, force: bool) -> None:
-    async with checked_pool(settings, _CLOCK) as pool:
+    async with checked_pool(settings, _CLOCK) as pool, Compiler() as compiler:
         for key, source in sources.items():
             author = Author(operator(), _CLOCK.now())
             with Progress(key) as progress:
                 try:
+                    template = await compiler.compile(source, key[1])
                     published = await publish_template(
-                        pool, key, source, author, site_of(settings), force=force, on_tried=progress.update
+                        pool, key, template, author, site_of(settings), force=force, on_tried=progress.update
                     )
                 except InvalidInputError as error:
                     first, *others = error.fields
@@ -159,8 +161,8 @@ def preview_(
 
 
 async def _preview(settings: Settings, trial: Trial) -> Tried:
-    async with checked_pool(settings, _CLOCK) as pool:
-        return await preview(pool, trial, _CLOCK.now().date(), site_of(settings))
+    async with checked_pool(settings, _CLOCK) as pool, Compiler() as compiler:
+        return await preview(pool, compiler, trial, _CLOCK.now().date(), site_of(settings))
 
 
 @templates.command()
@@ -189,8 +191,12 @@ def test(
 
 
 async def _test(settings: Settings, trial: Trial, address: str) -> None:
-    async with checked_pool(settings, _CLOCK) as pool, open_channel(settings, _CLOCK, sys.stdout) as channel:
-        outcome = await send_test(pool, channel, trial, address, _CLOCK.now(), site_of(settings))
+    async with (
+        checked_pool(settings, _CLOCK) as pool,
+        open_channel(settings, _CLOCK, sys.stdout) as channel,
+        Compiler() as compiler,
+    ):
+        outcome = await send_test(pool, channel, compiler, trial, address, _CLOCK.now(), site_of(settings))
     if not isinstance(outcome, Delivered):
         raise BirthdayError(f"the test was not delivered: {outcome.reason}")
 

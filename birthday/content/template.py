@@ -2,33 +2,20 @@
 
 import re
 from collections.abc import Iterator
-from datetime import date
-from enum import StrEnum
-from functools import cache
 from typing import Any, Final, NamedTuple, assert_never
 
 import jinja2
-import orjson
-from jinja2 import StrictUndefined, TemplateSyntaxError, Undefined, UndefinedError
-from jinja2.runtime import Context, LoopContext
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import UndefinedError
 
 from birthday.content.budget import RUN, Run
+from birthday.content.compiling import Codes, compile_parts, file_name
+from birthday.content.environment import Part, environment_of
 from birthday.content.errors import MissingAttributeError, RenderError, fail
-from birthday.content.filters import Json, bounded, filters, shown, tests
-from birthday.content.grammar import parse
 from birthday.content.language import Language
 from birthday.core.document import parse_json
 from birthday.core.template import Source, Values
 from birthday.core.text import CONTROL
-from birthday.errors import FieldError, InvalidInputError
 
-_NAMES: Final = frozenset(
-    {"first_name", "last_name", "full_name", "email", "locale", "type", "date", "years", "attributes"}
-    | {"message_id", "unsubscribe_url"}
-)
-_DATE_PARTS: Final = frozenset({"year", "month", "day"})
-_LOOP_PARTS: Final = frozenset({"index", "index0", "revindex", "revindex0", "first", "last", "length"})
 _ERRORS: Final = (
     jinja2.TemplateError,
     ArithmeticError,
@@ -42,20 +29,8 @@ _ERRORS: Final = (
 """What an expression raises if a value is not as the template expects."""
 _CONTROL: Final = re.compile(f"[{CONTROL}]")
 _HALF: Final = re.compile(r"[\ud800-\udfff]")
-
-
-class Part(StrEnum):
-    """A part of a template, each rendered in its own way."""
-
-    MESSAGE = "message"
-    SUBJECT = "subject"
-    HTML = "html"
-    PAYLOAD = "payload"
-
-
-SOURCE_CHARACTERS: Final = {Part.MESSAGE: 16_384, Part.SUBJECT: 1_000, Part.HTML: 131_072, Part.PAYLOAD: 65_536}
 RESULT_CHARACTERS: Final = {Part.MESSAGE: 16_384, Part.SUBJECT: 900, Part.HTML: 262_144, Part.PAYLOAD: 524_288}
-"""How long a source, and what it becomes, may be. A line of an e-mail has at most 998 bytes."""
+"""How long a part may become. A line of an e-mail has at most 998 bytes."""
 
 
 class Rendered(NamedTuple):
@@ -67,85 +42,22 @@ class Rendered(NamedTuple):
     payload: bytes | None = None
 
 
-class _Environment(ImmutableSandboxedEnvironment):
-    """Jinja2 without calls: an attribute is a member of an object, or part of a date or of ``loop``."""
-
-    intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%"})
-
-    def getattr(self, obj: Any, attribute: str) -> Any:  # noqa: ANN401 - Jinja2's
-        """Return what stands behind a dot."""
-        return self.getitem(obj, attribute)
-
-    def getitem(self, obj: Any, argument: Any) -> Any:  # noqa: ANN401 - Jinja2's
-        """Return what stands in brackets."""
-        if isinstance(obj, dict):
-            if isinstance(argument, str) and argument in obj:
-                return obj[argument]
-            hint = f"there is no attribute {str(argument)!r}: name another value with the filter default"
-            return self.undefined(hint, name=argument, exc=MissingAttributeError)
-        if isinstance(obj, list | tuple | str) and type(argument) is int and -len(obj) <= argument < len(obj):
-            return obj[argument]
-        if (isinstance(obj, date) and argument in _DATE_PARTS) or (
-            isinstance(obj, LoopContext) and argument in _LOOP_PARTS
-        ):
-            return getattr(obj, argument)
-        if isinstance(obj, Undefined):
-            return obj
-        return self.undefined(f"a value of the type {type(obj).__name__} has no {str(argument)!r}", name=argument)
-
-    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:  # noqa: ANN401 - Jinja2's
-        """Calculate with numbers only."""
-        return super().call_binop(context, operator, bounded(left), bounded(right))
-
-
-@cache
-def _environment(part: Part) -> _Environment:
-    environment = _Environment(
-        autoescape=part is Part.HTML,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_as_json if part is Part.PAYLOAD else shown,
-        # What is constant would be computed while it is compiled, without any bound.
-        optimized=False,
-        cache_size=0,
-    )
-    environment.globals.clear()
-    environment.filters = filters()
-    environment.tests = tests()
-    return environment
-
-
-def _as_json(value: object) -> str:
-    """Return a value as it stands between the quotes of a JSON string, or what ``tojson`` has made."""
-    if isinstance(value, Json):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return orjson.dumps(shown(value)).decode()[1:-1]
-
-
 class Template:
-    """A template of one locale. To make one takes milliseconds, so that should not be done on the event loop."""
+    """A template of one locale."""
 
-    def __init__(self, source: Source, locale: str) -> None:
-        """Compile all parts.
+    def __init__(self, source: Source, locale: str, codes: Codes | None = None) -> None:
+        """Make a template of compiled parts: ``codes``, or what is compiled here. Either takes milliseconds.
 
         Raises:
             InvalidInputError: with everything that is wrong with the source.
         """
+        self.source = source
+        self.locale = locale
         self._language = Language(locale)
-        self._parts: dict[Part, jinja2.Template] = {}
-        errors = []
-        for part in Part:
-            text = getattr(source, part)
-            try:
-                if text is not None:
-                    self._parts[part] = _compile(part, text)
-            except ValueError as error:
-                errors.append(FieldError(f"/{part}", str(error)))
-        if errors:
-            raise InvalidInputError(*errors)
+        self._parts = {
+            part: jinja2.Template.from_code(environment_of(part), code, {})
+            for part, code in (compile_parts(source) if codes is None else codes).items()
+        }
 
     def render(self, values: Values, mark: str = "") -> Rendered:
         """Return what the template says of ``values``. ``mark`` is put before message and subject.
@@ -193,20 +105,6 @@ class Template:
             told = isinstance(error, UndefinedError | TypeError | ZeroDivisionError)
             reason = str(error) if told else f"an error of the kind {type(error).__name__}"
             raise RenderError(f"{_place(part, template, error)}: {reason}") from None
-
-
-def _compile(part: Part, text: str) -> jinja2.Template:
-    if len(text) > SOURCE_CHARACTERS[part]:
-        raise ValueError(f"is too long: at most {SOURCE_CHARACTERS[part]} characters are accepted")
-    if "\0" in text:
-        raise ValueError("has the character U+0000, which cannot be stored")
-    environment = _environment(part)
-    tree = parse(environment, text, _NAMES | {*list(Part)[:-1]} if part is Part.PAYLOAD else _NAMES)
-    try:
-        code = environment.compile(tree, filename=_file_name(part))
-    except TemplateSyntaxError as error:
-        raise ValueError(f"line {error.lineno}: {error.message}") from None
-    return environment.template_class.from_code(environment, code, {})
 
 
 def _joined(pieces: Iterator[str], room: int) -> str:
@@ -262,15 +160,11 @@ def _finish(part: Part, text: str) -> str:
     return text
 
 
-def _file_name(part: Part) -> str:
-    return f"<template {part}>"
-
-
 def _place(part: Part, template: jinja2.Template, error: BaseException) -> str:
     """Return part and line of an error."""
     line, trace = None, error.__traceback__
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename == _file_name(part):
+        if trace.tb_frame.f_code.co_filename == file_name(part):
             line = template.get_corresponding_lineno(trace.tb_lineno)
         trace = trace.tb_next
     return f"{part}, line {line}" if line else part

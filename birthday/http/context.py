@@ -21,6 +21,7 @@ from birthday.http.turns import Turns
 from birthday.operations.keys import Keys
 from birthday.operations.pauses import Pauses
 from birthday.operations.readiness import Readiness
+from birthday.operations.templates.compiling import Compiler
 from birthday.store.changes import Actor
 from birthday.store.creation import NewUser
 from birthday.store.users import Planning, User
@@ -45,6 +46,7 @@ class ApiContext:
     readiness: Readiness
     pauses: Pauses
     channel: Channel
+    compiler: Compiler
     keys: Keys
     tracing: Tracing = NO_TRACING
     score: HealthScore = field(default_factory=HealthScore)

@@ -7,6 +7,7 @@ import asyncpg
 from birthday.channels import Channel
 from birthday.config import Settings
 from birthday.core.unsubscribe import Links
+from birthday.operations.templates.compiling import Compiler
 from birthday.store.connection import borrow
 from birthday.store.suppressions import read_links
 from birthday.wiring.shared import Shared
@@ -19,14 +20,14 @@ from birthday.worker.settler import Settler
 from birthday.worker.texts import Texts
 
 
-def make_pipeline(shared: Shared, channel: Channel, random: Random | None = None) -> Pipeline:
+def make_pipeline(shared: Shared, channel: Channel, compiler: Compiler, random: Random | None = None) -> Pipeline:
     """Return the delivery pipeline; ``random`` is the source of jitter."""
     settings, pool, broker = shared.settings, shared.pool, shared.broker
     clock, metrics = shared.clock, shared.metrics
     random = random or Random()  # noqa: S311 - jitter, no secret
     retry = settings.retry
     limits = Limits(settings.worker_concurrency, settings.message_service_timeout, ahead=retry.unknown)
-    texts, catch_up = Texts(pool), settings.catch_up_window
+    texts, catch_up = Texts(pool, compiler), settings.catch_up_window
     claimer = Claimer(
         pool,
         broker,

@@ -15,7 +15,7 @@ from birthday.content import Rendered, RenderError, Template
 from birthday.core.dates import years_since
 from birthday.core.template import BUILT_IN, Source, TemplateKey, Values, template_name
 from birthday.errors import InvalidInputError
-from birthday.operations.templates.compiling import compile_template
+from birthday.operations.templates.compiling import Compiler
 from birthday.store.claims import Claim
 from birthday.store.connection import borrow
 from birthday.store.templates import read_sources
@@ -29,8 +29,9 @@ KEPT: Final = 200
 class Texts:
     """The templates that were used last."""
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
+    def __init__(self, pool: asyncpg.Pool, compiler: Compiler) -> None:
         self._pool = pool
+        self._compiler = compiler
         self._kept: OrderedDict[TemplateKey, Text] = OrderedDict()
 
     async def load(self, claims: Iterable[Claim]) -> dict[TemplateKey, Text]:
@@ -45,7 +46,7 @@ class Texts:
             async with borrow(self._pool) as connection:
                 sources = await read_sources(connection, missing)
             for key, source in sources.items():
-                self._kept[key] = await _compile(key, source)
+                self._kept[key] = await self._compile(key, source)
         found = {key: self._kept[key] for key in keys if key in self._kept}
         for key in found:
             self._kept.move_to_end(key)
@@ -53,13 +54,12 @@ class Texts:
             self._kept.popitem(last=False)
         return found
 
-
-async def _compile(key: TemplateKey, source: Source) -> Text:
-    """Compile a template. It was accepted when it was published, but perhaps by a program with other limits."""
-    try:
-        return await compile_template(source, key.locale)
-    except InvalidInputError as error:
-        return RenderError(str(error))
+    async def _compile(self, key: TemplateKey, source: Source) -> Text:
+        """Compile a template. It was accepted when it was published, but perhaps by a program with other limits."""
+        try:
+            return await self._compiler.compile(source, key.locale)
+        except InvalidInputError as error:
+            return RenderError(str(error))
 
 
 def say(text: Text | None, claim: Claim, unsubscribe_url: str | None = None) -> Rendered:

@@ -1,11 +1,14 @@
 """``birthday templates`` from outside."""
 
+import signal
 from pathlib import Path
 
+import aiohttp
 import asyncpg
 
+from birthday.embedded.process import exists, read_arguments
 from tests.support.message_service import MessageService
-from tests.support.program import run
+from tests.support.program import run, running
 
 
 async def test_another_text_and_another_language_from_a_terminal(
@@ -46,3 +49,21 @@ async def test_another_text_and_another_language_from_a_terminal(
     assert "0, built in" in listed
     assert "pt" in listed
     assert await pool.fetchval("SELECT count(*) FROM templates") == 2
+
+
+def children(pid: int) -> list[int]:
+    """Return the ids of the processes that a process has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+async def test_ctrl_c_ends_the_process_that_compiles_too(database_url: str) -> None:
+    """It writes nothing and leaves nothing behind."""
+    async with running("--role", "api", DATABASE_URL=database_url) as program:
+        url = f"{program.url}/templates/birthday/default/preview"
+        async with aiohttp.ClientSession() as client, client.post(url, json={"draft": {"message": "Hi"}}) as answer:
+            assert answer.status == 200
+        [child] = children(program.process.pid)
+        assert b"birthday.operations.templates.compiler" in await read_arguments(child)
+        assert await program.stop(signal.SIGINT) == 0
+        assert not exists(child)
+    assert not [event for event in program.events if event["event"] == "text"]

@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from birthday.broker.postgres import PostgresBroker
+from birthday.content import Template
 from birthday.core.template import Source, TemplateKey
 from birthday.operations.dead_letters.requeue import requeue_many
 from birthday.operations.suppressions import suppress_addresses, unsuppress_addresses
@@ -105,8 +106,9 @@ async def test_operators_and_their_commands_are_recorded(product: Product) -> No
         await suppress_addresses(pool, ["Ada@example.com"], "by phone", now, by, dry_run=False)
     for _ in range(2):
         await unsuppress_addresses(pool, ["ada@example.com"], now, by, dry_run=False)
+    template = Template(Source("Hi"), "default")
     for _ in range(2):
-        await publish_template(pool, ("birthday", "default"), Source("Hi"), Author(by, now), Site())
+        await publish_template(pool, ("birthday", "default"), template, Author(by, now), Site())
     await activate_version(pool, TemplateKey("birthday", "default", 0), Author(by, now))
     found = {(one.change.entity, one.change.action): one.change for one in await read_changes(pool)}
     assert {key: (one.before, one.after) for key, one in found.items()} == {

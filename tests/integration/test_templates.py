@@ -1,8 +1,6 @@
 """Publish templates, try them, keep them as files."""
 
-import asyncio
-import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -12,11 +10,12 @@ import asyncpg
 import pytest
 
 from birthday.broker.postgres import PostgresBroker
+from birthday.content import Template
 from birthday.core.document import validate
 from birthday.core.template import BUILT_IN, BUILT_IN_SOURCE, Source, TemplateKey
 from birthday.errors import ConflictError, InvalidInputError, NotFoundError
 from birthday.operations.dead_letters.requeue import requeue_selected
-from birthday.operations.templates.compiling import compile_template
+from birthday.operations.templates.compiling import Compiler
 from birthday.operations.templates.files import read_directory, write_directory
 from birthday.operations.templates.publishing import Author, Published, activate_version, publish_template, rehearse
 from birthday.operations.templates.trying import Trial, preview, send_test
@@ -35,18 +34,18 @@ AUTHOR = Author(Actor("ada@laptop"), NOW)
 DEFAULT = ("birthday", "default")
 
 
-async def test_templates_are_compiled_one_after_the_other() -> None:
-    """Many at once take one thread: more would keep the event loop waiting for the interpreter."""
-    await asyncio.gather(*(compile_template(Source("{{ first_name }}" * 100), "en") for _ in range(8)))
-
-    assert len([thread for thread in threading.enumerate() if thread.name.startswith("templates")]) == 1
+@pytest.fixture
+async def compiler() -> AsyncIterator[Compiler]:
+    """What compiles templates."""
+    async with Compiler() as compiler:
+        yield compiler
 
 
 async def publish(
     pool: asyncpg.Pool, message: str, key: tuple[str, str] = DEFAULT, *, force: bool = False
 ) -> Published:
     """Publish a message."""
-    return await publish_template(pool, key, Source(message), AUTHOR, Site(), force=force)
+    return await publish_template(pool, key, Template(Source(message), key[1]), AUTHOR, Site(), force=force)
 
 
 async def add_users(pool: asyncpg.Pool, count: int, locale: str | None = None, attributes: str | None = None) -> None:
@@ -162,7 +161,7 @@ async def test_a_mistake_is_found_without_any_user(pool: asyncpg.Pool, source: s
         await publish(pool, source, force=True)
 
 
-async def test_a_preview_is_for_a_user_or_somebody_made_up(pool: asyncpg.Pool) -> None:
+async def test_a_preview_is_for_a_user_or_somebody_made_up(pool: asyncpg.Pool, compiler: Compiler) -> None:
     """It takes the template that the user would get, another locale, or a draft that is not stored."""
     await publish(pool, "{{ full_name }}, {{ years | ordinal }}, {{ date | date }}")
     await publish(pool, "Oi {{ first_name }}", ("birthday", "pt"))
@@ -171,7 +170,7 @@ async def test_a_preview_is_for_a_user_or_somebody_made_up(pool: asyncpg.Pool) -
     today = date(2027, 4, 1)
 
     async def say(trial: Trial) -> str:
-        return (await preview(pool, trial, today, Site())).said.message
+        return (await preview(pool, compiler, trial, today, Site())).said.message
 
     assert await say(Trial("birthday", user_id=user_id)) == "Oi Ada"
     assert await say(Trial("birthday", "default", user_id=user_id)) == "Ada Lovelace, 38th, March 1, 2028"
@@ -189,10 +188,13 @@ async def test_a_preview_is_for_a_user_or_somebody_made_up(pool: asyncpg.Pool) -
 async def test_a_link_to_unsubscribe_is_there_if_this_api_has_an_address(pool: asyncpg.Pool) -> None:
     """Without PUBLIC_URL a template that prints the link would fail for everybody, so it is refused."""
     await add_users(pool, 1)
-    source, link = Source("Stop: {{ unsubscribe_url }}"), "https://example.com/unsubscribe/example"
+    template, link = (
+        Template(Source("Stop: {{ unsubscribe_url }}"), "default"),
+        "https://example.com/unsubscribe/example",
+    )
     with pytest.raises(InvalidInputError, match="a value is not known"):
-        await publish_template(pool, DEFAULT, source, AUTHOR, Site())
-    published = await publish_template(pool, DEFAULT, source, AUTHOR, Site(unsubscribe_url=link))
+        await publish_template(pool, DEFAULT, template, AUTHOR, Site())
+    published = await publish_template(pool, DEFAULT, template, AUTHOR, Site(unsubscribe_url=link))
     assert (published.tried, published.failing) == (1, 0)
 
 
@@ -206,7 +208,8 @@ async def test_a_rehearsal_tells_for_whom_a_template_would_fail(pool: asyncpg.Po
     async def tell(tried: int) -> None:
         told.append(tried)
 
-    found = await rehearse(pool, ("birthday", "pt"), Source("Oi {{ attributes.team }}"), NOW, Site(), tell)
+    template = Template(Source("Oi {{ attributes.team }}"), "pt")
+    found = await rehearse(pool, ("birthday", "pt"), template, NOW, Site(), tell)
     assert (found.tried, found.failing, told) == (602, 2, [500, 602])
     ids = {str(row["id"]) for row in await pool.fetch("SELECT id FROM users WHERE locale = 'pt'")}
     assert {str(one.user_id) for one in found.first} == ids
@@ -237,10 +240,11 @@ async def test_who_gets_which_template_is_counted_or_estimated(pool: asyncpg.Poo
     assert 2000 < sampled.count("birthday", "pt") < 8000
 
 
-async def test_a_test_needs_no_user_and_leaves_nothing(pool: asyncpg.Pool) -> None:
+async def test_a_test_needs_no_user_and_leaves_nothing(pool: asyncpg.Pool, compiler: Compiler) -> None:
     """It goes through the channel with an id of its own, is marked, and is no message of anybody."""
     channel = RecordingChannel(ManualClock(NOW))
-    outcomes = [await send_test(pool, channel, Trial("birthday"), "dev@example.com", NOW, Site()) for _ in range(2)]
+    trial, to = Trial("birthday"), "dev@example.com"
+    outcomes = [await send_test(pool, channel, compiler, trial, to, NOW, Site()) for _ in range(2)]
     assert outcomes == [channel.answer(channel.sent[0].greeting)] * 2
     first, second = (sent.greeting for sent in channel.sent)
     assert (first.email, first.text) == ("dev@example.com", "[Test] Hey, Ada Lovelace it's your birthday")

@@ -24,6 +24,7 @@ from birthday.http.server import serve
 from birthday.operations.keys import Keys
 from birthday.operations.pauses import Pauses
 from birthday.operations.readiness import DATABASE, QUEUE, Check, Readiness
+from birthday.operations.templates.compiling import Compiler
 from birthday.store.connection import check_database
 from birthday.telemetry.metrics import Metrics
 from tests.support.channel import RecordingChannel
@@ -134,8 +135,12 @@ async def running_api(
     pauses = Pauses(pool, clock, metrics)
     keys = Keys(pool, clock, metrics, _settings(**settings).api_keys)
     letters = RecordingChannel(clock)
-    context = ApiContext(pool, used_broker, clock, metrics, _settings(**settings), readiness, pauses, letters, keys)
+    compiler = Compiler()
+    context = ApiContext(
+        pool, used_broker, clock, metrics, _settings(**settings), readiness, pauses, letters, compiler, keys
+    )
     async with (
+        compiler,
         serve(build(context), "127.0.0.1", 0, limits=limits, linger=timedelta()) as (host, port),
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(30)) as client,
     ):

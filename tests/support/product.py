@@ -22,6 +22,7 @@ from birthday.core.user import Profile
 from birthday.operations.audit import Auditor
 from birthday.operations.forecast import Forecaster
 from birthday.operations.pauses import Pauses
+from birthday.operations.templates.compiling import Compiler
 from birthday.scheduler.dispatcher import Dispatcher
 from birthday.scheduler.janitor import Janitor
 from birthday.scheduler.planner import Planner
@@ -57,6 +58,11 @@ class Product:
     def pauses(self) -> Pauses:
         """What is paused. Nobody watches the database for it, unless a test does."""
         return Pauses(self.pool, self.clock, self.metrics)
+
+    @cached_property
+    def compiler(self) -> Compiler:
+        """What compiles templates; its process ends when the context ``working`` ends."""
+        return Compiler()
 
     def settings(self, concurrency: int = 20, threshold: int = 1000) -> Settings:
         """Return the settings of this installation, whatever the environment says."""
@@ -109,7 +115,7 @@ class Product:
         """Return a worker whose circuit opens after ``threshold`` failures in a row."""
         shared = self.shared(concurrency, threshold)
         channel.breaker = make_breaker(shared.settings, self.clock, self.metrics)
-        return make_pipeline(shared, channel, Random(0))  # noqa: S311 - jitter, no secret
+        return make_pipeline(shared, channel, self.compiler, Random(0))  # noqa: S311 - jitter, no secret
 
     @asynccontextmanager
     async def working(self, channel: Channel, concurrency: int = 20, threshold: int = 1000) -> AsyncIterator[Pipeline]:
@@ -123,6 +129,7 @@ class Product:
             pipeline.hurry()
             async with asyncio.timeout(60):
                 await running
+            await self.compiler.close()
 
     async def create(self, born: date, zone: str = "UTC", email: str | None = None) -> UUID:
         """Create a user now, and return the id."""

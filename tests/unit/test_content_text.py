@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from birthday.content import Rendered, Template
+from birthday.content.compiling import SOURCE_CHARACTERS
 from birthday.content.filters import TESTS_ACCEPTED, filters
-from birthday.content.template import RESULT_CHARACTERS, SOURCE_CHARACTERS
+from birthday.content.template import RESULT_CHARACTERS
 from birthday.core.template import Source, Values
 from birthday.errors import InvalidInputError
 from birthday.operations.templates.files import FILES

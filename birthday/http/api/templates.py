@@ -59,10 +59,11 @@ async def publish(request: web.Request, body: PublishInput) -> web.Response:
     """Publish a template. It is tried for every user whom it concerns, and refused if it fails for some."""
     context, key = request.app[CONTEXT], _read_key(request)
     author, site = _author(request), site_of(context.settings)
+    template = await context.compiler.compile(body.source(), key[1])
     published = await publish_template(
         context.pool,
         key,
-        body.source(),
+        template,
         author,
         site,
         force=body.force,
@@ -85,7 +86,8 @@ async def try_out(request: web.Request, body: TrialInput) -> web.Response:
     context, key = request.app[CONTEXT], _read_key(request)
     if body.user_id is not None:
         await concern(request, body.user_id)
-    tried = await preview(context.pool, body.trial(*key), context.clock.now().date(), site_of(context.settings))
+    today, site = context.clock.now().date(), site_of(context.settings)
+    tried = await preview(context.pool, context.compiler, body.trial(*key), today, site)
     return json_response(_preview(tried))
 
 
@@ -93,7 +95,8 @@ async def send(request: web.Request, body: TestInput) -> web.Response:
     """Send what a template says to an address, marked as a test."""
     context, key = request.app[CONTEXT], _read_key(request)
     now, site = context.clock.now(), site_of(context.settings)
-    outcome = await send_test(context.pool, context.channel, body.trial(*key), body.to, now, site)
+    trial = body.trial(*key)
+    outcome = await send_test(context.pool, context.channel, context.compiler, trial, body.to, now, site)
     reason = None if isinstance(outcome, Delivered) else outcome.reason
     # The service may have named the address, so the reason is not stored.
     await commit_answer(request, json_response(TemplateTest(delivered=reason is None, reason=None)))

@@ -1,11 +1,13 @@
 """What names and filters a template can use, each with an example: for whoever writes one."""
 
+import asyncio
 from datetime import date
+from functools import cache
 from typing import Final, NamedTuple
 
-from birthday.content import RenderError
+from birthday.content import RenderError, Template
+from birthday.content.compiling import Codes, compile_parts
 from birthday.core.template import Source
-from birthday.operations.templates.compiling import compile_template
 from birthday.operations.templates.values import Site, sample
 
 NAMES: Final = (
@@ -42,10 +44,20 @@ async def show_examples(locale: str, message_type: str, today: date, site: Site)
     """Return the examples in the language of a template."""
     values = sample(message_type, today, site, attributes=_ATTRIBUTES)
     found = []
-    for source in (*NAMES, *FILTERS):
-        template = await compile_template(Source(source), locale)
+    # In a thread, because the data of the language may have to be read. The sources are ours, so they are harmless.
+    for template in await asyncio.to_thread(_compile_all, locale):
         try:
-            found.append(Example(source, template.render(values).message))
+            found.append(Example(template.source.message, template.render(values).message))
         except RenderError:
-            found.append(Example(source, None))
+            found.append(Example(template.source.message, None))
     return found
+
+
+def _compile_all(locale: str) -> list[Template]:
+    return [Template(source, locale, _codes(source)) for source in map(Source, (*NAMES, *FILTERS))]
+
+
+@cache
+def _codes(source: Source) -> Codes:
+    """Compile a source once for all languages."""
+    return compile_parts(source)

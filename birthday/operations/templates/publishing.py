@@ -1,4 +1,4 @@
-"""Publish a template: compile it, try it for everybody whom it concerns, and make it active if nobody fails."""
+"""Publish a compiled template: try it for everybody whom it concerns, and make it active if nobody fails."""
 
 import asyncio
 import time
@@ -12,9 +12,8 @@ import asyncpg
 import structlog
 
 from birthday.content import RenderError, Template
-from birthday.core.template import Source, TemplateKey, template_name
+from birthday.core.template import TemplateKey, template_name
 from birthday.errors import FieldError, InvalidInputError, NotFoundError
-from birthday.operations.templates.compiling import compile_template
 from birthday.operations.templates.values import Site, sample, values_of
 from birthday.store.changes import TEMPLATE, Actor, record_changes
 from birthday.store.connection import borrow
@@ -92,7 +91,7 @@ async def _nobody_listens(_tried: int) -> None:
 async def publish_template(
     pool: asyncpg.Pool,
     key: tuple[str, str],
-    source: Source,
+    template: Template,
     author: Author,
     site: Site,
     *,
@@ -100,31 +99,30 @@ async def publish_template(
     on_tried: OnTried = _nobody_listens,
     check: Callable[[Version | None], None] | None = None,
 ) -> Published:
-    """Publish a source under ``(type, locale)``, unless it fails for somebody; ``force`` publishes it all the same.
+    """Publish a template under ``(type, locale)``, unless it fails for somebody; ``force`` publishes it all the same.
 
     ``check`` gets what is active: before the users are tried, and again when nobody else can publish any more. What it
     raises ends the publication. A source that is active already is not tried, and makes no new version.
 
     Raises:
-        InvalidInputError: if the source is wrong; FailingError if it fails for somebody.
+        InvalidInputError: if it fails for somebody made up; FailingError if it fails for a user.
         ConflictError: if the type has no default yet.
         UnavailableError: if the database cannot be used.
     """
-    template = await compile_template(source, key[1])
     async with borrow(pool) as connection:
         active = await _read_active(connection, key)
     if check is not None:
         check(active)
-    if active is not None and active.source == source:
+    if active is not None and active.source == template.source:
         return Published(active.key, is_new=False)
-    rehearsal = await _rehearse(pool, key, template, author.at, site, on_tried)
+    rehearsal = await rehearse(pool, key, template, author.at, site, on_tried)
     if rehearsal.failing and not force:
         raise FailingError(rehearsal)
     async with borrow(pool) as connection, connection.transaction():
         if check is not None:
             await hold(connection)
             check(await _read_active(connection, key))
-        published, is_new = await publish(connection, *key, source, author.at, author.name)
+        published, is_new = await publish(connection, *key, template.source, author.at, author.name)
         if is_new:
             change = author.by.change("published", TEMPLATE, template_name(*key), after={"version": published.version})
             await record_changes(connection, [change], author.at)
@@ -134,20 +132,14 @@ async def publish_template(
 
 
 async def rehearse(
-    pool: asyncpg.Pool, key: tuple[str, str], source: Source, at: datetime, site: Site, on_tried: OnTried
-) -> Rehearsal:
-    """Try a source for everybody whom it would concern under ``(type, locale)``, and publish nothing.
-
-    Raises:
-        InvalidInputError: if the source is wrong.
-        UnavailableError: if the database cannot be used.
-    """
-    return await _rehearse(pool, key, await compile_template(source, key[1]), at, site, on_tried)
-
-
-async def _rehearse(
     pool: asyncpg.Pool, key: tuple[str, str], template: Template, at: datetime, site: Site, on_tried: OnTried
 ) -> Rehearsal:
+    """Try a template for everybody whom it would concern under ``(type, locale)``, and publish nothing.
+
+    Raises:
+        InvalidInputError: if it fails for somebody made up.
+        UnavailableError: if the database cannot be used.
+    """
     try_samples(template, key[0], at, site)
     tried, failing, first = 0, 0, list[Failure]()
     async for person in _concerned(pool, key):

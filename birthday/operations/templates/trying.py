@@ -10,9 +10,9 @@ import asyncpg
 from birthday.channels import Channel, Greeting, Outcome
 from birthday.content import Rendered, RenderError
 from birthday.core.ident import uuid7
-from birthday.core.template import Source, TemplateKey, Values
+from birthday.core.template import Source, TemplateKey
 from birthday.errors import FieldError, InvalidInputError
-from birthday.operations.templates.compiling import compile_template
+from birthday.operations.templates.compiling import Compiler
 from birthday.operations.templates.values import Site, sample, values_of
 from birthday.store.connection import borrow
 from birthday.store.templates import choose_locale, read_person, read_version
@@ -44,7 +44,9 @@ class Tried:
     said: Rendered
 
 
-async def preview(pool: asyncpg.Pool, trial: Trial, today: date, site: Site, mark: str = "") -> Tried:
+async def preview(
+    pool: asyncpg.Pool, compiler: Compiler, trial: Trial, today: date, site: Site, mark: str = ""
+) -> Tried:
     """Return what would be said.
 
     Raises:
@@ -59,25 +61,28 @@ async def preview(pool: asyncpg.Pool, trial: Trial, today: date, site: Site, mar
             person = await read_person(connection, trial.user_id, trial.message_type)
             values = values_of(person, trial.message_type, today, site)
         locale = trial.locale or await choose_locale(connection, trial.message_type, values.locale)
-        if trial.draft is None:
+        key, source = None, trial.draft
+        if source is None:
             stored = await read_version(connection, trial.message_type, locale, trial.version)
-            return Tried(stored.key, await _say(stored.source, locale, values, mark))
-    return Tried(None, await _say(trial.draft, locale, values, mark))
+            key, source = stored.key, stored.source
+    template = await compiler.compile(source, locale)
+    try:
+        return Tried(key, template.render(values, mark))
+    except RenderError as error:
+        raise InvalidInputError(FieldError("", str(error))) from None
 
 
 async def send_test(
-    pool: asyncpg.Pool, channel: Channel, trial: Trial, address: str, now: datetime, site: Site
+    pool: asyncpg.Pool,
+    channel: Channel,
+    compiler: Compiler,
+    trial: Trial,
+    address: str,
+    now: datetime,
+    site: Site,
 ) -> Outcome:
     """Send what a template says to ``address``, marked as a test. It has an id of its own, and is recorded nowhere."""
-    tried = await preview(pool, trial, now.date(), site, MARK)
+    tried = await preview(pool, compiler, trial, now.date(), site, MARK)
     said = tried.said
     greeting = Greeting(uuid7(now), address, said.message, subject=said.subject, html=said.html, payload=said.payload)
     return await channel.send(greeting)
-
-
-async def _say(source: Source, locale: str, values: Values, mark: str) -> Rendered:
-    template = await compile_template(source, locale)
-    try:
-        return template.render(values, mark)
-    except RenderError as error:
-        raise InvalidInputError(FieldError("", str(error))) from None

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from birthday.channels import Delivered
 from birthday.config import Scope
+from birthday.content import Template
 from birthday.core.address import parse_address
 from birthday.core.template import template_name
 from birthday.errors import BirthdayError, FieldError, InvalidInputError, NotFoundError
@@ -28,7 +29,6 @@ from birthday.http.console.progress import Report, progress
 from birthday.http.console.rendering import page, render
 from birthday.http.console.view import View, actor_of, now
 from birthday.http.context import CONTEXT
-from birthday.operations.templates.compiling import compile_template
 from birthday.operations.templates.differences import differences
 from birthday.operations.templates.publishing import FailingError, OnTried, Rehearsal, publish_template, rehearse
 from birthday.operations.templates.trying import preview, send_test
@@ -45,14 +45,13 @@ async def check(request: web.Request) -> web.StreamResponse:
     """Try the draft for everybody whom it would concern, and tell for whom it fails. Nothing is published."""
     draft, context = await read_draft(request), request.app[CONTEXT]
     try:
-        source = draft.source()
-        await compile_template(source, draft.key[1])
+        template = await context.compiler.compile(draft.source(), draft.key[1])
     except InvalidInputError as error:
         return await edit(request, draft, draft.faults(error), status=HTTPStatus.UNPROCESSABLE_ENTITY)
     async with progress(request, f"Trying {template_name(*draft.key)} for everybody", path_of(draft.key)) as report:
         try:
             site = site_of(context.settings)
-            found = await rehearse(context.pool, draft.key, source, now(request), site, _teller(report))
+            found = await rehearse(context.pool, draft.key, template, now(request), site, _teller(report))
             await _show(request, report, draft, rehearsal=found)
         except InvalidInputError as error:
             await _show(request, report, draft, faults=draft.faults(error))
@@ -64,17 +63,16 @@ async def publish(request: web.Request) -> web.StreamResponse:
     draft = await read_draft(request)
     active = await read_active(request, draft.key)
     try:
-        source = draft.source()
-        await compile_template(source, draft.key[1])
+        template = await request.app[CONTEXT].compiler.compile(draft.source(), draft.key[1])
     except InvalidInputError as error:
         return await edit(request, draft, draft.faults(error), status=HTTPStatus.UNPROCESSABLE_ENTITY)
     if number_of(active) != draft.began:
         return await edit(request, draft)
-    if active is not None and active.source == source:
+    if active is not None and active.source == template.source:
         same = Fault(f"This is what version {number_of(active)} says already: there is nothing to publish.")
         return await edit(request, draft, [same], status=HTTPStatus.UNPROCESSABLE_ENTITY)
     if await is_confirmed(request):
-        return await _publish(request, draft)
+        return await _publish(request, draft, template)
     async with borrow(request.app[CONTEXT].pool) as connection:
         audiences = await count_audiences(connection)
     return page(
@@ -88,13 +86,13 @@ async def publish(request: web.Request) -> web.StreamResponse:
         users=audiences.count(*draft.key),
         is_exact=audiences.is_exact,
         has_active=active is not None,
-        differences=differences(None if active is None else active.source, source),
+        differences=differences(None if active is None else active.source, template.source),
         forces=False,
         rehearsal=None,
     )
 
 
-async def _publish(request: web.Request, draft: Draft) -> web.StreamResponse:
+async def _publish(request: web.Request, draft: Draft, template: Template) -> web.StreamResponse:
     context, name = request.app[CONTEXT], template_name(*draft.key)
     forced = "force" in await read_form(request)
 
@@ -106,7 +104,7 @@ async def _publish(request: web.Request, draft: Draft) -> web.StreamResponse:
             published = await publish_template(
                 context.pool,
                 draft.key,
-                draft.source(),
+                template,
                 author_of(request),
                 site_of(context.settings),
                 force=forced,
@@ -136,7 +134,7 @@ async def test(request: web.Request) -> web.StreamResponse:
             to = parse_address(draft.fields["to"].strip())
         except ValueError as error:
             raise InvalidInputError(FieldError("/to", f"the address of the test {error}")) from None
-        said = (await preview(context.pool, trial, at.date(), site)).said
+        said = (await preview(context.pool, context.compiler, trial, at.date(), site)).said
     except NotFoundError as error:
         return await edit(request, draft, [Fault(str(error))], status=HTTPStatus.UNPROCESSABLE_ENTITY)
     except InvalidInputError as error:
@@ -154,7 +152,7 @@ async def test(request: web.Request) -> web.StreamResponse:
     change = actor_of(request).change(TESTED, TEMPLATE, template_name(*draft.key))
     async with borrow(context.pool) as connection, connection.transaction():
         await record_changes(connection, [change], at)
-    outcome = await send_test(context.pool, context.channel, trial, to, at, site)
+    outcome = await send_test(context.pool, context.channel, context.compiler, trial, to, at, site)
     if isinstance(outcome, Delivered):
         return done(request, path_of(draft.key), f"A test was sent to {to}. Your text is still on the page before.")
     text = f"The channel did not take it: {outcome.reason}. Nobody got anything. Settings shows the channel."

@@ -142,7 +142,8 @@ async def activate(request: web.Request) -> web.Response:
 
 async def _say(request: web.Request, draft: Draft) -> Said:
     trial, context = await draft.trial(request), request.app[CONTEXT]
-    tried = await preview(context.pool, trial, now(request).date(), site_of(context.settings))
+    today, site = now(request).date(), site_of(context.settings)
+    tried = await preview(context.pool, context.compiler, trial, today, site)
     if trial.user_id is not None:
         await note_viewed(request, [trial.user_id])
     return Said(tried.said, trial.user_id)
