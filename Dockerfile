@@ -10,6 +10,7 @@ RUN pip install --no-cache-dir --no-deps --require-hashes --requirement requirem
 COPY pyproject.toml README.md LICENSE ./
 COPY birthday birthday
 COPY schema schema
+COPY docs/runbook.md docs/
 RUN pip install --no-cache-dir --no-deps --no-build-isolation . \
     && pip check \
     && pip uninstall --yes setuptools pip

@@ -12,4 +12,5 @@ rm -rf build dist
 "$python" -m pip install --quiet --no-deps --target "$unpacked" dist/*.whl
 cd "$unpacked"
 find . -name '*.up.sql' | grep -q . || { echo "error: the wheel lacks the migrations of schema/" >&2; exit 1; }
+find . -path '*/birthday/docs/runbook.md' | grep -q . || { echo "error: the wheel lacks the runbook" >&2; exit 1; }
 PYTHONPATH=$unpacked "$python" -m birthday --version

@@ -6,9 +6,9 @@ from birthday.cli.command import errors
 from birthday.cli.database import database_settings, operator, run
 from birthday.clock import SystemClock
 from birthday.config import Settings
-from birthday.store.connection import borrow
-from birthday.store.pauses import EVERY_OTHER, Pause, read_pauses, set_paused
-from birthday.store.templates import read_types
+from birthday.errors import InvalidInputError
+from birthday.operations.pauses import switch
+from birthday.store.pauses import Pause
 from birthday.wiring.database import open_database
 
 
@@ -42,12 +42,8 @@ def _switch(message_type: str | None, *, paused: bool) -> None:
 
 async def _set_paused(settings: Settings, message_type: str | None, *, paused: bool) -> list[Pause]:
     clock = SystemClock()
-    async with open_database(settings, clock) as pool, borrow(pool) as connection:
-        types = await read_types(connection)
-        if message_type is not None and message_type not in types:
-            accepted = ", ".join(types)
-            raise click.BadParameter(f"'{message_type}' is no message type; accepted: {accepted}", param_hint="TYPE")
-        wanted = [*types, EVERY_OTHER] if message_type is None else [message_type]
-        async with connection.transaction():
-            await set_paused(connection, wanted, paused=paused, now=clock.now(), by=operator())
-        return [one for one in await read_pauses(connection) if one.is_paused and one.message_type != EVERY_OTHER]
+    async with open_database(settings, clock) as pool:
+        try:
+            return await switch(pool, message_type, paused=paused, now=clock.now(), by=operator())
+        except InvalidInputError as error:
+            raise click.BadParameter(error.fields[0].detail, param_hint="TYPE") from None

@@ -214,6 +214,8 @@ class Keys:
         self._used = set[str]()
         self._unwritten: dict[str, datetime] = {}
         self._written: dict[str, datetime] = {}
+        self.expiring: tuple[str, ...] = ()
+        """The names of keys that end soon and have no successor."""
         self.required = bool(configured)
         """Whether the API needs a key. It does for ever once there was one: revoking the last one opens nothing."""
 
@@ -253,7 +255,8 @@ class Keys:
         } | self._configured
         self._marked = {key.mark: key for key in self._known.values()}
         before, self._working = self._working, {key.id: key.name for key in stored if key.works(now)}
-        self._metrics.api_keys_expiring.set(sum(key.expires_soon(now) for key in stored))
+        self.expiring = tuple(key.name for key in stored if key.expires_soon(now))
+        self._metrics.api_keys_expiring.set(len(self.expiring))
         if self._working != before:
             log.info("keys.changed", working=self._working)
             names = {key.name for key in self._configured.values()}

@@ -14,15 +14,36 @@ import structlog
 
 from birthday.clock import Clock
 from birthday.core.message import BIRTHDAY
-from birthday.errors import UnavailableError
+from birthday.errors import FieldError, InvalidInputError, UnavailableError
+from birthday.store.changes import Actor
 from birthday.store.connection import DATABASE_ERRORS, borrow, stay_cancelled
-from birthday.store.pauses import EVERY_OTHER, Pause, read_pauses
+from birthday.store.pauses import EVERY_OTHER, Pause, read_pauses, set_paused
 from birthday.store.planning import read_planned_types
+from birthday.store.templates import read_types
 from birthday.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 
 EVERY_SECONDS: Final = 2.0
+
+
+async def switch(
+    pool: asyncpg.Pool, message_type: str | None, *, paused: bool, now: datetime, by: Actor
+) -> list[Pause]:
+    """Pause or resume one type, or everything if it is None. Return the types that are paused then.
+
+    Raises:
+        InvalidInputError: if there is no such type.
+        UnavailableError: if the database cannot be used.
+    """
+    async with borrow(pool) as connection, connection.transaction():
+        types = await read_types(connection)
+        if message_type is not None and message_type not in types:
+            detail = f"'{message_type}' is no message type; accepted: {', '.join(types)}"
+            raise InvalidInputError(FieldError("", detail, "type"))
+        wanted = [*types, EVERY_OTHER] if message_type is None else [message_type]
+        await set_paused(connection, wanted, paused=paused, now=now, by=by)
+        return [one for one in await read_pauses(connection) if one.is_paused and one.message_type != EVERY_OTHER]
 
 
 def is_paused(pauses: Mapping[str, Pause], message_type: str) -> bool:

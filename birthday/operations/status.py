@@ -1,7 +1,7 @@
 """The status of the whole installation, from the database alone, so that it can be read while no process runs."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -45,8 +45,13 @@ class ServiceStatus:
     @property
     def missing_roles(self) -> Sequence[str]:
         """The roles that no running process has."""
-        roles = {role for one in self.running for role in one.process.roles.split(",")}
-        return [role for role in Role if role not in roles]
+        return missing_roles(self.running)
+
+
+def missing_roles(running: Iterable[Seen]) -> list[str]:
+    """Return the roles that no running process has."""
+    roles = {role for one in running for role in one.process.roles.split(",")}
+    return [role for role in Role if role not in roles]
 
 
 async def read_status(pool: asyncpg.Pool, rules: Rules, now: datetime) -> ServiceStatus:

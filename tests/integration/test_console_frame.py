@@ -233,3 +233,73 @@ async def test_a_database_that_is_away_is_told(api: Api) -> None:
         assert (shown.status, "Reload this page in a moment" in shown.text) == (503, True)
         assert "ada · admin" in shown.text
         assert int(shown.headers["Retry-After"]) > 0
+
+
+async def test_a_change_asks_first_and_is_told_once(api: Api, pool: asyncpg.Pool) -> None:
+    """With the numbers concerned; it is recorded under the name of the key, and a reload repeats nothing."""
+    async with browsing(api, "key-of-ada") as browser:
+        pause = {"action": "pause", "type": "birthday"}
+        asked = await browser.post("/console/pauses", pause)
+        assert "Pause messages of the type birthday?" in asked.text
+        assert "Due in the next 24 hours" in asked.text
+        assert await pool.fetchval("SELECT count(*) FROM pauses") == 0
+        answer = await browser.post("/console/pauses", {**pause, "confirmed": "yes"}, follow=False)
+        assert (answer.status, answer.headers["Location"]) == (303, "/console")
+        # The refreshing of another page does not take the notice.
+        assert "are paused" not in (await browser.get("/console", {"X-Refresh": "live"})).text
+        assert "Messages of the type birthday are paused." in (await browser.get("/console")).text
+        shown = await browser.get("/console")
+        assert "are paused." not in shown.text
+        assert "birthday is paused" in shown.text
+        change = await pool.fetchrow("SELECT actor, action, entity, entity_id FROM changes")
+        assert change is not None
+        assert tuple(change) == ("console:ada", "paused", "pause", "birthday")
+        await browser.confirm("/console/pauses", {"action": "resume"})
+        assert "is paused" not in (await browser.get("/console")).text
+
+
+async def test_a_forged_notice_is_not_shown(api: Api) -> None:
+    """Nobody can make a page say something by a cookie or a link."""
+    async with browsing(api, "key-of-ada") as browser:
+        browser.set_cookie("Call this number", "birthday_notice")
+        shown = await browser.get("/console?done=Call+this+number")
+        assert "Call this number" not in shown.text
+
+
+@pytest.mark.parametrize("name", ["rita", "walter"])
+async def test_a_key_of_a_small_scope_sees_no_button_and_changes_nothing(
+    api: Api, pool: asyncpg.Pool, name: str
+) -> None:
+    """Whatever request it sends."""
+    async with browsing(api, f"key-of-{name}") as browser:
+        shown = await browser.get("/console")
+        assert shown.text.count("<button") == 2, "signing out, and closing the list of keys"
+        refused = await browser.post("/console/pauses", {"action": "pause", "confirmed": "yes"})
+        assert (refused.status, "This needs a key with the scope admin" in refused.text) == (403, True)
+        assert await pool.fetchval("SELECT count(*) FROM pauses") == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "text"),
+    [
+        ({"action": "destroy"}, 422, "pause and resume are accepted"),
+        ({"action": "pause", "type": "<script>", "confirmed": "yes"}, 422, "&lt;script&gt;&#39; is no message type"),
+        ({"action": "pause", "type": "x" * 600_000}, 413, "Request Entity Too Large"),
+    ],
+)
+async def test_what_is_wrong_with_a_form_is_told(api: Api, fields: dict[str, str], status: int, text: str) -> None:
+    """On a page, with all that was sent as text."""
+    async with browsing(api, "key-of-ada") as browser:
+        shown = await browser.post("/console/pauses", fields)
+        assert (shown.status, text in shown.text) == (status, True), shown.text
+        assert "Nothing was changed" in shown.text
+
+
+async def test_while_the_clock_is_wrong_nothing_is_changed(api: Api, pool: asyncpg.Pool) -> None:
+    """Pages are shown."""
+    async with browsing(api, "key-of-ada") as browser:
+        await api.clock.judge("12 s ahead")
+        refused = await browser.post("/console/pauses", {"action": "pause", "confirmed": "yes"})
+        assert (refused.status, "The clock of this server is wrong" in refused.text) == (503, True)
+        assert (await browser.get("/console")).status == 200
+        assert await pool.fetchval("SELECT count(*) FROM pauses") == 0

@@ -129,6 +129,7 @@ async def run_everything(pool: asyncpg.Pool) -> None:
             *paths,
             *(f"/users?{query}" for query in lists),
             "/occasions?date=2026-03-11",
+            "/console",
             "/messages?status=failed",
             f"/messages?status=delivered&{period}",
             "/console/failures",

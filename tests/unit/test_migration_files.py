@@ -76,7 +76,7 @@ def test_every_package_is_installed() -> None:
     setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     package = Path(str(files("birthday")))
     found = {".".join(path.parent.relative_to(package.parent).parts) for path in package.rglob("__init__.py")}
-    assert set(setuptools["packages"]) == found | {"birthday.schema"}
+    assert set(setuptools["packages"]) == found | {"birthday.docs", "birthday.schema"}
     assert setuptools["package-dir"]["birthday.schema"] == "schema"
     assert setuptools["package-data"]["birthday.schema"] == ["*.sql"]
 

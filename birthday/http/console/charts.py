@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from typing import Final
 
 WIDTH: Final = 720
+WIDE: Final = 1120
+NARROW: Final = 600
+"""Widths of half a page, all of it, and a column, so that a unit is about a pixel of a large screen."""
 HEIGHT: Final = 120
 _GROUND: Final = HEIGHT - 18
 _TOP: Final = 20
@@ -53,15 +56,15 @@ class Chart:
     ground: int = _GROUND
 
 
-def bar_chart(summary: str, bars: Sequence[Bar]) -> Chart:
+def bar_chart(summary: str, bars: Sequence[Bar], width: int = WIDTH) -> Chart:
     """Lay out bars of one scale. A bar with a value is at least one unit high, so that it is seen."""
     most = max((bar.value for bar in bars), default=0)
-    space = WIDTH / max(1, len(bars))
+    space = width / max(1, len(bars))
     placed = []
     for number, bar in enumerate(bars):
         height = max(1, round((_GROUND - _TOP) * bar.value / most, 1)) if bar.value else 0
         left, gap = round(number * space, 2), space * _GAP / 2
-        x, width = round(left + gap, 2), round(space - 2 * gap, 2)
+        x, thick = round(left + gap, 2), round(space - 2 * gap, 2)
         of = (bar.text, bar.label, bar.kind)
-        placed.append(PlacedBar(*of, left, round(space, 2), x, round(_GROUND - height, 1), width, height))
-    return Chart(summary, placed)
+        placed.append(PlacedBar(*of, left, round(space, 2), x, round(_GROUND - height, 1), thick, height))
+    return Chart(summary, placed, width)

@@ -26,7 +26,7 @@ from birthday.http.console.rendering import explain, page, see_other
 from birthday.http.console.session import COOKIE, Sessions
 from birthday.http.console.tokens import Tokens
 from birthday.http.console.view import CONSOLE, ROOT, VISITOR, Console, View, Visitor, can
-from birthday.http.console.views import failures, imports, letters, mending, overview, publishing, templates
+from birthday.http.console.views import failures, imports, letters, mending, overview, publishing, runbook, templates
 from birthday.http.context import CALL_ID, CLIENT, ApiContext
 from birthday.http.route import Handler
 from birthday.operations.keys import KnownKey
@@ -41,6 +41,7 @@ VIEWS: Final[tuple[View, ...]] = (
     *templates.VIEWS,
     *publishing.VIEWS,
     *imports.VIEWS,
+    *runbook.VIEWS,
 )
 """All pages."""
 
@@ -55,6 +56,7 @@ _NAV: Final = (
     "Audit",
     "Activity",
     "Settings",
+    "Runbook",
 )
 """The order of the navigation; names that no view has are left out."""
 _SIGN_IN: Final = f"{ROOT}/sign-in"
@@ -85,7 +87,9 @@ def add_console(app: web.Application, context: ApiContext, gate: Gate) -> None:
     """Add the pages to the application."""
     named = {view.nav: ROOT + view.path for view in VIEWS if view.nav}
     tokens = Tokens(context.pool)
-    app[CONSOLE] = Console([(name, named[name]) for name in _NAV if name in named], tokens, {})
+    pages = frozenset(ROOT + view.path for view in VIEWS if view.method == hdrs.METH_GET)
+    app[CONSOLE] = Console([(name, named[name]) for name in _NAV if name in named], pages, tokens, {})
+    app[overview.READER] = overview.make_reader(context)
     frame = _Frame(context, gate, Sessions(context.keys, tokens), tokens)
     app.add_routes(
         [

@@ -45,10 +45,12 @@ def page(
 def render(request: web.Request, template: str, **values: object) -> str:
     """Return a template as text.
 
-    Every template also has ``now``, ``visitor`` (None if nobody has signed in), ``can(scope)`` and ``asset(name)``.
+    Every template also has ``now``, ``visitor`` (None if nobody has signed in), ``can(scope)``, ``asset(name)``,
+    ``root`` (the address of the overview), and ``pages``, the addresses of all pages.
     """
     visitor = request.get(VISITOR)
-    nav = request.app[CONSOLE].nav if visitor else ()
+    console = request.app[CONSOLE]
+    nav = console.nav if visitor else ()
     # The overview is the root of all other pages, so it is the current one only at its own address.
     current = [
         path for _, path in nav if request.path == path or (path != ROOT and request.path.startswith(f"{path}/"))
@@ -60,8 +62,8 @@ def render(request: web.Request, template: str, **values: object) -> str:
         "nav": nav,
         "notice": None,
         "now": now(request),
+        "pages": console.pages,
         "root": ROOT,
-        "searches": ("Users", f"{ROOT}/users") in nav,
         "shows_persons": can(request, Scope.WRITE),
         "visitor": visitor,
     }

@@ -39,9 +39,13 @@ class Visitor:
 
 @dataclass(slots=True)
 class Console:
-    """What the pages of one process share. ``nav`` has name and address of each page in the navigation."""
+    """What the pages of one process share.
+
+    ``nav`` has name and address of each page in the navigation, ``pages`` the addresses of all.
+    """
 
     nav: Sequence[tuple[str, str]]
+    pages: frozenset[str]
     tokens: Tokens
     viewed: dict[tuple[str | None, str, frozenset[str]], datetime]
     """When a visitor last saw which persons on which page, the oldest first."""
