@@ -8,7 +8,7 @@ BIN := .venv/bin
 COVERAGE := --cov --cov-report=term --cov-report=xml --cov-fail-under=0
 
 .DEFAULT_GOAL := help
-.PHONY: help run install install-otel install-dev test-dependencies test test-fast test-unit test-integration test-e2e test-e2e-nobody chaos bench \
+.PHONY: help run install install-otel install-dev test-dependencies test test-fast test-unit test-integration test-e2e test-e2e-nobody test-browser chaos bench \
 	bench-quick bench-peers soak coverage-check lint format types package check lock outdated audit release clean
 
 help: ## List the targets
@@ -26,7 +26,7 @@ install-otel: ## Create .venv with what the program and its tracing need
 install-dev: ## Create .venv with what development needs
 	@PYTHON=$(PYTHON) scripts/install.sh dev
 
-test-dependencies: ## Install RabbitMQ, Prometheus and small tools for the tests, where they are missing
+test-dependencies: ## Install RabbitMQ, Prometheus, Chromium and small tools for the tests, where they are missing
 	@scripts/install-test-dependencies.sh
 
 test: install-dev test-dependencies ## Run all tests with coverage (ARGS="-k planner")
@@ -47,6 +47,9 @@ test-e2e: install-dev test-dependencies ## Run the tests of the program as a who
 
 test-e2e-nobody: install-dev test-dependencies ## Run the tests of the program as a whole, as an unprivileged user
 	TEST_ACCOUNT=nobody $(BIN)/pytest tests/e2e $(ARGS)
+
+test-browser: install-dev test-dependencies ## Run the tests of the console in a browser
+	$(BIN)/pytest tests/browser $(ARGS)
 
 chaos: install-dev test-dependencies ## Kill, cut and flood everything, then audit the result (15 minutes)
 	CHAOS=full $(BIN)/pytest tests/chaos tests/integration/test_virtual_year.py --timeout 900 $(ARGS)

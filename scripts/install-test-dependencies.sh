@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Install what the tests need and pip cannot bring: the programs of RabbitMQ and Prometheus, of which the tests start
-# private servers, Alertmanager's tool, a pooler, the library that shifts the clock of a program, and what the runbook types.
+# private servers, Alertmanager's tool, a pooler, the library that shifts the clock of a program, a browser, and what
+# the runbook types.
 set -euo pipefail
 cd -P "$(dirname "$0")/.."
 
@@ -13,5 +14,6 @@ command -v promtool >/dev/null || scripts/apt-install.sh prometheus "the tests l
 command -v amtool >/dev/null || scripts/apt-install.sh prometheus-alertmanager "the tests let Alertmanager judge its own"
 command -v pgbouncer >/dev/null || scripts/apt-install.sh pgbouncer "the tests connect through a pooler"
 command -v nginx >/dev/null || scripts/apt-install.sh nginx-light "the tests put TLS in front of the API"
+command -v chromium >/dev/null || scripts/apt-install.sh chromium "the tests look at the console with a browser"
 command -v curl >/dev/null || scripts/apt-install.sh curl "the tests run the commands of the runbook"
 command -v jq >/dev/null || scripts/apt-install.sh jq "the tests run the commands of the runbook"

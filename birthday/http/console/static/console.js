@@ -12,6 +12,17 @@
     return selects || element.contains(document.activeElement);
   }
 
+  // A table that is wider than the screen scrolls by keys as well. Not every browser sees to that itself.
+  function reach() {
+    for (const element of document.querySelectorAll(".scroll")) {
+      if (element.scrollWidth > element.clientWidth) element.tabIndex = 0;
+      else element.removeAttribute("tabindex");
+    }
+  }
+
+  addEventListener("resize", reach);
+  reach();
+
   async function refresh() {
     const response = await fetch(location.href, { headers: { "X-Refresh": "live" } });
     if (response.redirected || response.status === 401) {
@@ -25,6 +36,7 @@
       const replacement = fresh.getElementById(element.id);
       if (replacement && !isUsed(element)) element.replaceWith(document.adoptNode(replacement));
     }
+    reach();
   }
 
   async function keepFresh() {
