@@ -82,7 +82,7 @@ def build(context: ApiContext) -> web.Application:
             add_console(app, context, guard)
         app.add_routes([web.get("/", _lead_to("/console" if shows_console else "/docs"))])
     app[IS_TRUSTED] = trust_in(context.settings.trusted_proxies)
-    app[REFUSALS] = refusals(context.metrics)
+    app[REFUSALS] = refusals(context.metrics, context.address)
     expect_failures(app, context.metrics)
     return app
 
@@ -105,7 +105,7 @@ def _lead_to(path: str) -> Handler:
 
 
 def _document_routes(context: ApiContext) -> list[web.RouteDef]:
-    server = (context.settings.public_url or "/").rstrip("/") or "/"
+    server = context.address or "/"
 
     @cache
     def described(*, with_keys: bool) -> bytes:

@@ -73,6 +73,11 @@ class ApiContext:
         object.__setattr__(self, "hide_names", hiding(self.settings))
         object.__setattr__(self, "page", Page(self.metrics.registry))
 
+    @property
+    def address(self) -> str:
+        """Where the world reaches this API, without a slash at its end; empty without PUBLIC_URL."""
+        return (self.settings.public_url or "").rstrip("/")
+
 
 class Served(Protocol):
     """What the connection of a request knows of it: ``request.protocol``."""

@@ -23,10 +23,9 @@ class Kind:
         """The code for people."""
         return self.code.replace("_", " ").capitalize()
 
-    @property
-    def uri(self) -> str:
-        """The ``type`` of RFC 9457: a reference to the explanation, relative to the address of the API."""
-        return f"{PAGE}#{self.code}"
+    def uri(self, address: str = "") -> str:
+        """Return the ``type`` of RFC 9457: where the explanation is, relative without the address of the API."""
+        return f"{address}{PAGE}#{self.code}"
 
 
 # Of several kinds of one status, the first is the most general.

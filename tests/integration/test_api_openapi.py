@@ -254,6 +254,44 @@ async def test_every_type_of_problem_is_explained(api: Api) -> None:
         assert f'id="{place}"' in page
 
 
+async def test_types_of_problems_are_absolute_where_the_address_is_known(pool: asyncpg.Pool) -> None:
+    """With PUBLIC_URL they lead to the page from anywhere, whoever has refused the request."""
+    address = "https://greetings.example.com/api"
+    async with running_api(pool, public_url=f"{address}/", api_keys=api_keys(ada="read")) as api:
+        for path, code in (
+            ("/users", "no_key"),
+            ("/nowhere", "not_found"),
+            (f"/users?{'x' * 5000}", "target_too_long"),
+        ):
+            answer = await api.get(path)
+            assert (answer.json["code"], answer.json["type"]) == (code, f"{address}/docs/problems#{code}")
+        [example] = (
+            (await api.get("/openapi.json"))
+            .json["components"]["responses"]["not_acceptable"]["content"]["application/problem+json"]["examples"]
+            .values()
+        )
+        assert example["value"]["type"] == f"{address}/docs/problems#not_acceptable"
+
+
+async def test_every_answer_has_the_headers_that_all_have(pool: asyncpg.Pool) -> None:
+    """The document names them with each answer, and what any request may be refused for with each operation."""
+    async with running_api(pool, rate_limit="50/s") as api:
+        document = (await api.get("/openapi.json")).json
+        shared = document["components"]
+        for item in document["paths"].values():
+            for operation in item.values():
+                answers = operation["responses"]
+                assert {"400", "405", "408", "414", "431"} <= set(answers)
+                for answer in answers.values():
+                    described = shared["responses"][answer["$ref"].split("/")[-1]] if "$ref" in answer else answer
+                    for name in shared["headers"]:
+                        assert described["headers"][name] == {"$ref": f"#/components/headers/{name}"}
+        assert set(shared["headers"]) <= set((await api.get("/users")).headers)
+        probed = await api.get("/alive")
+        assert "X-Request-ID" in probed.headers
+        assert "RateLimit" not in probed.headers
+
+
 async def test_the_page_serves_its_own_files_only(api: Api) -> None:
     """Nothing but the few files that the page needs can be had from there."""
     for name in (

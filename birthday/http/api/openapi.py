@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document at ``/openapi.json``: made of the declarations of the routes and of their models."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Final, Literal
 
@@ -31,15 +31,21 @@ _GUARDED: Final = (
     kinds.UNAVAILABLE,
 )
 """What every operation with a scope may answer."""
+_EVERYWHERE: Final = (
+    kinds.MALFORMED,
+    kinds.WRONG_METHOD,
+    kinds.TOO_SLOW,
+    kinds.TARGET_TOO_LONG,
+    kinds.HEAD_TOO_LARGE,
+)
+"""What every operation may answer, before it is known which one is meant."""
 _CHANGING: Final = (kinds.OUTCOME_UNKNOWN, kinds.WRONG_CLOCK)
 _WITH_BODY: Final = (
-    kinds.MALFORMED,
-    kinds.TOO_SLOW,
     kinds.BODY_TOO_LARGE,
     kinds.UNSUPPORTED_MEDIA_TYPE,
     kinds.INVALID_FIELD,
 )
-_REPEATED: Final = (kinds.MALFORMED, kinds.IN_PROGRESS, kinds.ANSWER_ERASED, kinds.KEY_REUSED)
+_REPEATED: Final = (kinds.IN_PROGRESS, kinds.ANSWER_ERASED, kinds.KEY_REUSED)
 _KEY: Final = {
     "type": "string",
     "pattern": "^[!-~]([ -~]{0,253}[!-~])?$",
@@ -55,6 +61,25 @@ _TAG: Final = {"ETag": "The tag of this state, for If-Match and If-None-Match."}
 _LINK: Final = {"Link": "The path of the next page, with rel=next; the last page has none."}
 _REPLAYED: Final = {"Idempotent-Replayed": "true, if the answer is that of an earlier request."}
 _RETRY_AFTER: Final = {"Retry-After": "Seconds."}
+_ALLOW: Final = {"Allow": "The methods that are possible at this path."}
+_ALWAYS: Final = {
+    "X-Request-ID": {
+        "description": "The id of the request in the log: that of the request header of this name, or a new one.",
+        "required": True,
+        "schema": {"type": "string"},
+    },
+    "RateLimit": {
+        "description": "How many more requests the client may send (r) within so many seconds (t). With RATE_LIMIT, on "
+        "the answers that it counts: not those of probes and documents, nor where there is nothing.",
+        "schema": {"type": "string", "examples": ['"default";r=49;t=1']},
+    },
+    "RateLimit-Policy": {
+        "description": "Where there is a RateLimit: how many requests (q) a window of so many seconds (w) has.",
+        "schema": {"type": "string", "examples": ['"default";q=50;w=1']},
+    },
+}
+"""The headers of every answer."""
+_REFERENCES: Final = {name: {"$ref": f"#/components/headers/{name}"} for name in _ALWAYS}
 
 _IN_PATH: Final[dict[str, dict[str, Any]]] = {
     "keyId": {
@@ -112,8 +137,8 @@ class Problem(BaseModel):
 
     type: str = Field(
         json_schema_extra={"format": "uri-reference"},
-        description="The kind of problem: the address of its explanation.",
-        examples=[kinds.EMAIL_TAKEN.uri],
+        description="The kind of problem: the address of its explanation, absolute if PUBLIC_URL is set.",
+        examples=[kinds.EMAIL_TAKEN.uri()],
     )
     title: str = Field(description="The kind of problem for people.", examples=[kinds.EMAIL_TAKEN.title])
     status: int = Field(description="The status of the answer.", examples=[409])
@@ -164,14 +189,12 @@ class _Schemas(GenerateJsonSchema):
 
 def document(routes: Sequence[Route], server: str, *, with_keys: bool) -> dict[str, Any]:
     """Return the document; ``with_keys`` says that a key is needed."""
-    schemas = _Components(routes)
-    components: dict[str, Any] = {"schemas": schemas.shared, "responses": {}}
+    schemas = _Components(routes, server.rstrip("/"))
+    components: dict[str, Any] = {"schemas": schemas.shared, "responses": schemas.responses, "headers": _ALWAYS}
     paths: dict[str, Any] = {}
-    tagged = {(route.path, route.answers[0].model) for route in routes if route.is_read}
     for route in routes:
         path = re.sub(r":[^}]+", "", route.path)
-        operation = _operation(route, tagged, schemas, components["responses"])
-        paths.setdefault(path, {})[route.method.lower()] = operation
+        paths.setdefault(path, {})[route.method.lower()] = _operation(route, schemas)
     described: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
@@ -198,9 +221,15 @@ def document(routes: Sequence[Route], server: str, *, with_keys: bool) -> dict[s
 
 
 class _Components:
-    """The schemas of all models that routes name."""
+    """The schemas of all models that routes name, and the responses that operations share.
 
-    def __init__(self, routes: Iterable[Route]) -> None:
+    ``tagged`` are the paths and models that are read with a tag.
+    """
+
+    def __init__(self, routes: Iterable[Route], address: str) -> None:
+        self.address = address
+        self.responses: dict[str, Any] = {}
+        self.tagged = {(route.path, route.answers[0].model) for route in routes if route.is_read}
         queries = {route.query for route in routes if route.query}
         inputs = queries | {route.body for route in routes if route.body}
         outputs = {Problem} | {answer.model for route in routes for answer in route.answers if answer.model}
@@ -231,13 +260,7 @@ class _Components:
         return self.shared[model.__name__]["examples"][0]
 
 
-def _operation(
-    route: Route,
-    tagged: Collection[tuple[str, type[BaseModel] | None]],
-    schemas: _Components,
-    responses: dict[str, Any],
-) -> dict[str, Any]:
-    """Return the description of a route; ``tagged`` are the paths and models that are read with a tag."""
+def _operation(route: Route, schemas: _Components) -> dict[str, Any]:
     parameters = [
         {"name": name, "in": "path", "required": True, **_IN_PATH[name]} for name in re.findall(r"{(\w+)", route.path)
     ]
@@ -270,12 +293,14 @@ def _operation(
         }
     sometimes = (_REPLAYED if route.repeats else {}) | (_LINK if route.has_pages else {})
     answers = {
-        str(answer.status): _answer(answer, _TAG if (route.path, answer.model) in tagged else {}, sometimes, schemas)
+        str(answer.status): _answer(
+            answer, _TAG if (route.path, answer.model) in schemas.tagged else {}, sometimes, schemas
+        )
         for answer in route.answers
     }
     if route.is_read:
-        answers["304"] = {"description": "The client has just this.", "headers": _headers(_TAG)}
-    operation["responses"] = answers | _problems(route, schemas, responses)
+        answers["304"] = {"description": "The client has just this.", "headers": _headers(_TAG) | _REFERENCES}
+    operation["responses"] = answers | _problems(route, schemas)
     return operation
 
 
@@ -292,8 +317,7 @@ def _answer(answer: Answer, tag: dict[str, str], sometimes: dict[str, str], sche
         described["content"] = {media_type: {"schema": {"type": "string"}} for media_type in answer.media_types}
     headers = answer.headers | tag
     sometimes = sometimes | answer.optional_headers
-    if headers or sometimes:
-        described["headers"] = _headers(headers) | _headers(sometimes, required=False)
+    described["headers"] = _headers(headers) | _headers(sometimes, required=False) | _REFERENCES
     if answer.links:
         described["links"] = {
             name: {"operationId": name, "parameters": {"id": "$response.body#/id"}} for name in answer.links
@@ -308,9 +332,9 @@ def _headers(headers: Mapping[str, str], *, required: bool = True) -> dict[str, 
     }
 
 
-def _problems(route: Route, schemas: _Components, responses: dict[str, Any]) -> dict[str, Any]:
+def _problems(route: Route, schemas: _Components) -> dict[str, Any]:
     """Return the problems of a route by status, and add the responses that describe them."""
-    possible = [*route.problems, *(_GUARDED if route.scope else (kinds.MALFORMED,))]
+    possible = [*route.problems, *_EVERYWHERE, *(_GUARDED if route.scope else ())]
     possible += _CHANGING if route.scope and route.method != "GET" else ()
     possible += _WITH_BODY if route.body or route.takes != (JSON,) else ()
     possible += [kinds.INVALID_PARAMETER] if route.scope else []
@@ -321,7 +345,7 @@ def _problems(route: Route, schemas: _Components, responses: dict[str, Any]) -> 
     found = {}
     for status, some in by_status.items():
         name = "_or_".join(kind.code for kind in some)
-        responses.setdefault(name, _problem(some, schemas))
+        schemas.responses.setdefault(name, _problem(some, schemas))
         found[str(status)] = {"$ref": f"#/components/responses/{name}"}
     return found
 
@@ -331,7 +355,7 @@ def _problem(some: Sequence[Kind], schemas: _Components) -> dict[str, Any]:
         kind.code: {
             "summary": kind.title,
             "value": {
-                "type": kind.uri,
+                "type": kind.uri(schemas.address),
                 "title": kind.title,
                 "status": kind.status,
                 "detail": kind.meaning,
@@ -341,10 +365,9 @@ def _problem(some: Sequence[Kind], schemas: _Components) -> dict[str, Any]:
         }
         for kind in some
     }
-    response: dict[str, Any] = {
+    sometimes = {429: _RETRY_AFTER, 503: _RETRY_AFTER, 405: _ALLOW}.get(some[0].status, {})
+    return {
         "description": " ".join(f"`{kind.code}`: {kind.meaning}" for kind in some),
+        "headers": _headers(sometimes) | _REFERENCES,
         "content": {_PROBLEM_JSON: {"schema": schemas.ref(Problem, "serialization"), "examples": examples}},
     }
-    if some[0].status in {429, 503}:
-        response["headers"] = _headers(_RETRY_AFTER)
-    return response

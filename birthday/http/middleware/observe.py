@@ -18,6 +18,7 @@ from birthday.http.context import CALL_ID, CLIENT, PEER, SUBJECT, ApiContext, Re
 from birthday.http.headers import PROTECTION, REQUEST_ID, complete
 from birthday.http.middleware.client import client_address, trust_in
 from birthday.http.middleware.packing import MIN_BYTES, pack
+from birthday.http.middleware.problems import locate
 from birthday.http.probes import health as probes
 from birthday.http.route import Handler
 from birthday.telemetry.metrics import Metrics
@@ -52,6 +53,7 @@ def observing(context: ApiContext) -> Middleware:
     keys = context.keys
     proxied = bool(context.settings.trusted_proxies)
     is_trusted = trust_in(context.settings.trusted_proxies)
+    address = context.address
     active = 0
     context.metrics.api_active_requests.set_function(lambda: active)
 
@@ -75,6 +77,8 @@ def observing(context: ApiContext) -> Middleware:
                 await pack(request, response)
         finally:
             active -= counted
+        if address and response.status >= HTTPStatus.BAD_REQUEST:
+            locate(response, address)
         seconds = time.perf_counter() - started
         complete(response, request_id)
         if context.readiness.draining or cast("Served", request.protocol).is_last:
@@ -92,10 +96,11 @@ def observing(context: ApiContext) -> Middleware:
     return observe
 
 
-def refusals(metrics: Metrics) -> Report:
-    """Return a function that counts and logs a refusal that no middleware has seen, and sets the answer's headers."""
+def refusals(metrics: Metrics, address: str) -> Report:
+    """Return a function that counts and logs a refusal that no middleware has seen, and completes the answer."""
 
     def report(answer: web.Response, request_id: str, reason: str, client: str) -> None:
+        locate(answer, address)
         answer.headers.extend([(REQUEST_ID, request_id), *PROTECTION])
         metrics.api_requests.labels(OTHER_METHOD, UNKNOWN_PATH, answer.status).inc()
         log.info(

@@ -20,7 +20,7 @@ from birthday.errors import (
 )
 from birthday.http import kinds
 from birthday.http.context import Served
-from birthday.http.kinds import KINDS, Kind, kind_of
+from birthday.http.kinds import KINDS, PAGE, Kind, kind_of
 from birthday.http.route import Handler
 
 log = structlog.get_logger()
@@ -28,6 +28,8 @@ log = structlog.get_logger()
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
 _MAX_ERRORS = 50
+_START = '{"type":"'
+_RELATIVE = f"{_START}{PAGE}".encode()
 
 
 @web.middleware
@@ -58,7 +60,7 @@ def problem(
 ) -> web.Response:
     """Return a problem document. ``errors`` are the invalid fields; only the first ``_MAX_ERRORS`` are shown."""
     document: dict[str, Any] = {
-        "type": kind.uri,
+        "type": kind.uri(),
         "title": kind.title,
         "status": kind.status,
         "detail": detail,
@@ -73,8 +75,14 @@ def problem(
         body = orjson.dumps(document)
     except TypeError:
         # A byte of the request that is not UTF-8 has become a lone surrogate, which only ``json`` can escape.
-        body = json.dumps(document).encode()
+        body = json.dumps(document, separators=(",", ":")).encode()
     return web.Response(body=body, status=kind.status, headers=headers, content_type=CONTENT_TYPE)
+
+
+def locate(answer: web.StreamResponse, address: str) -> None:
+    """Make the ``type`` of a problem document absolute; ``address`` is where the world reaches this API."""
+    if isinstance(answer, web.Response) and answer.content_type == CONTENT_TYPE and isinstance(answer.body, bytes):
+        answer.body = answer.body.replace(_RELATIVE, f"{_START}{address}{PAGE}".encode(), 1)
 
 
 def _error(error: FieldError) -> dict[str, str]:
