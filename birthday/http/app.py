@@ -27,7 +27,7 @@ from birthday.http.api.requests import MAX_BODY_BYTES, with_input
 from birthday.http.api.unsubscribe import UnsubscribePages
 from birthday.http.coalescer import Coalescer
 from birthday.http.console.frame import add_console
-from birthday.http.context import CONTEXT, CREATION, IS_TRUSTED, READING, REFUSALS, ApiContext
+from birthday.http.context import CONTEXT, CREATION, HELD, IS_TRUSTED, READING, REFUSALS, ApiContext
 from birthday.http.middleware.client import trust_in
 from birthday.http.middleware.cors import allow_origins
 from birthday.http.middleware.guard import Guard
@@ -73,6 +73,7 @@ def build(context: ApiContext) -> web.Application:
     app.add_routes(_serve(route, guard) for route in PROBES)
     if Role.API in context.settings.role:
         app[CREATION] = Coalescer(partial(users.create_all, context))
+        app[HELD] = lambda user_id: persons.read_held(context, user_id)
         app[READING] = Coalescer(partial(users.read_all, context))
         app.add_routes(_serve(route, guard) for route in RESOURCES)
         app.add_routes(_document_routes(context))

@@ -2,9 +2,9 @@
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 import asyncpg
@@ -106,6 +106,9 @@ CREATION = web.AppKey("creation", Coalescer[NewUser, User])
 
 READING = web.AppKey("reading", Coalescer[UUID, User])
 """Reads users by id, many at a time."""
+
+HELD: web.AppKey[Callable[[UUID], Awaitable[dict[str, Any]]]] = web.AppKey("held")
+"""Reads everything that is held on a person, as JSON members."""
 
 Report = Callable[[web.Response, str, str, str], None]
 """Counts and logs a refusal, and sets the headers of the answer: takes answer, id, reason and the client's address."""

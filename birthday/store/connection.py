@@ -98,6 +98,17 @@ async def borrow(
         raise UnavailableError("database", f"the database cannot be used: {error}", maybe_done=maybe_done) from error
 
 
+@asynccontextmanager
+async def rehearsal(connection: asyncpg.pool.PoolConnectionProxy) -> AsyncIterator[None]:
+    """Take back what is changed within the context, in which the changes can be looked at."""
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        yield
+    finally:
+        await transaction.rollback()
+
+
 async def keep_session(_connection: asyncpg.Connection) -> None:
     """Give a connection back to its pool without resetting its session. asyncpg still ends an open transaction.
 

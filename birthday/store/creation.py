@@ -14,7 +14,7 @@ from birthday.core.plan import PlannedMessage, look_ahead
 from birthday.core.user import NO_EXTRAS, Profile
 from birthday.errors import ConflictError
 from birthday.store.changes import Actor
-from birthday.store.connection import LOAN_SECONDS, borrow
+from birthday.store.connection import LOAN_SECONDS, borrow, rehearsal
 from birthday.store.idempotency import Answer, KeyedRequest, store_answers
 from birthday.store.users import Connection, Planning, User, conflict, email_taken, read_users
 
@@ -74,6 +74,23 @@ async def create_users(
         if len(users) > 1:
             raise
         raise conflict(error, users[0].user.profile) from None
+
+
+async def rehearse_user(pool: asyncpg.Pool, new: NewUser) -> User:
+    """Return what ``create_users`` would make of a user, who is not created.
+
+    Raises:
+        ConflictError: if a live user has the e-mail address or the external id.
+        UnavailableError: if the database cannot be used.
+    """
+    try:
+        async with borrow(pool) as connection, rehearsal(connection):
+            [outcome] = await _create(connection, [new], None)
+    except asyncpg.UniqueViolationError as error:
+        raise conflict(error, new.user.profile) from None
+    if isinstance(outcome, ConflictError):
+        raise outcome
+    return outcome
 
 
 async def _create(

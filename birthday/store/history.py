@@ -173,6 +173,23 @@ async def read_message(connection: Connection, message_id: UUID) -> Message:
     raise NotFoundError(f"there is no message {message_id}", "unknown_message")
 
 
+@dataclass(frozen=True, slots=True)
+class Trail:
+    """What is stored of the way of a message besides its state. ``traceparent`` is None if nothing was traced."""
+
+    failed_at: datetime | None = None
+    may_have_arrived: bool = False
+    traceparent: str | None = None
+
+
+async def read_trail(connection: Connection, message_id: UUID) -> Trail:
+    """Return the way of a message; empty if there is no such message any more."""
+    row = await connection.fetchrow(
+        "SELECT failed_at, may_have_arrived, traceparent FROM message_logs WHERE id = $1", message_id
+    )
+    return Trail() if row is None else Trail(*row)
+
+
 async def read_messages(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, Message]:
     """Return those of ``ids`` that are messages, in any state."""
     rows = await connection.fetch("SELECT * FROM message_details WHERE id = ANY($1::uuid[])", ids)

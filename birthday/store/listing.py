@@ -63,6 +63,9 @@ def order_of(wanted: UserFilter) -> Order:
         return Order.ID
     if wanted.updated_after is not None:
         return Order.CHANGE
+    # Few users are suppressed. Any other index may have to be read to its end for some of them.
+    if wanted.suppressed:
+        return Order.ID
     if wanted.month_day is not None:
         return Order.ZONE
     if wanted.name is not None:

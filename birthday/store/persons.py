@@ -50,7 +50,7 @@ async def read_person(connection: Connection, user_id: UUID, now: datetime, rule
     Raises:
         NotFoundError: if there is no such user, live or deleted.
     """
-    user, deleted_at = await _read_any_user(connection, user_id, now, rules)
+    user, deleted_at = await read_any_user(connection, user_id, now, rules)
     hashes = await _hashes(connection, user_id)
     rows = await connection.fetch(
         """
@@ -127,9 +127,14 @@ async def hold_user(connection: Connection, user_id: UUID) -> int:
     return count
 
 
-async def _read_any_user(
+async def read_any_user(
     connection: Connection, user_id: UUID, now: datetime, rules: Rules
 ) -> tuple[User, datetime | None]:
+    """Return a user, live or deleted, and when the user was deleted.
+
+    Raises:
+        NotFoundError: if there is no such user.
+    """
     for user in await read_users(connection, [user_id], now, rules):
         return user, None
     row = await connection.fetchrow(

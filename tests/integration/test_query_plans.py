@@ -134,6 +134,11 @@ async def run_everything(pool: asyncpg.Pool) -> None:
             f"/messages?status=delivered&{period}",
             "/console/failures",
             "/console/failures?status=401&detail=the&type=birthday&newer=7d",
+            "/console/today?state=failed&q=lovelace1",
+            "/console/users",
+            "/console/users?q=lovelace1&zone=Europe/Berlin",
+            "/console/users?suppressed=yes&zone=Europe/Berlin",
+            f"/console/users/{user['id']}",
         ):
             answer = await api.get(path)
             assert answer.status == 200, (path, answer.body)

@@ -17,7 +17,7 @@ from birthday.http.api.suppressions import Suppression, entry_answer
 from birthday.http.api.user_models import User, user_json
 from birthday.http.api.users import state_of
 from birthday.http.conditional import check_condition, has_condition
-from birthday.http.context import CONTEXT, actor_of
+from birthday.http.context import CONTEXT, ApiContext, actor_of
 from birthday.http.ids import read_id
 from birthday.http.json_response import json_response
 from birthday.http.kinds import OUTDATED, UNKNOWN_USER
@@ -68,14 +68,17 @@ class Erased(Output):
 
 async def read(request: web.Request) -> web.Response:
     """Return everything that is held on a person: also on a deleted user, until retention removes it."""
-    context, user_id = request.app[CONTEXT], read_id(request, "user")
-    now, rules = context.clock.now(), context.settings.rules
+    return json_response(await read_held(request.app[CONTEXT], read_id(request, "user")))
+
+
+async def read_held(context: ApiContext, user_id: UUID) -> dict[str, Any]:
+    """Return the JSON members of ``PersonData``."""
     async with (
         borrow(context.pool) as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
-        held = await read_person(connection, user_id, now, rules)
-    answer = {
+        held = await read_person(connection, user_id, context.clock.now(), context.settings.rules)
+    return {
         "user": user_json(held.user),
         "deletedAt": held.deleted_at,
         "messages": _dump(Message, held.messages),
@@ -84,7 +87,6 @@ async def read(request: web.Request) -> web.Response:
         "changes": _dump(Change, held.changes),
         "answers": _dump(StoredAnswer, held.answers),
     }
-    return json_response(answer)
 
 
 def _dump(model: type[Output], some: Sequence[object]) -> list[dict[str, Any]]:

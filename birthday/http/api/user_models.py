@@ -113,7 +113,11 @@ class UserQuery(Input):
     birthday: _Day = Field(
         default=None, description="The day of birth, as MM-DD or --MM-DD. The list is in order of zones."
     )
-    suppressed: Flag = Field(default=None, description="Whether nothing is ever sent to the user.")
+    suppressed: Flag = Field(
+        default=None,
+        description="Whether nothing is ever sent to the user. Of those to whom nothing is, the list is in order of "
+        "creation.",
+    )
     updated_after: From = Field(
         default=None,
         description="Only users who were changed after this instant, the one changed first first. A change may be "

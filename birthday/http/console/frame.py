@@ -26,7 +26,20 @@ from birthday.http.console.rendering import explain, page, see_other
 from birthday.http.console.session import COOKIE, Sessions
 from birthday.http.console.tokens import Tokens
 from birthday.http.console.view import CONSOLE, ROOT, VISITOR, Console, View, Visitor, can
-from birthday.http.console.views import failures, imports, letters, mending, overview, publishing, runbook, templates
+from birthday.http.console.views import (
+    failures,
+    imports,
+    letters,
+    mending,
+    message,
+    overview,
+    publishing,
+    runbook,
+    templates,
+    today,
+    user,
+    users,
+)
 from birthday.http.context import CALL_ID, CLIENT, ApiContext
 from birthday.http.route import Handler
 from birthday.operations.keys import KnownKey
@@ -38,6 +51,10 @@ VIEWS: Final[tuple[View, ...]] = (
     *failures.VIEWS,
     *mending.VIEWS,
     *letters.VIEWS,
+    *today.VIEWS,
+    *users.VIEWS,
+    *user.VIEWS,
+    *message.VIEWS,
     *templates.VIEWS,
     *publishing.VIEWS,
     *imports.VIEWS,
