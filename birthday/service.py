@@ -31,6 +31,7 @@ from birthday.telemetry.garbage import frozen_start, measured_collections
 from birthday.telemetry.logs import LogFile, tell_unhandled
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.supervision import Supervisor
+from birthday.wiring.banner import banner
 from birthday.wiring.channel import open_channel
 from birthday.wiring.collectors import make_collectors, show_usage
 from birthday.wiring.copies import read_copies
@@ -68,7 +69,8 @@ async def run(settings: Settings, clock: Clock, logs: LogFile) -> int:
     """
     sys.setswitchinterval(SWITCH_SECONDS)
     stop = asyncio.Event()
-    serving = asyncio.create_task(serve(settings, clock, stop, sys.stdout))
+    terminal = sys.stderr if logs.isatty() and settings.log_format != "json" else None
+    serving = asyncio.create_task(serve(settings, clock, stop, sys.stdout, terminal))
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(tell_unhandled)
 
@@ -97,8 +99,12 @@ async def run(settings: Settings, clock: Clock, logs: LogFile) -> int:
         return 1
 
 
-async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: TextIO) -> bool:
+async def serve(
+    settings: Settings, clock: Clock, stop: asyncio.Event, console: TextIO, terminal: TextIO | None = None
+) -> bool:
     """Run the roles of ``settings`` until ``stop`` is set, then drain them and say whether that ended in time.
+
+    ``console`` is where greetings are printed, ``terminal`` where a person watches the start, if one does.
 
     Raises:
         BirthdayError: if a resource cannot be opened.
@@ -145,7 +151,7 @@ async def serve(settings: Settings, clock: Clock, stop: asyncio.Event, console: 
         async with asyncio.TaskGroup() as roles:
             background = [roles.create_task(supervisor.keep(name, task), name=name) for name, task in tasks.items()]
             delivering = roles.create_task(pipeline.run(), name="worker") if Role.WORKER in settings.role else None
-            announce(settings, address, file_limit)
+            announce(settings, address, file_limit, terminal)
             await stop.wait()
             readiness.draining = True
             cutoff.start(pool, [*background, delivering] if delivering else background)
@@ -213,20 +219,23 @@ async def drain(pipeline: Pipeline, delivering: asyncio.Task[None], patience: ti
     return not late
 
 
-def announce(settings: Settings, address: tuple[str, int], file_limit: str) -> None:
-    """Log the address of everything. For a default, also name the setting that changes it."""
+def announce(settings: Settings, address: tuple[str, int], file_limit: str, terminal: TextIO | None) -> None:
+    """Log the address of everything, or print it on a terminal. For a default, name the setting that changes it."""
     host, port = address
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     places = {"health": f"{url}/health", "metrics": f"{url}/metrics"}
     if Role.API in settings.role:
         places = {"api": f"{url}/users", "docs": f"{url}/docs"} | places
-    log.info(
-        "service.started",
-        version=read_version(),
-        roles=settings.role_names,
-        **places,
-        database=database_name(settings),
-        queue=queue_name(settings),
-        channel=channel_name(settings),
-        file_limit=file_limit,
-    )
+    places |= {
+        "database": database_name(settings),
+        "queue": queue_name(settings),
+        "channel": channel_name(settings),
+    }
+    version, roles = read_version(), settings.role_names
+    if terminal is None:
+        log.info("service.started", version=version, roles=roles, **places, file_limit=file_limit)
+        return
+    if Role.API in settings.role and settings.console == "on":
+        places["console"] = f"{url}/console"
+    terminal.write(banner(version, roles, places))
+    terminal.flush()

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import socket
@@ -272,7 +273,7 @@ async def test_the_shipped_logrotate_configuration_rotates_without_loss(database
 
 
 async def test_on_a_terminal_the_log_is_readable(database_url: str) -> None:
-    """Colours and columns instead of JSON, without being asked for."""
+    """Colours and columns instead of JSON, without being asked for; the start tells where everything is."""
     leader, follower = pty.openpty()
     environment = {"PATH": os.environ["PATH"], "PORT": "0", "ROLE": "api", "DATABASE_URL": database_url}
     process = await asyncio.create_subprocess_exec(*COMMAND, env=environment, stdout=PIPE, stderr=follower)
@@ -287,14 +288,23 @@ async def test_on_a_terminal_the_log_is_readable(database_url: str) -> None:
     loop.add_reader(leader, read)
 
     async def has_started() -> bool:
-        return b"service.started" in shown and b"\n" in shown.rpartition(b"service.started")[2]
+        return b"Ctrl-C stops it" in shown
+
+    async def has_stopped() -> bool:
+        return b"service.stopped" in shown and b"\n" in shown.rpartition(b"service.stopped")[2]
 
     await eventually(has_started, "the program has started", 60)
-    loop.remove_reader(leader)
     process.send_signal(signal.SIGTERM)
     assert await process.wait() == 0
+    await eventually(has_stopped, "the end is told")
+    loop.remove_reader(leader)
     os.close(leader)
-    [line] = [line for line in shown.decode().splitlines() if "service.started" in line]
+    told = dict(re.findall(r"^  (\w+) +(\S.*?)\r?$", shown.decode(), re.MULTILINE))
+    assert list(told) == ["Console", "API", "Docs", "Database", "Queue", "Channel"]
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/console  \(CONSOLE=off removes it\)", told["Console"])
+    assert "set RABBITMQ_URL" in told["Queue"]
+    assert b"service.started" not in shown
+    [line] = [line for line in shown.decode().splitlines() if "service.stopped" in line]
     assert not line.startswith("{")
     assert "\x1b[" in line
     assert "[\x1b[32m\x1b[1minfo" in line
