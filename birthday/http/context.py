@@ -56,6 +56,8 @@ class ApiContext:
     """Limits imports, because each holds a connection of the pool as long as its client takes."""
     sweeping: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while dead letters are removed: of two removals at the same time, each may see only part of them."""
+    auditing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held during an audit for a page, because that keeps the database busy."""
     doubts: Doubts = field(default_factory=Doubts)
     """Users who may have been created."""
     repeats: Turns = field(init=False)

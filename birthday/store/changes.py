@@ -23,6 +23,7 @@ CREATED: Final = "created"
 CHANGED: Final = "changed"
 DELETED: Final = "deleted"
 IMPORTED: Final = "imported"
+VIEWED: Final = "viewed"
 
 _Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -82,6 +83,8 @@ class ChangeFilter:
     actor: str | None = None
     from_at: datetime | None = None
     to_at: datetime | None = None
+    views: bool = True
+    """Whether it is listed, too, who has viewed personal data."""
 
 
 async def record_changes(connection: _Connection, changes: Sequence[Change], now: datetime) -> None:
@@ -132,6 +135,7 @@ async def list_changes(
             WHERE id < $1 AND id >= $2 AND at >= $8 AND at < $9
               AND ($3::text IS NULL OR actor = $3)
               AND ($4::text IS NULL OR entity = $4)
+              AND ($10 OR action <> 'viewed')
               AND ($5::text IS NULL OR id = $6
                    OR entity_id = $5 AND NOT (entity = 'user' AND action = 'created'))
             ORDER BY id DESC LIMIT $7
@@ -145,6 +149,7 @@ async def list_changes(
             limit,
             from_at,
             wanted.to_at or _NEVER,
+            wanted.views,
         )
     return [_recorded(row) for row in rows]
 

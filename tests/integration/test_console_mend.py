@@ -11,14 +11,17 @@ import pytest
 
 from birthday.core.message import ErrorType
 from birthday.http.console.charts import Bar, bar_chart
-from birthday.store.changes import ChangeFilter, Recorded, list_changes
-from tests.support.api import Api, api_keys, running_api
+from birthday.store.changes import Actor, ChangeFilter, Recorded, list_changes, record_changes
+from tests.support.api import RUNBOOK_USER, Api, api_keys, running_api
+from tests.support.clock import NINE_O_CLOCK
 from tests.support.console import Browser, browsing
 from tests.support.dead import bury, dead_ids, store_failed
 
 KEYS = api_keys(rita="read", walter="write", ada="admin", grace="admin")
 EVIL = "<script>alert(1)</script>"
 FAILURES = "/console/failures"
+ACTIVITY = "/console/activity"
+AUDIT = "/console/audit"
 
 
 @pytest.fixture
@@ -214,6 +217,99 @@ async def test_scripts_in_errors_and_dead_letters_never_run(api: Api, browser: B
     assert "&lt;script&gt;alert(1)" in (await browser.get(f"{FAILURES}/letters")).text
     async with browsing(api, "key-of-rita") as reader:
         assert "alert(1)" not in (await reader.get(f"{FAILURES}/letters")).text
+
+
+async def test_a_change_is_shown_with_who_when_from_where_and_what_it_was(api: Api, browser: Browser) -> None:
+    """Values before and after are text, whatever they are; that the admin has seen them is recorded, without them."""
+    by_key = {"Authorization": "Bearer key-of-walter"}
+    made = await api.post("/users", RUNBOOK_USER | {"lastName": EVIL}, by_key)
+    user_id = made.json["id"]
+    await api.patch(f"/users/{user_id}", {"lastName": "King", "attributes": {"team": "<b>"}}, by_key)
+    shown = await browser.get(f"{ACTIVITY}?id={user_id}")
+    assert shown.text.count("changed user") == 1
+    for part in ("walter", "API", "<del>&lt;script&gt;alert(1)&lt;/script&gt;</del> <ins>King</ins>", "team"):
+        assert part in shown.text, part
+    assert "<script>" not in shown.text.replace("<script src=", "")
+    assert shown.text.index("changed user") < shown.text.index("created user")
+    [viewed] = await recorded(api, "viewed")
+    assert (viewed.change.actor, viewed.change.entity_id, viewed.change.after) == ("console:ada", user_id, None)
+    assert "viewed user" not in (await browser.get(ACTIVITY)).text
+    assert "viewed user" in (await browser.get(f"{ACTIVITY}?views=yes")).text
+
+
+async def test_changes_are_found_by_kind_actor_and_day(api: Api, browser: Browser) -> None:
+    """All filters stand in the address, and what they exclude is not shown."""
+    async with api.context.pool.acquire() as connection:
+        for number, actor in enumerate(("cli:root@db1", "console:ada", "api:shop", "link")):
+            change = Actor(actor).change("paused", "pause", f"type-{number}", {"paused": False}, {"paused": True})
+            await record_changes(connection, [change], NINE_O_CLOCK - timedelta(days=number))
+    everything = await browser.get(ACTIVITY)
+    assert re.findall(r"<code title=\"(type-[0-9])\"", everything.text) == ["type-0", "type-1", "type-2", "type-3"]
+    for part in ("root", "command line on db1", "shop", "link in a message"):
+        assert part in everything.text, part
+    for query, expected in (
+        ("actor=console:ada", ["type-1"]),
+        ("id=type-2", ["type-2"]),
+        ("entity=pause&from=2026-02-28", ["type-0", "type-1"]),
+        ("to=2026-02-27", ["type-2", "type-3"]),
+        ("entity=key", []),
+    ):
+        text = (await browser.get(f"{ACTIVITY}?{query}")).text
+        assert re.findall(r"<code title=\"(type-[0-9])\"", text) == expected, query
+    for query in ("entity=nothing", "from=soon", "before=x", "actor=%00"):
+        assert (await browser.get(f"{ACTIVITY}?{query}")).status == 422
+
+
+async def test_changes_come_in_pages(api: Api, browser: Browser) -> None:
+    """Each change is on one page, the newest on the first."""
+    changes = [Actor("tester").change("paused", "pause", f"type-{number}") for number in range(70)]
+    async with api.context.pool.acquire() as connection:
+        await record_changes(connection, changes, NINE_O_CLOCK)
+    first = await browser.get(f"{ACTIVITY}?actor=tester")
+    following = re.search(r'href="([^"]+)" rel="next"', first.text)
+    assert following
+    second = await browser.get(following[1].replace("&amp;", "&"))
+    numbers = re.findall(r"<code title=\"type-([0-9]+)\"", first.text + second.text)
+    assert [int(number) for number in numbers] == [*reversed(range(70))]
+
+
+@pytest.mark.parametrize("name", ["rita", "walter"])
+async def test_only_admins_see_who_changed_what(api: Api, name: str) -> None:
+    """The record has personal data, and who works here."""
+    async with browsing(api, f"key-of-{name}") as browser:
+        assert (await browser.get(ACTIVITY)).status == 403
+
+
+async def test_an_audit_shows_a_planted_loss_in_red_with_its_user(api: Api, browser: Browser) -> None:
+    """By day, with a word beside the colour; without a loss it says that all is well."""
+    api.clock.advance(timedelta(days=-5))
+    person = RUNBOOK_USER | {"dateOfBirth": "1990-02-25"}
+    user = (await api.post("/users", person, {"Authorization": "Bearer key-of-walter"})).json
+    api.clock.advance(timedelta(days=5))
+    pool = api.context.pool
+    await pool.execute(
+        "UPDATE message_logs SET status = 'delivered', delivered_at = scheduled_at, sent_at = scheduled_at"
+    )
+    asked = await browser.get(AUDIT)
+    assert re.findall(r'name="(?:from|to)" value="([^"]+)"', asked.text) == ["2026-02-23", "2026-03-01"]
+    assert "By day" not in asked.text
+    well = await browser.get(f"{AUDIT}?from=2026-02-23&to=2026-03-01")
+    assert "Nobody was lost" in well.text
+    assert '<th scope="row">2026-02-25</th><td class="n">1</td><td class="n">1</td>' in well.text
+    await pool.execute("DELETE FROM message_logs")
+    await pool.execute("UPDATE users SET greeted_year = 0")
+    lost = await browser.get(f"{AUDIT}?from=2026-02-23&to=2026-03-01")
+    assert '<span class="state bad">1 missing</span>' in lost.text
+    assert f'<a href="/console/users/{user["id"]}">' in lost.text
+    assert "1 missing, 0 duplicate, 0 at the wrong time" in lost.text
+    async with browsing(api, "key-of-rita") as reader:
+        assert "1 missing" in (await reader.get(f"{AUDIT}?from=2026-02-25")).text
+
+
+@pytest.mark.parametrize("query", ["from=soon", "from=2026-03-02&to=2026-03-01", "from=2025-01-01&to=2026-03-01"])
+async def test_days_that_cannot_be_audited_are_refused(browser: Browser, query: str) -> None:
+    """With what is accepted; a long range is for the command."""
+    assert (await browser.get(f"{AUDIT}?{query}")).status == 422
 
 
 def test_bars_stand_side_by_side_and_the_smallest_is_seen() -> None:

@@ -43,10 +43,12 @@ def read(fields: Mapping[str, str], name: str, parse: Callable[[str], _Value], a
         raise InvalidInputError(FieldError("", f"'{text}' is not accepted; {accepted}", name)) from None
 
 
-def read_instant(fields: Mapping[str, str], name: str) -> datetime | None:
-    """Return an instant, in UTC unless it has an offset; a day is its first instant."""
+def read_instant(fields: Mapping[str, str], name: str, *, is_end: bool = False) -> datetime | None:
+    """Return an instant, in UTC unless it has an offset; a day is its first instant, or the end of it."""
     accepted = "a day such as 2026-03-01, or an instant such as 2026-03-01T09:00:00Z, is accepted"
-    return read(fields, name, _parse_instant, accepted)
+    at = read(fields, name, _parse_instant, accepted)
+    is_day = at is not None and len(fields[name]) == len("2026-03-01")
+    return at + _DAY if at is not None and is_day and is_end else at
 
 
 def read_day(fields: Mapping[str, str], name: str) -> date | None:

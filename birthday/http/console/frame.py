@@ -27,6 +27,8 @@ from birthday.http.console.session import COOKIE, Sessions
 from birthday.http.console.tokens import Tokens
 from birthday.http.console.view import CONSOLE, ROOT, VISITOR, Console, View, Visitor, can
 from birthday.http.console.views import (
+    activity,
+    audit,
     failures,
     imports,
     letters,
@@ -59,6 +61,8 @@ VIEWS: Final[tuple[View, ...]] = (
     *publishing.VIEWS,
     *imports.VIEWS,
     *runbook.VIEWS,
+    *audit.VIEWS,
+    *activity.VIEWS,
 )
 """All pages."""
 

@@ -10,10 +10,9 @@ from aiohttp import web
 from birthday.config import Scope
 from birthday.http.console.view import CONSOLE, VISITOR, actor_of, can, is_refresh, now
 from birthday.http.context import CONTEXT
-from birthday.store.changes import USER, record_changes
+from birthday.store.changes import USER, VIEWED, record_changes
 from birthday.store.connection import borrow
 
-VIEWED: Final = "viewed"
 SEVERAL: Final = "several"
 """Stands for the id where a list was seen; the record has all ids."""
 _AGAIN_AFTER: Final = timedelta(minutes=10)

@@ -19,6 +19,8 @@ _Result = TypeVar("_Result")
 _EVERY_SECONDS: Final = 0.5
 _HERE: Final = "<!--progress-->"
 """Where the template is cut: what has happened so far goes in between."""
+_RESULT: Final = "<!--result-->"
+"""Where the template has the result, if there is more than a line to show."""
 _STEP: Final = Markup("<li>{}</li>\n")
 _DONE: Final = Markup(
     '<li>{text}</li>\n<meta http-equiv="refresh" content="0;url={to}"><li><a href="{to}">{text}</a></li>'
@@ -33,6 +35,8 @@ class Report:
         self._stream = stream
         self.answer: web.StreamResponse = stream.answer
         """What the handler returns after the context."""
+        self.result = ""
+        """What is shown below at the end: HTML, as a template has rendered it."""
 
     async def __call__(self, text: str) -> None:
         """Show how far it has come, in place of what was shown before.
@@ -69,12 +73,16 @@ async def follow(report: Report, work: Awaitable[_Result], say: Callable[[], str
 
 
 @asynccontextmanager
-async def progress(request: web.Request, title: str, back: str = ROOT) -> AsyncIterator[Report]:
+async def progress(
+    request: web.Request, title: str, back: str = ROOT, template: str = "progress.html", **values: object
+) -> AsyncIterator[Report]:
     """Send a page that shows what is reported within the context; ``back`` is where it leads if that fails.
+
+    ``template`` is rendered with ``values``, and has the marks of ``progress.html``.
 
     If the page is closed, the next report ends the context, so each step must leave whole rows.
     """
-    before, after = render(request, "progress.html", title=title, back=back).split(_HERE)
+    before, after = render(request, template, title=title, back=back, **values).split(_HERE)
     async with Stream(request, "text/html; charset=utf-8", HEADERS) as stream:
         report = Report(request, stream)
         try:
@@ -83,7 +91,7 @@ async def progress(request: web.Request, title: str, back: str = ROOT) -> AsyncI
                 yield report
             except BirthdayError as error:
                 await report(f"It stopped: {explain(error)}")
-            await stream.write(after.encode())
+            await stream.write(after.replace(_RESULT, report.result).encode())
             await stream.end()
         except ClientError:
             stream.break_off()

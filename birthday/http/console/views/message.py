@@ -11,7 +11,7 @@ from birthday.core.message import Status
 from birthday.errors import InvalidInputError, NotFoundError
 from birthday.http.console import plain
 from birthday.http.console.forms import confirm, done, is_confirmed
-from birthday.http.console.privacy import VIEWED, note_viewed
+from birthday.http.console.privacy import note_viewed
 from birthday.http.console.rendering import page
 from birthday.http.console.view import ROOT, View, actor_of, now
 from birthday.http.context import CONTEXT
@@ -20,7 +20,7 @@ from birthday.http.requeueing import sweep_turn, turn
 from birthday.operations.dead_letters.requeue import drop_copy, requeue_one
 from birthday.operations.templates.trying import Trial, preview
 from birthday.operations.templates.values import site_of
-from birthday.store.changes import MESSAGE, Recorded, read_changes_about
+from birthday.store.changes import MESSAGE, VIEWED, Recorded, read_changes_about
 from birthday.store.connection import borrow
 from birthday.store.history import Message, Trail, read_message, read_trail
 from birthday.store.persons import read_any_user
