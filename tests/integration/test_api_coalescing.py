@@ -16,6 +16,7 @@ from birthday.http.coalescer import SLOTS
 from birthday.store.connection import DATABASE_ERRORS, LOAN_SECONDS, keep_session
 from tests.support.api import RUNBOOK_USER, Answer, Api, running_api
 from tests.support.postgres import PostgresServer
+from tests.support.product import eventually
 from tests.support.users import make_profiles
 
 SECONDS = 8
@@ -54,9 +55,11 @@ async def held_up(url: str) -> AsyncIterator[asyncpg.Connection]:
 
 async def until_waiting(api: Api, requests: int) -> None:
     """Wait until so many requests are being answered, and every slot waits for a lock."""
-    async with asyncio.timeout(SECONDS):
-        while api.metric("api_active_requests") < requests or await lock_waits(api) < SLOTS:
-            await asyncio.sleep(0.01)
+
+    async def are_waiting() -> bool:
+        return api.metric("api_active_requests") >= requests and await lock_waits(api) >= SLOTS
+
+    await eventually(are_waiting, "requests wait for a lock", SECONDS)
 
 
 async def test_two_who_want_an_address_that_is_held_do_not_keep_the_others_waiting(api: Api, database_url: str) -> None:
@@ -89,9 +92,11 @@ async def test_two_who_want_an_address_that_is_held_do_not_keep_the_others_waiti
 
 async def until_locked(api: Api, sessions: int) -> None:
     """Wait until so many sessions wait for a lock."""
-    async with asyncio.timeout(SECONDS):
-        while await lock_waits(api) < sessions:
-            await asyncio.sleep(0.01)
+
+    async def are_locked() -> bool:
+        return await lock_waits(api) >= sessions
+
+    await eventually(are_locked, "sessions wait for a lock", SECONDS)
 
 
 async def lock_waits(api: Api) -> int:
@@ -106,9 +111,7 @@ async def create_while_held_up(api: Api, url: str, bodies: list[dict[str, Any]])
     """Create users who come while the table is locked: first one for each slot, then all of ``bodies`` together."""
     async with held_up(url):
         first = post_all(api, [RUNBOOK_USER | {"email": "first@example.com"}])
-        async with asyncio.timeout(SECONDS):
-            while await lock_waits(api) < 1:
-                await asyncio.sleep(0.01)
+        await until_locked(api, 1)
         first += post_all(api, [RUNBOOK_USER | {"email": "second@example.com"}])
         await until_waiting(api, SLOTS)
         rest = post_all(api, bodies)

@@ -15,6 +15,7 @@ from tests.support.api import RUNBOOK_USER, Answer, Api, api_keys, running_api
 from tests.support.channel import RecordingChannel
 from tests.support.clock import NINE_O_CLOCK
 from tests.support.dead import bury, store_failed, take_all
+from tests.support.product import eventually, is_waiting_for_a_lock
 
 KEY = {"Idempotency-Key": "8e03978e-40d5-43dd-bc93-6894a57f9324"}
 TEMPLATE = "/templates/birthday/default"
@@ -148,9 +149,7 @@ async def test_while_the_first_is_carried_out_a_repeat_waits_and_is_put_off(api:
         async with holder.transaction():
             await holder.execute("SELECT FROM message_logs FOR UPDATE")
             first = asyncio.create_task(api.post(path, headers=KEY))
-            async with asyncio.timeout(8):
-                while not await pool.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
-                    await asyncio.sleep(0.01)
+            await eventually(lambda: is_waiting_for_a_lock(pool), "the first one waits", 8)
             early = await asyncio.gather(*(one.post(path, headers=KEY) for one in (api, other)))
             assert [(one.status, one.headers["Retry-After"]) for one in early] == [(409, "1")] * 2
         answers = [await first, *[await one.post(path, headers=KEY) for one in (api, other)]]

@@ -23,6 +23,7 @@ from birthday.store.migrations import (
     status,
 )
 from tests.support.postgres import PostgresServer, postgres_programs
+from tests.support.product import eventually
 
 NOW = datetime(2026, 3, 1, 12, 30, 45, tzinfo=UTC)
 CREATE_A = Migration(1, "create_a", "CREATE TABLE a (id int);", "DROP TABLE a;")
@@ -71,11 +72,9 @@ async def test_nobody_waits_behind_a_migration_that_waits_for_a_table(
         async with dump.transaction():
             await dump.execute("LOCK TABLE a IN ACCESS SHARE MODE")
             migrating = asyncio.create_task(migrate(connection, [adding], NOW))
+            waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'a'::regclass)"
+            await eventually(lambda: dump.fetchval(waiting), "the migration waits for the table")
             async with asyncio.timeout(60):
-                while not await dump.fetchval(
-                    "SELECT true FROM pg_locks WHERE NOT granted AND relation = 'a'::regclass"
-                ):
-                    await asyncio.sleep(0.01)
                 await writer.execute("INSERT INTO a VALUES (1)")
             assert not migrating.done()
         assert await migrating == [adding]
@@ -317,9 +316,8 @@ async def test_a_runner_waits_for_another_one_only_so_long(empty_url: str, conne
     pid = other.get_server_pid()
     slow = asyncio.create_task(migrate(other, [replace(CREATE_A, up="SELECT pg_sleep(60);")], NOW))
 
-    async with asyncio.timeout(60):
-        while not await connection.fetchval("SELECT wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid = $1", pid):
-            await asyncio.sleep(0.01)
+    sleeping = "SELECT wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid = $1"
+    await eventually(lambda: connection.fetchval(sleeping, pid), "the other runner is at work")
     with pytest.raises(MigrationError, match=r"another process has been migrating this database for more than 0\.1 s"):
         await migrate(connection, [CREATE_A], NOW, patience=0.1)
 
@@ -347,9 +345,9 @@ async def test_an_index_is_built_while_others_write(connection: asyncpg.Connecti
         async with older.transaction():
             await older.execute("INSERT INTO a VALUES (2)")
             migrating = asyncio.create_task(migrate(connection, [indexed], NOW))
+            waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"
+            await eventually(lambda: writer.fetchval(waiting), "the migration waits for the transaction")
             async with asyncio.timeout(60):
-                while not await writer.fetchval("SELECT true FROM pg_locks WHERE NOT granted"):
-                    await asyncio.sleep(0.01)
                 await writer.execute("INSERT INTO a VALUES (3)")
             assert not migrating.done()
         assert await migrating == [indexed]
