@@ -18,8 +18,9 @@ from birthday.core.template import BUILT_IN, BUILT_IN_SOURCE, DEFAULT, Source, T
 from birthday.errors import ConflictError, NotFoundError
 from birthday.store.users import Connection
 
-COUNTED_PAGES: Final = 400
-"""How many pages of the table of users are read to count who gets which template: some 20,000 users."""
+COUNTED_PAGES: Final = 200
+"""How many pages of a table are read to count who gets which template: some 10,000 users."""
+_LAST_ID: Final = UUID(int=2**128 - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,37 +170,48 @@ async def choose_locale(connection: Connection, message_type: str, user_locale: 
 
 
 async def count_audiences(connection: Connection, pages: int = COUNTED_PAGES) -> Audiences:
-    """Count who gets which template: exactly if the users fit in so many pages, and otherwise in a sample of these."""
-    size = await connection.fetchval(
-        "SELECT pg_relation_size('users') / current_setting('block_size')::integer AS pages"
+    """Count who gets which template: exactly if users and dates fit in so many pages each, otherwise in a sample."""
+    [shares] = await connection.fetch(
+        """
+        SELECT least(1, $1 * 8192 / greatest(pg_relation_size('users'), 1)::float8) AS users,
+               least(1, $1 * 8192 / greatest(pg_relation_size('anniversaries'), 1)::float8) AS dates
+        """,
+        pages,
     )
-    share = min(1.0, pages / max(size, 1))
     rows = await connection.fetch(
         """
         WITH sampled AS MATERIALIZED (
-            SELECT id, locale FROM users TABLESAMPLE SYSTEM (100 * $1::float8) REPEATABLE (0)
-            WHERE deleted_at IS NULL AND NOT suppressed
+            SELECT user_id, message_type FROM anniversaries TABLESAMPLE SYSTEM (100 * $2::float8) REPEATABLE (0)
+            WHERE deleted_at IS NULL AND date IS NOT NULL
         ), given AS (
-            SELECT 'birthday' AS message_type, locale, count(*) AS users FROM sampled GROUP BY locale
+            SELECT 'birthday' AS message_type, locale, count(*) AS users
+            FROM users TABLESAMPLE SYSTEM (100 * $1::float8) REPEATABLE (0)
+            WHERE deleted_at IS NULL AND NOT suppressed
+            GROUP BY locale
             UNION ALL
             -- OFFSET, so that the few are looked up one by one, whatever their number is taken for.
-            SELECT one.message_type, s.locale, count(*)
-            FROM sampled s CROSS JOIN LATERAL (
-                SELECT a.message_type FROM anniversaries a WHERE a.user_id = s.id AND a.date IS NOT NULL OFFSET 0) one
-            GROUP BY one.message_type, s.locale
+            SELECT sampled.message_type, u.locale, count(*)
+            FROM sampled CROSS JOIN LATERAL (
+                SELECT locale, suppressed FROM users WHERE id = sampled.user_id OFFSET 0) u
+            WHERE NOT u.suppressed
+            GROUP BY sampled.message_type, u.locale
         )
         SELECT given.message_type, given.locale AS user_locale, chosen.locale, given.users
         FROM given LEFT JOIN LATERAL choose_template(given.message_type, given.locale) chosen ON true
-        ORDER BY given.users DESC, given.locale
         """,
-        share,
+        *shares,
     )
-    is_exact = share == 1
     found = [
-        Audience(kind, user_locale, locale, users if is_exact else int(float(f"{users / share:.1e}")))
+        Audience(kind, user_locale, locale, _estimate(users, shares["users" if kind == BIRTHDAY else "dates"]))
         for kind, user_locale, locale, users in rows
     ]
-    return Audiences(tuple(found), is_exact)
+    found.sort(key=lambda one: (-one.users, one.message_type, one.user_locale or ""))
+    return Audiences(tuple(found), is_exact=min(shares) == 1)
+
+
+def _estimate(counted: int, share: float) -> int:
+    """Return a number for all of which a share was counted: with two digits if it is not known exactly."""
+    return counted if share == 1 else int(float(f"{counted / share:.1e}"))
 
 
 async def publish(
@@ -294,25 +306,44 @@ async def _require_default(connection: Connection, message_type: str, locale: st
 
 async def read_concerned(
     connection: Connection, message_type: str, locale: str, after: UUID, limit: int
-) -> list[Person]:
-    """Return users after ``after``, in order of id, who would get the template of this locale once it is published."""
+) -> tuple[list[Person], UUID | None]:
+    """Look at ``limit`` users after ``after``, in order of id.
+
+    Return those who would get the template of this locale once it is published, and after whom to go on; None if there
+    is nobody left.
+    """
+    # How many are looked at is bounded, not how many are found: of a rare locale there may be one in a million.
+    last = await connection.fetchval(
+        """
+        SELECT user_id FROM yearly_dates
+        WHERE message_type = $1 AND deleted_at IS NULL AND user_id > $2 ORDER BY user_id OFFSET $3 LIMIT 1
+        """,
+        message_type,
+        after,
+        limit - 1,
+    )
     rows = await connection.fetch(
         """
         SELECT u.id, u.first_name, u.last_name, u.email, u.locale, u.attributes, one.date
-        FROM yearly_dates one JOIN users u ON u.id = one.user_id
-        WHERE one.message_type = $1 AND u.deleted_at IS NULL AND NOT u.suppressed AND u.id > $3
-          AND template_rank($2, u.locale) >= 0
+        FROM (SELECT user_id, date FROM yearly_dates
+              WHERE message_type = $1 AND deleted_at IS NULL AND user_id > $3 AND user_id <= $4
+              ORDER BY user_id LIMIT $5) one
+        -- OFFSET, so that they are looked up one by one, whatever their number is taken for.
+        CROSS JOIN LATERAL (SELECT id, first_name, last_name, email, locale, attributes, suppressed
+                            FROM users WHERE id = one.user_id OFFSET 0) u
+        WHERE NOT u.suppressed AND template_rank($2, u.locale) >= 0
           AND NOT EXISTS (SELECT FROM active_templates a
                           WHERE a.message_type = $1 AND a.version > 0
                             AND template_rank(a.locale, u.locale) > template_rank($2, u.locale))
-        ORDER BY u.id LIMIT $4
+        ORDER BY one.user_id
         """,
         message_type,
         locale,
         after,
+        last or _LAST_ID,
         limit,
     )
-    return [_person(row) for row in rows]
+    return [_person(row) for row in rows], last
 
 
 async def read_person(connection: Connection, user_id: UUID, message_type: str) -> Person:

@@ -22,6 +22,7 @@ from birthday.store.failed import FailedFilter, select_failed
 from birthday.store.feed import FeedFilter, find_start, read_feed
 from birthday.store.history import FIRST, Selection, list_messages
 from birthday.store.statistics import count_overdue
+from birthday.store.templates import count_audiences, read_concerned
 from birthday.telemetry.metrics import Metrics
 from birthday.wiring.scheduler import make_explainer
 from tests.support.api import running_api
@@ -153,6 +154,8 @@ async def run_everything(pool: asyncpg.Pool) -> None:
                 Selection(message_type="name-day"),
             ):
                 await list_messages(connection, rare, FIRST, 50)
+            await count_audiences(connection)
+            await read_concerned(connection, "birthday", "fr", UUID(int=0), 1000)
             for wanted in (FeedFilter(), FeedFilter(status="failed")):
                 await read_feed(connection, await find_start(connection, NOW), wanted, 50)
         await asyncio.gather(*(api.create(email=f"{number}@example.net") for number in range(20)))

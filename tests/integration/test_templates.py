@@ -200,7 +200,7 @@ async def test_a_link_to_unsubscribe_is_there_if_this_api_has_an_address(pool: a
 
 async def test_a_rehearsal_tells_for_whom_a_template_would_fail(pool: asyncpg.Pool) -> None:
     """It is tried for everybody whom it would concern, and nothing is published."""
-    await add_users(pool, 600, "pt-BR", '{"team": "red"}')
+    await add_users(pool, 1500, "pt-BR", '{"team": "red"}')
     await add_users(pool, 2, "pt")
     await add_users(pool, 1, "de")
     told = list[int]()
@@ -210,7 +210,8 @@ async def test_a_rehearsal_tells_for_whom_a_template_would_fail(pool: asyncpg.Po
 
     template = Template(Source("Oi {{ attributes.team }}"), "pt")
     found = await rehearse(pool, ("birthday", "pt"), template, NOW, Site(), tell)
-    assert (found.tried, found.failing, told) == (602, 2, [500, 602])
+    assert (found.tried, found.failing, told[-1]) == (1502, 2, 1502)
+    assert 900 < told[0] <= 1000
     ids = {str(row["id"]) for row in await pool.fetch("SELECT id FROM users WHERE locale = 'pt'")}
     assert {str(one.user_id) for one in found.first} == ids
     assert {one.reason.partition(":")[0] for one in found.first} == {"message, line 1"}

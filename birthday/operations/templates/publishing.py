@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -17,14 +17,15 @@ from birthday.errors import FieldError, InvalidInputError, NotFoundError
 from birthday.operations.templates.values import Site, sample, values_of
 from birthday.store.changes import TEMPLATE, Actor, record_changes
 from birthday.store.connection import borrow
-from birthday.store.templates import Person, Version, activate, hold, publish, read_concerned, read_version
+from birthday.store.templates import Version, activate, hold, publish, read_concerned, read_version
 from birthday.store.users import Connection
 
 log = structlog.get_logger()
 
 NAMED: Final = 10
 """How many of those for whom a template fails are named."""
-_PAGE: Final = 500
+_PAGE: Final = 1000
+"""How many users are looked at before it is told how far it has come."""
 _TURN_SECONDS: Final = 0.002
 """How long users are tried before the event loop gets its turn."""
 
@@ -141,18 +142,23 @@ async def rehearse(
         UnavailableError: if the database cannot be used.
     """
     try_samples(template, key[0], at, site)
-    tried, failing, first = 0, 0, list[Failure]()
-    async for person in _concerned(pool, key):
-        tried += 1
-        try:
-            template.render(values_of(person, key[0], at.date(), site))
-        except RenderError as error:
-            failing += 1
-            if len(first) < NAMED:
-                first.append(Failure(person.id, str(error)))
-        if tried % _PAGE == 0:
-            await on_tried(tried)
-    await on_tried(tried)
+    tried, failing, first, since = 0, 0, list[Failure](), time.perf_counter()
+    after: UUID | None = UUID(int=0)
+    while after is not None:
+        async with borrow(pool) as connection:
+            people, after = await read_concerned(connection, *key, after, _PAGE)
+        for person in people:
+            try:
+                template.render(values_of(person, key[0], at.date(), site))
+            except RenderError as error:
+                failing += 1
+                if len(first) < NAMED:
+                    first.append(Failure(person.id, str(error)))
+            if time.perf_counter() - since > _TURN_SECONDS:
+                await asyncio.sleep(0)
+                since = time.perf_counter()
+        tried += len(people)
+        await on_tried(tried)
     return Rehearsal(tried, failing, tuple(first))
 
 
@@ -199,19 +205,3 @@ async def _read_active(connection: Connection, key: tuple[str, str]) -> Version 
         return await read_version(connection, *key)
     except NotFoundError:
         return None
-
-
-async def _concerned(pool: asyncpg.Pool, key: tuple[str, str]) -> AsyncIterator[Person]:
-    """Yield everybody whom a template would concern, and let other work of the event loop go on."""
-    after, since = UUID(int=0), time.perf_counter()
-    while True:
-        async with borrow(pool) as connection:
-            people = await read_concerned(connection, *key, after, _PAGE)
-        for person in people:
-            yield person
-            if time.perf_counter() - since > _TURN_SECONDS:
-                await asyncio.sleep(0)
-                since = time.perf_counter()
-        if len(people) < _PAGE:
-            return
-        after = people[-1].id

@@ -65,8 +65,9 @@
     for (let text = "", part = {}; !part.done; ) {
       part = await reader.read();
       text += part.value ?? "";
-      const main = new DOMParser().parseFromString(text, "text/html").getElementById("main");
-      if (main) into.replaceChildren(...document.adoptNode(main).childNodes);
+      const page = new DOMParser().parseFromString(text, "text/html");
+      const shown = page.querySelector(".progress") ?? page.getElementById("main");
+      if (shown) into.replaceChildren(document.adoptNode(shown));
     }
     into.scrollIntoView({ block: "nearest" });
   }

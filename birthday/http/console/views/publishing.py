@@ -26,7 +26,7 @@ from birthday.http.console.drafts import (
 )
 from birthday.http.console.forms import CONFIRMED, confirm, done, is_confirmed, read_form
 from birthday.http.console.progress import Report, progress
-from birthday.http.console.rendering import page, render
+from birthday.http.console.rendering import explain, page, render
 from birthday.http.console.view import View, actor_of, now
 from birthday.http.context import CONTEXT
 from birthday.operations.templates.differences import differences
@@ -82,13 +82,10 @@ async def publish(request: web.Request) -> web.StreamResponse:
         path=path_of(draft.key),
         fields=draft.fields,
         confirmed=CONFIRMED,
-        number=number_of(active) + 1,
         users=audiences.count(*draft.key),
         is_exact=audiences.is_exact,
         has_active=active is not None,
         differences=differences(None if active is None else active.source, template.source),
-        forces=False,
-        rehearsal=None,
     )
 
 
@@ -116,7 +113,7 @@ async def _publish(request: web.Request, draft: Draft, template: Template) -> we
         except InvalidInputError as error:
             await _show(request, report, draft, faults=draft.faults(error), refused=True)
         except BirthdayError as error:
-            await _show(request, report, draft, faults=[Fault(str(error))], refused=True)
+            await _show(request, report, draft, faults=[Fault(explain(error))], refused=True)
         else:
             failing = f" It fails for {published.failing:,} of them." if published.failing else ""
             told = f"Version {published.key.version} of {name} is active, tried for {published.tried:,} users.{failing}"
