@@ -18,6 +18,7 @@ from birthday.http.coalescer import Coalescer
 from birthday.http.doubts import Doubts
 from birthday.http.hiding import hiding
 from birthday.http.turns import Turns
+from birthday.operations.calendar import Calendar
 from birthday.operations.keys import Keys
 from birthday.operations.pauses import Pauses
 from birthday.operations.readiness import Readiness
@@ -62,6 +63,8 @@ class ApiContext:
     """Users who may have been created."""
     repeats: Turns = field(init=False)
     """Whose turn it is of requests with an Idempotency-Key."""
+    calendar: Calendar = field(init=False)
+    """Counts the coming year for the console."""
     planning: Planning = field(init=False)
     """What planning depends on besides the user."""
     hide_names: Callable[[str | None], str | None] = field(init=False)
@@ -72,6 +75,7 @@ class ApiContext:
     def __post_init__(self) -> None:
         object.__setattr__(self, "repeats", Turns(self.settings.database_pool_max // 4))
         object.__setattr__(self, "planning", Planning(self.settings.rules, self.settings.plan_horizon))
+        object.__setattr__(self, "calendar", Calendar(self.pool, self.settings.rules, self.clock))
         object.__setattr__(self, "hide_names", hiding(self.settings))
         object.__setattr__(self, "page", Page(self.metrics.registry))
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from birthday.core.forecast import DeliveryRate, Peak
 from birthday.core.occasion import ZoneOccasion
@@ -12,6 +13,60 @@ FORECAST_SECONDS = 600
 
 SMALLEST_BURST = 100
 """Smaller bursts are not measured, because their time says more about single messages than about the rate."""
+
+
+class DateCount(NamedTuple):
+    """How many live users of a zone have a date of a type on ``month * 100 + day``."""
+
+    message_type: str
+    zone: str
+    month_day: int
+    users: int
+
+
+async def count_dates(connection: Connection) -> dict[str, dict[int, int]]:
+    """Return how many dates of live users there are, by planned type and ``month * 100 + day``.
+
+    This reads the whole index of the birthdays, but not the users: half a second for five million of them.
+    """
+    rows = await connection.fetch(
+        """
+        SELECT 'birthday' AS message_type, birth_month_day AS month_day, count(*) AS users
+        FROM users WHERE deleted_at IS NULL GROUP BY birth_month_day
+        UNION ALL
+        SELECT a.message_type, a.month_day, count(*)
+        FROM planned_types t JOIN anniversaries a ON a.message_type = t.message_type
+        WHERE a.date IS NOT NULL AND a.deleted_at IS NULL GROUP BY a.message_type, a.month_day
+        """,
+        timeout=FORECAST_SECONDS,
+    )
+    counts: dict[str, dict[int, int]] = {}
+    for message_type, month_day, users in rows:
+        counts.setdefault(message_type, {})[month_day] = users
+    return counts
+
+
+async def count_dates_by_zone(
+    connection: Connection, zones: Sequence[str], month_days: Sequence[int]
+) -> list[DateCount]:
+    """Return how many dates of live users there are in each of ``zones`` on each of ``month_days``, by planned type."""
+    rows = await connection.fetch(
+        """
+        SELECT 'birthday' AS message_type, timezone AS zone, birth_month_day AS month_day, count(*) AS users
+        FROM users
+        WHERE timezone = ANY($1::text[]) AND birth_month_day = ANY($2::smallint[]) AND deleted_at IS NULL
+        GROUP BY timezone, birth_month_day
+        UNION ALL
+        SELECT a.message_type, a.timezone, a.month_day, count(*)
+        FROM planned_types t JOIN anniversaries a ON a.message_type = t.message_type
+        WHERE a.timezone = ANY($1) AND a.month_day = ANY($2) AND a.date IS NOT NULL AND a.deleted_at IS NULL
+        GROUP BY a.message_type, a.timezone, a.month_day
+        """,
+        zones,
+        month_days,
+        timeout=FORECAST_SECONDS,
+    )
+    return [DateCount(*row) for row in rows]
 
 
 async def count_due(

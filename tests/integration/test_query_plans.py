@@ -123,6 +123,7 @@ async def run_everything(pool: asyncpg.Pool) -> None:
         await product.janitor.audit_once(product.clock.now())
         await count_overdue(pool, product.clock.now())
         await make_explainer(product.settings(), pool).explain(user["email"], None, None, product.clock.now())
+        await api.context.calendar.read_days([NOW.date(), NOW.date() + timedelta(days=1)])
         paths = ("/users?limit=100", f"/users/{user['id']}", f"/users/{user['id']}/messages", "/messages?limit=100")
         period = "from=2026-03-09T00:00:00Z&to=2026-03-11T00:00:00Z"
         lists = ("name=lovelace1", "birthday=03-10", "timezone=Europe/Berlin", "suppressed=true", "externalId=crm-1")

@@ -29,6 +29,7 @@ from birthday.http.console.view import CONSOLE, ROOT, VISITOR, Console, View, Vi
 from birthday.http.console.views import (
     activity,
     audit,
+    calendar,
     failures,
     imports,
     letters,
@@ -50,6 +51,7 @@ log = structlog.get_logger()
 
 VIEWS: Final[tuple[View, ...]] = (
     *overview.VIEWS,
+    *calendar.VIEWS,
     *failures.VIEWS,
     *mending.VIEWS,
     *letters.VIEWS,
