@@ -12,7 +12,7 @@ import asyncpg
 
 from birthday.broker import Broker, QueueStats
 from birthday.core.forecast import Forecast
-from birthday.core.message import Status
+from birthday.core.message import ON_TIME, Status
 from birthday.errors import UnavailableError
 from birthday.operations.heartbeats import RUNNING_SECONDS, Differences, differences
 from birthday.operations.status import AHEAD, missing_roles
@@ -35,7 +35,7 @@ from birthday.store.watermarks import PLANNED, read_watermark
 _QUEUE_SECONDS: Final = 1.0
 _WORTH: Final = 20
 """A value is kept for this many times as long as it took to read: looking at it then costs at most a twentieth."""
-_ON_TIME_CLASSES: Final = LATENESS.index(60.0) + 1
+_ON_TIME_CLASSES: Final = LATENESS.index(ON_TIME) + 1
 
 _Value = TypeVar("_Value")
 
@@ -107,6 +107,8 @@ class OverviewReader:
     def __init__(self, pool: asyncpg.Pool, broker: Broker) -> None:
         self._pool = pool
         self._broker = broker
+        self._causes = _Kept(self._read_causes)
+        self._overdue = _Kept(lambda now: count_overdue(pool, now))
         self._day = _Kept(self._read_day)
         self._ahead = _Kept(self._read_ahead)
 
@@ -120,7 +122,6 @@ class OverviewReader:
             running = await read_processes(connection, RUNNING_SECONDS)
             pauses = await read_pauses(connection)
             watermark = await read_watermark(connection, PLANNED)
-            causes = await count_causes(connection)
             anybody = await has_users(connection)
         return Overview(
             now,
@@ -129,12 +130,16 @@ class OverviewReader:
             [one for one in pauses if one.is_paused and one.message_type != EVERY_OTHER],
             watermark,
             anybody,
-            causes,
-            await count_overdue(self._pool, now),
+            await self._causes.get(now),
+            await self._overdue.get(now),
             await self._day.get(now),
             await self._ahead.get(now),
             await self._read_queue(),
         )
+
+    async def _read_causes(self, _now: datetime) -> Sequence[Cause]:
+        async with borrow(self._pool) as connection:
+            return await count_causes(connection)
 
     async def _read_day(self, now: datetime) -> Day:
         start = now.replace(hour=0, minute=0, second=0, microsecond=0)

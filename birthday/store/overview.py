@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from birthday.core.message import Status
 from birthday.store.users import Connection
 
-MOST_OF_DAY: Final = 100_000
+MOST_OF_DAY: Final = 50_000
 """How many messages of a day are counted at most: more only says that it is a large day."""
 MOST_FAILED: Final = 10_000
-LATENESS: Final = (1.0, 5.0, 60.0, 600.0, 3600.0)
-"""Seconds that part the classes of lateness: there is one class more than limits."""
+LATENESS: Final = tuple(timedelta(seconds=seconds) for seconds in (1, 5, 60, 600, 3600))
+"""What parts the classes of lateness: there is one class more than limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,7 @@ async def count_day(connection: Connection, from_at: datetime, to_at: datetime) 
         """
         SELECT status, lateness, count(*) AS messages FROM (
             SELECT status, CASE WHEN status = 'delivered' THEN width_bucket(
-                extract(epoch FROM delivered_at - coalesce(requeued_at, scheduled_at))::float8, $4::float8[])
-                END AS lateness
+                delivered_at - coalesce(requeued_at, scheduled_at), $4::interval[]) END AS lateness
             FROM message_logs
             WHERE scheduled_at >= $1 AND scheduled_at < $2 AND status <> 'cancelled'
             ORDER BY scheduled_at, id LIMIT $3 + 1
