@@ -33,8 +33,9 @@ from birthday.store.statistics import Overdue, count_overdue
 from birthday.store.watermarks import PLANNED, read_watermark
 
 _QUEUE_SECONDS: Final = 1.0
+_SLOW_SECONDS: Final = 0.2
 _WORTH: Final = 20
-"""A value is kept for this many times as long as it took to read: looking at it then costs at most a twentieth."""
+"""What is slow to read is kept for this many times as long as that took: reading it costs at most a twentieth."""
 _ON_TIME_CLASSES: Final = LATENESS.index(ON_TIME) + 1
 
 _Value = TypeVar("_Value")
@@ -49,8 +50,13 @@ class Day:
 
     @property
     def due(self) -> int:
-        """How many there are: exact up to ``MOST_OF_DAY``."""
+        """How many were counted."""
         return sum(self.statuses.values())
+
+    @property
+    def shown(self) -> int:
+        """How many there are, at least if ``is_large``."""
+        return min(self.due, MOST_OF_DAY)
 
     @property
     def is_large(self) -> bool:
@@ -159,7 +165,7 @@ class OverviewReader:
 
 
 class _Kept(Generic[_Value]):
-    """A value that is read again when it is old. Who asks while it is read waits for the same reading."""
+    """A value that is read again unless that is slow and was done not long ago."""
 
     def __init__(self, read: Callable[[datetime], Awaitable[_Value]]) -> None:
         self._read = read
@@ -173,7 +179,8 @@ class _Kept(Generic[_Value]):
             if self._value is None or begun >= self._until:
                 self._value = await self._read(now)
                 ended = time.monotonic()
-                self._until = ended + _WORTH * (ended - begun)
+                took = ended - begun
+                self._until = ended + (_WORTH * took if took >= _SLOW_SECONDS else 0)
             return self._value
 
 

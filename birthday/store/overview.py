@@ -10,6 +10,8 @@ from birthday.store.users import Connection
 
 MOST_OF_DAY: Final = 50_000
 """How many messages of a day are counted at most: more only says that it is a large day."""
+MOST_AHEAD: Final = 200_000
+"""How many planned messages are counted at most: an index has all of it."""
 MOST_FAILED: Final = 10_000
 LATENESS: Final = tuple(timedelta(seconds=seconds) for seconds in (1, 5, 60, 600, 3600))
 """What parts the classes of lateness: there is one class more than limits."""
@@ -54,7 +56,7 @@ async def count_day(connection: Connection, from_at: datetime, to_at: datetime) 
 
 
 async def count_ahead(connection: Connection, after: datetime, until: datetime) -> dict[datetime, int]:
-    """Count the planned messages due in ``(after, until]`` by instant: the first ``MOST_OF_DAY`` of them, and one."""
+    """Count the planned messages due in ``(after, until]`` by instant: the first ``MOST_AHEAD`` of them, and one."""
     rows = await connection.fetch(
         """
         SELECT scheduled_at, count(*) AS messages FROM (
@@ -65,7 +67,7 @@ async def count_ahead(connection: Connection, after: datetime, until: datetime) 
         """,
         after,
         until,
-        MOST_OF_DAY,
+        MOST_AHEAD,
     )
     return {row["scheduled_at"]: row["messages"] for row in rows}
 

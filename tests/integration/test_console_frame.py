@@ -36,7 +36,7 @@ async def test_without_any_key_the_console_opens_at_once_on_this_machine_only(po
     async with running_api(pool) as api, browsing(api) as browser:
         shown = await browser.get("/")
         assert (shown.status, shown.path) == (200, "/console")
-        assert "No key needed on this machine" in shown.text
+        assert "No key needed here" in shown.text
         foreign = await browser.get("/console", {"Host": "evil.example.com"})
         assert (foreign.status, "localhost only" in foreign.text) == (403, True)
         assert "Processes" not in foreign.text

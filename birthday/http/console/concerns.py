@@ -12,6 +12,7 @@ from birthday.operations.overview import Overview
 from birthday.operations.readiness import CLOCK, DATABASE, MIGRATIONS, QUEUE, CheckResult
 
 RUNBOOK: Final = f"{ROOT}/runbook"
+FAILURES: Final = f"{ROOT}/failures"
 _LATE: Final = timedelta(minutes=1)
 _VERY_LATE: Final = timedelta(minutes=5)
 _SECTIONS: Final = {
@@ -104,7 +105,7 @@ def _behind(overview: Overview, settings: Settings) -> Iterator[Concern]:
         yield Concern(kind, "The planner is behind", f"Messages are planned {reached} only.", "schedulerstalled")
     if overview.failed:
         text = f"{counted(overview.failed)} messages failed for good. They can be sent again, or dropped."
-        yield Concern("warn", "Messages failed", text, "dlqdepthhigh", ("Failures", f"{ROOT}/failures"))
+        yield Concern("warn", "Messages failed", text, "dlqdepthhigh", ("Failures", FAILURES))
 
 
 def _differing(overview: Overview) -> Iterator[Concern]:

@@ -9,13 +9,14 @@ from birthday.config import Scope
 from birthday.core.forecast import Forecast
 from birthday.errors import FieldError, InvalidInputError
 from birthday.http.console.charts import NARROW, WIDE, Bar, Chart, bar_chart
-from birthday.http.console.concerns import RUNBOOK, find_concerns, headline
+from birthday.http.console.concerns import FAILURES, RUNBOOK, find_concerns, headline
 from birthday.http.console.forms import confirm, done, is_confirmed, read_form
 from birthday.http.console.rendering import page
 from birthday.http.console.view import ROOT, View, actor_of, can
 from birthday.http.context import CONTEXT, ApiContext
 from birthday.operations.overview import Day, Overview, OverviewReader
 from birthday.operations.pauses import switch
+from birthday.store.overview import MOST_AHEAD
 
 READER: web.AppKey[OverviewReader] = web.AppKey("overview")
 
@@ -54,6 +55,8 @@ async def overview(request: web.Request) -> web.StreamResponse:
         types=_types(context, found),
         begin=_BEGIN if can(request, Scope.WRITE) else (),
         runbook=RUNBOOK,
+        failures=FAILURES,
+        most_ahead=MOST_AHEAD,
     )
 
 
@@ -92,12 +95,16 @@ def _hours(ahead: Forecast, planned_until: datetime | None) -> Chart:
     for number in range(int((ahead.to_at - first) / _HOUR) + 1):
         at = first + number * _HOUR
         messages = by_hour.get(at, 0)
-        is_planned = planned_until is not None and at < planned_until
-        text = f"{at:%H:%M} UTC: {messages:,} messages{'' if is_planned else ', not planned yet'}"
+        is_planned = messages > 0 or (planned_until is not None and at < planned_until)
+        text = f"{at:%H:%M} UTC: {_messages(messages)}{'' if is_planned else ', not planned yet'}"
         label = f"{at:%H}" if at.hour % 3 == 0 else ""
         values.append(Bar(messages, text, label, "" if is_planned else "soft"))
     peak = max(values, key=lambda one: one.value)
     return bar_chart(f"Messages by hour, UTC. The largest hour is {peak.text}.", values, WIDE)
+
+
+def _messages(count: int) -> str:
+    return f"{count:,} {'message' if count == 1 else 'messages'}"
 
 
 def _lateness(day: Day) -> Chart:
@@ -105,7 +112,7 @@ def _lateness(day: Day) -> Chart:
     for number, (name, messages) in enumerate(zip(_LATENESS, day.lateness, strict=True)):
         within = f"later than {_LATENESS[-2]}" if name == _LATENESS[-1] else f"within {name}"
         label = name if name == _LATENESS[-1] else f"≤ {name}"
-        values.append(Bar(messages, f"{messages:,} messages {within}", label, "good" if number < 3 else "bad"))
+        values.append(Bar(messages, f"{_messages(messages)} {within}", label, "good" if number < 3 else "bad"))
     return bar_chart(
         f"Lateness of today's {day.delivered:,} deliveries, {day.on_time:,} within a minute.", values, NARROW
     )
