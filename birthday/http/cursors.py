@@ -15,17 +15,22 @@ from uuid import UUID
 
 from pydantic import PlainValidator, WithJsonSchema
 
-from birthday.store import suppressions
+from birthday.core.template import TemplateKey
+from birthday.store import keys, suppressions
 from birthday.store.feed import FeedPosition
 from birthday.store.history import Message, Position
+from birthday.store.keys import StoredKey
 from birthday.store.listing import Place
 from birthday.store.suppressions import Suppression
+from birthday.store.templates import MAX_VERSION
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 ID_BYTES: Final = 16
 _INSTANT_BYTES: Final = 7  # Microseconds since 1970: enough until the year 4253.
 _POSITION_BYTES: Final = 8
+_KEY_BYTES: Final = 4
+_VERSION_BYTES: Final = 4
 _SEPARATOR: Final = "\x1f"
 """Neither in a name nor in a zone."""
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
@@ -90,6 +95,22 @@ def suppression_cursor(last: Suppression) -> str:
     return _encode(_instant_bytes(last.created_at) + last.address_hash)
 
 
+def key_cursor(last: StoredKey) -> str:
+    """Return the cursor of the page that follows an API key."""
+    return _encode(_instant_bytes(last.created_at) + bytes.fromhex(last.id))
+
+
+def template_cursor(last: TemplateKey) -> str:
+    """Return the cursor of the page that follows a template in the list of all."""
+    place = f"{last.message_type} {last.locale}".encode()
+    return _encode(place + b" " * (-len(place) % 3))
+
+
+def version_cursor(last: TemplateKey) -> str:
+    """Return the cursor of the page that follows a version of a template."""
+    return _encode(last.version.to_bytes(_VERSION_BYTES, "big"))
+
+
 def feed_cursor(position: FeedPosition) -> str:
     """Return the cursor of what follows a place in the feed."""
     return _encode(position.position.to_bytes(_POSITION_BYTES, "big", signed=True) + position.id.bytes)
@@ -142,6 +163,22 @@ def _read_suppression_cursor(text: str) -> suppressions.Position:
     return suppressions.Position(_instant(packed), packed[_INSTANT_BYTES:])
 
 
+def _read_key_cursor(text: str) -> keys.Position:
+    packed = _decode(text, _INSTANT_BYTES + _KEY_BYTES)
+    return keys.Position(_instant(packed), packed[_INSTANT_BYTES:].hex())
+
+
+def _read_template_cursor(text: str) -> tuple[str, str]:
+    if not re.fullmatch(_TEMPLATE_CURSOR, text):
+        raise ValueError(_NO_CURSOR)
+    message_type, _, locale = urlsafe_b64decode(text).decode(errors="replace").partition(" ")
+    return message_type, locale.strip()
+
+
+def _read_version_cursor(text: str) -> int:
+    return min(int.from_bytes(_decode(text, _VERSION_BYTES), "big"), MAX_VERSION)
+
+
 def _instant_bytes(instant: datetime) -> bytes:
     return ((instant - _EPOCH) // _MICROSECOND).to_bytes(_INSTANT_BYTES, "big")
 
@@ -182,6 +219,9 @@ FEED_PATTERN: Final = f"^[A-Za-z0-9_-]{{{_length(_POSITION_BYTES + 16)}}}$"
 _PLACE_CURSOR: Final = "^([A-Za-z0-9_-]{4}){6,550}$"
 _USER_CURSOR: Final = f"^[A-Za-z0-9_-]{{22}}$|{_PLACE_CURSOR}"
 
+# A type has at most 40 characters, a locale 35.
+_TEMPLATE_CURSOR: Final = "^([A-Za-z0-9_-]{4}){1,26}$"
+
 ChangeCursor = Annotated[UUID | None, PlainValidator(_read_change_cursor), _schema_of(16)]
 UserCursor = Annotated[bytes | None, PlainValidator(read_user_cursor), _schema(_USER_CURSOR)]
 """The bytes of a cursor; the first 16 are those of an id."""
@@ -190,3 +230,7 @@ MessageCursor = Annotated[Position | None, PlainValidator(read_message_cursor), 
 SuppressionCursor = Annotated[
     suppressions.Position | None, PlainValidator(_read_suppression_cursor), _schema_of(_INSTANT_BYTES + 32)
 ]
+KeyCursor = Annotated[keys.Position | None, PlainValidator(_read_key_cursor), _schema_of(_INSTANT_BYTES + _KEY_BYTES)]
+TemplateCursor = Annotated[tuple[str, str] | None, PlainValidator(_read_template_cursor), _schema(_TEMPLATE_CURSOR)]
+"""Type and locale."""
+VersionCursor = Annotated[int | None, PlainValidator(_read_version_cursor), _schema_of(_VERSION_BYTES)]

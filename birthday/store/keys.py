@@ -2,8 +2,8 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Final
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple
 
 from birthday.store.users import Connection
 
@@ -51,6 +51,17 @@ class StoredKey:
         return "active" if self.replaced_at is None else "replaced"
 
 
+class Position(NamedTuple):
+    """Where a key stands in the list."""
+
+    created_at: datetime
+    id: str
+
+
+FIRST: Final = Position(datetime.min.replace(tzinfo=UTC), "")
+"""The position before any key."""
+
+
 async def hold_keys(connection: Connection) -> None:
     """Let nobody else change keys until the transaction ends. Readers do not wait."""
     await connection.execute("LOCK TABLE api_keys IN SHARE ROW EXCLUSIVE MODE")
@@ -65,6 +76,27 @@ async def read_keys(connection: Connection, ended_after: datetime | None = None)
         WHERE coalesce(least(expires_at, replaced_at, revoked_at) > $1, true) ORDER BY created_at, id
         """,
         ended_after,
+    )
+    return [StoredKey(*row) for row in rows]
+
+
+async def list_keys(
+    connection: Connection, works_at: datetime | None, after: Position | None, limit: int
+) -> list[StoredKey]:
+    """Return up to ``limit`` keys after a position, in order of creation; with ``works_at``, only those accepted then.
+
+    The condition is ``StoredKey.works``.
+    """
+    rows = await connection.fetch(
+        """
+        SELECT id, name, scope, digest, created_at, created_by, expires_at, replaced_at, revoked_at, last_used_at
+        FROM api_keys
+        WHERE ($1::timestamptz IS NULL OR revoked_at IS NULL AND coalesce(least(expires_at, replaced_at) > $1, true))
+          AND (created_at, id) > ($2, $3) ORDER BY created_at, id LIMIT $4
+        """,
+        works_at,
+        *(after or FIRST),
+        limit,
     )
     return [StoredKey(*row) for row in rows]
 

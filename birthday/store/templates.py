@@ -23,6 +23,9 @@ COUNTED_PAGES: Final = 200
 _LAST_ID: Final = UUID(int=2**128 - 1)
 
 
+MAX_VERSION: Final = 2**31 - 1
+
+
 @dataclass(frozen=True, slots=True)
 class Version:
     """One version of a template: who published it, and whether it is the one that is sent. Version 0 has no author."""
@@ -111,21 +114,29 @@ async def list_active(connection: Connection) -> list[Active]:
     )
     stored = {tuple(row[:2]): Active(TemplateKey(*row[:3]), *row[3:]) for row in rows}
     found = {BUILT_IN[:2]: Active(BUILT_IN, None, None)} | stored
-    return sorted(found.values(), key=lambda one: (one.key.message_type, one.key.locale != DEFAULT, one.key.locale))
+    return sorted(found.values(), key=lambda one: place_of(*one.key[:2]))
 
 
-async def list_versions(connection: Connection, message_type: str, locale: str, limit: int) -> list[Version]:
-    """Return the newest versions of a template, the newest first; empty if there are none."""
+def place_of(message_type: str, locale: str) -> tuple[str, bool, str]:
+    """Return what templates are ordered by."""
+    return message_type, locale != DEFAULT, locale
+
+
+async def list_versions(
+    connection: Connection, message_type: str, locale: str, limit: int, before: int = MAX_VERSION
+) -> list[Version]:
+    """Return the newest versions of a template before a version, the newest first; empty if there are none."""
     rows = await connection.fetch(
         """
         SELECT t.version, t.message, t.subject, t.html, t.payload, t.created_at, t.created_by,
                coalesce(a.version = t.version, false) AS is_active
         FROM templates t LEFT JOIN active_templates a USING (message_type, locale)
-        WHERE message_type = $1 AND locale = $2 ORDER BY t.version DESC LIMIT $3
+        WHERE message_type = $1 AND locale = $2 AND t.version < $4 ORDER BY t.version DESC LIMIT $3
         """,
         message_type,
         locale,
         limit,
+        before,
     )
     return [_version(message_type, locale, row) for row in rows]
 

@@ -1,6 +1,7 @@
 """The resource /keys."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import asyncpg
 import pytest
@@ -54,6 +55,40 @@ async def test_a_key_is_made_rotated_and_revoked(api: Api) -> None:
     assert (again.status, again.json["code"]) == (404, "unknown_key_id")
 
 
+async def test_the_list_has_pages_and_may_have_keys_that_have_ended(api: Api) -> None:
+    """Each key is on one page, the oldest first; revoked, replaced and expired ones only with all=true."""
+    for number in range(5):
+        expires = {"expiresAt": "2026-03-01T09:01:00Z"} if number == 1 else {}
+        made = await api.post("/keys", {"name": f"shop{number}", "scope": "read"} | expires, ADMIN)
+        if number == 2:
+            await api.delete(f"/keys/{made.json['id']}", ADMIN)
+        if number == 3:
+            await api.post(f"/keys/{made.json['id']}/rotate", {"overlapSeconds": 60}, ADMIN)
+        api.clock.advance(timedelta(seconds=number % 2))
+    assert await names(api, "/keys?limit=2") == ["shop0", "shop1", "shop3", "shop3", "shop4"]
+    api.clock.advance(timedelta(minutes=1))
+    assert await names(api, "/keys?limit=2") == ["shop0", "shop3", "shop4"]
+    assert await names(api, "/keys?limit=2&all=true") == ["shop0", "shop1", "shop2", "shop3", "shop3", "shop4"]
+    every = (await api.get("/keys?all=true", ADMIN)).json["keys"]
+    assert {key["name"]: key["state"] for key in every} == {
+        "shop0": "active",
+        "shop1": "ended",
+        "shop2": "revoked",
+        "shop3": "active",
+        "shop4": "active",
+    }
+
+
+async def names(api: Api, path: str) -> list[str]:
+    """Return the names of a list of keys, read by its links; those made in the same second come in any order."""
+    found: list[str] = []
+    while path:
+        answer = await api.get(path, ADMIN)
+        found += [key["name"] for key in answer.json["keys"]]
+        path = answer.headers.get("Link", "").partition(">")[0].removeprefix("<")
+    return sorted(found)
+
+
 async def test_a_repeated_request_makes_no_second_key_and_shows_none(api: Api, pool: asyncpg.Pool) -> None:
     """The answer to a repeat lacks the key, because nothing that could be sent is ever stored."""
     headers = ADMIN | {"Idempotency-Key": "once"}
@@ -101,4 +136,4 @@ async def test_only_admins_make_keys_and_nobody_without_one(api: Api, pool: asyn
         refused = await open_api.post("/keys", body)
         assert refused.status == 403
         assert "birthday keys create" in refused.json["detail"]
-        assert (await open_api.get("/keys")).json == {"keys": []}
+        assert (await open_api.get("/keys")).json == {"keys": [], "nextCursor": None}

@@ -60,6 +60,39 @@ async def test_a_template_is_published_listed_and_taken_back(api: Api) -> None:
     ]
 
 
+async def test_templates_and_versions_have_pages(api: Api) -> None:
+    """Each is on one page, templates by type with the default first, versions with the newest first."""
+    for locale in ("pt-BR", "pt", "de"):
+        assert (await api.put(f"/templates/birthday/{locale}", {"message": locale})).status == 201
+    await api.put("/templates/anniversary/default", {"message": "x"})
+    for number in range(4):
+        await api.put(DEFAULT, {"message": str(number)})
+    templates = await pages(api, "/templates?limit=2", "templates")
+    assert [(one["type"], one["locale"]) for one in templates] == [
+        ("anniversary", "default"),
+        ("birthday", "default"),
+        ("birthday", "de"),
+        ("birthday", "pt"),
+        ("birthday", "pt-BR"),
+    ]
+    versions = await pages(api, f"{DEFAULT}/versions?limit=3", "versions")
+    assert [one["version"] for one in versions] == [4, 3, 2, 1]
+    for path, cursor in (("/templates", "____"), (f"{DEFAULT}/versions", "______")):
+        assert (await api.get(f"{path}?cursor={cursor}")).status == 200
+        assert (await api.get(f"{path}?cursor=1")).pointers == ["cursor"]
+
+
+async def pages(api: Api, path: str, name: str) -> list[dict[str, Any]]:
+    """Return a list, read by its links."""
+    found: list[dict[str, Any]] = []
+    while path:
+        answer = await api.get(path)
+        found += answer.json[name]
+        path = answer.headers.get("Link", "").partition(">")[0].removeprefix("<")
+        assert (answer.json["nextCursor"] is None) == (not path)
+    return found
+
+
 async def test_a_template_that_fails_for_somebody_is_refused(api: Api) -> None:
     """The answer has the number and the ids, unless it is forced."""
     user = await api.create()

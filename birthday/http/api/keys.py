@@ -9,9 +9,22 @@ from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
 
 from birthday.config import Scope
 from birthday.errors import NotFoundError
-from birthday.http.api.parameters import From, Input, Instant, Output, example
+from birthday.http.api.parameters import (
+    DEFAULT_LIMIT,
+    MAX_LIMIT,
+    Flag,
+    From,
+    Input,
+    Instant,
+    Limit,
+    NextCursor,
+    Output,
+    example,
+)
 from birthday.http.api.repeats import commit_answer, once, pool_of
+from birthday.http.api.responses import page_response
 from birthday.http.context import CLIENT, CONTEXT, SUBJECT, actor_of
+from birthday.http.cursors import KeyCursor, key_cursor
 from birthday.http.json_response import json_response
 from birthday.http.keys import find_key
 from birthday.http.kinds import CONFLICT, MISSING_SCOPE, UNKNOWN_KEY_ID
@@ -28,7 +41,7 @@ from birthday.operations.keys import (
 )
 from birthday.operations.templates.values import check_whole
 from birthday.store.connection import borrow
-from birthday.store.keys import StoredKey, read_keys
+from birthday.store.keys import StoredKey, list_keys
 
 LONGEST_OVERLAP: Final = timedelta(days=90)
 
@@ -88,19 +101,30 @@ class RevokedKey(Key):
     is_own: bool = Field(description="Whether this request came with it: then the next one is refused.")
 
 
-class KeyList(Output):
-    """The keys that work, the oldest first."""
+class KeyPage(Output):
+    """A page of keys, the oldest first."""
 
-    keys: list[Key]
+    keys: list[Key] = Field(max_length=MAX_LIMIT)
+    next_cursor: NextCursor
 
 
-async def list_all(request: web.Request) -> web.Response:
-    """Return the keys in the database that work, without their secrets. Keys of API_KEYS are not among them."""
-    context = request.app[CONTEXT]
+class KeyQuery(Input):
+    """Which keys a list has."""
+
+    all: Flag = Field(default=False, description="true: also keys that have ended.")
+    limit: Limit = DEFAULT_LIMIT
+    cursor: KeyCursor = None
+
+
+async def list_page(request: web.Request, query: KeyQuery) -> web.Response:
+    """Return a page of the keys in the database, without their secrets. Keys of API_KEYS are not among them."""
+    context, limit = request.app[CONTEXT], query.limit
     now = context.clock.now()
     async with borrow(context.pool) as connection:
-        keys = await read_keys(connection, now)
-    return json_response(KeyList(keys=[Key(**_members(key, now)) for key in keys if key.works(now)]))
+        keys = await list_keys(connection, None if query.all else now, query.cursor, limit + 1)
+    cursor = key_cursor(keys[limit - 1]) if len(keys) > limit else None
+    page = KeyPage(keys=[Key(**_members(key, now)) for key in keys[:limit]], next_cursor=cursor)
+    return page_response(request, page, cursor)
 
 
 async def create(request: web.Request, body: KeyInput) -> web.Response:
@@ -165,7 +189,7 @@ def _members(key: StoredKey, now: datetime) -> dict[str, Any]:
 
 
 ROUTES: Final = (
-    Route("GET", "/keys", Scope.ADMIN, list_all, "listKeys", Answer("The keys.", KeyList)),
+    Route("GET", "/keys", Scope.ADMIN, list_page, "listKeys", Answer("A page of keys.", KeyPage)),
     Route(
         "POST",
         "/keys",

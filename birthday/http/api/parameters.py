@@ -82,6 +82,12 @@ def _check_id(value: object) -> UUID:
     return UUID(value)
 
 
+def _check_flag(text: object) -> bool:
+    if text not in {"true", "false"}:
+        raise ValueError("true or false is accepted")
+    return text == "true"
+
+
 def read_instant(end_of_day: timedelta, text: object) -> datetime:
     """Return an instant, or that of a date, of which ``end_of_day`` later is meant.
 
@@ -132,6 +138,7 @@ Type = Annotated[
     BeforeValidator(_check_type),
     WithJsonSchema({"type": "string", "pattern": TYPE_PATTERN, "examples": ["birthday"]}),
 ]
+Flag = Annotated[bool | None, BeforeValidator(_check_flag), WithJsonSchema({"type": "boolean"})]
 Id = Annotated[UUID | None, BeforeValidator(_check_id), WithJsonSchema({"type": "string", "format": "uuid"})]
 From = Annotated[datetime | None, PlainValidator(partial(read_instant, timedelta())), _DAY_OR_INSTANT]
 """An instant; a date stands for its first."""

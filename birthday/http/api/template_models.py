@@ -1,17 +1,17 @@
 """What the API takes and answers about templates."""
 
-from typing import Annotated, Final
+from typing import Annotated
 from uuid import UUID
 
 from pydantic import BeforeValidator, Field
 
 from birthday.core.fields import TYPE_PATTERN, Email
 from birthday.core.template import DEFAULT, Source
-from birthday.http.api.parameters import DEFAULT_LIMIT, MAX_LIMIT, Input, Instant, Limit, Output, example
+from birthday.http.api.parameters import DEFAULT_LIMIT, MAX_LIMIT, Input, Instant, Limit, NextCursor, Output, example
+from birthday.http.cursors import TemplateCursor, VersionCursor
 from birthday.operations.templates.trying import Trial
 from birthday.operations.templates.values import KnownInput, check_whole
-
-MAX_VERSION: Final = 2**31 - 1
+from birthday.store.templates import MAX_VERSION
 
 Text = Annotated[str, Field(min_length=1)]
 Version = Annotated[int, Field(ge=0, le=MAX_VERSION), BeforeValidator(check_whole)]
@@ -86,10 +86,18 @@ class ActiveTemplate(_Key):
     activated_by: str | None = Field(description="Who decided it: `api:` and the name of a key, or an operator.")
 
 
-class TemplateList(Output):
-    """All templates."""
+class TemplatePage(Output):
+    """A page of templates, by type and locale; the default comes first."""
 
-    templates: list[ActiveTemplate]
+    templates: list[ActiveTemplate] = Field(max_length=MAX_LIMIT)
+    next_cursor: NextCursor
+
+
+class TemplatesQuery(Input):
+    """Which part of the list is asked for."""
+
+    limit: Limit = DEFAULT_LIMIT
+    cursor: TemplateCursor = None
 
 
 class TemplateVersion(_Key):
@@ -104,16 +112,18 @@ class TemplateVersion(_Key):
     created_by: str | None = Field(description="Who published it.")
 
 
-class TemplateVersions(Output):
-    """Versions of a template, the newest first."""
+class VersionPage(Output):
+    """A page of the versions of a template, the newest first."""
 
     versions: list[TemplateVersion] = Field(max_length=MAX_LIMIT)
+    next_cursor: NextCursor
 
 
 class VersionsQuery(Input):
-    """How many versions are asked for."""
+    """Which versions are asked for."""
 
     limit: Limit = DEFAULT_LIMIT
+    cursor: VersionCursor = None
 
 
 class TemplatePreview(Output):

@@ -10,21 +10,24 @@ from birthday.config import Scope
 from birthday.core.template import TemplateKey, parse_locale, parse_type, template_name
 from birthday.errors import FieldError, InvalidInputError
 from birthday.http.api.repeats import commit_answer, concern, once, pool_of
+from birthday.http.api.responses import page_response
 from birthday.http.api.template_models import (
     ActivateInput,
     ActiveTemplate,
     PublishInput,
-    TemplateList,
+    TemplatePage,
     TemplatePreview,
+    TemplatesQuery,
     TemplateTest,
     TemplateVersion,
-    TemplateVersions,
     TestInput,
     TrialInput,
+    VersionPage,
     VersionsQuery,
 )
 from birthday.http.conditional import check_condition, has_condition, tagged
 from birthday.http.context import CONTEXT, SUBJECT, ApiContext, actor_of
+from birthday.http.cursors import template_cursor, version_cursor
 from birthday.http.json_response import json_bytes, json_response
 from birthday.http.kinds import DEFAULT_NEEDED, INVALID_PARAMETER, OUTDATED, UNKNOWN_TEMPLATE, UNKNOWN_USER
 from birthday.http.route import Answer, Route
@@ -32,14 +35,19 @@ from birthday.operations.templates.publishing import Author, activate_version, p
 from birthday.operations.templates.trying import Tried, preview, send_test
 from birthday.operations.templates.values import site_of
 from birthday.store.connection import borrow
-from birthday.store.templates import Active, Version, list_active, list_versions, read_version
+from birthday.store.templates import MAX_VERSION, Active, Version, list_active, list_versions, place_of, read_version
 
 
-async def list_all(request: web.Request) -> web.Response:
-    """Return which version of each template is active."""
+async def list_page(request: web.Request, query: TemplatesQuery) -> web.Response:
+    """Return a page of the templates: which version of each is active."""
     async with borrow(request.app[CONTEXT].pool) as connection:
         active = await list_active(connection)
-    return json_response(TemplateList(templates=[_active(one) for one in active]))
+    if query.cursor is not None:
+        place = place_of(*query.cursor)
+        active = [one for one in active if place_of(*one.key[:2]) > place]
+    page = active[: query.limit]
+    cursor = template_cursor(page[-1].key) if len(active) > query.limit else None
+    return page_response(request, TemplatePage(templates=[_active(one) for one in page], next_cursor=cursor), cursor)
 
 
 async def read(request: web.Request) -> web.Response:
@@ -47,12 +55,15 @@ async def read(request: web.Request) -> web.Response:
     return await _answer(request.app[CONTEXT], *_read_key(request))
 
 
-async def list_page(request: web.Request, query: VersionsQuery) -> web.Response:
-    """Return the newest versions of a template."""
-    key = _read_key(request)
+async def list_page_of_versions(request: web.Request, query: VersionsQuery) -> web.Response:
+    """Return a page of the versions of a template, the newest first."""
+    key, limit = _read_key(request), query.limit
+    before = MAX_VERSION if query.cursor is None else query.cursor
     async with borrow(request.app[CONTEXT].pool) as connection:
-        versions = await list_versions(connection, *key, query.limit)
-    return json_response(TemplateVersions(versions=[_version(version) for version in versions]))
+        versions = await list_versions(connection, *key, limit + 1, before)
+    cursor = version_cursor(versions[limit - 1].key) if len(versions) > limit else None
+    page = VersionPage(versions=[_version(version) for version in versions[:limit]], next_cursor=cursor)
+    return page_response(request, page, cursor)
 
 
 async def publish(request: web.Request, body: PublishInput) -> web.Response:
@@ -170,7 +181,7 @@ _PATH: Final = "/templates/{type}/{locale}"
 _NONE: Final = (UNKNOWN_TEMPLATE, INVALID_PARAMETER)
 
 ROUTES: Final = (
-    Route("GET", "/templates", Scope.ADMIN, list_all, "listTemplates", Answer("All templates.", TemplateList)),
+    Route("GET", "/templates", Scope.ADMIN, list_page, "listTemplates", Answer("A page of templates.", TemplatePage)),
     Route("GET", _PATH, Scope.ADMIN, read, "readTemplate", Answer("The version.", TemplateVersion), _NONE),
     Route(
         "PUT",
@@ -188,9 +199,9 @@ ROUTES: Final = (
         "GET",
         f"{_PATH}/versions",
         Scope.ADMIN,
-        list_page,
+        list_page_of_versions,
         "listTemplateVersions",
-        Answer("Versions, the newest first.", TemplateVersions),
+        Answer("A page of versions, the newest first.", VersionPage),
         _NONE,
     ),
     Route(

@@ -13,9 +13,8 @@ from pydantic import Field
 
 from birthday.config import Scope
 from birthday.errors import InvalidInputError, UnavailableError
-from birthday.http.api.parameters import Input, one_of
+from birthday.http.api.parameters import Flag, Input, one_of
 from birthday.http.api.requests import is_utf8
-from birthday.http.api.user_models import Flag
 from birthday.http.context import CONTEXT, IMPORTS, actor_of
 from birthday.http.kinds import INVALID_FIELD, NOT_ACCEPTABLE
 from birthday.http.route import Answer, Route

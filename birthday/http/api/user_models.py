@@ -4,7 +4,7 @@ from datetime import date
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AliasPath, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic import AliasPath, ConfigDict, Field, PlainValidator, WithJsonSchema
 
 from birthday.core.dates import birthday_text, parse_month_day
 from birthday.core.fields import DAY_PATTERN, TYPE_PATTERN, Email, ExternalId, NamePrefix, Zone
@@ -14,6 +14,7 @@ from birthday.core.zone import fixed_offset
 from birthday.http.api.parameters import (
     DEFAULT_LIMIT,
     MAX_LIMIT,
+    Flag,
     From,
     Input,
     Instant,
@@ -82,13 +83,6 @@ class UserPage(Output):
     next_cursor: NextCursor
 
 
-def _check_flag(text: object) -> bool:
-    if text not in {"true", "false"}:
-        raise ValueError("true or false is accepted")
-    return text == "true"
-
-
-Flag = Annotated[bool | None, BeforeValidator(_check_flag), WithJsonSchema({"type": "boolean"})]
 _Day = Annotated[
     int | None, PlainValidator(parse_month_day), WithJsonSchema({"type": "string", "pattern": f"^(--)?{DAY_PATTERN}$"})
 ]
