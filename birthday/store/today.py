@@ -4,7 +4,8 @@ A day may have a message for nearly everybody. So no statement looks at more tha
 be short, and goes on after the last message that was looked at.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Final
@@ -70,15 +71,14 @@ async def list_greeted(
     connection: Connection, day: Day, wanted: Wanted, after: Position | None, limit: int
 ) -> tuple[list[Greeted], Position | None]:
     """Return up to ``limit`` messages after a position, in order of time, and after which the list goes on, if any."""
-    async with connection.transaction(readonly=True):
-        # A bitmap would read all of the day for its first page.
-        await connection.execute("SET LOCAL enable_bitmapscan = off")
+    async with _in_order(connection):
         rows = await connection.fetch(
             """
             SELECT m.id, m.user_id, u.first_name, u.last_name, u.email, u.timezone, m.message_type, m.status,
                    m.scheduled_at, m.delivered_at, m.error_type
             FROM (SELECT * FROM message_logs
-                  WHERE (scheduled_at, id) > ($2, $3) AND scheduled_at <= $4 ORDER BY scheduled_at, id LIMIT $5) m
+                  WHERE scheduled_at BETWEEN $2 AND $4 AND (scheduled_at, id) > ($2, $3)
+                  ORDER BY scheduled_at, id LIMIT $5) m
             -- One by one, so that the statement ends with the page.
             CROSS JOIN LATERAL (
                 SELECT first_name, last_name, email, timezone FROM users WHERE id = m.user_id OFFSET 0) u
@@ -101,7 +101,8 @@ async def list_greeted(
     last = await connection.fetchrow(
         """
         SELECT scheduled_at, id FROM message_logs
-        WHERE (scheduled_at, id) > ($1, $2) AND scheduled_at <= $3 ORDER BY scheduled_at, id OFFSET $4 LIMIT 1
+        WHERE scheduled_at BETWEEN $1 AND $3 AND (scheduled_at, id) > ($1, $2)
+        ORDER BY scheduled_at, id OFFSET $4 LIMIT 1
         """,
         *day.after(after)[1:],
         MOST_READ - 1,
@@ -111,19 +112,31 @@ async def list_greeted(
 
 async def count_greeted(connection: Connection, day: Day) -> tuple[dict[tuple[str, Status], int], bool]:
     """Return how many messages of today there are by zone and status, and whether these are all."""
-    rows = await connection.fetch(
-        """
-        SELECT u.timezone, m.status, $1::jsonb ->> u.timezone = m.occasion_on::text AS is_today, count(*) AS messages
-        FROM (SELECT user_id, status, occasion_on FROM message_logs
-              WHERE (scheduled_at, id) > ($2, $3) AND scheduled_at <= $4 ORDER BY scheduled_at, id LIMIT $5) m
-        LEFT JOIN LATERAL (SELECT timezone FROM users WHERE id = m.user_id OFFSET 0) u ON true
-        GROUP BY 1, 2, 3
-        """,
-        *day.after(None),
-        MOST_READ,
-    )
+    async with _in_order(connection):
+        rows = await connection.fetch(
+            """
+            SELECT u.timezone, m.status, $1::jsonb ->> u.timezone = m.occasion_on::text AS is_today,
+                   count(*) AS messages
+            FROM (SELECT user_id, status, occasion_on FROM message_logs
+                  WHERE scheduled_at BETWEEN $2 AND $4 AND (scheduled_at, id) > ($2, $3)
+                  ORDER BY scheduled_at, id LIMIT $5) m
+            LEFT JOIN LATERAL (SELECT timezone FROM users WHERE id = m.user_id OFFSET 0) u ON true
+            GROUP BY 1, 2, 3
+            """,
+            *day.after(None),
+            MOST_READ,
+        )
     counts = {(row["timezone"], Status(row["status"])): row["messages"] for row in rows if row["is_today"]}
     return counts, sum(row["messages"] for row in rows) < MOST_READ
+
+
+@asynccontextmanager
+async def _in_order(connection: Connection) -> AsyncIterator[None]:
+    """Read messages by the index of their time: anything else would read all of the day, or more, for a page."""
+    async with connection.transaction(readonly=True):
+        await connection.execute("SET LOCAL enable_bitmapscan = off")
+        await connection.execute("SET LOCAL enable_seqscan = off")
+        yield
 
 
 def _greeted(row: Any) -> Greeted:  # noqa: ANN401 - asyncpg has no type for the names of a row

@@ -102,6 +102,25 @@ async def test_a_user_is_added_after_a_page_that_tells_when_the_greeting_comes(a
     assert "The user was added." not in text_of(shown)
 
 
+async def test_a_question_that_is_denied_leads_back_to_what_was_typed(api: Api, ada: Browser) -> None:
+    """For a new user and for a change; nothing is stored."""
+    user_id = await add(ada)
+    changed = {**await edit_form(ada, user_id), "lastName": "Souza"}
+    assert "No, back to the form" in text_of(await ada.post(f"/console/users/{user_id}/edit", changed))
+    for place in ("new", f"{user_id}/edit"):
+        denied = {**FORM, "lastName": "Souza", "confirmed": "yes", "edit": "yes"}
+        shown = await ada.post(f"/console/users/{place}", denied)
+        assert 'value="Souza"' in shown.text
+        assert 'value="America/Sao_Paulo"' in shown.text
+    assert [one["lastName"] for one in (await api.get("/users")).json["users"]] == ["Silva"]
+
+
+async def test_who_is_added_on_the_birthday_is_greeted_at_once(ada: Browser) -> None:
+    """Which the question says, because it cannot be taken back."""
+    asked = await ada.post("/console/users/new", {**FORM, "dateOfBirth": "1990-03-01", "timezone": "Europe/Berlin"})
+    assert "at once, because it is 2026-03-01 in Europe/Berlin" in text_of(asked)
+
+
 async def test_a_day_without_a_year_is_a_birthday(api: Api, ada: Browser) -> None:
     """As --MM-DD, which is what the API calls it, or without the hyphens."""
     user_id = await add(ada, dateOfBirth="02-29")

@@ -14,6 +14,8 @@ from birthday.http.context import CONTEXT
 
 CONFIRMED: Final = "confirmed"
 """The field that the button of ``confirm`` adds."""
+EDIT: Final = "edit"
+"""The field that the button "No" of ``confirm`` adds, if it leads back to the form with what was typed."""
 FORM_BYTES: Final = 512 * 1024
 """How large a form may be: a template of the largest size, with each character written as three."""
 _MOST_FIELDS: Final = 1000
@@ -61,8 +63,9 @@ async def read_form(request: web.Request, most_bytes: int = FORM_BYTES) -> Multi
 
 
 async def is_confirmed(request: web.Request) -> bool:
-    """Say whether the form comes from the button of ``confirm``."""
-    return CONFIRMED in await read_form(request)
+    """Say whether the form comes from the button "Yes" of ``confirm``."""
+    form = await read_form(request)
+    return CONFIRMED in form and EDIT not in form
 
 
 def confirm(
@@ -72,14 +75,17 @@ def confirm(
     action: str,
     fields: Mapping[str, str] | None = None,
     facts: Sequence[tuple[str, str]] = (),
-    back: str = ROOT,
+    back: str | None = ROOT,
 ) -> web.Response:
     """Return the page that asks before a change, with a button "Yes, ``action``" that sends ``fields`` again to here.
 
-    ``facts`` are the numbers concerned, each with its name. ``back`` is where "No" leads.
+    ``facts`` are the numbers concerned, each with its name. ``back`` is where "No" leads. If it is None, "No"
+    sends the fields with ``EDIT``, for the form to be shown again.
     """
     hidden = {**(fields or {}), CONFIRMED: "yes"}
-    return page(request, "confirm.html", title=question, action=action, fields=hidden, facts=facts, back=back)
+    return page(
+        request, "confirm.html", title=question, action=action, fields=hidden, facts=facts, back=back, edit=EDIT
+    )
 
 
 def done(request: web.Request, location: str, text: str) -> web.Response:

@@ -1,5 +1,6 @@
 """States, outcomes and errors in words for people who do not know how the program works."""
 
+import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -100,6 +101,16 @@ _ERRORS: Final = {
     "again.",
 }
 
+_WORDS: Final = (
+    (re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\dZ"), r"\1 \2 UTC"),
+    (re.compile(r"the user (is|was) suppressed"), "the person has opted out"),
+    (re.compile(r" \(SEND_AT [^)]*\)"), ""),
+    (re.compile(r"; LEAP_DAY=\w+ puts it on"), "; it is celebrated on"),
+    (re.compile(r"PLAN_HORIZON before"), "some time before"),
+    (re.compile(r"within CATCH_UP_WINDOW \(([^,)]*)[^)]*\)"), r"within \1"),
+)
+"""What stands for the names of settings, and for instants as programs write them."""
+
 
 def tell(explanation: Explanation) -> Told:
     """Return what came of an occasion."""
@@ -108,18 +119,18 @@ def tell(explanation: Explanation) -> Told:
 
 def reason(explanation: Explanation) -> str:
     """Return the reason without the command that mends it, which only a terminal has."""
-    return _without_command(explanation.reason)
+    return _plainly(explanation.reason)
 
 
 def steps(explanation: Explanation) -> Sequence[Step]:
     """Return what led to the outcome, but for the messages, which have pages of their own."""
-    return [Step(_ABOUT[one.about], _without_command(one.says)) for one in explanation.steps if one.about != "message"]
+    return [Step(_ABOUT[one.about], _plainly(one.says)) for one in explanation.steps if one.about != "message"]
 
 
 def messages(explanation: Explanation) -> Sequence[tuple[str, str]]:
     """Return id and state of each message of the occasion."""
     told = [one.says.split(": ", 1) for one in explanation.steps if one.about == "message"]
-    return [(message_id, _without_command(text)) for message_id, text in told]
+    return [(message_id, _plainly(text)) for message_id, text in told]
 
 
 def describe_error(error_type: str | None, detail: str | None) -> str:
@@ -129,5 +140,9 @@ def describe_error(error_type: str | None, detail: str | None) -> str:
     return _ERRORS[ErrorType(error_type)] if error_type in set(ErrorType) else ""
 
 
-def _without_command(text: str) -> str:
-    return text.partition("; 'birthday ")[0]
+def _plainly(text: str) -> str:
+    """Return a text of an explanation without commands and names of settings."""
+    text = text.partition("; 'birthday ")[0]
+    for pattern, words in _WORDS:
+        text = pattern.sub(words, text)
+    return text

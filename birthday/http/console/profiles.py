@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final
 
 import orjson
@@ -113,13 +114,15 @@ def full_name(profile: Profile) -> str:
     return f"{profile.first_name} {profile.last_name}".strip()
 
 
-def next_greetings(user: User) -> list[tuple[str, str]]:
+def next_greetings(user: User, now: datetime) -> list[tuple[str, str]]:
     """Return what is sent next to a user, and when, each with a name."""
-    return [(f"Next {one.message_type}", _when(one, user.profile)) for one in user.upcoming]
+    return [(f"Next {one.message_type}", _when(one, user.profile, now)) for one in user.upcoming]
 
 
-def _when(one: Upcoming, profile: Profile) -> str:
-    if one.due_at is not None:
-        return f"{one.due_at.astimezone(load_zone(profile.zone)):%Y-%m-%d %H:%M} in {profile.zone}"
-    reason = "the person has opted out" if profile.extras.suppressed else "there is no text for it"
-    return f"{one.on}: nothing is sent, {reason}"
+def _when(one: Upcoming, profile: Profile, now: datetime) -> str:
+    if one.due_at is None:
+        reason = "the person has opted out" if profile.extras.suppressed else "there is no text for it"
+        return f"{one.on}: nothing is sent, {reason}"
+    if one.due_at <= now:
+        return f"at once, because it is {one.on} in {profile.zone}"
+    return f"{one.due_at.astimezone(load_zone(profile.zone)):%Y-%m-%d %H:%M} in {profile.zone}"

@@ -1,6 +1,7 @@
 """One user: what is known, what was and will be sent and why not, and all that can be changed."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from birthday.core.user import patch_profile
 from birthday.core.zone import zone_names
 from birthday.errors import ConflictError, InvalidInputError, NotFoundError
 from birthday.http.console import plain
-from birthday.http.console.forms import confirm, done, is_confirmed, read_form
+from birthday.http.console.forms import EDIT, confirm, done, is_confirmed, read_form
 from birthday.http.console.privacy import note_viewed
 from birthday.http.console.profiles import (
     LABELS,
@@ -94,6 +95,8 @@ async def change(request: web.Request) -> web.Response:
     context, user_id, by = request.app[CONTEXT], read_id(request, "user"), actor_of(request)
     form = await read_form(request)
     texts, confirmed, tag = read_texts(form), await is_confirmed(request), form.get("tag", "")
+    if EDIT in form:
+        return _form(request, user_id, texts, tag)
     try:
         async with (
             borrow(context.pool) as connection,
@@ -119,12 +122,10 @@ async def change(request: web.Request) -> web.Response:
     if confirmed:
         note_changed(context, by, old, after, replanned)
         return done(request, f"{PATH}/{user_id}", "The user was changed.")
-    facts = [*_changed_fields(before, after), *_moved_greetings(before, after)]
+    facts = [*_changed_fields(before, after), *_moved_greetings(before, after, at)]
     facts += [(f"Cancelled: {_of_day(one)}", "This message is not sent") for one in pending if one.id not in left]
     question = f"Change {full_name(old)}?"
-    return confirm(
-        request, question, action="change it", fields={**texts, "tag": tag}, facts=facts, back=f"{PATH}/{user_id}/edit"
-    )
+    return confirm(request, question, action="change it", fields={**texts, "tag": tag}, facts=facts, back=None)
 
 
 async def ask_reason(request: web.Request) -> web.Response:
@@ -284,8 +285,8 @@ def _changed_fields(before: User, after: User) -> Sequence[tuple[str, str]]:
     ]
 
 
-def _moved_greetings(before: User, after: User) -> Sequence[tuple[str, str]]:
-    old, new = dict(next_greetings(before)), dict(next_greetings(after))
+def _moved_greetings(before: User, after: User, at: datetime) -> Sequence[tuple[str, str]]:
+    old, new = dict(next_greetings(before, at)), dict(next_greetings(after, at))
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     if not names:
         return [("Messages planned", "stay as they are")]

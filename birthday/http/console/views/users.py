@@ -12,7 +12,7 @@ from birthday.core.user import parse_profile
 from birthday.core.zone import zone_names
 from birthday.errors import ConflictError, InvalidInputError
 from birthday.http.console.finding import FIELDS, count_users, find_place, read_filter
-from birthday.http.console.forms import confirm, done, is_confirmed, read_form
+from birthday.http.console.forms import EDIT, confirm, done, is_confirmed, read_form
 from birthday.http.console.privacy import note_viewed
 from birthday.http.console.profiles import (
     errors_by_field,
@@ -83,7 +83,10 @@ async def new(request: web.Request) -> web.Response:
 
 async def add(request: web.Request) -> web.Response:
     """Add a user; ask first, and tell when the first greeting is due."""
-    context, texts, at = request.app[CONTEXT], read_texts(await read_form(request)), now(request)
+    context, form, at = request.app[CONTEXT], await read_form(request), now(request)
+    texts = read_texts(form)
+    if EDIT in form:
+        return _form(request, texts, {})
     try:
         profile = parse_profile(members_of(texts), at)
         planned = plan_user(uuid7(at), profile, at, context.planning, actor_of(request), context.tracing.traceparent())
@@ -97,8 +100,8 @@ async def add(request: web.Request) -> web.Response:
         await name_taken(context, error)
         return _form(request, texts, errors_by_field(error), error.existing_id)
     name = full_name(profile)
-    facts = [("Name", name), ("E-mail", profile.email), *next_greetings(user)]
-    return confirm(request, f"Add {name}?", action="add this user", fields=texts, facts=facts, back=f"{PATH}/new")
+    facts = [("Name", name), ("E-mail", profile.email), *next_greetings(user, at)]
+    return confirm(request, f"Add {name}?", action="add this user", fields=texts, facts=facts, back=None)
 
 
 async def _create(request: web.Request, planned: NewUser) -> User:
