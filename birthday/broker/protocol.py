@@ -8,7 +8,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 from uuid import UUID
@@ -68,6 +68,8 @@ class QueueStats:
     delayed: int
     dead: int
     consumers: int
+    server: str = field(default="", compare=False)
+    """What holds the queue, and its version, as it names itself; empty for the database."""
 
 
 class Consumer(Protocol):

@@ -3,15 +3,18 @@
 import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 import orjson
 import pytest
 
+from birthday.config import Scope
 from birthday.core.message import ErrorType
 from birthday.http.console.charts import Bar, bar_chart
+from birthday.operations.keys import create_key
 from birthday.store.changes import Actor, ChangeFilter, Recorded, list_changes, record_changes
+from birthday.store.processes import Process, report
 from tests.support.api import RUNBOOK_USER, Api, api_keys, running_api
 from tests.support.clock import NINE_O_CLOCK
 from tests.support.console import Browser, browsing
@@ -22,6 +25,8 @@ EVIL = "<script>alert(1)</script>"
 FAILURES = "/console/failures"
 ACTIVITY = "/console/activity"
 AUDIT = "/console/audit"
+SETTINGS = "/console/settings"
+KEY_PAGE = "/console/settings/keys"
 
 
 @pytest.fixture
@@ -157,12 +162,13 @@ async def test_what_fails_after_the_question_is_not_concerned(api: Api, browser:
 
 
 async def test_one_message_is_sent_again(api: Api, browser: Browser) -> None:
-    """It and its dead letter only. If somebody was faster, the page says what it is now."""
+    """By the button of its row: it and its dead letter only. If somebody was faster, the page says what it is now."""
     [one, other] = await store(api, 2, "refused")
-    done = await browser.confirm(f"{FAILURES}/requeue", {"id": str(one)})
-    assert (done.status, f"Message {one} is queued again." in done.text) == (200, True)
+    [path] = re.findall(rf'action="([^"]*{one}[^"]*)"', (await browser.get(FAILURES)).text)
+    done = await browser.confirm(path)
+    assert (done.status, "in the queue again" in done.text) == (200, True)
     assert await dead_ids(api.context.broker) == [other]
-    late = await browser.post(f"{FAILURES}/requeue", {"id": str(one), "confirmed": "yes"})
+    late = await browser.post(path, {"confirmed": "yes"})
     assert (late.status, f"Message {one} is queued" in late.text) == (409, True)
     asked = await browser.post(f"{FAILURES}/requeue", {"id": str(one)})
     assert "somebody has sent them again" in asked.text
@@ -224,6 +230,7 @@ async def test_a_change_is_shown_with_who_when_from_where_and_what_it_was(api: A
     by_key = {"Authorization": "Bearer key-of-walter"}
     made = await api.post("/users", RUNBOOK_USER | {"lastName": EVIL}, by_key)
     user_id = made.json["id"]
+    api.clock.advance(timedelta(seconds=1))
     await api.patch(f"/users/{user_id}", {"lastName": "King", "attributes": {"team": "<b>"}}, by_key)
     shown = await browser.get(f"{ACTIVITY}?id={user_id}")
     assert shown.text.count("changed user") == 1
@@ -310,6 +317,126 @@ async def test_an_audit_shows_a_planted_loss_in_red_with_its_user(api: Api, brow
 async def test_days_that_cannot_be_audited_are_refused(browser: Browser, query: str) -> None:
     """With what is accepted; a long range is for the command."""
     assert (await browser.get(f"{AUDIT}?{query}")).status == 422
+
+
+async def test_settings_show_what_differs_and_no_secret(pool: asyncpg.Pool) -> None:
+    """Each setting with its default and meaning, for every scope; secrets and hashes of keys are masked."""
+    running = running_api(
+        pool,
+        api_keys=KEYS,
+        message_service_url="https://example.com",
+        message_service_api_key="sk-verysecret",
+        http_proxy="http://proxy:topsecret@example.com:3128",
+        send_at="08:30",
+        retention_days="90",
+    )
+    async with running as api, browsing(api, "key-of-rita") as browser:
+        shown = await browser.get(SETTINGS)
+        for secret in ("topsecret", "sk-verysecret", *re.findall("[0-9a-f]{64}", KEYS)):
+            assert secret not in shown.text
+        differs, others = shown.text.split("Settings at their default")
+        for variable, part in (("SEND_AT", differs), ("API_KEYS", differs), ("RETENTION_DAYS", others)):
+            assert f"<code>{variable}</code></th>" in part, variable
+        assert f"PostgreSQL {(await pool.fetchval('SHOW server_version')).split('.')[0]}." in shown.text
+        applied = await pool.fetchval("SELECT count(*) FROM schema_migrations")
+        assert f"{applied} of {applied} applied" in shown.text
+        assert "API keys" not in shown.text
+        assert (await browser.get(KEY_PAGE)).status == 403
+
+
+async def test_processes_are_compared(api: Api, browser: Browser) -> None:
+    """Who runs with which version, time-zone data and settings, and where they differ; names are text."""
+    async with api.context.pool.acquire() as connection:
+        for number, send_at in enumerate(("09:00", "10:00")):
+            process = Process(
+                *(uuid4(), EVIL, number, "worker", f"1.{number}", "abc", f"2026{'ab'[number]}", {"SEND_AT": send_at}),
+                NINE_O_CLOCK,
+                "open",
+                EVIL,
+            )
+            await report(connection, process)
+    text = (await browser.get(SETTINGS)).text
+    for part in ("Versions differ", "1.0 (abc), 1.1 (abc)", "Time-zone data differ", "SEND_AT differs", "09:00, 10:00"):
+        assert part in text, part
+    assert "<script>" not in text.replace("<script src=", "")
+
+
+async def test_a_key_is_made_and_shown_once(api: Api, browser: Browser) -> None:
+    """After a question; a reload makes no second one, and no other page has it."""
+    fields = {"name": "shop", "scope": "write", "expires": "2026-12-31"}
+    made = await browser.confirm(KEY_PAGE, fields)
+    [secret] = re.findall(r"bday_[0-9a-f]{8}_[0-9a-f]{64}", made.text)
+    assert made.headers["Cache-Control"] == "no-store"
+    again = await browser.post(KEY_PAGE, {**fields, "confirmed": "yes"})
+    assert (again.status, "rotate it" in again.text) == (409, True)
+    await api.context.keys.refresh()
+    found = api.context.keys.find(secret)
+    assert found is not None
+    assert (found.name, found.scope, found.stored and found.stored.created_by) == ("shop", "write", "console:ada")
+    for path in (KEY_PAGE, ACTIVITY, SETTINGS):
+        shown = await browser.get(path)
+        assert secret not in shown.text, path
+        assert secret.rpartition("_")[2] not in shown.text, path
+    assert "2027-01-01 00:00:00 UTC" in (await browser.get(KEY_PAGE)).text
+    [change] = await recorded(api, "created")
+    assert change.change.actor == "console:ada"
+
+
+async def test_a_key_is_rotated_once_and_revoked(api: Api, browser: Browser) -> None:
+    """The older one works until the overlap is over; a reload does not rotate the new one away."""
+    new = await create_key(api.context.pool, "shop", Scope.READ, api.clock.now(), Actor("tester"))
+    path = f"{KEY_PAGE}/{new.stored.id}"
+    assert "works for 2h more" in (await browser.post(f"{path}/rotate", {"overlap": "2h"})).text
+    assert (await browser.post(f"{path}/rotate", {"overlap": "91d"})).status == 422
+    rotated = await browser.confirm(f"{path}/rotate", {"overlap": "2h"})
+    [later] = re.findall(r"bday_([0-9a-f]{8})_[0-9a-f]{64}", rotated.text)
+    again = await browser.post(f"{path}/rotate", {"overlap": "2h", "confirmed": "yes"})
+    assert (again.status, "rotated already" in again.text) == (409, True)
+    await api.context.keys.refresh()
+    old = api.context.keys.find(new.secret)
+    assert old is not None
+    assert [old.works(api.clock.now() + timedelta(hours=hours)) for hours in (1, 3)] == [True, False]
+    done = await browser.confirm(f"{KEY_PAGE}/{later}/revoke")
+    assert f"The key {later} of shop is revoked" in done.text
+    for gone in (later, "nonsense", "%3Cscript%3E"):
+        shown = await browser.post(f"{KEY_PAGE}/{gone}/revoke", {"confirmed": "yes"})
+        assert (shown.status, "<script>" in shown.text) == (404, False), gone
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"name": EVIL, "scope": "read", "confirmed": "yes"},
+        {"name": "shop", "scope": "root"},
+        {"name": "shop"},
+        {"scope": "read"},
+        {"name": "shop", "scope": "read", "expires": "soon"},
+        {"name": "shop", "scope": "read", "expires": "2020-01-01", "confirmed": "yes"},
+    ],
+)
+async def test_a_key_that_is_not_accepted_is_not_made(api: Api, browser: Browser, fields: dict[str, str]) -> None:
+    """The page says what is accepted."""
+    shown = await browser.post(KEY_PAGE, fields)
+    assert (shown.status, "<script>" in shown.text.replace("<script src=", "")) == (422, False)
+    assert await api.context.pool.fetchval("SELECT count(*) FROM api_keys") == 0
+
+
+@pytest.mark.parametrize("name", ["rita", "walter"])
+async def test_only_admins_manage_keys(api: Api, name: str) -> None:
+    """Neither by a page nor by a request."""
+    async with browsing(api, f"key-of-{name}") as browser:
+        assert (await browser.get(KEY_PAGE)).status == 403
+        for path in (KEY_PAGE, f"{KEY_PAGE}/00000000/rotate", f"{KEY_PAGE}/00000000/revoke"):
+            assert (await browser.post(path, {"name": "x", "scope": "admin", "confirmed": "yes"})).status == 403
+    assert await api.context.pool.fetchval("SELECT count(*) FROM api_keys") == 0
+
+
+async def test_without_a_key_none_can_be_made(pool: asyncpg.Pool) -> None:
+    """Whoever merely reaches the port must not keep others out: the command makes the first one."""
+    async with running_api(pool) as api, browsing(api) as browser:
+        assert "birthday keys create" in (await browser.get(KEY_PAGE)).text
+        shown = await browser.post(KEY_PAGE, {"name": "shop", "scope": "admin", "confirmed": "yes"})
+        assert (shown.status, "birthday keys create" in shown.text) == (403, True)
 
 
 def test_bars_stand_side_by_side_and_the_smallest_is_seen() -> None:

@@ -121,7 +121,10 @@ class RabbitMQBroker:
             dead, _ = await channel.measure(DEAD_LETTER_QUEUE)
             delayed = [(await channel.measure(queue))[0] for queue in RETRY_QUEUES.values()]
         unacked = sum(consumer.unacked for consumer in self._consumers)
-        return QueueStats(ready=ready, unacked=unacked, delayed=sum(delayed), dead=dead, consumers=consumers)
+        server = self._connection.server
+        return QueueStats(
+            ready=ready, unacked=unacked, delayed=sum(delayed), dead=dead, consumers=consumers, server=server
+        )
 
     async def check(self) -> None:
         """Make sure that the server answers and holds our topology; see ``Broker``."""

@@ -44,6 +44,12 @@ class AmqpConnection:
         """Have the next channel declare all exchanges and queues, because one is missing."""
         self._declared = False
 
+    @property
+    def server(self) -> str:
+        """Product and version, as the server names itself; empty while there is no connection."""
+        told = getattr(self._connection, "server_properties", {})
+        return " ".join(str(told[name]) for name in ("product", "version") if name in told)
+
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Let one caller at a time open a channel. The time limit includes the wait, because waits would add up.

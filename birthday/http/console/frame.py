@@ -32,12 +32,14 @@ from birthday.http.console.views import (
     calendar,
     failures,
     imports,
+    keys,
     letters,
     mending,
     message,
     overview,
     publishing,
     runbook,
+    settings,
     templates,
     today,
     user,
@@ -65,6 +67,8 @@ VIEWS: Final[tuple[View, ...]] = (
     *runbook.VIEWS,
     *audit.VIEWS,
     *activity.VIEWS,
+    *settings.VIEWS,
+    *keys.VIEWS,
 )
 """All pages."""
 

@@ -86,7 +86,7 @@ def _row(recorded: Recorded) -> _Row:
 def _page_of(entity: str, entity_id: str) -> str:
     """Return the address of what was changed; empty if it has no page."""
     if entity == KEY:
-        return f"{ROOT}/keys"
+        return f"{ROOT}/settings/keys"
     try:
         return f"{_PAGES[entity]}{UUID(entity_id)}"
     except (KeyError, ValueError):

@@ -1,10 +1,9 @@
-"""Mends what failed: sends messages again, and drops their dead letters, all that match or one.
+"""Mends what failed: sends messages again, and drops their dead letters, all that match.
 
 The page that asks fixes the instant, so that only what had failed by then is concerned, however long a visitor thinks.
 """
 
 from typing import Final
-from uuid import UUID
 
 import structlog
 from aiohttp import web
@@ -14,12 +13,11 @@ from birthday.errors import UnavailableError
 from birthday.http.console.failed import PATH, choose, count
 from birthday.http.console.forms import confirm, done, is_confirmed, read_form
 from birthday.http.console.progress import follow, progress
-from birthday.http.console.view import View, actor_of, now
+from birthday.http.console.view import View, actor_of
 from birthday.http.context import CONTEXT
-from birthday.http.requeueing import requeue_in_turns, sweep_turn, turn
+from birthday.http.requeueing import requeue_in_turns
 from birthday.operations.dead_letters.letters import Kind
 from birthday.operations.dead_letters.removal import Tally, remove_dead
-from birthday.operations.dead_letters.requeue import drop_copy, requeue_one
 from birthday.store.causes import Causes
 from birthday.store.failed import FailedFilter
 
@@ -30,7 +28,7 @@ _TOLD: Final = 5
 
 
 async def requeue(request: web.Request) -> web.StreamResponse:
-    """Queue again all failed messages that match, or one."""
+    """Queue again all failed messages that match."""
     choice = choose(request, await read_form(request))
     if not await is_confirmed(request):
         causes = await count(request, choice)
@@ -45,8 +43,6 @@ async def requeue(request: web.Request) -> web.StreamResponse:
             facts=_tell_causes(causes),
             back=choice.page,
         )
-    if choice.wanted.message_id is not None:
-        return await _requeue_one(request, choice.wanted.message_id)
     async with progress(request, "Sending failed messages again", choice.page) as report:
         total, queued, tally = (await count(request, choice)).messages, 0, Tally()
 
@@ -66,17 +62,6 @@ async def requeue(request: web.Request) -> web.StreamResponse:
             text += " The queue did not answer: their dead letters go with the next requeue."
         await report.done(choice.page, text)
     return report.answer
-
-
-async def _requeue_one(request: web.Request, message_id: UUID) -> web.Response:
-    context = request.app[CONTEXT]
-    async with turn(context):
-        at, by = now(request), actor_of(request)
-        message = await requeue_one(context.pool, context.broker, message_id, at, by, context.tracing)
-    context.metrics.messages_queued.inc()
-    async with sweep_turn(context):
-        await drop_copy(context.pool, context.broker, message.id)
-    return done(request, PATH, f"Message {message.id} is queued again.")
 
 
 async def drop(request: web.Request) -> web.StreamResponse:
