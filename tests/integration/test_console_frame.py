@@ -303,3 +303,33 @@ async def test_while_the_clock_is_wrong_nothing_is_changed(api: Api, pool: async
         assert (refused.status, "The clock of this server is wrong" in refused.text) == (503, True)
         assert (await browser.get("/console")).status == 200
         assert await pool.fetchval("SELECT count(*) FROM pauses") == 0
+
+
+async def test_a_view_of_persons_is_recorded_once_for_a_page_that_stays_open(api: Api, pool: asyncpg.Pool) -> None:
+    """Each visit is one record; the refreshing of the same page is another one after ten minutes only."""
+    await api.request(
+        "POST",
+        "/users",
+        json={
+            "firstName": "Ada",
+            "lastName": "L",
+            "email": "a@example.com",
+            "dateOfBirth": "1990-03-01",
+            "timezone": "UTC",
+        },
+        headers={"X-API-Key": "key-of-ada"},
+    )
+
+    async def count() -> int:
+        found: int = await pool.fetchval("SELECT count(*) FROM changes WHERE action = 'viewed'")
+        return found
+
+    async with browsing(api, "key-of-walter") as browser:
+        for _ in range(2):
+            assert "a@example.com" in (await browser.get("/console/users")).text
+        assert await count() == 2
+        await browser.get("/console/users", {"X-Refresh": "live"})
+        assert await count() == 2
+        api.clock.advance(timedelta(minutes=10))
+        await browser.get("/console/users", {"X-Refresh": "live"})
+        assert await count() == 3

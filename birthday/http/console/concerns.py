@@ -61,6 +61,8 @@ def headline(overview: Overview, concerns: Sequence[Concern]) -> str:
         return f"{len(serious)} things want attention"
     if not overview.has_users:
         return "Nobody to greet yet"
+    if overview.paused:
+        return f"Sending is paused: {', '.join(one.message_type for one in overview.paused)}"
     if minor:
         return f"Greetings go out. {_count(minor)} to look at"
     return "All is well"
@@ -87,6 +89,10 @@ def _stopped(overview: Overview) -> Iterator[Concern]:
             reason = f": {process.circuit_reason}" if process.circuit_reason else ""
             text = f"{process.host}, process {process.pid}, sends nothing but probes. Messages wait; none is lost."
             yield Concern("bad", f"Circuit {process.circuit}{reason}", text, "circuitbreakeropen")
+    queue = overview.queue
+    if queue is not None and queue.ready and not queue.consumers and Role.WORKER not in overview.missing_roles:
+        text = f"{queue.ready:,} messages are in the queue, and no worker takes any."
+        yield Concern("bad", "Nothing consumes", text, "noconsumers")
     for pause in overview.paused:
         since = f"{pause.changed_at:%Y-%m-%d %H:%M} UTC"
         text = f"Since {since}, by {pause.changed_by}. Messages wait, and expire after CATCH_UP_WINDOW."

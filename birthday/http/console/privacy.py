@@ -16,7 +16,7 @@ from birthday.store.connection import borrow
 SEVERAL: Final = "several"
 """Stands for the id where a list was seen; the record has all ids."""
 _AGAIN_AFTER: Final = timedelta(minutes=10)
-_MOST_REMEMBERED: Final = 10_000
+_MOST_REMEMBERED: Final = 1000
 
 
 async def note_viewed(request: web.Request, ids: Collection[UUID | str], entity: str = USER) -> None:
