@@ -1,5 +1,7 @@
-"""The headers that every answer has, whoever gives it."""
+"""The headers that every answer has, whoever gives it, and whether it may be packed."""
 
+import re
+from functools import lru_cache
 from typing import Final
 
 from aiohttp import hdrs, web
@@ -14,6 +16,16 @@ PROTECTION: Final = (
     ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
 )
 """Headers of every answer, unless its handler has set another value. Pages have a policy of their own."""
+
+
+_REFUSED: Final = re.compile(r"\s*q=0(\.0*)?\s*")
+
+
+@lru_cache(maxsize=64)
+def accepts_gzip(accepted: str) -> bool:
+    """Say whether an ``Accept-Encoding`` names gzip with a weight above 0."""
+    codings = (coding.partition(";") for coding in accepted.lower().split(","))
+    return any(name.strip() == "gzip" and not _REFUSED.fullmatch(weight) for name, _, weight in codings)
 
 
 def complete(response: web.StreamResponse, request_id: str) -> None:

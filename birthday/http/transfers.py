@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import aclosing, contextmanager
 
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from birthday.http.context import CONTEXT, ApiContext
+from birthday.http.headers import accepts_gzip
 from birthday.http.streaming import ClientError, Stream
 from birthday.operations.transfer.exporting import stream_users
 from birthday.operations.transfer.importing import Target
@@ -30,11 +31,14 @@ def counted(context: ApiContext, target: Target) -> Iterator[None]:
 async def send_users(
     request: web.Request, file_format: Format, media_type: str, headers: Mapping[str, str] | None = None
 ) -> web.StreamResponse:
-    """Answer with all users, as a stream."""
+    """Answer with all users, as a stream; packed for clients that read that."""
     async with (
         Stream(request, media_type, headers) as stream,
         aclosing(stream_users(request.app[CONTEXT].pool, file_format)) as pieces,
     ):
+        stream.answer.headers.setdefault(hdrs.VARY, hdrs.ACCEPT_ENCODING)
+        if accepts_gzip(request.headers.get(hdrs.ACCEPT_ENCODING, "")):
+            stream.answer.enable_compression(web.ContentCoding.gzip)
         try:
             async for piece in pieces:
                 await stream.write(piece)

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from birthday.http.middleware.packing import MIN_BYTES, accepts_gzip
+from birthday.http.headers import accepts_gzip
+from birthday.http.middleware.packing import MIN_BYTES
 from tests.support.api import Answer, Api, running_api
 
 GZIP = {"Accept-Encoding": "br, gzip;q=0.5"}
@@ -41,6 +42,33 @@ async def test_large_answers_are_packed_for_who_reads_that(api: Api, path: str) 
     assert gzip.decompress(packed.body) == plain.body or path == "/metrics"
     head = await fetch(api, path, GZIP, "HEAD")
     assert head.headers["Content-Encoding"] == "gzip"
+
+
+@pytest.mark.parametrize("accept", ["application/x-ndjson", "text/csv"])
+async def test_an_export_is_packed_while_it_is_written(api: Api, accept: str) -> None:
+    """It unpacks to what others get; caches are told what the answer depends on, by HEAD too."""
+    plain, packed = [await fetch(api, "/users/export", one | {"Accept": accept}) for one in (PLAIN, GZIP)]
+    assert "Content-Encoding" not in plain.headers
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert gzip.decompress(packed.body) == plain.body
+    assert len(packed.body) < len(plain.body) / 5
+    head = await fetch(api, "/users/export", GZIP | {"Accept": accept}, "HEAD")
+    for answer in (plain, packed, head):
+        assert answer.headers["Vary"] == "Accept, Accept-Encoding"
+
+
+@pytest.mark.parametrize("path", ["/docs", "/docs/problems", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css"])
+async def test_the_files_of_the_documentation_are_kept_by_browsers(api: Api, path: str) -> None:
+    """Packed or not, they have a tag to ask with whether they have changed: 304 if not."""
+    plain, packed = await fetch(api, path, PLAIN), await fetch(api, path, GZIP)
+    if "Content-Encoding" in packed.headers:
+        assert gzip.decompress(packed.body) == plain.body
+    assert ("Content-Encoding" in packed.headers) == (len(plain.body) >= MIN_BYTES)
+    for answer, accepted in ((plain, PLAIN), (packed, GZIP)):
+        again = await fetch(api, path, accepted | {"If-None-Match": answer.headers["ETag"]})
+        assert (again.status, again.body) == (304, b"")
+        for one in (answer, again):
+            assert (one.headers["Cache-Control"], one.headers["Vary"]) == ("no-cache", "Accept-Encoding")
 
 
 async def test_a_packed_answer_has_a_weak_tag(api: Api) -> None:

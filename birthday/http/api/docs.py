@@ -1,10 +1,17 @@
 """The pages under ``/docs``: Swagger UI, from files that are installed with the product, and what problems mean."""
 
+import asyncio
+import gzip
+from functools import cache
 from importlib.resources import files
+from mimetypes import guess_type
+from pathlib import Path
 from typing import Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
+from birthday.http.conditional import answer_condition
+from birthday.http.headers import accepts_gzip
 from birthday.http.kinds import KINDS, PAGE
 from birthday.http.route import Handler
 
@@ -61,6 +68,8 @@ _POLICY: Final = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
+_KEPT: Final = {hdrs.CACHE_CONTROL: "no-cache", hdrs.VARY: hdrs.ACCEPT_ENCODING}
+
 
 def routes() -> list[web.RouteDef]:
     """Return the routes of the pages."""
@@ -74,8 +83,9 @@ def routes() -> list[web.RouteDef]:
 
 
 def _text(text: str, content_type: str) -> Handler:
-    async def answer(_request: web.Request) -> web.Response:
-        return web.Response(text=text, content_type=content_type, headers={"Content-Security-Policy": _POLICY})
+    async def answer(request: web.Request) -> web.StreamResponse:
+        page = web.Response(text=text, content_type=content_type, headers={"Content-Security-Policy": _POLICY})
+        return _kept(request, page)
 
     return answer
 
@@ -84,4 +94,25 @@ async def _file(request: web.Request) -> web.StreamResponse:
     name = request.match_info["name"]
     if name not in _FILES:
         raise web.HTTPNotFound
-    return web.FileResponse(str(_SWAGGER_UI / _FILES[name] / name))
+    if not accepts_gzip(request.headers.get(hdrs.ACCEPT_ENCODING, "")):
+        return web.FileResponse(_path(name), headers=_KEPT)
+    media_type = guess_type(name)[0] or "text/plain"
+    packed = await asyncio.to_thread(_packed, name)
+    headers = {hdrs.CONTENT_ENCODING: "gzip"}
+    return _kept(request, web.Response(body=packed, content_type=media_type, headers=headers))
+
+
+def _path(name: str) -> str:
+    return str(_SWAGGER_UI / _FILES[name] / name)
+
+
+@cache
+def _packed(name: str) -> bytes:
+    return gzip.compress(Path(_path(name)).read_bytes(), mtime=0)
+
+
+def _kept(request: web.Request, response: web.Response) -> web.StreamResponse:
+    """Let the client keep what the program brings along, and ask whether it has changed."""
+    answer = answer_condition(request, response)
+    answer.headers.update(_KEPT)
+    return answer

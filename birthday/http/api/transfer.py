@@ -115,9 +115,10 @@ async def export_lines(request: web.Request) -> web.StreamResponse:
     media_type = _choose(request.headers.get(hdrs.ACCEPT, "*/*"))
     if media_type is None:
         raise web.HTTPNotAcceptable(text=f"Accept names neither; {' or '.join(_FORMATS)} can be had")
+    headers = {"Vary": "Accept, Accept-Encoding"}
     if request.method == hdrs.METH_HEAD:
-        return web.Response(content_type=media_type)
-    return await send_users(request, _FORMATS[media_type], media_type)
+        return web.Response(content_type=media_type, headers=headers)
+    return await send_users(request, _FORMATS[media_type], media_type, headers)
 
 
 def _choose(accept: str) -> str | None:
