@@ -11,9 +11,9 @@ from birthday.store.today import Day
 from birthday.store.users import Connection
 
 
-async def read_day(connection: Connection, zone: str | None, now: datetime, rules: Rules) -> Day:
-    """Return what today is in one zone, or in each that is in use."""
-    return day_of([zone] if zone else await zones_in_use(connection), now, rules)
+async def read_day(connection: Connection, now: datetime, rules: Rules) -> Day:
+    """Return what today is in each zone in use."""
+    return day_of(await zones_in_use(connection), now, rules)
 
 
 def day_of(zones: Sequence[str], now: datetime, rules: Rules) -> Day:

@@ -8,15 +8,14 @@ from aiohttp import web
 
 from birthday.config import Scope
 from birthday.core.message import Status
-from birthday.core.zone import load_zone
-from birthday.errors import InvalidInputError
 from birthday.http.console import plain
+from birthday.http.console.finding import FIELDS, read_filter
 from birthday.http.console.privacy import note_viewed
 from birthday.http.console.rendering import page, see_other
 from birthday.http.console.view import ROOT, View, now
 from birthday.http.context import CONTEXT
 from birthday.http.cursors import message_cursor, read_message_cursor
-from birthday.operations.today import read_day
+from birthday.operations.today import day_of, read_day
 from birthday.store.connection import borrow
 from birthday.store.today import Wanted, count_greeted, list_greeted
 
@@ -36,26 +35,19 @@ async def today(request: web.Request) -> web.StreamResponse:
     """Show the messages of today, in the order in which they are due."""
     context, at = request.app[CONTEXT], now(request)
     given = {name: request.query.get(name, "").strip() for name in ("q", "zone", "state")}
-    errors: dict[str, str] = {}
+    asked, errors = read_filter({**dict.fromkeys(FIELDS, ""), **given})
     try:
         cursor = read_message_cursor(request.query["cursor"]) if "cursor" in request.query else None
     except ValueError:
         # It is of no list of ours: the list begins again.
         return see_other(_address(given))
-    try:
-        zone = given["zone"] or None
-        if zone:
-            load_zone(zone)
-    except InvalidInputError as error:
-        errors["zone"], zone = error.fields[0].detail, None
-    text = given["q"] or None
     statuses = STATES[given["state"]][1] if given["state"] in STATES else tuple(Status)
-    wanted = Wanted(statuses, None if "@" in given["q"] else text, text if "@" in given["q"] else None)
+    wanted, zone = Wanted(statuses, asked.name, asked.email), asked.zone
     async with borrow(context.pool) as connection:
-        day = await read_day(connection, None, at, context.settings.rules)
+        day = await read_day(connection, at, context.settings.rules)
         counts, is_all = await count_greeted(connection, day)
-        chosen = await read_day(connection, zone, at, context.settings.rules) if zone else day
-        greeted, after = await list_greeted(connection, chosen, wanted, cursor, PAGE)
+        chosen = day_of([zone], at, context.settings.rules) if zone else day
+        greeted, after = ([], None) if errors else await list_greeted(connection, chosen, wanted, cursor, PAGE)
     await note_viewed(request, sorted({one.user_id for one in greeted}))
     states: Counter[str] = Counter()
     zones: dict[str, Counter[str]] = {}
