@@ -32,6 +32,8 @@ FORM: Mapping[str, str] = {
     "anniversaries": "work-anniversary 2019-03-04",
     "attributes": '{"team": "blue"}',
 }
+JARGON = re.compile(r"'birthday |SEND_AT|LEAP_DAY|PLAN_HORIZON|CATCH_UP_WINDOW|suppressed|[0-9]T[0-9]")
+"""What only those know who run the program."""
 SCRIPT = "<script>alert(1)</script>"
 
 
@@ -191,6 +193,18 @@ async def test_an_id_leads_to_its_page(api: Api, ada: Browser) -> None:
     assert (await ada.get(f"/console/users?q={user_id}")).path == f"/console/users/{user_id}"
     assert (await ada.get(f"/console/users?q={message_id}")).path == f"/console/messages/{message_id}"
     assert "Nobody is found" in text_of(await ada.get(f"/console/users?q={uuid7(NOW)}"))
+
+
+async def test_who_was_deleted_is_found_by_address_and_external_id(api: Api, ada: Browser) -> None:
+    """Somebody may ask why they got nothing; who has the address now comes first."""
+    user_id = await add(ada)
+    await api.delete(f"/users/{user_id}")
+    for query in (FORM["email"], "crm-7"):
+        shown = await ada.get(f"/console/users?q={query}")
+        assert shown.path == f"/console/users/{user_id}"
+        assert "Deleted" in text_of(shown)
+    second = await add(ada)
+    assert second in (await ada.get(f"/console/users?q={FORM['email']}")).text
 
 
 async def test_filters_are_in_the_address_and_pages_follow(api: Api, ada: Browser) -> None:
@@ -428,8 +442,18 @@ async def test_why_not_is_told_in_plain_words(
     )
     shown = text_of(await ada.get(f"/console/users/{user_id}?year=2026&type=birthday"))
     assert f"birthday 2026: {told}" in shown
-    assert "birthday dlq" not in shown
+    assert not JARGON.search(shown)
     assert "is not a year" in text_of(await ada.get(f"/console/users/{user_id}?year=soon"))
+
+
+async def test_a_leap_day_is_told_in_plain_words(ada: Browser) -> None:
+    """Also before its message is planned."""
+    user_id = await add(ada, dateOfBirth="1992-02-29", timezone="Europe/Berlin")
+    shown = text_of(await ada.get(f"/console/users/{user_id}?year=2027"))
+    assert "birthday 2027: Not yet" in shown
+    assert "2027 has no 29 February; it is celebrated on 2027-02-28" in shown
+    assert "2027-02-28 09:00 in Europe/Berlin is 2027-02-28 08:00 UTC" in shown
+    assert not JARGON.search(shown)
 
 
 def test_every_outcome_and_step_has_plain_words() -> None:

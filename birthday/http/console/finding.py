@@ -9,9 +9,10 @@ from pydantic import TypeAdapter, ValidationError
 from birthday.core.dates import parse_month_day
 from birthday.core.fields import NamePrefix
 from birthday.core.zone import load_zone
-from birthday.errors import InvalidInputError
+from birthday.errors import InvalidInputError, NotFoundError
 from birthday.http.console.formats import MOST_COUNTED
 from birthday.http.console.view import ROOT
+from birthday.store.explain import find_user
 from birthday.store.history import is_known, read_messages
 from birthday.store.listing import UserFilter, list_users
 from birthday.store.users import Connection, list_ids
@@ -56,6 +57,14 @@ async def find_place(connection: Connection, text: str) -> str | None:
     if await read_messages(connection, [given]):
         return f"{ROOT}/messages/{given}"
     return f"{ROOT}/users/{given}" if await is_known(connection, given) else None
+
+
+async def find_deleted(connection: Connection, text: str) -> str | None:
+    """Return the page of the deleted user whose address or external id ``text`` was, until retention removes it."""
+    try:
+        return f"{ROOT}/users/{(await find_user(connection, text)).id}"
+    except NotFoundError:
+        return None
 
 
 async def count_users(connection: Connection, wanted: UserFilter) -> int:

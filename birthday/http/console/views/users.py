@@ -11,7 +11,7 @@ from birthday.core.ident import uuid7
 from birthday.core.user import parse_profile
 from birthday.core.zone import zone_names
 from birthday.errors import ConflictError, InvalidInputError
-from birthday.http.console.finding import FIELDS, count_users, find_place, read_filter
+from birthday.http.console.finding import FIELDS, count_users, find_deleted, find_place, read_filter
 from birthday.http.console.forms import EDIT, confirm, done, is_confirmed, read_form
 from birthday.http.console.privacy import note_viewed
 from birthday.http.console.profiles import (
@@ -61,6 +61,11 @@ async def users(request: web.Request) -> web.StreamResponse:
         others = [user for user in listed if user.id != named]
         count = None if count is None else max(count, len(shown) + len(others))
         shown += others
+        if given["q"] and not shown and cursor is None:
+            async with borrow(context.pool) as connection:
+                place = await find_deleted(connection, given["q"])
+            if place is not None:
+                return see_other(place)
     await note_viewed(request, [user.id for user in shown])
     return page(
         request,
