@@ -8,7 +8,7 @@ from aiohttp import web
 
 from birthday.config import Scope
 from birthday.core.message import ErrorType
-from birthday.http.console.charts import Bar, Chart, bar_chart
+from birthday.http.console.charts import WIDE, Bar, Chart, bar_chart
 from birthday.http.console.failed import FIELDS, PATH, Choice, choose, count
 from birthday.http.console.fields import address, read
 from birthday.http.console.rendering import page
@@ -26,7 +26,7 @@ _DAY: Final = timedelta(days=1)
 _MOST_HOURS: Final = 48
 _MOST_DAYS: Final = 60
 _LABELLED_DAYS: Final = 14
-"""So many days have a label each; of more, each seventh."""
+"""So many days are shown at least, each with a label; of more, each seventh has one."""
 
 
 async def failures(request: web.Request) -> web.StreamResponse:
@@ -75,9 +75,9 @@ def _chart(hours: Mapping[datetime, int], at: datetime) -> Chart | None:
             _bar(f"{start:%Y-%m-%d %H}:00 UTC", hours.get(start, 0), "" if start.hour % 6 else f"{start:%H}:00")
             for start in starts
         ]
-        return bar_chart("Failed messages by hour, the last two days", bars)
+        return bar_chart("Failed messages by hour, the last two days", bars, WIDE)
     today = this_hour.date()
-    length = min(_MOST_DAYS, (today - first.date()).days + 1)
+    length = min(_MOST_DAYS, max(_LABELLED_DAYS, (today - first.date()).days + 1))
     days = {today - number * _DAY: 0 for number in reversed(range(length))}
     for hour, number in hours.items():
         days[max(hour.date(), min(days))] += number
@@ -86,7 +86,7 @@ def _chart(hours: Mapping[datetime, int], at: datetime) -> Chart | None:
         _bar(f"{day}", number, "" if (today - day).days % every else f"{day:%m-%d}") for day, number in days.items()
     ]
     earlier = "; the first bar has all earlier ones" if length == _MOST_DAYS else ""
-    return bar_chart(f"Failed messages by day, the last {length} days{earlier}", bars)
+    return bar_chart(f"Failed messages by day, the last {length} days{earlier}", bars, WIDE)
 
 
 def _bar(when: str, number: int, label: str) -> Bar:
