@@ -10,10 +10,8 @@ from typing import Final, Generic, TypeVar
 
 import asyncpg
 
-from birthday.broker import Broker, QueueStats
 from birthday.core.forecast import Forecast
 from birthday.core.message import ON_TIME, Status
-from birthday.errors import UnavailableError
 from birthday.operations.heartbeats import RUNNING_SECONDS, Differences, differences
 from birthday.operations.status import AHEAD, missing_roles
 from birthday.store.connection import borrow
@@ -31,8 +29,8 @@ from birthday.store.pauses import EVERY_OTHER, Pause, read_pauses
 from birthday.store.processes import Seen, read_processes
 from birthday.store.statistics import Overdue, count_overdue
 from birthday.store.watermarks import PLANNED, read_watermark
+from birthday.telemetry.metrics import Metrics
 
-_QUEUE_SECONDS: Final = 1.0
 _SLOW_SECONDS: Final = 0.2
 _WORTH: Final = 20
 """What is slow to read is kept for this many times as long as that took: reading it costs at most a twentieth."""
@@ -80,6 +78,14 @@ class Day:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueNow:
+    """How many messages are ready to be consumed, and how many consumers there are."""
+
+    ready: int
+    consumers: int
+
+
+@dataclass(frozen=True, slots=True)
 class Overview:
     """What is running, paused, due, overdue and failed, and what comes next. ``queue`` is None if it is away."""
 
@@ -94,7 +100,7 @@ class Overview:
     day: Day
     ahead: Forecast
     """What is planned for the next 24 hours."""
-    queue: QueueStats | None
+    queue: QueueNow | None
 
     @property
     def missing_roles(self) -> Sequence[str]:
@@ -110,9 +116,9 @@ class Overview:
 class OverviewReader:
     """Reads the overview. What is costly to read is shared by all who ask within a short time."""
 
-    def __init__(self, pool: asyncpg.Pool, broker: Broker) -> None:
+    def __init__(self, pool: asyncpg.Pool, metrics: Metrics) -> None:
         self._pool = pool
-        self._broker = broker
+        self._metrics = metrics
         self._causes = _Kept(self._read_causes)
         self._overdue = _Kept(lambda now: count_overdue(pool, now))
         self._day = _Kept(self._read_day)
@@ -140,7 +146,7 @@ class OverviewReader:
             await self._overdue.get(now),
             await self._day.get(now),
             await self._ahead.get(now),
-            await self._read_queue(),
+            self._queue(),
         )
 
     async def _read_causes(self, _now: datetime) -> Sequence[Cause]:
@@ -156,12 +162,10 @@ class OverviewReader:
         async with borrow(self._pool) as connection:
             return Forecast(now, now + AHEAD, await count_ahead(connection, now, now + AHEAD))
 
-    async def _read_queue(self) -> QueueStats | None:
-        try:
-            async with asyncio.timeout(_QUEUE_SECONDS):
-                return await self._broker.stats()
-        except (UnavailableError, TimeoutError):
-            return None
+    def _queue(self) -> QueueNow | None:
+        """Return what was last read in the background: counting a long queue takes long."""
+        ready, consumers = self._metrics.queue_depth.value, self._metrics.consumer_count.value
+        return None if ready is None or consumers is None else QueueNow(int(ready), int(consumers))
 
 
 class _Kept(Generic[_Value]):

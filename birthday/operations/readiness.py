@@ -80,6 +80,12 @@ class Readiness:
         """Check every dependency."""
         return await self._check([*self._checks, *self._own])
 
+    async def check_within(self, seconds: float) -> dict[str, CheckResult]:
+        """Check every dependency; of a check that takes longer than ``seconds``, return the last result, if any."""
+        results = await asyncio.gather(*(check.result_within(seconds) for check in self._checks.values()))
+        known = {name: result for name, result in zip(self._checks, results, strict=True) if result is not None}
+        return known | await self._check(self._own)
+
     async def check_needed(self) -> dict[str, CheckResult]:
         """Check what the process needs to be ready."""
         return await self._check(self._needed)
@@ -111,6 +117,15 @@ class _SharedCheck:
         self._check = check
         self._task: asyncio.Task[CheckResult] | None = None
         self._fresh_until = 0.0
+        self._last: CheckResult | None = None
+
+    async def result_within(self, seconds: float) -> CheckResult | None:
+        """Return the result or, if that takes longer, the one before, None if there is none yet."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self.result()
+        except TimeoutError:
+            return self._last
 
     async def result(self) -> CheckResult:
         now = asyncio.get_running_loop().time()
@@ -123,7 +138,7 @@ class _SharedCheck:
         started = time.perf_counter()
         attempt = asyncio.ensure_future(self._check())
         await asyncio.wait({attempt}, timeout=TIME_LIMIT_SECONDS)
-        result = CheckResult(_reason(attempt), time.perf_counter() - started)
+        self._last = result = CheckResult(_reason(attempt), time.perf_counter() - started)
         if not attempt.done():
             # Do not wait for the cancellation, because it may hang like the check itself.
             attempt.add_done_callback(_forget)

@@ -7,7 +7,7 @@ from uuid import uuid4
 import asyncpg
 
 from birthday.store.processes import Process, report
-from tests.support.api import api_keys, running_api
+from tests.support.api import api_keys, hang, running_api
 from tests.support.console import browsing
 from tests.support.dead import store_failed
 
@@ -81,6 +81,8 @@ async def test_what_wants_attention_is_told_with_what_mends_it(pool: asyncpg.Poo
         )
         assert user.status == 201
         await store_failed(pool, 2, api.clock.now())
+        api.context.metrics.queue_depth.set(7)
+        api.context.metrics.consumer_count.set(0)
         async with pool.acquire() as connection:
             await report(connection, running(roles="worker", circuit="open", circuit_reason="refused: 401"))
             await report(
@@ -88,9 +90,10 @@ async def test_what_wants_attention_is_told_with_what_mends_it(pool: asyncpg.Poo
             )
         api.clock.advance(timedelta(minutes=20))
         shown = await browser.get("/console")
-        assert "4 things want attention" in shown.text
+        assert "5 things want attention" in shown.text
         for text in (
             "Circuit open: refused: 401",
+            "7 messages are in the queue, and no worker takes any",
             "No scheduler runs",
             "Messages are overdue",
             "The planner is behind",
@@ -116,3 +119,12 @@ async def test_a_dependency_that_fails_is_the_headline(pool: asyncpg.Pool) -> No
     async with running_api(pool, checks={"database": fail}) as api, browsing(api) as browser:
         shown = await browser.get("/console")
         assert "Database fails" in shown.text
+
+
+async def test_a_dependency_that_hangs_delays_no_page(pool: asyncpg.Pool) -> None:
+    """What it turns out to be shows as soon as it is known."""
+    async with running_api(pool, channel=hang) as api, browsing(api) as browser:
+        shown = await browser.get("/console")
+        assert "Channel fails" not in shown.text
+        assert (await api.context.readiness.check_all())["channel"].reason == "no answer within 2 s"
+        assert "Channel fails" in (await browser.get("/console")).text

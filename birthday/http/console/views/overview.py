@@ -26,6 +26,8 @@ _BEGIN: Final = (
     ("/templates", "Change the text, and send yourself a test"),
 )
 """What a new installation offers: pages, below the console."""
+_CHECK_SECONDS: Final = 0.2
+"""What is checked for longer shows at a later refresh."""
 _HOUR: Final = timedelta(hours=1)
 _LATENESS: Final = ("1 s", "5 s", "1 min", "10 min", "1 h", "longer")
 """The names of the classes of lateness."""
@@ -33,14 +35,16 @@ _LATENESS: Final = ("1 s", "5 s", "1 min", "10 min", "1 h", "longer")
 
 def make_reader(context: ApiContext) -> OverviewReader:
     """Return what reads the overview."""
-    return OverviewReader(context.pool, context.broker)
+    return OverviewReader(context.pool, context.metrics)
 
 
 async def overview(request: web.Request) -> web.StreamResponse:
     """Show the state of the whole installation."""
     context = request.app[CONTEXT]
     found = await request.app[READER].read(context.clock.now())
-    concerns = find_concerns(found, context.settings, await context.readiness.check_all(), context.keys.expiring)
+    concerns = find_concerns(
+        found, context.settings, await context.readiness.check_within(_CHECK_SECONDS), context.keys.expiring
+    )
     return page(
         request,
         "overview.html",

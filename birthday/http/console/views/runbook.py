@@ -6,16 +6,17 @@ from functools import cache
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
-from markdown_it import MarkdownIt
-from markdown_it.token import Token
 from markupsafe import Markup
 
 from birthday.config import Scope
 from birthday.http.console.rendering import page
 from birthday.http.console.view import View
+
+if TYPE_CHECKING:
+    from markdown_it.token import Token
 
 _NOT_IN_ANCHOR: Final = re.compile(r"[^\w\- ]")
 
@@ -28,6 +29,8 @@ async def runbook(request: web.Request) -> web.StreamResponse:
 @cache
 def _render() -> Markup:
     """Return the text as HTML. It is ours, so its markup is trusted."""
+    from markdown_it import MarkdownIt  # noqa: PLC0415 - most processes never need it
+
     reader = MarkdownIt("commonmark").enable("table")
     tokens = reader.parse(_read())
     for token, inside in pairwise(tokens):
@@ -52,7 +55,7 @@ def _anchor(heading: str) -> str:
     return _NOT_IN_ANCHOR.sub("", heading.lower()).replace(" ", "-")
 
 
-def _without_dead_links(tokens: list[Token]) -> list[Token]:
+def _without_dead_links(tokens: "list[Token]") -> "list[Token]":
     """Return the tokens of a text, without links to documents that are not served here."""
     kept, dead = [], False
     for token in tokens:
