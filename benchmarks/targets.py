@@ -32,7 +32,7 @@ PLANNER_OF_TYPES = Target("planner of five types: of a bare INSERT ... SELECT of
 EMPTY_TICK = Target("planner's empty tick: many users against few", 2.0, 1.0, at_most=True)
 API_CREATE = Target("API create: of a bare aiohttp handler", 1.2, 2.5)
 API_READ = Target("API read: of a bare aiohttp handler", 1.0, 2.5)
-LONE_REQUEST = Target("lone request: latency against the plain handler", 1.4, 1.0, at_most=True)
+LONE_REQUEST = Target("lone request: latency against the plain handler", 1.3, 1.0, at_most=True)
 LONE_MESSAGE = Target("lone message: latency against the plain path", 1.3, 1.0, at_most=True)
 IMPORT = Target("import: of COPY to a stage + INSERT", 0.5, 0.8)
 LAG = Target("event loop under full load: p99 of its lag", 50, 15, at_most=True, unit="ms")
