@@ -72,6 +72,26 @@ async def test_the_cookie_is_secure_where_the_browser_came_by_https(browser: Bro
 
 
 @pytest.mark.parametrize(
+    "path",
+    [
+        "users?q=a%00",
+        "today?q=a%00@example.com",
+        "activity?to=9999-12-31",
+        "failures?until=0001-01-01&older=1d",
+        "audit?to=0001-01-01",
+        "audit?from=9999-12-31&to=9999-12-31",
+    ],
+)
+async def test_values_that_nothing_can_have_are_not_accepted(api: Api, path: str) -> None:
+    """NUL characters and the ends of the calendar are no failures of ours."""
+    async with browsing(api, "key-of-ada") as browser:
+        shown = await browser.get(f"/console/{path}")
+        assert (shown.status, "accepted" in shown.text) == (422, True), shown.text
+        posted = await browser.post("/console/templates/birthday/default", {"message": "Hi", "who": "a\0"})
+        assert (posted.status, ": has a NUL character" in posted.text) == (422, True)
+
+
+@pytest.mark.parametrize(
     "to", ["https://evil.example.com", "//evil.example.com", "/console\\@evil", "/consoles", "/users"]
 )
 async def test_signing_in_leads_to_no_other_place(browser: Browser, to: str) -> None:

@@ -277,6 +277,18 @@ async def test_each_full_view_is_recorded(api: Api, ada: Browser) -> None:
     assert len(viewed) == 5
 
 
+async def test_a_question_that_names_a_person_is_recorded_as_a_view(api: Api, ada: Browser) -> None:
+    """So is the form that another change has overtaken, because it shows what is stored now."""
+    user_id = await add(ada)
+    told = {"suppress": "Maria", "unsuppress": "Maria", "delete": "Maria", "erase": "Maria", "edit": "maria@"}
+    for name, shows in told.items():
+        before = (await actions(api, user_id)).count(("console:ada", "viewed"))
+        fields = {"tag": "of before", "confirmed": "yes"} if name == "edit" else {"reason": "asked"}
+        asked = await ada.post(f"/console/users/{user_id}/{name}", fields)
+        assert shows in asked.text, name
+        assert (await actions(api, user_id)).count(("console:ada", "viewed")) == before + 1, name
+
+
 async def test_script_in_every_field_stays_text(api: Api, ada: Browser) -> None:
     """On every page that shows it, in forms, in errors, and in the address."""
     evil = {

@@ -251,6 +251,9 @@ async def test_names_are_escaped_and_never_rendered_twice(api: Api, browser: Bro
         "subject": "{{ first_name }}",
         "payload": '{"a": {{ first_name | tojson }}}',
     }
+    sending = await browser.post(f"{DEFAULT}/test", draft | {"who": user["id"], "to": "ada@example.com"})
+    assert (sending.status, f"Hi {ESCAPED}" in sending.text) == (200, True)
+    assert await pool.fetchval("SELECT count(*) FROM changes WHERE action = 'viewed'") == 1
     for who in (user["email"], user["id"]):
         shown = await browser.post(DEFAULT, draft | {"who": who})
         main = shown.text.partition("<main")[2]
@@ -395,6 +398,30 @@ async def test_a_form_without_a_file_or_of_another_kind_is_refused(browser: Brow
     headers: Mapping[str, str] = {"Origin": browser.api.url, "Content-Type": "multipart/form-data; boundary=b"}
     async with browser.client.post(f"{browser.api.url}/console/import", data=b"nonsense", headers=headers) as answer:
         assert answer.status in {400, 422}
+
+
+def part(head: str, content: str = "x") -> str:
+    """Return one part of a form whose boundary is b."""
+    return f"--b\r\n{head}\r\n\r\n{content}\r\n"
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        part('Content-Disposition: form-data; name="do"') * 2,
+        part('Content-Disposition: form-data; name="other"'),
+        part("Content-Type: multipart/mixed; boundary=c", "--c--"),
+        part("no header"),
+        part(f"X-Long: {'x' * 100_000}"),
+        part('Content-Disposition: form-data; name="_charset_"', "x" * 100),
+    ],
+    ids=["twice", "unknown", "nested", "no header", "long header", "charset"],
+)
+async def test_a_malformed_form_is_refused_at_its_first_fault(browser: Browser, form: str) -> None:
+    """It is no failure of ours, and the parts of a form are few, however long it is."""
+    headers: Mapping[str, str] = {"Origin": browser.api.url, "Content-Type": "multipart/form-data; boundary=b"}
+    async with browser.client.post(f"{browser.api.url}/console/import", data=form, headers=headers) as answer:
+        assert answer.status == 400, await answer.text()
 
 
 async def test_closing_the_page_leaves_whole_users(browser: Browser, pool: asyncpg.Pool) -> None:

@@ -6,11 +6,14 @@ from typing import TypeVar
 from urllib.parse import urlencode
 
 from birthday.core.dates import parse_date
+from birthday.core.occasion import LAST_YEAR
 from birthday.errors import FieldError, InvalidInputError
 
 _Value = TypeVar("_Value")
 _DAY = timedelta(days=1)
 _MOST_CHARACTERS = 200
+_FIRST_YEAR = 1900
+"""Between this and LAST_YEAR, a day or an age more or less is still a date."""
 
 
 def given_fields(given: Mapping[str, str], *names: str) -> dict[str, str]:
@@ -53,7 +56,7 @@ def read_instant(fields: Mapping[str, str], name: str, *, is_end: bool = False) 
 
 def read_day(fields: Mapping[str, str], name: str) -> date | None:
     """Return a day."""
-    return read(fields, name, parse_date, "a day such as 2026-03-01 is accepted")
+    return read(fields, name, lambda text: _known(parse_date(text)), "a day such as 2026-03-01 is accepted")
 
 
 def start_of(day: date) -> datetime:
@@ -69,4 +72,12 @@ def address(path: str, fields: Mapping[str, str | None]) -> str:
 
 def _parse_instant(text: str) -> datetime:
     at = datetime.fromisoformat(text)
-    return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
+    at = (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
+    _known(at.date())
+    return at
+
+
+def _known(day: date) -> date:
+    if not _FIRST_YEAR <= day.year <= LAST_YEAR:
+        raise ValueError(f"{day} is out of range")
+    return day

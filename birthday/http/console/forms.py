@@ -1,6 +1,6 @@
 """Changes: forms of our own pages only, which ask first and are never repeated by reload and back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 from aiohttp import hdrs, web
 from multidict import MultiDict, MultiDictProxy
 
+from birthday.errors import FieldError, InvalidInputError
 from birthday.http.console.rendering import NOTICE, page, see_other
 from birthday.http.console.view import CONSOLE, ROOT
 from birthday.http.context import CONTEXT
@@ -43,6 +44,7 @@ async def read_form(request: web.Request, most_bytes: int = FORM_BYTES) -> Multi
         HTTPUnsupportedMediaType: if the body is no such form. One with files is not read here.
         HTTPRequestEntityTooLarge: if it is too large.
         HTTPBadRequest: if it is incomplete, or not UTF-8.
+        InvalidInputError: if a field has a NUL character.
     """
     form: MultiDictProxy[str] | None = request.get(_FORM)
     if form is not None:
@@ -58,8 +60,21 @@ async def read_form(request: web.Request, most_bytes: int = FORM_BYTES) -> Multi
         fields = parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS)
     except (web.RequestPayloadError, ConnectionError, TimeoutError, ValueError) as error:
         raise web.HTTPBadRequest(text=f"the form could not be read: {error}") from None
+    refuse_nul(fields)
     request[_FORM] = form = MultiDictProxy(MultiDict(fields))
     return form
+
+
+def refuse_nul(fields: Iterable[tuple[str, str]]) -> None:
+    """Refuse fields of an address or a form that have a NUL character, which the database takes in no text.
+
+    Raises:
+        InvalidInputError: if one has.
+    """
+    if wrong := [name for name, text in fields if "\0" in text]:
+        raise InvalidInputError(
+            *(FieldError("", "has a NUL character; text without one is accepted", name) for name in wrong)
+        )
 
 
 async def is_confirmed(request: web.Request) -> bool:

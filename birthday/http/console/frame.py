@@ -21,7 +21,7 @@ from birthday.errors import (
     WrongClockError,
 )
 from birthday.http.console import assets
-from birthday.http.console.forms import is_from_here, read_form, refuse_foreign
+from birthday.http.console.forms import is_from_here, read_form, refuse_foreign, refuse_nul
 from birthday.http.console.rendering import explain, page, see_other
 from birthday.http.console.session import COOKIE, Sessions
 from birthday.http.console.tokens import Tokens
@@ -176,6 +176,7 @@ class _Frame:
                     self._context.metrics.forbidden_accesses.labels("origin").inc()
                     log.warning("auth.forbidden", reason="origin", peer=self._gate.peer(request))
                     return refuse_foreign(request)
+                refuse_nul(request.query.items())
                 response = await handler(request)
                 self._sessions.renew(request, response, now)
             except (BirthdayError, web.HTTPException) as error:

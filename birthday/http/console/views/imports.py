@@ -13,6 +13,7 @@ from io import FileIO
 from typing import Final, cast
 
 from aiohttp import BodyPartReader, web
+from aiohttp.http import HttpProcessingError
 from markupsafe import Markup
 
 from birthday.config import Scope
@@ -67,12 +68,14 @@ async def upload(request: web.Request) -> web.StreamResponse:
 
 
 async def _receive(request: web.Request, file: FileIO) -> dict[str, str]:
-    """Write the file of the form to ``file``, and return the other fields."""
+    """Write the file of the form to ``file``, and return the other fields. Each may be there once."""
     fields: dict[str, str] = {}
+    missing = {"file", "mode", "do"}
     try:
         async for part in await request.multipart():
-            if not isinstance(part, BodyPartReader) or part.name is None:
-                continue
+            if not isinstance(part, BodyPartReader) or part.name not in missing:
+                raise web.HTTPBadRequest(text="the form has another field than file, mode and do, or one of them twice")
+            missing.remove(part.name)
             size = 0
             while piece := await part.read_chunk(_PIECE_BYTES):
                 size += len(piece)
@@ -91,7 +94,7 @@ async def _receive(request: web.Request, file: FileIO) -> dict[str, str]:
         if isinstance(error, ConnectionError | TimeoutError):
             raise web.HTTPBadRequest(text=f"the file could not be read to its end: {error}") from None
         raise UnavailableError("temporary directory", f"the upload cannot be stored: {error.strerror}") from None
-    except (web.RequestPayloadError, ValueError) as error:
+    except (web.RequestPayloadError, HttpProcessingError, ValueError, RuntimeError) as error:
         raise web.HTTPBadRequest(text=f"the form could not be read: {error}") from None
     return fields
 

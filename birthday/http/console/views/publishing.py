@@ -25,6 +25,7 @@ from birthday.http.console.drafts import (
     unchanged_since,
 )
 from birthday.http.console.forms import CONFIRMED, confirm, done, is_confirmed, read_form
+from birthday.http.console.privacy import note_viewed
 from birthday.http.console.progress import Report, progress
 from birthday.http.console.rendering import explain, page, render
 from birthday.http.console.view import View, actor_of, now
@@ -137,6 +138,8 @@ async def test(request: web.Request) -> web.StreamResponse:
     except InvalidInputError as error:
         return await edit(request, draft, draft.faults(error), status=HTTPStatus.UNPROCESSABLE_ENTITY)
     if not await is_confirmed(request):
+        if trial.user_id is not None:
+            await note_viewed(request, [trial.user_id])
         facts = [("To", to), ("It says", said.message)]
         return confirm(
             request,

@@ -97,6 +97,10 @@ async def change(request: web.Request) -> web.Response:
     texts, confirmed, tag = read_texts(form), await is_confirmed(request), form.get("tag", "")
     if EDIT in form:
         return _form(request, user_id, texts, tag)
+    found = await _read(request)
+    if not confirmed or tag != tag_of_profile(found.profile):
+        # What is asked, and the form that somebody else has overtaken, show what is stored.
+        await note_viewed(request, [user_id])
     try:
         async with (
             borrow(context.pool) as connection,
@@ -143,6 +147,7 @@ async def suppress(request: web.Request) -> web.Response:
     except ValueError as error:
         return _reason_form(request, found.id, reason, str(error))
     if not await is_confirmed(request):
+        await note_viewed(request, [found.id])
         facts = [("Reason", reason), *await _cancelled_facts(request, found.id)]
         question = f"Send nothing more to {full_name(found.profile)}?"
         return confirm(
@@ -162,6 +167,7 @@ async def unsuppress(request: web.Request) -> web.Response:
     """Take an opt-out back."""
     found = await _read(request)
     if not await is_confirmed(request):
+        await note_viewed(request, [found.id])
         facts = [("Today", "If today is the day, the message is sent at once.")]
         question = f"Send greetings to {full_name(found.profile)} again?"
         return confirm(request, question, action="send again", facts=facts, back=f"{PATH}/{found.id}")
@@ -174,6 +180,7 @@ async def delete(request: web.Request) -> web.Response:
     """Delete a user."""
     context, found = request.app[CONTEXT], await _read(request)
     if not await is_confirmed(request):
+        await note_viewed(request, [found.id])
         kept = f"for {context.settings.retention_days} days, then removed; 'Erase' removes them at once"
         facts = [*await _cancelled_facts(request, found.id), ("Data are kept", kept)]
         question = f"Delete {full_name(found.profile)}?"
@@ -189,6 +196,7 @@ async def remove(request: web.Request) -> web.Response:
     if not await is_confirmed(request):
         async with borrow(context.pool) as connection:
             found, _ = await read_any_user(connection, user_id, now(request), context.settings.rules)
+        await note_viewed(request, [user_id])
         facts = [
             *await _cancelled_facts(request, user_id),
             ("Removed", "name, address, dates, attributes, texts of errors, and values in the record of changes"),
