@@ -41,7 +41,9 @@ def _render() -> Markup:
             token.attrs.pop("style", None)
         elif token.type == "inline":
             token.children = _without_dead_links(token.children or [])
-    return Markup(reader.renderer.render(tokens, reader.options, {}))  # noqa: S704 - our own text
+    text: str = reader.renderer.render(tokens, reader.options, {})
+    # What scrolls sideways must be within reach of the keyboard.
+    return Markup(text.replace("<pre>", '<pre tabindex="0">').replace("<table>", '<table tabindex="0">'))  # noqa: S704
 
 
 def _read() -> str:
