@@ -71,7 +71,9 @@ async def running_console(browser: Browser, server: PostgresServer, users: int) 
         pool = await stack.enter_async_context(asyncpg.create_pool(server.url(name), min_size=1, max_size=10))
         clock = ManualClock(NOW)
         examples = await invent(pool, clock, users)
-        api = await stack.enter_async_context(running_api(pool, clock=clock, api_keys=KEYS))
+        api = await stack.enter_async_context(
+            running_api(pool, clock=clock, api_keys=KEYS, message_service_url="https://messages.example.com")
+        )
         yield Console(browser, api, examples, pool, {})
 
 
@@ -86,4 +88,11 @@ async def browser() -> AsyncIterator[Browser]:
 async def console(browser: Browser, postgres_server: PostgresServer) -> AsyncIterator[Console]:
     """Run a console that tests only look at."""
     async with running_console(browser, postgres_server, 2000) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def workshop(browser: Browser, postgres_server: PostgresServer) -> AsyncIterator[Console]:
+    """Run a console for one test, which may change everything."""
+    async with running_console(browser, postgres_server, 600) as running:
         yield running

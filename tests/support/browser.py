@@ -17,8 +17,7 @@ NARROW: Final = (360, 740)
 
 Scheme = Literal["light", "dark"]
 
-_ALL_RULES: Final = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
-_COLOURS: Final = ("color-contrast",)
+_RULES: Final = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
 _AUDIT: Final = """
 async rules => {
     const {violations} = await axe.run({runOnly: rules, resultTypes: ["violations"]});
@@ -79,18 +78,22 @@ class Tab:
         wider: bool = await self.page.evaluate("document.documentElement.scrollWidth > innerWidth")
         return wider
 
-    async def complaints(self, scheme: Scheme, size: tuple[int, int], *, only_colours: bool = False) -> list[str]:
-        """Return what is wrong with the page on a screen of this size: too wide, or a serious fault by axe-core."""
+    async def complaints(self, scheme: Scheme, size: tuple[int, int], *, audited: bool = True) -> list[str]:
+        """Return what is wrong with the page on a screen of this size: too wide, or a serious fault by axe-core.
+
+        axe-core takes a second or more, so it is left out if ``audited`` is False.
+        """
         await self.page.set_viewport_size({"width": size[0], "height": size[1]})
         await self.page.emulate_media(color_scheme=scheme)
         # Scripts hear of the new size before the next picture is drawn.
         await self.page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
         where = f"{scheme}, {size[0]} px"
-        if not await self.page.evaluate("'axe' in window"):
-            await self.page.evaluate(_axe())
-        found = await self.page.evaluate(_AUDIT, _COLOURS if only_colours else _ALL_RULES)
-        wide = ["scrolls sideways"] if await self.is_wider_than_the_screen() else []
-        return [f"{where}: {each}" for each in [*found, *wide]]
+        found = ["scrolls sideways"] if await self.is_wider_than_the_screen() else []
+        if audited:
+            if not await self.page.evaluate("'axe' in window"):
+                await self.page.evaluate(_axe())
+            found += await self.page.evaluate(_AUDIT, _RULES)
+        return [f"{where}: {each}" for each in found]
 
     def _heard(self, message: ConsoleMessage) -> None:
         # The browser logs the status of each page that is an error. Tests check that status themselves.

@@ -14,7 +14,7 @@
 
   // A table that is wider than the screen scrolls by keys as well. Not every browser sees to that itself.
   function reach() {
-    for (const element of document.querySelectorAll(".scroll")) {
+    for (const element of document.querySelectorAll(".scroll, .card, pre, .text table")) {
       if (element.scrollWidth > element.clientWidth) element.tabIndex = 0;
       else element.removeAttribute("tabindex");
     }
