@@ -9,7 +9,7 @@ COVERAGE := --cov --cov-report=term --cov-report=xml --cov-fail-under=0
 
 .DEFAULT_GOAL := help
 .PHONY: help run install install-otel install-dev test-dependencies test test-fast test-unit test-integration test-e2e test-e2e-nobody test-browser chaos bench \
-	bench-quick bench-peers soak coverage-check lint format types package check lock outdated audit release clean
+	bench-quick bench-peers soak coverage-check lint format types package check screenshots lock outdated audit release clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
@@ -91,6 +91,9 @@ package: install-dev ## Build the wheel into dist/ and run the program from it
 
 check: lint types package test ## Run everything that must pass before a change lands
 	@scripts/coverage/check-thresholds.sh
+
+screenshots: install-dev test-dependencies ## Take the pictures in docs/images/ anew, of real pages with invented data
+	@$(BIN)/python -m tests.browser.screenshots
 
 lock: install-dev ## Pin dependencies anew (ARGS=--upgrade takes the newest versions)
 	@scripts/lock.sh $(ARGS)

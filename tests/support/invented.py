@@ -136,7 +136,7 @@ def _people(count: int, since: datetime) -> list[_User]:
                 last_name,
                 email,
                 one.date_of_birth,
-                one.zone,
+                random.choice((one.zone, "Europe/Berlin")),
                 since,
                 since,
                 since,

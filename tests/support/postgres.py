@@ -86,11 +86,18 @@ class PostgresServer:
             await connection.close()
 
 
+@contextmanager
+def running_server() -> Iterator[PostgresServer]:
+    """Run a private server for the length of the context."""
+    with server_directory() as directory:
+        yield asyncio.run(_open(directory))
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """Run one private server for the whole session. A test that kills it need not start it again."""
-    with server_directory() as directory:
-        yield asyncio.run(_open(directory))
+    with running_server() as server:
+        yield server
 
 
 @pytest.fixture
