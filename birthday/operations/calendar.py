@@ -76,8 +76,8 @@ class Calendar:
         self._counting: asyncio.Task[YearAhead | UnavailableError] | None = None
         self._counted: YearAhead | None = None
 
-    async def read_year(self) -> YearAhead | None:
-        """Return the latest count; None if the first one is not ready yet.
+    async def read_year(self, patience_seconds: float = PATIENCE_SECONDS) -> YearAhead | None:
+        """Return the latest count; None if the first one is not ready yet, after ``patience_seconds``.
 
         Raises:
             UnavailableError: if there is no count that may be shown, and the database cannot be used.
@@ -87,7 +87,7 @@ class Calendar:
             self._counting = asyncio.create_task(self._count())
         if age < KEPT or self._counting is None:
             return self._counted
-        await asyncio.wait({self._counting}, timeout=PATIENCE_SECONDS)
+        await asyncio.wait({self._counting}, timeout=patience_seconds)
         counted = self._counting.result() if self._counting.done() else None
         if isinstance(counted, UnavailableError):
             raise counted

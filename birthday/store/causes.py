@@ -16,7 +16,7 @@ from birthday.store.failed import FailedFilter
 from birthday.store.history import Message, Position, read_messages
 from birthday.store.users import Connection
 
-MOST: Final = 100_000
+MOST: Final = 10_000
 """How many failed messages are counted."""
 DETAIL: Final = 60
 """How many characters of an error identify its cause."""

@@ -87,7 +87,7 @@ async def day(request: web.Request) -> web.StreamResponse:
     if not first <= on <= last:
         raise NotFoundError(f"the calendar reaches from {first} to {last}, and {on} is not in it")
     [found] = await context.calendar.read_days([on])
-    year = await context.calendar.read_year()
+    year = await context.calendar.read_year(0)
     verdict = _judge(found, year.rate if year else None)
     return page(
         request,
