@@ -92,7 +92,16 @@ async def test_values_that_nothing_can_have_are_not_accepted(api: Api, path: str
 
 
 @pytest.mark.parametrize(
-    "to", ["https://evil.example.com", "//evil.example.com", "/console\\@evil", "/consoles", "/users"]
+    "to",
+    [
+        "https://evil.example.com",
+        "//evil.example.com",
+        "/console\\@evil",
+        "/consoles",
+        "/users",
+        "/console/..//evil",
+        "/console/%2E./users",
+    ],
 )
 async def test_signing_in_leads_to_no_other_place(browser: Browser, to: str) -> None:
     """A link to the sign-in page may come from anybody."""
@@ -193,6 +202,15 @@ async def test_a_form_of_another_site_is_refused(api: Api, headers: dict[str, st
             assert (refused.status, "Nothing was changed" in refused.text) == (403, True)
         assert "ada · admin" in (await browser.get("/console")).text
     assert api.metric("forbidden_accesses_total", reason="origin") == 3
+
+
+async def test_on_plain_http_the_origin_counts_and_by_https_its_scheme_too(pool: asyncpg.Pool) -> None:
+    """Browsers send no Sec-Fetch-Site on plain HTTP. A page that was changed on its way must not act by HTTPS."""
+    public = "https://birthdays.example.com"
+    async with running_api(pool, api_keys=KEYS, public_url=public) as api, browsing(api, "key-of-ada") as browser:
+        for origin, status in ((api.url, 303), (public, 303), (public.replace("https", "http"), 403)):
+            answer = await browser.post("/console/sign-in", {"key": "key-of-ada"}, {"Origin": origin}, follow=False)
+            assert (origin, answer.status) == (origin, status)
 
 
 async def test_pages_carry_what_protects_them(browser: Browser) -> None:

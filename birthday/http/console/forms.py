@@ -28,13 +28,16 @@ def is_from_here(request: web.Request) -> bool:
     """Say whether a page of this console sends the request.
 
     Browsers say so by ``Sec-Fetch-Site``, which no page can set, or on plain HTTP, where they omit it, by ``Origin``.
+    PUBLIC_URL says by which scheme its host is reached: a page that came by plain HTTP may be anybody's.
     """
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:
         return site == "same-origin"
     origin = urlsplit(request.headers.get(hdrs.ORIGIN, ""))
     public = urlsplit(request.app[CONTEXT].settings.public_url or "")
-    return bool(origin.netloc) and origin.netloc.lower() in {request.host.lower(), public.netloc.lower()}
+    if origin.netloc and origin.netloc.lower() == public.netloc.lower():
+        return origin.scheme == public.scheme
+    return bool(origin.netloc) and origin.netloc.lower() == request.host.lower()
 
 
 async def read_form(request: web.Request, most_bytes: int = FORM_BYTES) -> MultiDictProxy[str]:

@@ -5,7 +5,7 @@ Errors become pages here, not problem documents, because a person reads them.
 
 from http import HTTPStatus
 from typing import Final, Protocol
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import structlog
 from aiohttp import hdrs, web
@@ -249,6 +249,7 @@ class _Frame:
 def _local(location: str) -> str:
     """Return an address of the console, whatever a link says: the browser must not be led elsewhere."""
     is_ours = location == ROOT or location.startswith((f"{ROOT}/", f"{ROOT}?"))
+    is_ours = is_ours and "/." not in unquote(location.partition("?")[0])  # Browsers go up by "..".
     return location if is_ours and location.isprintable() and "\\" not in location else ROOT
 
 
