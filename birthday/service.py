@@ -31,6 +31,7 @@ from birthday.telemetry.garbage import frozen_start, measured_collections
 from birthday.telemetry.logs import LogFile, tell_unhandled
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.supervision import Supervisor
+from birthday.telemetry.systemd import Systemd
 from birthday.wiring.banner import banner
 from birthday.wiring.channel import open_channel
 from birthday.wiring.collectors import make_collectors, show_usage
@@ -58,7 +59,7 @@ SETTLING = timedelta(seconds=2)
 """The part of SHUTDOWN_TIMEOUT that a stop reserves for storing the last outcomes."""
 
 
-async def run(settings: Settings, clock: Clock, logs: LogFile) -> int:
+async def run(settings: Settings, clock: Clock, logs: LogFile, systemd: Systemd) -> int:
     """Serve until SIGTERM or SIGINT and return the exit status; SIGUSR1 reopens the log file.
 
     The status is 0 after a clean stop. It is 1 if a resource failed, a role crashed, or the stop cut something off. It
@@ -70,7 +71,7 @@ async def run(settings: Settings, clock: Clock, logs: LogFile) -> int:
     sys.setswitchinterval(SWITCH_SECONDS)
     stop = asyncio.Event()
     terminal = sys.stderr if logs.isatty() and settings.log_format != "json" else None
-    serving = asyncio.create_task(serve(settings, clock, stop, sys.stdout, terminal))
+    serving = asyncio.create_task(serve(settings, clock, stop, systemd, sys.stdout, terminal))
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(tell_unhandled)
 
@@ -100,7 +101,12 @@ async def run(settings: Settings, clock: Clock, logs: LogFile) -> int:
 
 
 async def serve(
-    settings: Settings, clock: Clock, stop: asyncio.Event, console: TextIO, terminal: TextIO | None = None
+    settings: Settings,
+    clock: Clock,
+    stop: asyncio.Event,
+    systemd: Systemd,
+    console: TextIO,
+    terminal: TextIO | None = None,
 ) -> bool:
     """Run the roles of ``settings`` until ``stop`` is set, then drain them and say whether that ended in time.
 
@@ -152,7 +158,7 @@ async def serve(
             background = [roles.create_task(supervisor.keep(name, task), name=name) for name, task in tasks.items()]
             delivering = roles.create_task(pipeline.run(), name="worker") if Role.WORKER in settings.role else None
             announce(settings, address, file_limit, terminal)
-            await stop.wait()
+            await systemd.report_until(stop, f"Serves {settings.role_names} on {address[0]}, port {address[1]}")
             readiness.draining = True
             cutoff.start(pool, [*background, delivering] if delivering else background)
             leaving = roles.create_task(let_clients_leave(settings, guard))

@@ -5,9 +5,17 @@ import structlog
 from birthday import service
 from birthday.cli.database import run
 from birthday.clock import SystemClock
-from birthday.config import Settings, check_channel, check_listener, load_settings, misspelt_settings
+from birthday.config import (
+    Settings,
+    check_channel,
+    check_listener,
+    load_settings,
+    misspelt_settings,
+    take_notify_socket,
+)
 from birthday.errors import ConfigurationError
 from birthday.telemetry.logs import LogFile, configure_logs
+from birthday.telemetry.systemd import Systemd
 from birthday.wiring.database import lacks_database
 
 log = structlog.get_logger()
@@ -27,7 +35,7 @@ def serve(role: str | None) -> int:
     logs = _open_logs(settings)
     for name, setting in misspelt_settings().items():
         log.warning("settings.unknown_variable", variable=name, did_you_mean=setting)
-    return run(service.run(settings, SystemClock(), logs))
+    return run(service.run(settings, SystemClock(), logs, Systemd(*take_notify_socket())))
 
 
 def _open_logs(settings: Settings) -> LogFile:

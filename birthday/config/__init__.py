@@ -1,7 +1,7 @@
 """All settings. Only this package reads them from the environment; they are checked before anything starts."""
 
 from birthday.config.checks import check_channel, check_listener
-from birthday.config.loading import apply_env_file, load_settings, misspelt_settings
+from birthday.config.loading import apply_env_file, load_settings, misspelt_settings, take_notify_socket
 from birthday.config.settings import Settings
 from birthday.config.shown import documented_settings, effective_settings, shared_settings
 from birthday.config.smtp import SmtpServer, Tls, read_sender, read_smtp_url
@@ -32,4 +32,5 @@ __all__ = [
     "read_smtp_url",
     "shared_settings",
     "show_duration",
+    "take_notify_socket",
 ]

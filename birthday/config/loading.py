@@ -5,6 +5,7 @@ No other module of ours reads or changes the environment.
 
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,17 @@ def apply_env_file(path: Path) -> None:
         number = bytes(error.object).count(b"\n", 0, error.start) + 1
         raise ConfigurationError(f"{path}, line {number}: text in UTF-8 is accepted") from None
     os.environ.update(parse_env_file(text, str(path)))
+
+
+def take_notify_socket() -> tuple[str | None, timedelta | None]:
+    """Return NOTIFY_SOCKET, and the time limit of the watchdog in WATCHDOG_USEC; None for what systemd has not set.
+
+    The variables are removed, because child processes inherit them: a PostgreSQL would tell systemd that it is ready.
+    """
+    address, limit, pid = (os.environ.pop(name, "") for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"))
+    # A wrapper may have started this process, and be what the watchdog watches.
+    watched = limit.isdecimal() and int(limit) > 0 and pid in {"", str(os.getpid())}
+    return address or None, timedelta(microseconds=int(limit)) if watched else None
 
 
 def misspelt_settings() -> dict[str, str]:

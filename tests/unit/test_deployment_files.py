@@ -413,20 +413,39 @@ def test_on_kubernetes_prometheus_scrapes_each_pod_of_each_role() -> None:
 # systemd
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
-def test_systemd_knows_every_line_of_the_units(tmp_path: Path) -> None:
-    """With another program in place of what is not installed in /opt, it has nothing to say about them."""
-    units = tmp_path / "units"
+def installed_units(units: Path) -> list[Path]:
+    """Copy the units into a directory, with another program in place of what is not installed in /opt."""
     shutil.copytree(CONFIG / "systemd", units)
     for unit in units.glob("*.service"):
         unit.write_text(unit.read_text().replace("/opt/birthday-scheduler/.venv/bin/birthday", "/bin/true"))
     # A template is verified as one of its instances.
-    files = [unit.with_name(unit.name.replace("@.", "@3003.")) for unit in sorted(units.glob("*.service"))]
+    return [unit.with_name(unit.name.replace("@.", "@3003.")) for unit in sorted(units.glob("*.service"))]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_systemd_knows_every_line_of_the_units(tmp_path: Path) -> None:
+    """It has nothing to say about them."""
+    units = tmp_path / "units"
+    files = installed_units(units)
     assert complaints("systemd-analyze", "verify", *files) == ""
     with (units / "birthday-scheduler-.service.d" / "common.conf").open("a") as common:
         common.write("ProtectEverything=yes\n")
     for name in ("birthday-scheduler-worker.service", "birthday-scheduler-worker@3003.service"):
         assert "ProtectEverything" in complaints("systemd-analyze", "verify", units / name)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_the_units_leave_the_program_few_rights(tmp_path: Path) -> None:
+    """By the measure of systemd itself, which goes from 0 to 10, each is below 2; it owes that to common.conf."""
+    units = tmp_path / "units"
+    files = installed_units(units)
+    judge = ("systemd-analyze", "security", "--no-pager", "--offline=true", "--threshold=19")
+    for file in files:
+        run(*judge, file)
+    (units / "birthday-scheduler-.service.d" / "common.conf").unlink()
+    for file in files:
+        with pytest.raises(AssertionError, match="UNSAFE"):
+            run(*judge, file)
 
 
 def test_each_unit_runs_its_role_on_a_port_of_its_own(environment: Environment) -> None:
@@ -436,6 +455,11 @@ def test_each_unit_runs_its_role_on_a_port_of_its_own(environment: Environment) 
     for role in ROLES:
         unit = (CONFIG / "systemd" / f"birthday-scheduler-{role}.service").read_text()
         assert f"\nExecStart=/opt/birthday-scheduler/.venv/bin/birthday --role {role}\n" in unit
+        # Without the first the program tells nothing, and without the second not that its event loop runs.
+        assert re.findall(r"^(Type|WatchdogSec)=(notify|60)$", unit, re.MULTILINE) == [
+            ("Type", "notify"),
+            ("WatchdogSec", "60"),
+        ]
         [timeout] = re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
         assert int(timeout) > (settings.shutdown_timeout + CLOSING).total_seconds()
         [(name, value)] = re.findall(r"^Environment=(\w+)=(.*)$", unit, re.MULTILINE)
