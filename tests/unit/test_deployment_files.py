@@ -410,6 +410,66 @@ def test_on_kubernetes_prometheus_scrapes_each_pod_of_each_role() -> None:
     assert "namespace" in {rule.get("target_label") for rule in job["relabel_configs"]}
 
 
+def components() -> dict[str, list[dict[str, Any]]]:
+    """Return the objects of each component, which the kustomization offers as options."""
+    kustomization = (KUBERNETES / "kustomization.yaml").read_text()
+    offered = yaml.safe_load(re.sub(r"^# (?=components:|  - )", "", kustomization, flags=re.MULTILINE))["components"]
+    found = {}
+    for directory in (KUBERNETES / "components").iterdir():
+        component = yaml.safe_load((directory / "kustomization.yaml").read_text())
+        assert component["kind"] == "Component"
+        files = {file.name for file in directory.glob("*.yaml")} - {"kustomization.yaml"}
+        assert set(component["resources"]) == files
+        found[directory.name] = [
+            one for file in sorted(files) for one in yaml.safe_load_all((directory / file).read_text())
+        ]
+    assert set(offered) == {f"components/{name}" for name in found}
+    return found
+
+
+def test_the_network_policy_lets_the_pods_do_their_work() -> None:
+    """It covers every pod; the ports are those of the program, and of each URL in the examples of settings."""
+    policies = components()["network-policy"]
+    for policy in policies:
+        for version in ("1.30", kubernetes_validate.latest_version()):
+            kubernetes_validate.validate(policy, version, strict=True)
+    everybody, api = (policy["spec"] for policy in policies)
+    [covered] = everybody["podSelector"]["matchExpressions"]
+    workloads = [*of_kind("Deployment").values(), *of_kind("Job").values()]
+    assert set(covered["values"]) == {one["spec"]["template"]["metadata"]["labels"]["app"] for one in workloads}
+    assert api["podSelector"] == of_kind("Deployment")["birthday-scheduler-api"]["spec"]["selector"]
+    entered = {port["port"] for one in (everybody, api) for rule in one["ingress"] for port in rule["ports"]}
+    assert entered == {pod["containers"][0]["ports"][0]["containerPort"] for pod in pods().values()}
+    left = {port["port"] for rule in everybody["egress"] for port in rule["ports"]}
+    examples = [KUBERNETES / "secret.example.yaml", KUBERNETES / "config.yaml"]
+    found = re.findall(r"\b(\w+)://[^\s/]*?(?::(\d+))?(?:/|$)", "".join(map(Path.read_text, examples)), re.MULTILINE)
+    assert {scheme for scheme, _ in found} == {"postgresql", "amqps", "https", "smtp"}
+    assert {int(port or {"https": 443}[scheme]) for scheme, port in found} <= left
+
+
+def test_the_prometheus_operator_scrapes_what_the_service_discovery_finds() -> None:
+    """Under the same name, from the same pods, and with the same treatment of what it gets."""
+    [monitor] = components()["prometheus-operator"]
+    [job] = yaml.safe_load((CONFIG / "prometheus" / "kubernetes.yml").read_text())["scrape_configs"]
+    [selected] = monitor["spec"]["selector"]["matchExpressions"]
+    [endpoint] = monitor["spec"]["podMetricsEndpoints"]
+    assert set(selected["values"]) == set(of_kind("Deployment"))
+    assert {endpoint["port"]} == {pod["containers"][0]["ports"][0]["name"] for pod in pods().values()}
+    assert endpoint["scrapeTimeout"] == job["scrape_timeout"]
+    assert endpoint["relabelings"] == [{"targetLabel": "job", "replacement": job["job_name"]}]
+    treated = [{key.replace("_l", "L"): value for key, value in one.items()} for one in job["metric_relabel_configs"]]
+    assert endpoint["metricRelabelings"] == treated
+
+
+def test_the_prometheus_operator_gets_every_rule() -> None:
+    """One object for each file of rules, with all that the file has."""
+    printed = yaml.safe_load_all(run(KUBERNETES / "components" / "prometheus-operator" / "rules.sh"))
+    rules = {one["metadata"]["name"]: one["spec"] for one in printed if one["kind"] == "PrometheusRule"}
+    files = (CONFIG / "prometheus" / "rules").glob("*.yml")
+    assert rules == {f"birthday-scheduler-{file.stem}": yaml.safe_load(file.read_text()) for file in files}
+    assert len(rules) == 3
+
+
 # systemd
 
 
