@@ -6,9 +6,10 @@ the server to set any other one for the session.
 
 import re
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 _TLS_VERSIONS: Final = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 _CHOICES: Final = {
@@ -32,7 +33,7 @@ _NUMBERS: Final = frozenset(
 )
 _IGNORED: Final = frozenset(
     {
-        # Of libpq. TCP keepalive is not needed, because every statement has a time limit.
+        # Of libpq. ``store/tcp.py`` sets the time limits of TCP.
         "channel_binding",
         "gssdelegation",
         "gssencmode",
@@ -69,6 +70,7 @@ _IGNORED: Final = frozenset(
         "workaround",
     }
 )
+_HOST: Final = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>/[^:]*|[^:\[\]/]+))(?::(?P<port>[0-9]{1,5})?)?")
 _WHOLE: Final = re.compile(r"-?[0-9]{1,9}")
 _WITHOUT_A_WORD: Final = frozenset({"client_encoding", "gssencmode"})
 """Dropped without a warning, because each accepted value holds anyway: UTF8 is always used, GSSAPI encryption never."""
@@ -78,9 +80,13 @@ _SHORTEST_CONNECT_SECONDS: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class DatabaseUrl:
-    """The parts of a DATABASE_URL. ``dsn`` is for asyncpg; ``connect_seconds`` is None if the URL sets no limit."""
+    """The parts of a DATABASE_URL. ``dsn`` is for asyncpg; ``connect_seconds`` is None if the URL sets no limit.
+
+    ``hosts`` is empty unless the URL names several; then the ``dsn`` is used with each of them instead of its own.
+    """
 
     dsn: str
+    hosts: tuple[tuple[str, int | None], ...]
     application_name: str | None
     connect_seconds: int | None
     ignored: tuple[str, ...]
@@ -93,10 +99,8 @@ def read_database_url(url: str) -> DatabaseUrl:
         ValueError: if the query cannot be read, or a known parameter has a wrong value; the text has name and value.
     """
     parts = urlsplit(url)
-    if not parts.query:
-        return DatabaseUrl(url, None, None, ())
     try:
-        given = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=True))
+        given = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
     except ValueError:
         raise ValueError("a query of name=value pairs, separated by &, is accepted") from None
     for name, value in given.items():
@@ -104,6 +108,11 @@ def read_database_url(url: str) -> DatabaseUrl:
     ignored = tuple(sorted(given.keys() & _IGNORED - _WITHOUT_A_WORD))
     taken = {"application_name", "connect_timeout", "fallback_application_name"}
     kept = {name: value for name, value in given.items() if name not in _IGNORED | _WITHOUT_A_WORD | taken}
+    hosts = _several_hosts(parts.netloc.rpartition("@")[2], given)
+    if hosts:
+        kept = {"target_session_attrs": "read-write"} | {
+            name: value for name, value in kept.items() if name not in {"host", "port"}
+        }
     authorities = ssl.get_default_verify_paths().cafile
     if kept.get("sslrootcert") == "system" and authorities:
         kept["sslrootcert"] = authorities
@@ -111,9 +120,29 @@ def read_database_url(url: str) -> DatabaseUrl:
     return DatabaseUrl(
         # Not geturl(), which loses the empty host of postgresql:///name.
         f"{url.partition('?')[0]}?{urlencode(kept, quote_via=quote)}" if kept else url.partition("?")[0],
+        hosts,
         given.get("application_name") or given.get("fallback_application_name"),
         max(seconds, _SHORTEST_CONNECT_SECONDS) if seconds > 0 else None,
         ignored,
+    )
+
+
+def _several_hosts(authority: str, given: Mapping[str, str]) -> tuple[tuple[str, int | None], ...]:
+    """Return the hosts of a URL that names several, otherwise none. They are in its authority, or in its query."""
+    listed = [unquote(host) for host in authority.split(",")] if authority else given.get("host", "").split(",")
+    if len(listed) == 1:
+        return ()
+    matches = [_HOST.fullmatch(host) for host in listed]
+    ports = given.get("port", "").split(",") if not authority else [""]
+    if None in matches:
+        raise ValueError("several hosts are accepted as host1:5432,host2:5432, each with a name or an address")
+    if len(ports) not in {1, len(listed)}:
+        raise ValueError(f"its parameter port has {len(ports)} ports for {len(listed)} hosts: one for each is accepted")
+    ports = ports if len(ports) > 1 else ports * len(listed)
+    return tuple(
+        (match["v6"] or match["host"], int(port or match["port"] or 0) or None)
+        for match, port in zip(matches, ports, strict=True)
+        if match
     )
 
 

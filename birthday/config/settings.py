@@ -69,9 +69,10 @@ class Settings(BaseSettings):
     )
 
     database_url: SecretStr | None = None
-    """Database of your own, as `postgresql://user:password@host:5432/database`, with the encoding UTF8. libpq's
-    parameters in its query are obeyed, or named in the log as ignored. A pooler must keep sessions (pgbouncer:
-    `pool_mode = session`). Default: embedded PostgreSQL in BIRTHDAY_DATA_DIR."""
+    """Database of your own, as `postgresql://user:password@host:5432/database`, with the encoding UTF8. Several
+    hosts are separated by commas; the one that can be written to is used. libpq's parameters in its query are obeyed,
+    or named in the log as ignored. A pooler must keep sessions (pgbouncer: `pool_mode = session`).
+    Default: embedded PostgreSQL in BIRTHDAY_DATA_DIR."""
     database_pool_min: int = Field(default=2, ge=0, le=1000)
     """Connections that are kept open."""
     database_pool_max: int = Field(default=20, ge=4, le=1000)

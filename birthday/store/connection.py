@@ -109,16 +109,6 @@ async def rehearsal(connection: asyncpg.pool.PoolConnectionProxy) -> AsyncIterat
         await transaction.rollback()
 
 
-async def keep_session(_connection: asyncpg.Connection) -> None:
-    """Give a connection back to its pool without resetting its session. asyncpg still ends an open transaction.
-
-    By default asyncpg sends a query that resets the session, which takes as long as a small statement. The reset is not
-    needed, because code that changes the session (SET, LISTEN, an advisory lock, a temporary table) undoes the change
-    before it gives the connection back: ``broker/postgres/``, ``store/migrations.py`` and ``store/transfer.py`` do so.
-    Settings that are local to a transaction end with it.
-    """
-
-
 def stay_cancelled() -> None:
     """Raise again the cancellation of the current task, if there is one. Call this where database errors are caught.
 

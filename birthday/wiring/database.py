@@ -19,7 +19,8 @@ from birthday.embedded import embedded_postgres, has_cluster
 from birthday.errors import ConfigurationError, UnavailableError
 from birthday.operations.feed import keep_order
 from birthday.operations.readiness import DATABASE, MIGRATIONS, Check
-from birthday.store.connection import DATABASE_ERRORS, borrow, keep_session, knows_case
+from birthday.store.connection import DATABASE_ERRORS, borrow, knows_case
+from birthday.store.hosts import Hosts
 from birthday.store.migrations import check_schema, load_migrations, migrate
 from birthday.store.pool import make_pool
 from birthday.store.probe import DatabaseCheck
@@ -30,6 +31,8 @@ from birthday.wiring.names import database_name
 log = structlog.get_logger()
 
 CONNECT_SECONDS = 10
+HOST_SECONDS = 3
+"""How long each of several hosts may take to connect, so that all have been tried while a borrower waits."""
 COMMAND_SECONDS = 60
 """How long a command waits for a statement that has no time limit of its own."""
 SERVING_SECONDS = 15
@@ -87,10 +90,10 @@ async def connect_database(
                 metrics,
                 min_size=settings.database_pool_min,
                 max_size=settings.database_pool_max,
-                timeout=url.connect_seconds or CONNECT_SECONDS,
+                hosts=Hosts(url.hosts) if url.hosts else None,
+                timeout=url.connect_seconds or (HOST_SECONDS if url.hosts else CONNECT_SECONDS),
                 command_timeout=COMMAND_SECONDS if metrics is None else SERVING_SECONDS,
                 server_settings={"application_name": url.application_name or "birthday"},
-                reset=keep_session,
             )
         except KeyError:
             # If the URL names no user, asyncpg looks up the name of the process's user.

@@ -13,7 +13,8 @@ import asyncpg
 import pytest
 
 from birthday.http.coalescer import SLOTS
-from birthday.store.connection import DATABASE_ERRORS, LOAN_SECONDS, keep_session
+from birthday.store.connection import DATABASE_ERRORS, LOAN_SECONDS
+from birthday.store.replacing import ReplacingPool
 from tests.support.api import RUNBOOK_USER, Answer, Api, running_api
 from tests.support.postgres import PostgresServer
 from tests.support.product import eventually
@@ -253,7 +254,7 @@ async def test_requests_under_way_are_answered_while_the_server_leaves(pool: asy
 
 async def test_a_connection_that_is_not_reset_is_left_as_it_was(database_url: str) -> None:
     """What a batch sets, so that it does not wait for long, is over with it, also where nobody resets the session."""
-    async with asyncpg.create_pool(database_url, min_size=1, max_size=1, reset=keep_session) as pool:
+    async with ReplacingPool(database_url, min_size=1, max_size=1) as pool:
         # A session has the settings of PL/pgSQL from the first trigger on.
         settings = "SELECT name, setting FROM pg_settings WHERE name NOT LIKE 'plpgsql.%' ORDER BY name"
         before = await pool.fetch(settings)

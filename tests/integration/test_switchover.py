@@ -13,7 +13,6 @@ from birthday.broker.postgres.consumer import PostgresConsumer
 from birthday.config import load_settings
 from birthday.errors import UnavailableError
 from birthday.operations.pauses import Pauses
-from birthday.store.connection import keep_session
 from birthday.store.pool import MeasuredPool
 from birthday.store.probe import DatabaseCheck
 from birthday.telemetry.metrics import Metrics
@@ -31,9 +30,7 @@ SIZE = 4
 @pytest.fixture
 async def measured(database_url: str) -> AsyncIterator[asyncpg.Pool]:
     """Return a pool as the service has it."""
-    async with MeasuredPool(
-        database_url, Metrics(), min_size=SIZE, max_size=SIZE, reset=keep_session, command_timeout=10
-    ) as pool:
+    async with MeasuredPool(database_url, Metrics(), min_size=SIZE, max_size=SIZE, command_timeout=10) as pool:
         yield pool
 
 

@@ -67,7 +67,7 @@ class PostgresBroker:
         """Subscribe; see ``Broker``. On leaving, held rows are released, at once if the database can be reached."""
         with reported(self._where):
             connection = await self._pool.acquire(timeout=self._seconds)
-        consumer = PostgresConsumer(connection, prefetch, self._lease, self._seconds, self._where)
+        consumer = PostgresConsumer(self._pool, connection, prefetch, self._lease, self._seconds, self._where)
         running: asyncio.Task[None] | None = None
         try:
             await consumer.subscribe()
@@ -80,7 +80,7 @@ class PostgresBroker:
                     # Not cancelled: the rows that its last claim takes must be known, so that they can be released.
                     await asyncio.wait({running}, timeout=self._seconds)
             finally:
-                await self._end(consumer, connection)
+                await self._end(consumer)
 
     @asynccontextmanager
     async def dead_letters(self) -> AsyncIterator[PostgresDeadLetters]:
@@ -120,7 +120,7 @@ class PostgresBroker:
                 rows: list[asyncpg.Record] = await connection.fetch(statement, *values, timeout=self._seconds)
                 return rows
 
-    async def _end(self, consumer: PostgresConsumer, connection: asyncpg.pool.PoolConnectionProxy) -> None:
+    async def _end(self, consumer: PostgresConsumer) -> None:
         """Restore the consumer's connection and give it back to the pool. Release the consumer's rows."""
         with suppress(UnavailableError), reported(self._where):
             clean = False
@@ -130,8 +130,8 @@ class PostgresBroker:
             finally:
                 if not clean:
                     # Other users of the pool must not get a connection with the consumer's setting, listener and lock.
-                    connection.terminate()
-                await self._pool.release(connection, timeout=self._seconds)
+                    consumer.connection.terminate()
+                await self._pool.release(consumer.connection, timeout=self._seconds)
         if consumer.held:
             try:
                 await self._fetch(_RELEASE, list(consumer.held), consumer.id)

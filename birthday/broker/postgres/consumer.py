@@ -18,6 +18,8 @@ CONSUMER_LOCK: Final = 760_325_001
 """Key of an advisory lock that consumers share, so that pg_locks shows how many live. It ends with its connection."""
 _POLL_SECONDS: Final = 0.5
 """How often to look for rows without a notification: delays that end, leases that run out, rows inserted by hand."""
+_MOVE_SECONDS: Final = 5.0
+"""How often to look for a free connection, which delays the next claim if there is none."""
 _CLAIM_LIMIT: Final = 500
 _BODY_CHARACTERS: Final = 1024
 """Longer bodies are cut: they are no messages of ours, and hundreds of a megabyte each would fill the memory."""
@@ -54,16 +56,25 @@ _REJECT: Final = """
 class PostgresConsumer:
     """A ``Consumer`` that does everything on one connection. Once that breaks, every method raises.
 
-    ``run`` claims ahead, up to the prefetch, and extends the leases of all held rows.
+    ``run`` claims ahead, up to the prefetch, and extends the leases of all held rows. It takes another connection from
+    the pool when the pool has retired the present one.
     """
 
     def __init__(
-        self, connection: asyncpg.pool.PoolConnectionProxy, prefetch: int, lease: timedelta, seconds: float, where: str
+        self,
+        pool: asyncpg.Pool,
+        connection: asyncpg.pool.PoolConnectionProxy,
+        prefetch: int,
+        lease: timedelta,
+        seconds: float,
+        where: str,
     ) -> None:
         """Keep what is passed in; ``PostgresBroker.consume`` calls ``subscribe`` and then ``run``."""
         self.id = uuid4()
         self.held: set[int] = set()
-        self._connection = connection
+        self.connection = connection
+        self._pool = pool
+        self._move_at = 0.0
         self._prefetch = prefetch
         self._lease = lease
         self._seconds = seconds
@@ -98,23 +109,23 @@ class PostgresConsumer:
 
     async def subscribe(self) -> None:
         """Prepare the connection, and listen on it."""
-        self._connection.add_termination_listener(self._on_terminated)
+        self.connection.add_termination_listener(self._on_terminated)
         with reported(self._where):
             # A generic plan made while the queue is empty would later read the whole table, when it is full.
-            await self._connection.execute("SET plan_cache_mode = force_custom_plan", timeout=self._seconds)
-            await self._connection.execute("SELECT pg_advisory_lock_shared($1)", CONSUMER_LOCK, timeout=self._seconds)
+            await self.connection.execute("SET plan_cache_mode = force_custom_plan", timeout=self._seconds)
+            await self.connection.execute("SELECT pg_advisory_lock_shared($1)", CONSUMER_LOCK, timeout=self._seconds)
             async with asyncio.timeout(self._seconds):
-                await self._connection.add_listener(_CHANNEL, self._on_notified)
+                await self.connection.add_listener(_CHANNEL, self._on_notified)
 
     async def unsubscribe(self) -> None:
         """Undo what ``subscribe`` did to the connection."""
-        self._connection.remove_termination_listener(self._on_terminated)
-        if not self._connection.is_closed():
+        self.connection.remove_termination_listener(self._on_terminated)
+        if not self.connection.is_closed():
             # Not RESET ALL, because the settings of the pool must stay.
             async with asyncio.timeout(self._seconds):
-                await self._connection.remove_listener(_CHANNEL, self._on_notified)
-                await self._connection.execute("RESET plan_cache_mode")
-                await self._connection.execute("SELECT pg_advisory_unlock_all()")
+                await self.connection.remove_listener(_CHANNEL, self._on_notified)
+                await self.connection.execute("RESET plan_cache_mode")
+                await self.connection.execute("SELECT pg_advisory_unlock_all()")
 
     async def run(self) -> None:
         """Claim rows whenever there is room, and extend leases, until ``stop`` or until the connection breaks."""
@@ -123,6 +134,8 @@ class PostgresConsumer:
             extend_at = 0.0
             while not self._stopping:
                 extend_at = await self._extend(extend_at)
+                if getattr(self.connection, "retired", False):
+                    await self._move()
                 self._room.clear()
                 self._news.clear()
                 wanted = 0 if self._ceasing else min(_CLAIM_LIMIT, self._prefetch - len(self.held))
@@ -142,6 +155,27 @@ class PostgresConsumer:
         self._news.set()
         self._room.set()
         self._inbox.fail("this subscription has ended")
+
+    async def _move(self) -> None:
+        """Continue on another connection; if none is free at once, stay on this one for now.
+
+        What is held stays held, because the rows have the consumer's id and not its session's.
+        """
+        now = asyncio.get_running_loop().time()
+        if now < self._move_at:
+            return
+        self._move_at = now + _MOVE_SECONDS
+        try:
+            fresh = await self._pool.acquire(timeout=_POLL_SECONDS)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return
+        async with self._turn:
+            retired, self.connection = self.connection, fresh
+            retired.remove_termination_listener(self._on_terminated)
+            try:
+                await self.subscribe()
+            finally:
+                retired.terminate()
 
     async def _claim(self, wanted: int) -> int:
         async with self._claiming:
@@ -171,7 +205,7 @@ class PostgresConsumer:
     async def _fetch(self, statement: str, *values: object) -> list[asyncpg.Record]:
         with reported(self._where):
             async with self._turn:
-                rows: list[asyncpg.Record] = await self._connection.fetch(statement, *values, timeout=self._seconds)
+                rows: list[asyncpg.Record] = await self.connection.fetch(statement, *values, timeout=self._seconds)
                 return rows
 
     def _on_notified(self, *_: object) -> None:
