@@ -78,7 +78,8 @@ class Settings(BaseSettings):
     database_pool_max: int = Field(default=20, ge=4, le=1000)
     """Connections at most, at least 4."""
     rabbitmq_url: SecretStr | None = None
-    """RabbitMQ, as `amqp://user:password@host:5672/vhost` or `amqps://`. Default: the queue is kept in PostgreSQL."""
+    """RabbitMQ, as `amqp://user:password@host:5672/vhost` or `amqps://`. Several nodes: `@one:5672,two:5672/vhost`.
+    Default: the queue is kept in PostgreSQL."""
     message_service_url: str | None = None
     """Base URL of the message service. Default: none: see CHANNEL."""
     message_service_path: str = "/send"

@@ -24,6 +24,7 @@ _TLS: Final = {"cacertfile": "cafile", "cafile": "cafile", "certfile": "certfile
 _VERIFY: Final = {("verify", "verify_peer"): "0", ("verify", "verify_none"): "1"} | {
     ("no_verify_ssl", value): value for value in "01"
 }
+_NODES: Final = "amqp://user:password@one:5672,two:5672/vhost"
 _ACCEPTED: Final = "cacertfile, certfile, keyfile, verify (verify_peer or verify_none), heartbeat and name are accepted"
 
 
@@ -65,8 +66,22 @@ def check_database_url(url: str) -> None:
 
 
 def check_amqp_url(url: str) -> None:
-    """Refuse a RABBITMQ_URL that is invalid, or names TLS files that cannot be used."""
-    _check_amqp_files(amqp_parameters(_check_url(url, ("amqp", "amqps"), 5672)))
+    """Refuse a RABBITMQ_URL that is invalid, or names TLS files that cannot be used. It may name several nodes."""
+    parts = _split(url)
+    credentials = "" if parts is None else parts.netloc.rpartition("@")[0]
+    if parts is not None and ("://" in parts.path or ("@" in credentials and "," in credentials)):
+        raise ValueError(f"one URL with several hosts is accepted, such as {_NODES}; {_ENCODING}")
+    for each in amqp_urls(url):
+        _check_amqp_files(amqp_parameters(_check_url(each, ("amqp", "amqps"), 5672)))
+
+
+def amqp_urls(url: str) -> list[str]:
+    """Return the URL of each node that an AMQP URL names: its hosts are separated by commas."""
+    parts = _split(url)
+    if parts is None:
+        return [url]
+    user, at, hosts = parts.netloc.rpartition("@")
+    return [url.replace(parts.netloc, f"{user}{at}{host}", 1) for host in hosts.split(",")]
 
 
 def check_service_url(url: str) -> None:

@@ -22,6 +22,9 @@ _PLACES = re.compile(
     r"|(?<![\w*])/[\w./%-]+"  # a path
 )
 
+_BETWEEN_URLS = re.compile(r",(?=[A-Za-z][A-Za-z+.-]*://)")
+"""Not every comma: a URL may name several hosts."""
+
 
 def hiding(settings: Settings) -> Callable[[str | None], str | None]:
     """Return a function that masks quoted text, what looks like a host, user or path, and names from the settings."""
@@ -45,7 +48,7 @@ def _names(settings: Settings) -> set[str]:
         text = value.get_secret_value() if isinstance(value, SecretStr) else value
         if not isinstance(text, str) or "://" not in text:
             continue
-        for url in text.split(","):
+        for url in _BETWEEN_URLS.split(text):
             parts = urlsplit(url)
             authority, _, hosts = parts.netloc.rpartition("@")
             found = [parts.path.strip("/"), authority.partition(":")[0], *re.split(r"[,:\[\]]", hosts)]

@@ -163,6 +163,7 @@ def test_defaults() -> None:
                 "amqp://ada:p%2Fw@localhost/%2f?heartbeat=30&name=birthday",
                 "amqps://localhost?verify=verify_none",
                 "amqps://localhost?no_verify_ssl=1",
+                "amqp://ada:p%2Cw@one:5672,two,[::1]:5673/vhost?heartbeat=5",
             )
         ),
         ("DATABASE_URL", " postgresql://localhost/db\n", SecretStr("postgresql://localhost/db")),
@@ -382,6 +383,7 @@ def test_no_contradiction(environment: pytest.MonkeyPatch, given_settings: dict[
         ("DATABASE_URL", "postgresql://ada:s3cret@/db?host=example.com&port=x"),
         ("DATABASE_URL", "postgresql://ada:s3cret/1@example.com/db"),
         ("RABBITMQ_URL", "amqp://ada:s3cret?@example.com"),
+        ("RABBITMQ_URL", "amqp://ada:s3cret@one,ada:s3cret@two"),
         ("HTTP_PROXY", "http://ada:s3cret@proxy.example.com:port"),
         ("MESSAGE_SERVICE_API_KEY", "s3cret\nx"),
         ("MESSAGE_SERVICE_API_KEY", "s3cret\u00fc"),
@@ -621,6 +623,11 @@ def test_a_raw_at_sign_in_a_database_password_is_explained(environment: pytest.M
         ("RABBITMQ_URL", "amqps://localhost?certfile=/dev/null", "they do not fit together"),
         ("RABBITMQ_URL", "amqps://localhost?keyfile=/c.pem", "'keyfile' is accepted together with 'certfile'"),
         ("RABBITMQ_URL", "amqps://localhost?verify=maybe", "'verify' is verify_peer or verify_none"),
+        ("RABBITMQ_URL", "amqp://one,two/#", "a URL without # is accepted"),
+        ("RABBITMQ_URL", "amqp://one:5672,two:amqp/vhost", "a URL with a port from 1 to 65535 is accepted"),
+        ("RABBITMQ_URL", "amqp://one,/vhost", "a URL with a host is accepted"),
+        ("RABBITMQ_URL", "amqp://one/vhost,amqp://two/vhost", "one URL with several hosts is accepted"),
+        ("RABBITMQ_URL", "amqp://ada:pw@one,ada:pw@two/vhost", "one URL with several hosts is accepted"),
     ],
 )
 def test_what_a_url_says_in_vain_is_refused(environment: pytest.MonkeyPatch, name: str, text: str, said: str) -> None:

@@ -34,14 +34,15 @@ class RabbitMQBroker:
         url: str,
         *,
         timeout: timedelta = timedelta(seconds=10),
-        heartbeat: timedelta = timedelta(seconds=15),
+        heartbeat: timedelta = timedelta(seconds=5),
         path: FramePath | None = None,
     ) -> None:
-        """Keep the address of the server. ``path`` is our own frame path by default.
+        """Keep the addresses of the servers. ``path`` is our own frame path by default.
 
-        ``timeout`` bounds every exchange with the server. A peer that dies silently is noticed after about three times
-        ``heartbeat`` (whole seconds). A ``heartbeat`` in the query of ``url`` takes precedence.
+        ``timeout`` bounds every exchange with the server. A peer that dies silently is noticed after between two and
+        three times ``heartbeat`` (whole seconds). A ``heartbeat`` in the query of ``url`` takes precedence.
         """
+        self._seconds = timeout.total_seconds()
         self._connection = AmqpConnection(url, timeout, heartbeat, self._on_drop)
         self._path: FramePath = path or OwnPath()
         self._publisher: Publishing | None = None
@@ -93,33 +94,36 @@ class RabbitMQBroker:
         """Browse the dead-letter queue on a channel of its own. Closing it gives back the rest; see ``Broker``."""
         # The queue may have been deleted: this declares it again.
         await self.check()
-        async with self._connection.channel() as channel:
+        async with self._connection.channel(declaring=False) as channel:
             count, _ = await channel.measure(DEAD_LETTER_QUEUE)
             browsing = RabbitMQDeadLetters(channel, count)
             yield browsing
             await browsing.end()
         # Another browsing may follow at once, so wait until the queue has back what this one held.
         with suppress(TimeoutError, UnavailableError):
-            async with asyncio.timeout(_RETURN_SECONDS), self._connection.channel() as channel:
+            async with asyncio.timeout(_RETURN_SECONDS), self._connection.channel(declaring=False) as channel:
                 while (await channel.measure(DEAD_LETTER_QUEUE))[0] < browsing.kept:  # noqa: ASYNC110 - nobody tells
                     await asyncio.sleep(_RETURN_SECONDS / 100)
 
     async def stats(self) -> QueueStats:
-        """Ask for the length of each queue. If one is missing, the whole topology is declared again.
+        """Ask for the length of each queue. Nothing is declared, unless a queue is missing: then the whole topology is.
 
         AMQP does not report unacked messages. So ``unacked`` counts those of this object's consumers, not all.
         """
         try:
-            return await self._measure()
+            return await self._measure(declaring=False)
         except MissingError:
             self._connection.forget_topology()
-            return await self._measure()
+            return await self._measure(declaring=True)
 
-    async def _measure(self) -> QueueStats:
-        async with self._connection.channel() as channel:
-            ready, consumers = await channel.measure(QUEUE)
-            dead, _ = await channel.measure(DEAD_LETTER_QUEUE)
-            delayed = [(await channel.measure(queue))[0] for queue in RETRY_QUEUES.values()]
+    async def _measure(self, *, declaring: bool) -> QueueStats:
+        try:
+            async with self._connection.channel(declaring=declaring) as channel, asyncio.timeout(self._seconds):
+                ready, consumers = await channel.measure(QUEUE)
+                dead, _ = await channel.measure(DEAD_LETTER_QUEUE)
+                delayed = [(await channel.measure(queue))[0] for queue in RETRY_QUEUES.values()]
+        except TimeoutError:
+            raise self._connection.no_answer() from None
         unacked = sum(consumer.unacked for consumer in self._consumers)
         server = self._connection.server
         return QueueStats(
@@ -127,7 +131,7 @@ class RabbitMQBroker:
         )
 
     async def check(self) -> None:
-        """Make sure that the server answers and holds our topology; see ``Broker``."""
+        """Make sure that the server answers and holds our queues; see ``Broker``."""
         await self.stats()
 
     async def close(self) -> None:

@@ -1,6 +1,7 @@
 """An AMQP channel with a time limit for every exchange, and the stream below it, from which sinks take frames."""
 
 import asyncio
+import socket
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
@@ -14,6 +15,8 @@ from birthday.errors import UnavailableError
 
 T = TypeVar("T")
 
+# If the other host does not confirm what was sent to it for this long, Linux ends the connection.
+_UNCONFIRMED_SECONDS: Final = 10
 # Short, because the server cleans up after a connection that ends without a handshake.
 _CLOSE_SECONDS: Final = 1.0
 
@@ -69,6 +72,12 @@ class DivertingTransport(TransportFactory):
 
     def __init__(self) -> None:
         self.sinks: dict[int, Sink] = {}
+        self._reader: FrameReader | None = None
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long the server has sent nothing, not even a heartbeat."""
+        return 0.0 if self._reader is None else asyncio.get_running_loop().time() - self._reader.heard_at
 
     async def create(self, url: URL, **kwargs: Any) -> tuple[FrameReader, asyncio.StreamWriter]:  # noqa: ANN401 - aiormq's
         """Connect to the server, with TLS if ``url`` says so.
@@ -79,7 +88,7 @@ class DivertingTransport(TransportFactory):
         provider = kwargs.pop("ssl_context_provider")
         context = await provider.get_context() if url.scheme == "amqps" else None
         loop = asyncio.get_running_loop()
-        reader = FrameReader(self.sinks, loop)
+        self._reader = reader = FrameReader(self.sinks, loop)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
         try:
             transport, _ = await loop.create_connection(
@@ -87,6 +96,9 @@ class DivertingTransport(TransportFactory):
             )
         except OSError as error:
             raise aiormq.AMQPConnectionError(*error.args) from error
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            limit = _UNCONFIRMED_SECONDS * 1000
+            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limit)
         return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 

@@ -63,9 +63,13 @@ class FrameReader(asyncio.StreamReader):
         super().__init__(loop=loop)
         self._sinks = sinks
         self._rest = b""
+        self._clock = loop.time
+        self.heard_at = loop.time()
+        """When the server sent something, by the clock of the event loop."""
 
     def feed_data(self, data: bytes) -> None:  # type: ignore[override] # what transports feed is bytes
         """Give each complete frame to the sink of its channel, or leave it in the stream."""
+        self.heard_at = self._clock()
         data = self._rest + data
         left = bytearray()
         taken = False
