@@ -91,6 +91,10 @@ class UnavailableError(BirthdayError):
         self.maybe_done = maybe_done
 
 
+class AwayError(UnavailableError):
+    """The resource does not answer, or cannot serve yet, but may come back by itself. A refusal is not one."""
+
+
 class WrongClockError(UnavailableError):
     """This host's clock differs from the database's. The text says by how much."""
 

@@ -23,6 +23,7 @@ from birthday.http.context import ApiContext
 from birthday.http.server import GRACE
 from birthday.http.server import serve as serve_http
 from birthday.operations.clock_guard import ClockGuard
+from birthday.operations.readiness import DATABASE, QUEUE
 from birthday.operations.templates.compiling import Compiler
 from birthday.scheduler.loop import DispatchProgress
 from birthday.telemetry.blocking import named_blocking
@@ -39,6 +40,7 @@ from birthday.wiring.copies import read_copies
 from birthday.wiring.database import open_database
 from birthday.wiring.file_limit import raise_file_limit
 from birthday.wiring.names import channel_name, database_name, queue_name
+from birthday.wiring.patience import Patience, StoppedError
 from birthday.wiring.process import open_tracing
 from birthday.wiring.queue import needs_queue, open_broker
 from birthday.wiring.readiness import make_readiness, own_checks, sending_checks
@@ -86,6 +88,9 @@ async def run(settings: Settings, clock: Clock, logs: LogFile, systemd: Systemd)
     loop.add_signal_handler(signal.SIGUSR1, logs.reopen)
     try:
         return 0 if await serving else 1
+    except StoppedError:
+        log.info("service.stopped")
+        return 0
     except ConfigurationError:
         # The caller reports a wrong setting as a plain line, with status 2, as in every command.
         raise
@@ -113,7 +118,8 @@ async def serve(
     ``console`` is where greetings are printed, ``terminal`` where a person watches the start, if one does.
 
     Raises:
-        BirthdayError: if a resource cannot be opened.
+        BirthdayError: if a resource cannot be opened. One that is away is waited for, up to START_TIMEOUT.
+        StoppedError: if ``stop`` is set during that wait.
     """
     drained = True
     cutoff = Cutoff(settings.shutdown_timeout + CLOSING)
@@ -122,10 +128,13 @@ async def serve(
         stack.callback(cutoff.cancel)
         file_limit = raise_file_limit()
         metrics = Metrics()
-        pool = await stack.enter_async_context(open_database(settings, clock, metrics, create=True))
+        patience = await stack.enter_async_context(Patience(settings, stop))
+        pool = await patience.open(stack, DATABASE, partial(open_database, settings, clock, metrics, create=True))
         guard = ClockGuard(clock, pool, metrics)
         await guard.compare()
-        broker = await stack.enter_async_context(open_broker(settings, pool, must_answer=needs_queue(settings)))
+        broker = await patience.open(
+            stack, QUEUE, partial(open_broker, settings, pool, must_answer=needs_queue(settings))
+        )
         channel = await stack.enter_async_context(open_channel(settings, guard, console, tracing, metrics))
         pauses, keys = await read_copies(settings, pool, guard, metrics)
         links = await open_links(settings, pool)
@@ -148,8 +157,7 @@ async def serve(
             tasks["scheduler"] = partial(schedule, shared, progress)
         if Role.WORKER in settings.role:
             tasks["watchdog"] = watchdog.run
-        grace = min(GRACE, settings.shutdown_timeout)
-        address = await stack.enter_async_context(serve_http(build(context), settings.host, settings.port, grace))
+        address = await listen(stack, context, patience)
         stack.enter_context(frozen_start())
         stack.enter_context(measured_collections(metrics))
         if settings.event_loop_debug:
@@ -169,6 +177,15 @@ async def serve(
             await leaving
     log.info("service.stopped")
     return drained and not cutoff.happened
+
+
+async def listen(stack: AsyncExitStack, context: ApiContext, patience: Patience) -> tuple[str, int]:
+    """Serve requests from now on, in place of what answered probes while the start waited."""
+    settings = context.settings
+    grace = min(GRACE, settings.shutdown_timeout)
+    address = await stack.enter_async_context(serve_http(build(context), settings.host, patience.port, grace))
+    await patience.end()
+    return address
 
 
 class Cutoff:

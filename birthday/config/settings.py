@@ -176,6 +176,8 @@ class Settings(BaseSettings):
     """Log `event_loop.blocked` with the place of every call that holds the event loop up for 5 ms; costs some CPU."""
     otel_traces_exporter: Literal["none", "otlp", "console"] = "none"
     """Where traces go: `none`, `otlp` or `console`; needs the extra `otel`."""
+    start_timeout: Annotated[timedelta, BeforeValidator(parse_duration)] = timedelta(seconds=60)
+    """How long a start waits for a database or RabbitMQ that is away, before it ends with status 1; 0 does not wait."""
     shutdown_timeout: PositiveDuration = timedelta(seconds=30)
     """How long draining may take."""
     birthday_commit: Annotated[str, Field(pattern=r"^[\w.+/-]{1,64}$")] | None = None

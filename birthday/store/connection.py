@@ -1,6 +1,7 @@
 """Lend connections of the pool for a limited time, and turn every kind of outage of the database into one error."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -50,6 +51,18 @@ def is_outage(error: Exception) -> bool:
         return stale or str(error.sqlstate).startswith(_OUTAGE_CLASSES)
     # asyncpg's DataError is an InterfaceError too: an argument that cannot be sent.
     return not isinstance(error, ValueError)
+
+
+_STARTING_CLASSES = ("08", "53", "57", "58")
+"""Classes of SQLSTATE that a start waits out. A refused login or an unknown database is not among them."""
+
+
+def is_away(error: Exception) -> bool:
+    """Say whether a connection that failed with ``error`` may succeed later although nobody changes a setting."""
+    if isinstance(error, asyncpg.PostgresError):
+        return str(error.sqlstate).startswith(_STARTING_CLASSES)
+    # A wrong certificate is an OSError, too.
+    return isinstance(error, OSError | asyncpg.InternalClientError) and not isinstance(error, ssl.SSLError)
 
 
 _MOVED = ("25006", "57P01", "57P02", "57P03", "57P04", "57P05")

@@ -16,10 +16,10 @@ from birthday.clock import Clock
 from birthday.config import Settings
 from birthday.config.dsn import read_database_url
 from birthday.embedded import embedded_postgres, has_cluster
-from birthday.errors import ConfigurationError, UnavailableError
+from birthday.errors import AwayError, ConfigurationError, UnavailableError
 from birthday.operations.feed import keep_order
 from birthday.operations.readiness import DATABASE, MIGRATIONS, Check
-from birthday.store.connection import DATABASE_ERRORS, borrow, knows_case
+from birthday.store.connection import DATABASE_ERRORS, borrow, is_away, knows_case
 from birthday.store.hosts import Hosts
 from birthday.store.migrations import check_schema, load_migrations, migrate
 from birthday.store.pool import make_pool
@@ -49,7 +49,8 @@ async def open_database(
     ``create`` the embedded database is created if it does not exist.
 
     Raises:
-        UnavailableError: if it cannot be reached.
+        AwayError: if it cannot be reached.
+        UnavailableError: if it refuses us.
         MigrationError: if the schema is not the one that the program needs.
         ConfigurationError: if DATABASE_URL is not set, and the embedded database neither exists nor may be created.
     """
@@ -69,7 +70,8 @@ async def connect_database(
     """Yield a pool on the database of ``settings`` without a look at its schema; start the embedded one if none is set.
 
     Raises:
-        UnavailableError: if it cannot be reached; the text says where and why.
+        AwayError: if it cannot be reached; the text says where and why.
+        UnavailableError: if it refuses us.
         ConfigurationError: if DATABASE_URL is not set, and the embedded database neither exists nor may be created.
     """
     if not create:
@@ -102,13 +104,18 @@ async def connect_database(
         except SHARED_SESSION_ERRORS:
             raise UnavailableError("database", f"{where}: {NO_SESSIONS}") from None
         except (ValueError, *DATABASE_ERRORS) as error:
-            raise UnavailableError("database", f"{where}: {str(error) or type(error).__name__}") from None
+            raise _failure(where, error) from None
         stack.push_async_callback(_close_pool, pool)
         try:
             await check_sessions(pool)
         except (UnavailableError, *DATABASE_ERRORS) as error:
-            raise UnavailableError("database", f"{where}: {str(error) or type(error).__name__}") from None
+            raise _failure(where, error) from None
         yield pool
+
+
+def _failure(where: str, error: Exception) -> UnavailableError:
+    kind = AwayError if is_away(error) else UnavailableError
+    return kind("database", f"{where}: {str(error) or type(error).__name__}")
 
 
 async def _close_pool(pool: asyncpg.Pool) -> None:

@@ -8,9 +8,9 @@ import structlog
 
 from birthday.broker import Broker
 from birthday.broker.postgres import PostgresBroker
-from birthday.broker.rabbitmq import RabbitMQBroker
+from birthday.broker.rabbitmq import RabbitMQBroker, is_refusal
 from birthday.config import Role, Settings
-from birthday.errors import UnavailableError
+from birthday.errors import AwayError, UnavailableError
 from birthday.wiring.names import database_name
 
 log = structlog.get_logger()
@@ -23,7 +23,8 @@ async def open_broker(settings: Settings, pool: asyncpg.Pool, *, must_answer: bo
     Without ``must_answer`` RabbitMQ may be unavailable: that is only logged.
 
     Raises:
-        UnavailableError: if it cannot be reached or its topology is not ours.
+        AwayError: if RabbitMQ cannot be reached.
+        UnavailableError: if it refuses us, or its topology is not ours.
     """
     if settings.rabbitmq_url is None:
         opened = checked_broker(PostgresBroker(pool, where=f"the queue in {database_name(settings)}"))
@@ -40,8 +41,10 @@ async def checked_broker(broker: Broker, *, must_answer: bool = True) -> AsyncIt
         try:
             await broker.check()
         except UnavailableError as error:
-            if must_answer:
+            if must_answer and is_refusal(error):
                 raise
+            if must_answer:
+                raise AwayError(error.resource, str(error)) from error
             log.warning("broker.away", error=str(error))
         yield broker
     finally:

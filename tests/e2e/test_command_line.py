@@ -106,7 +106,8 @@ async def test_a_wrong_setting_or_argument_ends_with_status_2_and_says_what_is_a
 
 async def test_an_unreachable_database_ends_the_start_with_its_address_and_status_1() -> None:
     """Which resource, where, and why."""
-    finished = await run(DATABASE_URL="postgresql://u:hidden@127.0.0.1:1/birthday_scheduler", CHANNEL="console")
+    url = "postgresql://u:hidden@127.0.0.1:1/birthday_scheduler"
+    finished = await run(DATABASE_URL=url, CHANNEL="console", START_TIMEOUT="0")
     assert finished.status == 1
     assert "cannot connect to the database, postgresql://u:***@127.0.0.1:1/birthday_scheduler" in finished.err
     assert "Traceback" not in finished.err
@@ -114,7 +115,8 @@ async def test_an_unreachable_database_ends_the_start_with_its_address_and_statu
 
 async def test_an_unreachable_broker_ends_the_start_with_its_address_and_status_1(database_url: str) -> None:
     """Which resource, where, and why."""
-    finished = await run(DATABASE_URL=database_url, RABBITMQ_URL="amqp://u:hidden@127.0.0.1:1/", CHANNEL="console")
+    away = {"RABBITMQ_URL": "amqp://u:hidden@127.0.0.1:1/", "START_TIMEOUT": "0"}
+    finished = await run(DATABASE_URL=database_url, CHANNEL="console", **away)
     assert finished.status == 1
     assert "127.0.0.1:1" in finished.err
     assert "hidden" not in finished.err

@@ -145,13 +145,13 @@ async def test_every_line_has_the_standard_fields_and_failures_say_of_what(
 async def test_a_start_that_fails_is_in_the_log_as_an_error(tmp_path: Path) -> None:
     """In a pod that crashes again and again, the log is all there is."""
     url = "postgresql://u:hidden@127.0.0.1:1/birthday_scheduler"
-    finished = await run(DATABASE_URL=url, CHANNEL="console")
+    finished = await run(DATABASE_URL=url, CHANNEL="console", START_TIMEOUT="0")
     assert finished.status == 1
     [line] = [json.loads(line) for line in finished.err.splitlines()]
     assert (line["level"], line["event"]) == ("error", "service.failed")
     assert "127.0.0.1:1/birthday_scheduler" in line["error"]
     assert "hidden" not in finished.err
-    into_file = await run(DATABASE_URL=url, CHANNEL="console", LOG_FILE=str(tmp_path / "log"))
+    into_file = await run(DATABASE_URL=url, CHANNEL="console", START_TIMEOUT="0", LOG_FILE=str(tmp_path / "log"))
     assert into_file.status == 1
     assert [event["event"] for event in events(tmp_path / "log")] == ["service.failed"]
 
@@ -212,8 +212,10 @@ async def test_a_rotation_ends_no_process_that_is_starting(tmp_path: Path) -> No
     """SIGUSR1 before there is a log to reopen does nothing. Here a start waits for somebody to read the log, a FIFO."""
     log = tmp_path / "birthday.log"
     os.mkfifo(log)
-    nowhere = {"DATABASE_URL": "postgresql://127.0.0.1:1/nowhere", "CHANNEL": "console", "LOG_FILE": str(log)}
-    process = await asyncio.create_subprocess_exec(*COMMAND, env={"PATH": os.environ["PATH"], **nowhere})
+    nowhere = {"DATABASE_URL": "postgresql://127.0.0.1:1/nowhere", "START_TIMEOUT": "0", "CHANNEL": "console"}
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, env={"PATH": os.environ["PATH"], "LOG_FILE": str(log), **nowhere}
+    )
     try:
         await eventually(lambda: catches(process.pid, signal.SIGUSR1), "it has taken precautions")
         process.send_signal(signal.SIGUSR1)

@@ -106,17 +106,24 @@ async def running(*arguments: str, **environment: str) -> AsyncIterator[Program]
     Raises:
         TimeoutError: if it does not start; what it logged instead is in the notes of the error.
     """
+    async with starting(*arguments, **environment) as program:
+        try:
+            await program.wait_for_event("service.started")
+        except TimeoutError as error:
+            error.add_note("\n".join(str(event) for event in program.events))
+            raise
+        yield program
+
+
+@asynccontextmanager
+async def starting(*arguments: str, **environment: str) -> AsyncIterator[Program]:
+    """Run the program on a free port until the context ends, and wait for nothing."""
     process = await asyncio.create_subprocess_exec(
         *command(), *arguments, env=_environment({"PORT": "0"} | environment), stdout=PIPE, stderr=PIPE
     )
     program = Program(process)
     listening = asyncio.create_task(program.listen())
     try:
-        try:
-            await program.wait_for_event("service.started")
-        except TimeoutError as error:
-            error.add_note("\n".join(str(event) for event in program.events))
-            raise
         yield program
     finally:
         await program.stop()

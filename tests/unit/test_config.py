@@ -97,6 +97,7 @@ def test_defaults() -> None:
         "log_file": None,
         "event_loop_debug": False,
         "otel_traces_exporter": "none",
+        "start_timeout": timedelta(seconds=60),
         "shutdown_timeout": timedelta(seconds=30),
         "birthday_commit": None,
         "birthday_data_dir": Path(".birthday"),

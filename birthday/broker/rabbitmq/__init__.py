@@ -4,5 +4,6 @@ What needs the server raises ``UnavailableError`` if it cannot be reached, holds
 """
 
 from birthday.broker.rabbitmq.broker import RabbitMQBroker
+from birthday.broker.rabbitmq.errors import is_refusal
 
-__all__ = ["RabbitMQBroker"]
+__all__ = ["RabbitMQBroker", "is_refusal"]

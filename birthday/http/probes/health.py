@@ -59,6 +59,7 @@ class Ready(BaseModel):
     status: Literal["ready", "not ready"]
     draining: bool
     checks: dict[str, _Word]
+    reason: str = Field(default="", description="What a start waits for.")
 
 
 class Alive(BaseModel):

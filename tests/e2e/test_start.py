@@ -1,0 +1,98 @@
+"""A start waits for a database or RabbitMQ that is away, and says so. It does not wait where waiting cannot help."""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+import aiohttp
+import pytest
+
+from tests.support.program import run, starting
+from tests.support.proxy import Network, network
+
+
+@pytest.fixture
+async def between(database_url: str, rabbitmq_url: str) -> AsyncIterator[Network]:
+    """Yield a network between the program and its servers."""
+    async with network(database_url, rabbitmq_url, "http://127.0.0.1:9") as network_between:
+        yield network_between
+
+
+async def ask(port: int, path: str, method: str = "GET") -> tuple[int, str]:
+    """Return the status and the text of an answer."""
+    async with aiohttp.ClientSession() as session, session.request(method, f"http://127.0.0.1:{port}{path}") as answer:
+        return answer.status, await answer.text()
+
+
+@pytest.mark.parametrize("resource", ["database", "queue"])
+async def test_a_start_waits_for_what_is_away_and_answers_probes_meanwhile(between: Network, resource: str) -> None:
+    """It is alive, and not ready with the reason, without addresses. Then it starts, on the same port."""
+    proxy = between.database if resource == "database" else between.queue
+    await proxy.cut()
+    async with starting(**between.settings) as program:
+        waiting = await program.wait_for_event("service.waiting")
+        assert (waiting["level"], waiting["resource"]) == ("warning", resource)
+        assert f"127.0.0.1:{proxy.port}" in waiting["reason"]
+        port = waiting["port"]
+        assert (await ask(port, "/alive"))[0] == 200
+        status, text = await ask(port, "/ready")
+        assert status == 503
+        assert f'"{resource}":"unhealthy"' in text
+        assert "refused" in text.lower()
+        assert "127.0.0.1" not in text
+        for method, path in (("POST", "/users"), ("GET", "/health")):
+            status, text = await ask(port, path, method)
+            assert (status, f"waits for the {resource}" in text) == (503, True)
+        await proxy.heal()
+        await program.wait_for_event("service.started")
+        assert urlsplit(program.url).port == port
+        assert (await ask(port, "/users"))[0] == 200
+        assert await program.stop() == 0
+
+
+@pytest.mark.parametrize("how", ["refused", "silent"])
+async def test_a_start_gives_up_after_its_time(between: Network, how: str) -> None:
+    """Whether the server refuses connections or does not answer: status 1, with the reason and the setting."""
+    if how == "refused":
+        await between.database.cut()
+    else:
+        between.database.silence()
+    began = time.monotonic()
+    async with starting(**between.settings, START_TIMEOUT="2s") as program:
+        failed = await program.wait_for_event("service.failed")
+        assert await program.process.wait() == 1
+    assert "START_TIMEOUT=2s" in failed["error"]
+    assert "database" in failed["error"]
+    # One attempt to connect to a silent server takes ten seconds.
+    assert time.monotonic() - began < 9
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT], ids=lambda how: how.name)
+async def test_a_start_that_waits_can_be_stopped(between: Network, how: signal.Signals) -> None:
+    """At once, as a running program, even while the server does not answer."""
+    between.database.silence()
+    async with starting(**between.settings) as program:
+        await program.wait_for_event("service.waiting")
+        assert await program.stop(how, 5) == 0
+    assert program.events[-1]["event"] == "service.stopped"
+
+
+async def test_a_refusal_is_not_waited_out(between: Network) -> None:
+    """An unknown user, database or virtual host and a wrong password fail at once, with a text that says so."""
+    database, queue = urlsplit(between.settings["DATABASE_URL"]), urlsplit(between.settings["RABBITMQ_URL"])
+    place = f"127.0.0.1:{between.queue.port}"
+    wrong = [
+        ("DATABASE_URL", database._replace(netloc=f"stranger@127.0.0.1:{between.database.port}"), "stranger"),
+        ("DATABASE_URL", database._replace(path="/nowhere"), 'nowhere\\" does not exist'),
+        ("RABBITMQ_URL", queue._replace(netloc=f"{queue.username}:wrong@{place}"), "ACCESS_REFUSED"),
+        ("RABBITMQ_URL", queue._replace(path="/nowhere"), "virtual host"),
+    ]
+    settings = between.settings | {"PORT": "0"}
+    finished = await asyncio.gather(*(run(**settings | {name: url.geturl()}) for name, url, _ in wrong))
+    for (_, _, text), one in zip(wrong, finished, strict=True):
+        assert one.status == 1
+        assert text in one.err
+        assert "service.waiting" not in one.err
+        assert "service.failed" in one.err
