@@ -509,7 +509,7 @@ def test_the_units_leave_the_program_few_rights(tmp_path: Path) -> None:
 
 
 def test_each_unit_runs_its_role_on_a_port_of_its_own(environment: Environment) -> None:
-    """By the names that the runbook's ``logs`` asks the journal for, and with time to stop."""
+    """By the names that the runbook's ``logs`` asks the journal for, and with time to start and to stop."""
     settings = environment.load(read_env(CONFIG / "systemd" / "example.env"))
     ports = set()
     for role in ROLES:
@@ -522,6 +522,8 @@ def test_each_unit_runs_its_role_on_a_port_of_its_own(environment: Environment) 
         ]
         [timeout] = re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
         assert int(timeout) > (settings.shutdown_timeout + CLOSING).total_seconds()
+        [minutes] = re.findall(r"^TimeoutStartSec=(\d+)min$", unit, re.MULTILINE)
+        assert int(minutes) * 60 > settings.start_timeout.total_seconds()
         [(name, value)] = re.findall(r"^Environment=(\w+)=(.*)$", unit, re.MULTILINE)
         ports.add(environment.load({name: value}).port)
     assert len(ports) == len(ROLES)
