@@ -304,6 +304,17 @@ async def test_a_forged_notice_is_not_shown(api: Api) -> None:
         assert "Call this number" not in shown.text
 
 
+@pytest.mark.parametrize(
+    ("name", "left_out"), [("rita", {"Import", "Activity"}), ("walter", {"Activity"}), ("ada", set())]
+)
+async def test_the_navigation_leads_to_no_page_that_is_refused(api: Api, name: str, left_out: set[str]) -> None:
+    """A key sees the pages of its scope."""
+    async with browsing(api, f"key-of-{name}") as browser:
+        shown = await browser.get("/console")
+        missing = {page for page in ("Users", "Import", "Activity", "Settings") if f">{page}</a>" not in shown.text}
+        assert missing == left_out
+
+
 @pytest.mark.parametrize("name", ["rita", "walter"])
 async def test_a_key_of_a_small_scope_sees_no_button_and_changes_nothing(
     api: Api, pool: asyncpg.Pool, name: str

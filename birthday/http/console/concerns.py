@@ -42,7 +42,7 @@ def find_concerns(
     """Return what wants attention, the worst first. ``expiring`` are the names of keys that end soon."""
     found = [
         *_broken(checks),
-        *_stopped(overview),
+        *_stopped(overview, settings),
         *_behind(overview, settings),
         *_differing(overview),
         *(_expiring(name) for name in expiring),
@@ -78,7 +78,7 @@ def _broken(checks: Mapping[str, CheckResult]) -> Iterator[Concern]:
             yield Concern("bad", f"{name.capitalize()} fails", result.reason, _SECTIONS.get(name, "health-checks"))
 
 
-def _stopped(overview: Overview) -> Iterator[Concern]:
+def _stopped(overview: Overview, settings: Settings) -> Iterator[Concern]:
     for role in overview.missing_roles:
         missing = "Nothing sends" if role == Role.WORKER else f"No {role} runs"
         section = "noconsumers" if role == Role.WORKER else "servicedown"
@@ -95,7 +95,8 @@ def _stopped(overview: Overview) -> Iterator[Concern]:
         yield Concern("bad", "Nothing consumes", text, "noconsumers")
     for pause in overview.paused:
         since = f"{pause.changed_at:%Y-%m-%d %H:%M} UTC"
-        text = f"Since {since}, by {pause.changed_by}. Messages wait, and expire after CATCH_UP_WINDOW."
+        window = duration(settings.catch_up_window)
+        text = f"Since {since}, by {pause.changed_by}. Messages wait, and expire after {window}."
         yield Concern("warn", f"{pause.message_type} is paused", text, "pausedtoolong")
 
 

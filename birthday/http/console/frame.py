@@ -112,10 +112,10 @@ class Gate(Protocol):
 
 def add_console(app: web.Application, context: ApiContext, gate: Gate) -> None:
     """Add the pages to the application."""
-    named = {view.nav: ROOT + view.path for view in VIEWS if view.nav}
+    named = {view.nav: view for view in VIEWS if view.nav}
     tokens = Tokens(context.pool)
     pages = frozenset(ROOT + view.path for view in VIEWS if view.method == hdrs.METH_GET)
-    app[CONSOLE] = Console([(name, named[name]) for name in _NAV if name in named], pages, tokens, {})
+    app[CONSOLE] = Console([named[name] for name in _NAV if name in named], pages, tokens, {})
     app[overview.READER] = overview.make_reader(context)
     frame = _Frame(context, gate, Sessions(context.keys, tokens), tokens)
     app.add_routes(

@@ -50,7 +50,7 @@ def render(request: web.Request, template: str, **values: object) -> str:
     """
     visitor = request.get(VISITOR)
     console = request.app[CONSOLE]
-    nav = console.nav if visitor else ()
+    nav = [(view.nav, ROOT + view.path) for view in console.nav if can(request, view.scope)]
     # The overview is the root of all other pages, so it is the current one only at its own address.
     current = [
         path for _, path in nav if request.path == path or (path != ROOT and request.path.startswith(f"{path}/"))

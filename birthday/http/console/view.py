@@ -41,10 +41,10 @@ class Visitor:
 class Console:
     """What the pages of one process share.
 
-    ``nav`` has name and address of each page in the navigation, ``pages`` the addresses of all.
+    ``nav`` has the pages of the navigation, ``pages`` the addresses of all.
     """
 
-    nav: Sequence[tuple[str, str]]
+    nav: Sequence[View]
     pages: frozenset[str]
     tokens: Tokens
     viewed: dict[tuple[str | None, str, frozenset[str]], datetime]

@@ -10,6 +10,7 @@ from birthday.core.forecast import Forecast
 from birthday.errors import FieldError, InvalidInputError
 from birthday.http.console.charts import NARROW, WIDE, Bar, Chart, bar_chart
 from birthday.http.console.concerns import FAILURES, RUNBOOK, find_concerns, headline
+from birthday.http.console.formats import duration
 from birthday.http.console.forms import confirm, done, is_confirmed, read_form
 from birthday.http.console.rendering import page
 from birthday.http.console.view import ROOT, View, actor_of, can
@@ -78,7 +79,8 @@ async def switch_sending(request: web.Request) -> web.StreamResponse:
             ("Due in the next 24 hours", f"{found.ahead.messages:,} of all types"),
         ]
         if action == "pause":
-            facts.append(("Too late", "messages that wait longer than CATCH_UP_WINDOW expire"))
+            window = duration(context.settings.catch_up_window)
+            facts.append(("Too late", f"messages that wait longer than {window} expire"))
         fields = {"action": action, "type": message_type or ""}
         return confirm(request, f"{action.capitalize()} {what}?", action=f"{action} {what}", fields=fields, facts=facts)
     await switch(context.pool, message_type, paused=action == "pause", now=context.clock.now(), by=actor_of(request))

@@ -117,7 +117,8 @@ async def _publish(request: web.Request, draft: Draft, template: Template) -> we
             await _show(request, report, draft, faults=[Fault(explain(error))], refused=True)
         else:
             failing = f" It fails for {published.failing:,} of them." if published.failing else ""
-            told = f"Version {published.key.version} of {name} is active, tried for {published.tried:,} users.{failing}"
+            users = "1 user" if published.tried == 1 else f"{published.tried:,} users"
+            told = f"Version {published.key.version} of {name} is active, tried for {users}.{failing}"
             await report.done(path_of(draft.key), told)
     return report.answer
 
