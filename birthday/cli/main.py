@@ -27,6 +27,7 @@ COMMANDS: Final = (
     ("preview", "preview:preview", "Show when a person would be greeted."),
     ("requeue", "requeue:requeue", "Send messages again that were only printed."),
     ("resume", "pauses:resume", "Resume sending, everything or TYPE."),
+    ("smoke", "smoke:smoke", "Try the installation at URL after a deployment, greeting nobody."),
     ("status", "status:status", "Show the state of all processes and messages on one screen."),
     ("suppress", "suppress:suppress", "Manage the list of people who get no messages."),
     (

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from uuid import uuid4
 
@@ -144,7 +145,7 @@ def parse(words: list[str]) -> None:
     """Parse a command line of the program, with examples in place of what the shell would put there."""
     command: click.Command = main
     context = None
-    arguments = words[: words.index(">")] if ">" in words else words
+    arguments = list(takewhile(lambda word: word not in {"<", ">"}, words))
     rest = [
         str(uuid4()) if word == "$id" else "2026-11-23" if word.startswith("$(date") else word for word in arguments
     ]
