@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from birthday.store.connection import DATABASE_ERRORS
+from birthday.store.connection import DATABASE_ERRORS, is_away
 
 HEAD_START_SECONDS: Final = 0.5
 """After this time the next host is tried too, even if the one before may still answer. The first success counts."""
@@ -25,11 +25,11 @@ class Hosts:
         """Connect to the first host that offers the wanted session; ``timeout`` is the time limit of each host.
 
         Raises:
-            ConnectionError: if no host does; the text says why, for each of them.
+            ConnectionError: if no host does; the text says why, for each of them. If all refuse us, one's own error.
         """
         waiting = list(self._hosts)
         running: dict[Attempt, tuple[str, int | None]] = {}
-        reasons: list[str] = []
+        errors: dict[str, Exception] = {}
         try:
             while waiting or running:
                 if waiting:
@@ -42,7 +42,7 @@ class Hosts:
                     try:
                         connection = attempt.result()
                     except DATABASE_ERRORS as error:
-                        reasons.append(f"{host if port is None else f'{host}:{port}'}: {_reason(error)}")
+                        errors[host if port is None else f"{host}:{port}"] = error
                         del running[attempt]
                     else:
                         del running[attempt]
@@ -50,7 +50,9 @@ class Hosts:
                         return connection
         finally:
             await _give_up(running)
-        raise ConnectionError("; ".join(reasons))
+        if not any(map(is_away, errors.values())):
+            raise next(iter(errors.values()))
+        raise ConnectionError("; ".join(f"{place}: {_reason(error)}" for place, error in errors.items()))
 
 
 def _reason(error: Exception) -> str:

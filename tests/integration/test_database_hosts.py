@@ -141,6 +141,13 @@ async def test_if_no_host_answers_the_error_names_each_with_its_reason(database_
     assert "127.0.0.1:1: " in str(caught.value)
 
 
+async def test_if_every_host_refuses_us_nobody_waits_for_them(database_url: str, server: Proxy) -> None:
+    """The error is the server's own, so that a start with a wrong name ends at once."""
+    hosts = Hosts([("127.0.0.1", server.port), ("localhost", server.port)])
+    with pytest.raises(asyncpg.InvalidCatalogNameError):
+        await hosts.connect(f"{database_url}_unknown")
+
+
 async def test_commands_pass_over_a_silent_first_host(database_url: str, server: Proxy, silent: SilentHost) -> None:
     """`migrate` and `check` are what an operator runs while a host is away."""
     url = at(database_url, silent.port, server.port)
