@@ -14,7 +14,7 @@ import structlog
 from birthday.broker import Broker
 from birthday.clock import CheckedClock, Clock
 from birthday.errors import UnavailableError
-from birthday.store.statistics import count_greeted, count_overdue, read_figures
+from birthday.store.statistics import Replication, count_greeted, count_overdue, read_figures
 from birthday.telemetry.figures import Figure
 from birthday.telemetry.metrics import Metrics
 
@@ -29,6 +29,7 @@ SELDOM_SECONDS: Final = 300.0
 PATIENCE_SECONDS: Final = 2.0
 """If an answer takes longer, the figures become unknown. The answer is still waited for."""
 DAY: Final = timedelta(hours=24)
+_ASYNCHRONOUS: Final[Mapping[Replication, float | None]] = {Replication.ASYNCHRONOUS: 1.0, Replication.UNKNOWN: None}
 
 
 async def watch_queue(broker: Broker, metrics: Metrics, clock: Clock) -> None:
@@ -63,6 +64,7 @@ async def watch_database(pool: asyncpg.Pool, metrics: Metrics, clock: Clock) -> 
             metrics.active_transactions: row.active_transactions,
             metrics.database_active_queries: row.active_queries,
             metrics.db_replication_lag_seconds: row.replication_lag_seconds,
+            metrics.db_replication_asynchronous: _ASYNCHRONOUS.get(row.replication, 0.0),
             metrics.database_sessions: row.sessions,
             metrics.database_max_connections: row.max_connections,
             metrics.queue_oldest_message_age_seconds: max(waiting.total_seconds(), 0),

@@ -8,11 +8,27 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
 import asyncpg
 
 from birthday.errors import UnavailableError
 from birthday.store.connection import borrow
+
+
+class Replication(StrEnum):
+    """Whether commits wait for a replica. If not, a failover forgets the last ones.
+
+    NONE          there are no replicas
+    SYNCHRONOUS   commits wait
+    ASYNCHRONOUS  there are replicas, and commits do not wait for one
+    UNKNOWN       commits do not wait, and our role may not see what receives the log: replicas or only a backup
+    """
+
+    NONE = "none"
+    SYNCHRONOUS = "synchronous"
+    ASYNCHRONOUS = "asynchronous"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +51,7 @@ class DatabaseFigures:
     max_connections: int
     oldest_queued_at: datetime | None
     oldest_unfed_at: datetime | None
+    replication: Replication
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +99,27 @@ async def read_figures(pool: asyncpg.Pool) -> DatabaseFigures:
             WHERE datname = current_database()
             """
         )
-    return DatabaseFigures(**dict(row))
+        return DatabaseFigures(**dict(row), replication=await read_replication(connection))
+
+
+async def read_replication(connection: asyncpg.Connection | asyncpg.pool.PoolConnectionProxy) -> Replication:
+    """Read whether commits of this session wait for a replica. Backups and subscribers are no replicas."""
+    [row] = await connection.fetch(
+        """
+        SELECT current_setting('synchronous_commit') NOT IN ('off', 'local')
+                   AND current_setting('synchronous_standby_names') <> '' AS waits,
+               count(*) FILTER (WHERE state IN ('catchup', 'streaming') AND application_name <> 'pg_receivewal'
+                   AND NOT EXISTS (SELECT FROM pg_replication_slots AS slot
+                                   WHERE slot.active_pid = sender.pid AND slot.slot_type = 'logical')) AS replicas,
+               count(*) FILTER (WHERE state IS NULL) AS hidden
+        FROM pg_stat_replication AS sender
+        """
+    )
+    if row["waits"]:
+        return Replication.SYNCHRONOUS
+    if row["replicas"]:
+        return Replication.ASYNCHRONOUS
+    return Replication.UNKNOWN if row["hidden"] else Replication.NONE
 
 
 async def count_greeted(pool: asyncpg.Pool, after: datetime, until: datetime) -> int:

@@ -226,6 +226,10 @@ class Metrics:
     db_replication_lag_seconds = _figure(
         f"How far the slowest replica is behind; 0 without replicas. {_NEEDS_PG_MONITOR}", unit="seconds"
     )
+    db_replication_asynchronous = _figure(
+        "1 if there are replicas and commits do not wait for one, so that a failover may forget deliveries. "
+        f"{_NEEDS_PG_MONITOR}"
+    )
 
     processes = _gauge("Processes that have reported to the database within a minute, by role.", "role")
     timezone_data_versions = _figure(

@@ -14,6 +14,7 @@ from birthday.config.shown import EffectiveSetting
 from birthday.operations.heartbeats import Differences
 from birthday.store.keys import SOON, StoredKey
 from birthday.store.processes import Process
+from birthday.store.statistics import Replication
 from birthday.wiring.dependencies import Dependency
 
 _WIDTH: Final = 200
@@ -49,6 +50,21 @@ def print_keys(configured: Collection[ApiKey], stored: Sequence[StoredKey] | Non
     soon = [f"{key.name} ({key.id})" for key in stored if key.expires_soon(now)]
     noted = f"; within {SOON.days} days expire {', '.join(soon)}: 'birthday keys rotate'" if soon else ""
     click.echo(f"{'keys':<10} {len(configured)} in API_KEYS, {working} in the database{noted}")
+
+
+def print_replication(replication: Replication | None) -> None:
+    """Print whether commits wait for a replica. None: the database could not be asked."""
+    says = {
+        Replication.NONE: "none",
+        Replication.SYNCHRONOUS: "commits wait for one",
+        Replication.ASYNCHRONOUS: (
+            "commits do not wait for one: after a failover, deliveries may be forgotten and repeated under the same "
+            "key, and new users lost; set synchronous_standby_names"
+        ),
+        Replication.UNKNOWN: "unknown whether there are any: GRANT pg_monitor to the role of DATABASE_URL",
+        None: "the database was not asked",
+    }
+    click.echo(f"{'replicas':<10} {says[replication]}")
 
 
 def print_differences(here: Process, found: Differences) -> None:

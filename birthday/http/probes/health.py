@@ -4,17 +4,28 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Annotated, Any, Final, Literal
 
+import asyncpg
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
 from birthday.config import Role
-from birthday.errors import NotFoundError
+from birthday.errors import NotFoundError, UnavailableError
 from birthday.http import kinds
 from birthday.http.context import CONTEXT
 from birthday.http.json_response import json_response
 from birthday.http.keys import find_key
 from birthday.http.route import Answer, Handler, Route
-from birthday.operations.readiness import DATABASE, QUEUE, SENDING, CheckResult, Health, health_of
+from birthday.operations.readiness import (
+    DATABASE,
+    QUEUE,
+    SENDING,
+    TIME_LIMIT_SECONDS,
+    CheckResult,
+    Health,
+    health_of,
+)
+from birthday.store.connection import borrow
+from birthday.store.statistics import Replication, read_replication
 
 SCRAPED = "/metrics"
 PATHS = frozenset({"/health", "/health/detailed", "/health/db", "/health/queue", "/ready", "/alive", SCRAPED})
@@ -49,6 +60,9 @@ class DetailedHealth(HealthReport):
     """How well a process and its dependencies work."""
 
     checks: dict[str, Dependency]  # type: ignore[assignment]
+    replication: Replication = Field(
+        description="Whether commits wait for a replica of the database; asynchronous: a failover may forget the last."
+    )
 
 
 class Ready(BaseModel):
@@ -79,7 +93,17 @@ async def health(request: web.Request) -> web.Response:
 async def health_detailed(request: web.Request) -> web.Response:
     """Report health, and the result and latency of each check. Only clients with a key see unmasked reasons."""
     results = await request.app[CONTEXT].readiness.check_all()
-    return _health(request, results, {name: _details(request, result) for name, result in results.items()})
+    replication = await _replication(request.app[CONTEXT].pool) if results[DATABASE].ok else Replication.UNKNOWN
+    checks = {name: _details(request, result) for name, result in results.items()}
+    return _health(request, results, checks, replication=replication)
+
+
+async def _replication(pool: asyncpg.Pool) -> Replication:
+    try:
+        async with borrow(pool, TIME_LIMIT_SECONDS) as connection:
+            return await read_replication(connection)
+    except UnavailableError:
+        return Replication.UNKNOWN
 
 
 async def ready(request: web.Request) -> web.Response:
@@ -106,7 +130,9 @@ async def metrics(request: web.Request) -> web.Response:
     return web.Response(body=page, headers={"Content-Type": content_type})
 
 
-def _health(request: web.Request, results: Mapping[str, CheckResult], checks: Mapping[str, Any]) -> web.Response:
+def _health(
+    request: web.Request, results: Mapping[str, CheckResult], checks: Mapping[str, Any], **more: object
+) -> web.Response:
     context = request.app[CONTEXT]
     status = health_of(results)
     document: dict[str, Any] = {
@@ -115,6 +141,7 @@ def _health(request: web.Request, results: Mapping[str, CheckResult], checks: Ma
         "roles": [role for role in Role if role in context.settings.role],
         "paused": context.pauses.paused,
         "checks": checks,
+        **more,
     }
     if (sending := results.get(SENDING)) and not sending.ok:
         document["reason"] = sending.reason
