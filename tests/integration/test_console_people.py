@@ -520,9 +520,11 @@ async def test_what_a_message_says_is_made_again_and_recorded(api: Api, ada: Bro
 @pytest.mark.parametrize("path", ["users", "today"])
 async def test_text_that_nobody_can_have_is_refused(ada: Browser, path: str) -> None:
     """PostgreSQL takes no null characters; a name has no line feeds."""
-    for text in ("%00", "a@%00", "a%0Ab"):
+    for text in ("%00", "a@%00"):
         shown = await ada.get(f"/console/{path}?q={text}")
-        assert (shown.status, "cannot be searched for" in text_of(shown)) == (200, True)
+        assert (shown.status, ": has a NUL character" in text_of(shown)) == (422, True)
+    shown = await ada.get(f"/console/{path}?q=a%0Ab")
+    assert (shown.status, "cannot be searched for" in text_of(shown)) == (200, True)
 
 
 async def test_today_has_whom_it_is_today_where_they_live(ada: Browser) -> None:
