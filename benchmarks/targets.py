@@ -30,7 +30,7 @@ DISPATCHER = Target("dispatcher: of aiormq with 500 confirms in flight", 0.8, 1.
 PLANNER = Target("planner: of a bare INSERT ... SELECT of the same rows", 0.7, 0.9)
 PLANNER_OF_TYPES = Target("planner of five types: of a bare INSERT ... SELECT of the same rows", 0.7, 0.9)
 EMPTY_TICK = Target("planner's empty tick: many users against few", 2.0, 1.0, at_most=True)
-API_CREATE = Target("API create: of a bare aiohttp handler", 1.2, 2.5)
+API_CREATE = Target("API create: of a bare aiohttp handler", 1.3, 2.5)
 API_READ = Target("API read: of a bare aiohttp handler", 1.0, 2.5)
 LONE_REQUEST = Target("lone request: latency against the plain handler", 1.3, 1.0, at_most=True)
 LONE_MESSAGE = Target("lone message: latency against the plain path", 1.3, 1.0, at_most=True)
