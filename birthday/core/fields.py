@@ -94,7 +94,16 @@ def _check_attributes(value: object) -> dict[str, Any]:
         raise ValueError(f"is nested too deep: at most {MAX_ATTRIBUTES_DEPTH} levels are accepted")
     if _has_null_character(value):
         raise ValueError("contains the character U+0000; text without it is accepted")
-    return value
+    ordered: dict[str, Any] = _order_as_stored(value)
+    return ordered
+
+
+def _order_as_stored(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """Return JSON with the members of objects in the order of ``jsonb``, so that tags and comparisons hold."""
+    if isinstance(value, dict):
+        names = sorted(value, key=lambda name: (len(name.encode()), name.encode()))
+        return {name: _order_as_stored(value[name]) for name in names}
+    return [_order_as_stored(one) for one in value] if isinstance(value, list) else value
 
 
 def _has_null_character(value: object) -> bool:

@@ -4,21 +4,25 @@ A version never changes, so nothing that is kept here can be out of date. Which 
 claim: when another one is made active, the next claim of every worker has it.
 """
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Final, TypeAlias
 
 import asyncpg
 import orjson
+import structlog
 
 from birthday.content import Rendered, RenderError, Template
 from birthday.core.dates import years_since
 from birthday.core.template import BUILT_IN, Source, TemplateKey, Values, template_name
 from birthday.errors import InvalidInputError
-from birthday.operations.templates.compiling import Compiler
+from birthday.operations.templates.compiling import Compiler, CompilerEndedError
 from birthday.store.claims import Claim
 from birthday.store.connection import borrow
 from birthday.store.templates import read_sources
+
+log = structlog.get_logger()
 
 Text: TypeAlias = Template | RenderError
 """A compiled template, or why it cannot be compiled."""
@@ -55,9 +59,16 @@ class Texts:
         return found
 
     async def _compile(self, key: TemplateKey, source: Source) -> Text:
-        """Compile a template. It was accepted when it was published, but perhaps by a program with other limits."""
+        """Compile a template. It was accepted when it was published, but perhaps by a program with other limits.
+
+        If the compiler ends all the same, that may be a fault of this host, which must not fail messages.
+        """
         try:
-            return await self._compiler.compile(source, key.locale)
+            try:
+                return await self._compiler.compile(source, key.locale)
+            except CompilerEndedError as error:
+                log.warning("template.compiler_lost", reason=str(error))
+                return await asyncio.to_thread(Template, source, key.locale)
         except InvalidInputError as error:
             return RenderError(str(error))
 

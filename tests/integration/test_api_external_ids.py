@@ -29,12 +29,12 @@ async def rows(pool: asyncpg.Pool) -> list[tuple[Any, ...]]:
 
 async def test_a_user_is_created_then_left_alone_then_replaced(api: Api, pool: asyncpg.Pool) -> None:
     """The first PUT creates, the same again writes nothing at all, another one replaces and moves the message."""
-    body = RUNBOOK_USER | {"dateOfBirth": "1990-03-02"}
+    body = RUNBOOK_USER | {"dateOfBirth": "1990-03-02", "attributes": {"team": "red", "id": 1}}
     created = await api.put(f"{PATH}crm-1", body)
     assert (created.status, created.json["externalId"]) == (201, "crm-1")
     assert created.headers["Location"] == f"/users/{created.json['id']}"
     before = await rows(pool)
-    for same in (body, body | {"externalId": "crm-1"}, created.json):
+    for same in (body, body | {"externalId": "crm-1"}, body | {"attributes": {"id": 1, "team": "red"}}, created.json):
         again = await api.put(f"{PATH}crm-1", same)
         assert (again.status, again.headers.get("X-Unchanged"), again.json) == (200, "true", created.json)
         assert again.headers["ETag"] == created.headers["ETag"]

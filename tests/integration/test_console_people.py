@@ -564,3 +564,11 @@ async def test_a_day_with_a_message_for_nearly_everybody_is_read_in_parts(api: A
     assert "All 0+" in text_of(first)
     second = await ada.get(unescape(re.findall(r'href="([^"]+)" rel="next"', first.text)[0]))
     assert "Maria Silva" in text_of(second)
+
+
+async def test_a_user_with_an_unknown_zone_has_a_page(api: Api, ada: Browser) -> None:
+    """It is where the zone can be changed: the time zone data of this host may be older than the user."""
+    user_id = await add(ada, dateOfBirth="1990-03-02", timezone="UTC")
+    await api.context.pool.execute("UPDATE users SET timezone = 'Mars/Base'")
+    shown = await ada.get(f"/console/users/{user_id}")
+    assert (shown.status, "Mars/Base" in shown.text) == (200, True)

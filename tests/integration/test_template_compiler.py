@@ -4,15 +4,21 @@ import asyncio
 import os
 import signal
 import sys
+from datetime import UTC, date, datetime
+from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from birthday.content import Template
-from birthday.core.template import Source
+from birthday.core.template import Source, TemplateKey
 from birthday.embedded.process import exists
 from birthday.errors import InvalidInputError
 from birthday.operations.templates.compiler import Limits
-from birthday.operations.templates.compiling import Compiler
+from birthday.operations.templates.compiling import Compiler, CompilerEndedError
+from birthday.store.claims import Claim
+from birthday.store.templates import publish
+from birthday.worker.texts import Texts, say
 from tests.support.product import eventually
 
 GREETING = Source("Hi {{ first_name }}", html="<b>{{ first_name }}</b>")
@@ -139,3 +145,20 @@ async def test_no_process_outlives_an_owner_that_was_killed(run: str) -> None:
     first, second = map(int, said.split())
     await eventually(lambda: ended(first), "the first has ended", 10)
     await eventually(lambda: ended(second), "the second has ended", 10)
+
+
+async def test_a_compiler_that_ends_fails_no_message(pool: asyncpg.Pool) -> None:
+    """The text was compiled when it was published: a fault of the host must not make it a fault of the text."""
+    source = Source("Hi {{ first_name }}", html="{{ first_name }}" * 400)
+    at, day = datetime(2026, 3, 1, 9, tzinfo=UTC), date(2026, 3, 1)
+    async with pool.acquire() as connection, connection.transaction():
+        await publish(connection, "birthday", "default", source, at, "test")
+    key = TemplateKey("birthday", "default", 1)
+    claim = Claim(
+        uuid4(), "birthday", key, uuid4(), 1, at, at, "Ada", "Lovelace", "ada@example.com", None, None, 2026, day, None
+    )
+    async with Compiler(Limits(cpu_seconds=0.001)) as compiler:
+        with pytest.raises(CompilerEndedError):
+            await compiler.compile(source, "default")
+        text = (await Texts(pool, compiler).load([claim]))[key]
+    assert say(text, claim).message == "Hi Ada"

@@ -1,6 +1,7 @@
 """The filters of the templates: numbers, times and durations as text, and personal data for whom it may concern."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -9,6 +10,7 @@ from jinja2.runtime import Context
 from markupsafe import Markup
 
 from birthday.core.zone import load_zone
+from birthday.errors import InvalidInputError
 
 MOST_COUNTED: Final = 10_000
 """Counts are exact up to this number; more is shown as 10,000+."""
@@ -32,13 +34,19 @@ def share(part: float, whole: float) -> str:
 
 
 def instant(at: datetime | None, zone: str = "") -> Markup:
-    """Return an instant in UTC or, if ``zone`` is given, in that zone with its offset; ``-`` for None."""
+    """Return an instant in UTC or, if ``zone`` is given, in that zone with its offset; ``-`` for None.
+
+    In UTC, too, if the zone is unknown.
+    """
     if at is None:
         return Markup("-")
-    if not zone:
+    known = None
+    with suppress(InvalidInputError):  # An unknown zone must not hide the page on which it can be changed.
+        known = load_zone(zone) if zone else None
+    if known is None:
         text = f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
     else:
-        local = at.astimezone(load_zone(zone))
+        local = at.astimezone(known)
         text = f"{local:%Y-%m-%d %H:%M} {local.isoformat()[-6:]}"
     return Markup('<time datetime="{}">{}</time>').format(at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), text)
 

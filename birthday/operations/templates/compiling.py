@@ -33,6 +33,10 @@ _ENDED_FROM_OUTSIDE: Final = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGALRM}
 _TRIES: Final = 2
 
 
+class CompilerEndedError(InvalidInputError):
+    """The program ended while it compiled: because of the template, or by a fault of this host."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Child:
     """The process, and our end of the socket that is its input and output."""
@@ -83,7 +87,8 @@ class Compiler:
         """Compile a template of a locale.
 
         Raises:
-            InvalidInputError: with everything that is wrong with the source, or because it takes too long to compile.
+            InvalidInputError: with everything that is wrong with the source.
+            CompilerEndedError: if it takes too long to compile. This is an InvalidInputError.
         """
         async with self._turn:
             try:
@@ -104,7 +109,7 @@ class Compiler:
         """Return the answer of the program; None if it cannot be asked.
 
         Raises:
-            InvalidInputError: if the program ended because of the template.
+            CompilerEndedError: if the program ended because of the template.
         """
         for _ in range(_TRIES):
             child = await self._running()
@@ -116,9 +121,9 @@ class Compiler:
                 status = await self.close()
             if status == -signal.SIGPROF:
                 seconds = self._limits.cpu_seconds
-                raise InvalidInputError(FieldError("", f"compiling it takes more than {seconds:g} s"))
+                raise CompilerEndedError(FieldError("", f"compiling it takes more than {seconds:g} s"))
             if status not in _ENDED_FROM_OUTSIDE:
-                raise InvalidInputError(FieldError("", f"compiling it ended the compiler with the status {status}"))
+                raise CompilerEndedError(FieldError("", f"compiling it ended the compiler with the status {status}"))
         log.warning("template.compiler_lost", reason="it was killed, and so was the next one")
         return None
 

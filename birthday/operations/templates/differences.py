@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from birthday.core.template import PARTS, Source
 
-MAX_LINES: Final = 2_000
+MAX_LINES: Final = 400
 """Of a part that is compared. A longer one is taken for new as a whole, because comparing could take long."""
 _AROUND: Final = 3
 """How many lines that are the same are shown around a difference."""
@@ -40,7 +40,8 @@ def _compare(old: list[str], new: list[str]) -> Iterator[Difference]:
         yield from (Difference("removed", line) for line in islice(old, MAX_LINES))
         yield from (Difference("added", line) for line in islice(new, MAX_LINES))
         return
-    matcher = SequenceMatcher(None, old, new, autojunk=False)
+    # Lines that are found often match nothing by themselves: each would be compared with each.
+    matcher = SequenceMatcher(lambda line: not line.strip(), old, new)
     for number, group in enumerate(matcher.get_grouped_opcodes(_AROUND)):
         if number:
             yield Difference("gap", "")

@@ -50,14 +50,14 @@ class Rejects:
         source.seek(0)
         wanted = {one.line for one in self.kept}
         found, lines, records = io.BytesIO(), LineSplitter(), _Records()
-        is_last = not wanted
+        is_last, last = not wanted, max(wanted, default=0)
         while not is_last:
             chunk = source.read(CHUNK_BYTES)
             is_last = not chunk
             for number, text in records.read(lines.finish() if is_last else lines.feed(chunk), last=is_last):
                 if number in wanted or (number == records.header and wanted):
                     found.write(text)
-                is_last = is_last or number > max(wanted) or found.tell() > MAX_BYTES
+                is_last = is_last or number > last or found.tell() > MAX_BYTES
             # A long file must not hold up others.
             await asyncio.sleep(0)
         return found.getvalue()

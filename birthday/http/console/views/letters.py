@@ -17,6 +17,7 @@ from birthday.operations.dead_letters import letters as dead
 from birthday.operations.dead_letters.letters import Found, Kind
 from birthday.operations.dead_letters.listing import browse_dead
 from birthday.operations.dead_letters.records import archived, encode, excerpt
+from birthday.store.causes import MOST
 
 BROWSED: Final = 1000
 """How many dead letters a page looks at: RabbitMQ must hand out each of them."""
@@ -45,6 +46,7 @@ async def archive(request: web.Request) -> web.StreamResponse:
         "archive.html",
         title="Archive dead letters",
         total=(await count(request, choice)).messages,
+        most=MOST,
         depth=(await request.app[CONTEXT].broker.stats()).dead,
         fields=choice.fixed,
         download=address(f"{PATH}/archive.ndjson", choice.fixed),

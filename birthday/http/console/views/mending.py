@@ -18,7 +18,7 @@ from birthday.http.context import CONTEXT
 from birthday.http.requeueing import requeue_in_turns
 from birthday.operations.dead_letters.letters import Kind
 from birthday.operations.dead_letters.removal import Tally, remove_dead
-from birthday.store.causes import Causes
+from birthday.store.causes import MOST, Causes
 from birthday.store.failed import FailedFilter
 
 log = structlog.get_logger()
@@ -34,7 +34,7 @@ async def requeue(request: web.Request) -> web.StreamResponse:
         causes = await count(request, choice)
         if not causes.messages:
             return done(request, PATH, "No failed message matches: perhaps somebody has sent them again meanwhile.")
-        many = _many(causes.messages, "failed message")
+        many = _counted(causes.messages, "failed message")
         return confirm(
             request,
             f"Send {many} again?",
@@ -52,7 +52,7 @@ async def requeue(request: web.Request) -> web.StreamResponse:
 
         work = requeue_in_turns(request.app[CONTEXT], choice.wanted, None, actor_of(request), on_batch)
         try:
-            await follow(report, work, lambda: f"{queued:,} of {_many(total, 'message')} queued again")
+            await follow(report, work, lambda: f"{queued:,} of {_counted(total, 'message')} queued again")
         finally:
             log.info("dlq.requeued", messages=queued, selected=total)
         text = _tell_requeued(total, queued, (await count(request, choice)).messages)
@@ -70,7 +70,7 @@ async def drop(request: web.Request) -> web.StreamResponse:
     stats = await request.app[CONTEXT].broker.stats()
     if not await is_confirmed(request):
         number = (await count(request, choice)).messages
-        many = _many(number, "failed message")
+        many = _counted(number, "failed message")
         facts = [
             ("The messages", f"{many}: they stay failed in the list, and can be sent again later"),
             ("Dead letters", f"{stats.dead:,} in the queue; those of these messages are removed for good"),
@@ -105,10 +105,10 @@ def _tell_causes(causes: Causes) -> list[tuple[str, str]]:
 
 
 def _tell_requeued(total: int, queued: int, left: int) -> str:
-    text = f"{queued:,} of {_many(total, 'message')} queued again."
+    text = f"{queued:,} of {_counted(total, 'message')} queued again."
     if others := max(0, total - queued - left):
         text += f" {others:,} were no longer failed: somebody else has sent or changed them."
-    return text + (f" {left:,} are still failed: the log says why." if left else "")
+    return text + (f" {left:,}{'+' if left >= MOST else ''} are still failed: the log says why." if left else "")
 
 
 def _tell_dropped(tally: Tally) -> str:
@@ -122,6 +122,11 @@ def _tell_dropped(tally: Tally) -> str:
 
 def _many(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _counted(number: int, what: str) -> str:
+    """Return a number of failed messages; of more than ``MOST`` only that there are as many."""
+    return f"{number:,}+ {what}s" if number >= MOST else _many(number, what)
 
 
 VIEWS: Final = (

@@ -236,7 +236,7 @@ def _read_year(text: str) -> tuple[int | None, str | None]:
     """Return a year of the query, and what is wrong with it."""
     if not text:
         return None, None
-    if text.isdecimal() and 1900 <= int(text) <= LAST_YEAR:
+    if len(text) == 4 and text.isdecimal() and 1900 <= int(text) <= LAST_YEAR:
         return int(text), None
     return None, "is not a year; four digits such as 2026 are accepted"
 
