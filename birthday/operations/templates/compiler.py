@@ -18,6 +18,8 @@ from birthday.errors import InvalidInputError
 
 HEAD_BYTES: Final = 4
 """What stands before an answer: its length."""
+NO_MEMORY: Final = 3
+"""The status with which the program ends if even a message could not be written for lack of memory."""
 _NICE: Final = 10
 """Our processor time is less urgent than that of the process that delivers."""
 _LEFT_TO_PARENT: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
@@ -48,6 +50,13 @@ def main(limits: Limits) -> None:
     os.nice(_NICE)
     _answer(release())
     _limit_memory(limits.memory_bytes)
+    try:
+        _serve(limits)
+    except MemoryError:
+        os._exit(NO_MEMORY)
+
+
+def _serve(limits: Limits) -> None:
     while True:
         signal.setitimer(signal.ITIMER_REAL, limits.idle_seconds)
         try:

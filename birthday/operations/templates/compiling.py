@@ -21,7 +21,7 @@ from birthday.content.environment import Part
 from birthday.core.template import Source
 from birthday.errors import FieldError, InvalidInputError
 from birthday.operations.templates import compiler
-from birthday.operations.templates.compiler import HEAD_BYTES, Limits, release
+from birthday.operations.templates.compiler import HEAD_BYTES, NO_MEMORY, Limits, release
 
 log = structlog.get_logger()
 
@@ -122,6 +122,8 @@ class Compiler:
             if status == -signal.SIGPROF:
                 seconds = self._limits.cpu_seconds
                 raise CompilerEndedError(FieldError("", f"compiling it takes more than {seconds:g} s"))
+            if status == NO_MEMORY:
+                raise CompilerEndedError(FieldError("", "compiling it takes too much memory"))
             if status not in _ENDED_FROM_OUTSIDE:
                 raise CompilerEndedError(FieldError("", f"compiling it ended the compiler with the status {status}"))
         log.warning("template.compiler_lost", reason="it was killed, and so was the next one")
