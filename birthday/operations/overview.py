@@ -18,14 +18,14 @@ from birthday.store.connection import borrow
 from birthday.store.overview import (
     LATENESS,
     MOST_OF_DAY,
-    Cause,
     DayCount,
+    Reason,
     count_ahead,
-    count_causes,
     count_day,
+    count_reasons,
     has_users,
 )
-from birthday.store.pauses import EVERY_OTHER, Pause, read_pauses
+from birthday.store.pauses import Pause, in_force, read_pauses
 from birthday.store.processes import Seen, read_processes
 from birthday.store.statistics import Overdue, count_overdue
 from birthday.store.watermarks import PLANNED, read_watermark
@@ -95,7 +95,7 @@ class Overview:
     paused: Sequence[Pause]
     planned_until: datetime | None
     has_users: bool
-    causes: Sequence[Cause]
+    causes: Sequence[Reason]
     overdue: Overdue
     day: Day
     ahead: Forecast
@@ -139,7 +139,7 @@ class OverviewReader:
             now,
             running,
             differences(one.process for one in running),
-            [one for one in pauses if one.is_paused and one.message_type != EVERY_OTHER],
+            in_force(pauses),
             watermark,
             anybody,
             await self._causes.get(now),
@@ -149,9 +149,9 @@ class OverviewReader:
             self._queue(),
         )
 
-    async def _read_causes(self, _now: datetime) -> Sequence[Cause]:
+    async def _read_causes(self, _now: datetime) -> Sequence[Reason]:
         async with borrow(self._pool) as connection:
-            return await count_causes(connection)
+            return await count_reasons(connection)
 
     async def _read_day(self, now: datetime) -> Day:
         start = now.replace(hour=0, minute=0, second=0, microsecond=0)

@@ -17,7 +17,7 @@ from birthday.core.message import BIRTHDAY
 from birthday.errors import FieldError, InvalidInputError, UnavailableError
 from birthday.store.changes import Actor
 from birthday.store.connection import DATABASE_ERRORS, borrow, stay_cancelled
-from birthday.store.pauses import EVERY_OTHER, Pause, read_pauses, set_paused
+from birthday.store.pauses import EVERY_OTHER, Pause, in_force, read_pauses, set_paused
 from birthday.store.planning import read_planned_types
 from birthday.store.templates import read_types
 from birthday.telemetry.metrics import Metrics
@@ -43,7 +43,7 @@ async def switch(
             raise InvalidInputError(FieldError("", detail, "type"))
         wanted = [*types, EVERY_OTHER] if message_type is None else [message_type]
         await set_paused(connection, wanted, paused=paused, now=now, by=by)
-        return [one for one in await read_pauses(connection) if one.is_paused and one.message_type != EVERY_OTHER]
+        return in_force(await read_pauses(connection))
 
 
 def is_paused(pauses: Mapping[str, Pause], message_type: str) -> bool:

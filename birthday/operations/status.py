@@ -15,7 +15,7 @@ from birthday.operations.forecast import Forecaster
 from birthday.operations.heartbeats import RUNNING_SECONDS, Differences, differences
 from birthday.store.connection import borrow
 from birthday.store.failed import FailedFilter, count_failed
-from birthday.store.pauses import EVERY_OTHER, Pause, read_pauses
+from birthday.store.pauses import Pause, in_force, read_pauses
 from birthday.store.processes import Seen, read_processes
 from birthday.store.statistics import Overdue, count_overdue
 from birthday.store.watermarks import PLANNED, read_watermark
@@ -70,7 +70,7 @@ async def read_status(pool: asyncpg.Pool, rules: Rules, now: datetime) -> Servic
         now,
         running,
         differences(one.process for one in running),
-        [one for one in pauses if one.is_paused and one.message_type != EVERY_OTHER],
+        in_force(pauses),
         overdue,
         failed,
         watermark,

@@ -27,7 +27,7 @@ class DayCount:
 
 
 @dataclass(frozen=True, slots=True)
-class Cause:
+class Reason:
     """How many of the failed messages failed for one reason, and when the last of them did."""
 
     error_type: str
@@ -72,7 +72,7 @@ async def count_ahead(connection: Connection, after: datetime, until: datetime) 
     return {row["scheduled_at"]: row["messages"] for row in rows}
 
 
-async def count_causes(connection: Connection) -> Sequence[Cause]:
+async def count_reasons(connection: Connection) -> Sequence[Reason]:
     """Count the failed messages by reason, the largest first; at most one more than ``MOST_FAILED``, the latest due."""
     rows = await connection.fetch(
         """
@@ -84,7 +84,7 @@ async def count_causes(connection: Connection) -> Sequence[Cause]:
         """,
         MOST_FAILED,
     )
-    return [Cause(*row) for row in rows]
+    return [Reason(*row) for row in rows]
 
 
 async def has_users(connection: Connection) -> bool:

@@ -1,6 +1,6 @@
 """Which message types operators have paused. Each has a row, so that a pause outlives every process."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -28,6 +28,11 @@ async def read_pauses(connection: Connection) -> list[Pause]:
         "SELECT message_type, is_paused, changed_at, changed_by FROM pauses ORDER BY message_type"
     )
     return [Pause(row["message_type"], row["is_paused"], row["changed_at"], row["changed_by"]) for row in rows]
+
+
+def in_force(pauses: Iterable[Pause]) -> list[Pause]:
+    """Return the pauses that hold now, each of a type that has a name."""
+    return [one for one in pauses if one.is_paused and one.message_type != EVERY_OTHER]
 
 
 async def set_paused(

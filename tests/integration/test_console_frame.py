@@ -11,7 +11,7 @@ from birthday.config import Scope
 from birthday.operations.keys import create_key, revoke_key
 from birthday.store.changes import Actor
 from tests.support.api import Api, api_keys, running_api
-from tests.support.console import Browser, browsing
+from tests.support.console import Browser, add_ada, browsing
 
 KEYS = api_keys(rita="read", walter="write", ada="admin")
 US = Actor("cli:test")
@@ -356,18 +356,7 @@ async def test_while_the_clock_is_wrong_nothing_is_changed(api: Api, pool: async
 
 async def test_a_view_of_persons_is_recorded_once_for_a_page_that_stays_open(api: Api, pool: asyncpg.Pool) -> None:
     """Each visit is one record; the refreshing of the same page is another one after ten minutes only."""
-    await api.request(
-        "POST",
-        "/users",
-        json={
-            "firstName": "Ada",
-            "lastName": "L",
-            "email": "a@example.com",
-            "dateOfBirth": "1990-03-01",
-            "timezone": "UTC",
-        },
-        headers={"X-API-Key": "key-of-ada"},
-    )
+    await add_ada(api)
 
     async def count() -> int:
         found: int = await pool.fetchval("SELECT count(*) FROM changes WHERE action = 'viewed'")

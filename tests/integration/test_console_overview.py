@@ -8,7 +8,7 @@ import asyncpg
 
 from birthday.store.processes import Process, report
 from tests.support.api import api_keys, hang, running_api
-from tests.support.console import browsing
+from tests.support.console import add_ada, browsing
 from tests.support.dead import store_failed
 
 KEYS = api_keys(rita="read", ada="admin")
@@ -67,19 +67,7 @@ async def test_what_is_due_and_delivered_is_counted(pool: asyncpg.Pool) -> None:
 async def test_what_wants_attention_is_told_with_what_mends_it(pool: asyncpg.Pool) -> None:
     """Each thing has a link to a section of the runbook that exists."""
     async with running_api(pool, api_keys=KEYS) as api, browsing(api, "key-of-rita") as browser:
-        user = await api.request(
-            "POST",
-            "/users",
-            json={
-                "firstName": "Ada",
-                "lastName": "L",
-                "email": "a@example.com",
-                "dateOfBirth": "1990-03-01",
-                "timezone": "UTC",
-            },
-            headers={"X-API-Key": "key-of-ada"},
-        )
-        assert user.status == 201
+        await add_ada(api)
         await store_failed(pool, 2, api.clock.now())
         api.context.metrics.queue_depth.set(7)
         api.context.metrics.consumer_count.set(0)

@@ -4,6 +4,7 @@ import asyncio
 import re
 from base64 import b64decode
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from html import unescape
 from io import BytesIO
 
@@ -17,6 +18,7 @@ from birthday.http.console.views import imports
 from tests.support.api import Api, api_keys, running_api
 from tests.support.channel import RecordingChannel
 from tests.support.console import Browser, Shown, browsing
+from tests.support.product import eventually, is_waiting_for_a_lock
 from tests.support.users import CSV_HEADER, csv_line, make_profiles
 
 PT = "/console/templates/birthday/pt"
@@ -429,8 +431,7 @@ async def test_closing_the_page_leaves_whole_users(browser: Browser, pool: async
     async with pool.acquire() as blocking, blocking.transaction():
         await blocking.execute("LOCK TABLE users IN SHARE MODE")
         leaving = asyncio.create_task(upload(browser, csv_file(3000), do="import"))
-        while not await pool.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
-            await asyncio.sleep(0.02)
+        await eventually(partial(is_waiting_for_a_lock, pool), "the import waits for the table")
         leaving.cancel()
         with pytest.raises(asyncio.CancelledError):
             await leaving

@@ -86,3 +86,11 @@ async def browsing(api: Api, key: str | None = None) -> AsyncIterator[Browser]:
             shown = await browser.sign_in(key)
             assert (shown.status, shown.path) == (200, "/console"), shown.text
         yield browser
+
+
+async def add_ada(api: Api) -> None:
+    """Create a user whose birthday is today, with the key of somebody who may."""
+    person = {"firstName": "Ada", "lastName": "L", "email": "a@example.com"}
+    day = {"dateOfBirth": "1990-03-01", "timezone": "UTC"}
+    answer = await api.post("/users", person | day, {"X-API-Key": "key-of-ada"})
+    assert answer.status == 201, answer.body

@@ -2,13 +2,13 @@
 
 from collections import Counter
 from typing import Final
-from urllib.parse import urlencode
 
 from aiohttp import web
 
 from birthday.config import Scope
 from birthday.core.message import Status
 from birthday.http.console import plain
+from birthday.http.console.fields import address
 from birthday.http.console.finding import FIELDS, read_filter
 from birthday.http.console.privacy import note_viewed
 from birthday.http.console.rendering import page, see_other
@@ -40,7 +40,7 @@ async def today(request: web.Request) -> web.StreamResponse:
         cursor = read_message_cursor(request.query["cursor"]) if "cursor" in request.query else None
     except ValueError:
         # It is of no list of ours: the list begins again.
-        return see_other(_address(given))
+        return see_other(address(PATH, given))
     statuses = STATES[given["state"]][1] if given["state"] in STATES else tuple(Status)
     wanted, zone = Wanted(statuses, asked.name, asked.email), asked.zone
     async with borrow(context.pool) as connection:
@@ -62,23 +62,20 @@ async def today(request: web.Request) -> web.StreamResponse:
         given=given,
         errors=errors,
         greeted=greeted,
-        states=[(name, title, states[name], _address({**given, "state": name})) for name, (title, _) in STATES.items()],
+        states=[
+            (name, title, states[name], address(PATH, {**given, "state": name})) for name, (title, _) in STATES.items()
+        ],
         total=states.total(),
         is_all=is_all,
-        everything=_address({**given, "state": ""}),
+        everything=address(PATH, {**given, "state": ""}),
         by_zone=[
-            (name, day.dates[name], some, _address({**given, "zone": name}))
+            (name, day.dates[name], some, address(PATH, {**given, "zone": name}))
             for name, some in sorted(zones.items(), key=lambda one: -one[1].total())
         ],
-        first=_address(given) if cursor else None,
-        following=after and _address({**given, "cursor": message_cursor(after)}),
+        first=address(PATH, given) if cursor else None,
+        following=after and address(PATH, {**given, "cursor": message_cursor(after)}),
         plain=plain,
     )
-
-
-def _address(given: dict[str, str]) -> str:
-    query = urlencode({name: value for name, value in given.items() if value})
-    return f"{PATH}?{query}" if query else PATH
 
 
 VIEWS: Final = (View("GET", "/today", Scope.READ, today, nav="Today"),)

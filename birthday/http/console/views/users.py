@@ -1,7 +1,6 @@
 """Users: find somebody, list users by filters, and add one."""
 
 from typing import Final
-from urllib.parse import urlencode
 from uuid import UUID
 
 from aiohttp import web
@@ -11,6 +10,7 @@ from birthday.core.ident import uuid7
 from birthday.core.user import parse_profile
 from birthday.core.zone import zone_names
 from birthday.errors import ConflictError, InvalidInputError
+from birthday.http.console.fields import address
 from birthday.http.console.finding import FIELDS, count_users, find_deleted, find_place, read_filter
 from birthday.http.console.forms import EDIT, confirm, done, is_confirmed, read_form
 from birthday.http.console.privacy import note_viewed
@@ -47,7 +47,7 @@ async def users(request: web.Request) -> web.StreamResponse:
         cursor = read_user_cursor(request.query["cursor"]) if "cursor" in request.query else None
     except ValueError:
         # It is of no list of ours: the list begins again.
-        return see_other(_address(given))
+        return see_other(address(PATH, given))
     if not errors:
         async with borrow(context.pool) as connection:
             place = await find_place(connection, given["q"])
@@ -75,8 +75,8 @@ async def users(request: web.Request) -> web.StreamResponse:
         errors=errors,
         users=shown,
         count=count,
-        first=_address(given) if cursor else None,
-        following=following and _address({**given, "cursor": following}),
+        first=address(PATH, given) if cursor else None,
+        following=following and address(PATH, {**given, "cursor": following}),
         zones=sorted(zone_names()),
     )
 
@@ -127,11 +127,6 @@ def _form(
         taken_by=taken_by,
         zones=sorted(zone_names()),
     )
-
-
-def _address(given: dict[str, str]) -> str:
-    query = urlencode({name: value for name, value in given.items() if value})
-    return f"{PATH}?{query}" if query else PATH
 
 
 VIEWS: Final = (
