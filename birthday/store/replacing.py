@@ -20,8 +20,10 @@ from birthday.store.sessions import set_session
 from birthday.store.tcp import limit_silence
 
 _QUERIES: Final = 50_000
-_IDLE_SECONDS: Final = 300.0
-"""These two are asyncpg's own defaults, repeated here because only its ``create_pool`` has them."""
+"""asyncpg's own default, repeated here because only its ``create_pool`` has it."""
+_IDLE_SECONDS: Final = 3.0
+"""An unused connection above the minimum is closed after this time. Behind a pooler in session mode, or at the limit of
+the server, another process may be waiting for it, for ``ACQUIRE_SECONDS`` at most."""
 MAX_AGE_SECONDS: Final = 1800.0
 _REPLACE_SECONDS: Final = 1.0
 """All connections are replaced at most this often, because new ones do not help if every server is read-only."""

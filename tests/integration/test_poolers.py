@@ -1,5 +1,6 @@
 """DATABASE_URL that leads to a pooler, is pasted from a provider, or to a database with another encoding."""
 
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 
 import asyncpg
@@ -9,12 +10,15 @@ from birthday.broker.postgres import PostgresBroker
 from birthday.clock import SystemClock
 from birthday.config import load_settings
 from birthday.errors import UnavailableError
+from birthday.store.connection import borrow
 from birthday.telemetry.metrics import Metrics
 from birthday.wiring.database import connect_database, open_database
 from tests.support.pgbouncer import pgbouncer
 from tests.support.postgres import PostgresServer
 from tests.support.program import run, running
 
+POOLED = 20
+"""The ``default_pool_size`` of pgbouncer, unless it is set."""
 BY_TRANSACTION = "hands connections out by transaction"
 
 
@@ -33,6 +37,22 @@ async def test_a_pooler_that_keeps_sessions_is_as_good_as_the_server(database_ur
             assert tuple(shown) == ("off", "30s")
         async with running("--role", "api,scheduler", DATABASE_URL=url) as program:
             assert await program.stop() == 0
+
+
+async def test_processes_share_a_pooler_of_twenty_connections(database_url: str) -> None:
+    """What a burst has opened in one process is given back before another one stops waiting for a connection."""
+    async with pgbouncer(database_url, "session") as url, AsyncExitStack() as stack:
+        settings = load_settings(database_url=url)
+        busy, quiet = [await stack.enter_async_context(connect_database(settings, Metrics())) for _ in range(2)]
+        places = POOLED - settings.database_pool_min
+        burst = [await busy.acquire() for _ in range(places)]
+        for connection in burst:
+            await connection.execute("SELECT")
+        for connection in burst:
+            await busy.release(connection)
+        loans = [await stack.enter_async_context(borrow(quiet)) for _ in range(settings.database_pool_min + 1)]
+        assert await loans[-1].fetchval("SELECT 1") == 1
+        assert busy.get_size() == settings.database_pool_min
 
 
 @pytest.mark.parametrize("mode", ["transaction", "statement"])
