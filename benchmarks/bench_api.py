@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -14,7 +15,8 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import seeds
-from benchmarks.measure import Comparison, compare_pairs, tell
+from benchmarks.busy import Measured, Usage
+from benchmarks.measure import Comparison, judge, tell
 from benchmarks.processes import birthday, module, run_module
 from benchmarks.scale import Run, Scale
 from benchmarks.targets import API_CREATE, API_READ, LONE_REQUEST
@@ -32,10 +34,10 @@ class Servers:
     plain: int
     ids: str
 
-    def load(self, kind: str, connections: int, seconds: float, *ports: int) -> list[dict[str, float]]:
+    def load(self, kind: str, connections: int, seconds: float, *ports: int) -> list[dict[str, Any]]:
         """Put load on servers in turn, and return what ``http_load`` measured of each."""
         arguments = (kind, str(connections), str(seconds), *map(str, ports))
-        measured: list[dict[str, float]] = json.loads(run_module("benchmarks.http_load", *arguments, stdin=self.ids))
+        measured: list[dict[str, Any]] = json.loads(run_module("benchmarks.http_load", *arguments, stdin=self.ids))
         return measured
 
 
@@ -66,12 +68,17 @@ def race(
 ) -> None:
     """Compare our API with another server by requests a second; both take turns within each round."""
 
-    def one_round() -> tuple[float, float]:
+    def one_round() -> None:
         ours, limit = servers.load(kind, CONNECTIONS, scale.load_seconds, servers.ours, other)
-        return ours["rate"], limit["rate"]
+        comparison.add(_measured(ours, "rate"), _measured(limit, "rate"))
 
     # The figure of creating is near its floor.
-    compare_pairs(benchmark, comparison, one_round, scale.rounds + (2 if kind == "create" else 0))
+    judge(benchmark, [comparison], one_round, scale.rounds + (2 if kind == "create" else 0))
+
+
+def _measured(load: dict[str, Any], figure: str) -> Measured:
+    seconds, processor = load["took"]
+    return Measured(load[figure], Usage(seconds, processor, round(load["rate"] * seconds)))
 
 
 def test_create(benchmark: BenchmarkFixture, scale: Scale, servers: Servers) -> None:
@@ -90,15 +97,16 @@ def test_read(benchmark: BenchmarkFixture, scale: Scale, servers: Servers) -> No
 
 def test_lone_request(benchmark: BenchmarkFixture, scale: Scale, servers: Servers) -> None:
     """A request that is alone waits for nobody."""
+    comparison = Comparison(LONE_REQUEST, "ms")
 
-    def one_round() -> tuple[float, float]:
+    def one_round() -> None:
         ours, plain = servers.load("create", 1, scale.load_seconds, servers.ours, servers.plain)
-        return ours["p50_ms"], plain["p50_ms"]
+        comparison.add(_measured(ours, "p50_ms"), _measured(plain, "p50_ms"))
 
-    compare_pairs(benchmark, Comparison(LONE_REQUEST, "ms"), one_round, scale.rounds)
+    judge(benchmark, [comparison], one_round, scale.rounds)
 
 
-def curve(servers: Servers, kind: str, seconds: float) -> dict[int, dict[str, dict[str, float]]]:
+def curve(servers: Servers, kind: str, seconds: float) -> dict[int, dict[str, dict[str, Any]]]:
     """Return rate and latency of both at growing load."""
     measured = {}
     for connections in (1, 4, 16, 64, 256):

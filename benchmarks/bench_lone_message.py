@@ -13,7 +13,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import seeds
 from benchmarks.measure import Comparison, compare
-from benchmarks.processes import MessageService, birthday, module
+from benchmarks.message_service import MessageService
+from benchmarks.processes import birthday, module
 from benchmarks.scale import Run, Scale
 from benchmarks.targets import LONE_MESSAGE
 from birthday.broker.rabbitmq import RabbitMQBroker
@@ -23,7 +24,7 @@ SETTLED_SECONDS = 0.5
 
 
 async def publish_one_by_one(database: str, queue: str, messages: int) -> list[float]:
-    """Publish messages one at a time; return when each publishing began, by the clock of ``time.monotonic``."""
+    """Publish messages one at a time; return when each publishing began, by the clock of ``time.time``."""
     connection = await asyncpg.connect(database)
     broker = RabbitMQBroker(queue)
     published_at = []
@@ -32,7 +33,7 @@ async def publish_one_by_one(database: str, queue: str, messages: int) -> list[f
         ids = await seeds.make_messages(connection, messages, due_at, "queued")
         await asyncio.sleep(SETTLED_SECONDS)
         for message_id in ids:
-            published_at.append(time.monotonic())
+            published_at.append(time.time())
             await broker.publish([message_id])
             await asyncio.sleep(PAUSE_SECONDS)
     finally:
@@ -50,7 +51,8 @@ def test_lone_message(
         service.reset()
         published_at: list[float] = run(publish_one_by_one(database_url, queue_url, scale.lone))
         arrivals = service.wait_for(scale.lone)
-        return 1000 * median(arrived - sent for arrived, sent in zip(arrivals, published_at, strict=True))
+        # The service notes whole milliseconds: half of one is missing on average.
+        return 0.5 + 1000 * median(arrived - sent for arrived, sent in zip(arrivals, published_at, strict=True))
 
     def ours() -> float:
         settings = {"DATABASE_URL": database_url, "RABBITMQ_URL": queue_url, "MESSAGE_SERVICE_URL": service.url}

@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,15 +18,16 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.bench_api import Servers, race, servers
 from benchmarks.bench_worker import Race
-from benchmarks.measure import Comparison, compare, steady_rate
-from benchmarks.processes import MessageService
+from benchmarks.busy import Measured
+from benchmarks.measure import Comparison, compare
+from benchmarks.message_service import MessageService
+from benchmarks.processes import wait_until_listening
 from benchmarks.scale import Run, Scale
 from benchmarks.targets import PEER_APIS, PEER_QUEUES, Target
 
 __all__ = ["servers"]
 
 HERE = Path(__file__).parent / "peers"
-START_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +84,11 @@ def test_queue(
     ours = Race(run, service, database_url, queue_url, scale.messages)
     jobs = scale.messages // 4
 
-    def theirs() -> float:
+    def theirs() -> Measured:
         service.reset()
         peer.run("enqueue", str(jobs))
         with peer.running("work"):
-            return steady_rate(service.wait_for(jobs))
+            return service.measure(jobs)
 
     compare(benchmark, Comparison(target, "jobs/s"), ours.worker, theirs, scale.rounds)
 
@@ -105,17 +105,5 @@ def test_api(
         port = free.getsockname()[1]
     peer = Peer(_python(request), name, {"MESSAGE_SERVICE_URL": "", "DATABASE_URL": ""})
     with peer.running(servers.database, str(port)):
-        _wait_for(port)
+        wait_until_listening(port)
         race(benchmark, scale, servers, Comparison(target, "requests/s"), kind, port)
-
-
-def _wait_for(port: int) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except ConnectionRefusedError:
-            assert time.monotonic() < deadline, f"the peer does not listen on {port}"
-            time.sleep(0.1)
-        else:
-            return

@@ -9,8 +9,9 @@ import time
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.bench_worker import fill
-from benchmarks.measure import Comparison, compare
-from benchmarks.processes import MessageService, Program, birthday, fetch
+from benchmarks.measure import Comparison, compare, one
+from benchmarks.message_service import MessageService
+from benchmarks.processes import Program, birthday, fetch
 from benchmarks.scale import Run, Scale
 from benchmarks.targets import SCRAPE
 
@@ -44,4 +45,4 @@ def test_scrape(
         service.wait_for(MESSAGES)
         # Each round mostly waits, and the figure is far from its floor.
         rounds = scale.rounds if scale.full else 1
-        compare(benchmark, Comparison(SCRAPE, "%"), lambda: share(program), lambda: 1.0, rounds)
+        compare(benchmark, Comparison(SCRAPE, "%"), lambda: share(program), one, rounds)

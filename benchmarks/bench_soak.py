@@ -18,7 +18,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.growth import Sample, grown
 from benchmarks.lag import lag_counts, percentile_ms
 from benchmarks.measure import tell
-from benchmarks.processes import MessageService, Program, birthday, run_module
+from benchmarks.message_service import MessageService
+from benchmarks.processes import Program, birthday, run_module
 from benchmarks.scale import Run
 
 LOADS = (("create", "4", "1"), ("greet", "8", "1"), ("read", "16", "1"))

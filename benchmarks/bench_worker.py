@@ -1,7 +1,7 @@
 """The worker against a bare HTTP client: the same message service, the same requests, none of the guarantees.
 
 The queue is full before the worker starts. Both are timed where their requests arrive, from the end of the first tenth
-to the last one: connecting is nobody's merit.
+to the last one: connecting is nobody's merit. What it takes is read when a tenth and nine tenths have come.
 """
 
 from contextlib import AsyncExitStack
@@ -11,8 +11,10 @@ import asyncpg
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import seeds
-from benchmarks.measure import Comparison, compare, steady_rate, tell
-from benchmarks.processes import MessageService, birthday, run_module
+from benchmarks.busy import Measured
+from benchmarks.measure import Comparison, compare, tell
+from benchmarks.message_service import MessageService
+from benchmarks.processes import birthday, module
 from benchmarks.scale import Run, Scale
 from benchmarks.targets import WORKER_POSTGRES, WORKER_RABBITMQ, WORKER_SLOW_SERVICE, WORKER_TEMPLATE
 from birthday.broker.postgres import PostgresBroker
@@ -35,20 +37,21 @@ class Race:
         self._queue = queue
         self._messages = messages
 
-    def worker(self, concurrency: int = 100, delay_seconds: float = 0) -> float:
+    def worker(self, concurrency: int = 100, delay_seconds: float = 0) -> Measured:
         """Return how many messages a second the program delivers, as one process with its default settings."""
         self._service.reset(delay_seconds)
         self._run(fill(self._database, self._queue, self._messages))
         with birthday("worker", **self._settings(concurrency)):
-            arrivals = self._service.wait_for(self._messages)
+            measured = self._service.measure(self._messages)
         assert self._run(_delivered(self._database)) == self._messages
-        return steady_rate(arrivals)
+        return measured
 
-    def client(self, concurrency: int = 100, delay_seconds: float = 0) -> float:
+    def client(self, concurrency: int = 100, delay_seconds: float = 0) -> Measured:
         """Return how many requests a second the bare client makes."""
         self._service.reset(delay_seconds)
-        run_module("benchmarks.http_loop", f"{self._service.url}/send", str(self._messages), str(concurrency))
-        return steady_rate(self._service.arrivals())
+        arguments = (f"{self._service.url}/send", str(self._messages), str(concurrency))
+        with module("benchmarks.http_loop", *arguments):
+            return self._service.measure(self._messages)
 
     def _settings(self, concurrency: int) -> dict[str, str]:
         settings = {
@@ -101,7 +104,7 @@ def test_worker_on_rabbitmq(
     if scale.full:
         series = {}
         for concurrency in (10, 25, 50, 100, 200, 500):
-            series[concurrency] = race.worker(concurrency), race.client(concurrency)
+            series[concurrency] = race.worker(concurrency).figure, race.client(concurrency).figure
             tell(f"  {concurrency} in flight: {series[concurrency][0]:,.0f} of {series[concurrency][1]:,.0f} a second")
         benchmark.extra_info["by_concurrency"] = series
     compare(benchmark, Comparison(WORKER_RABBITMQ, "messages/s"), race.worker, race.client, scale.rounds)
@@ -135,7 +138,7 @@ def test_worker_with_a_template(
     """To render what is said costs little of what it takes to deliver it."""
     race = Race(run, service, database_url, None, scale.messages)
 
-    def templated() -> float:
+    def templated() -> Measured:
         run(say(database_url, TEMPLATE))
         try:
             return race.worker()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -14,9 +15,10 @@ import pytest
 import structlog
 import uvloop
 
+from benchmarks.busy import data_prefix
 from benchmarks.facts import machine_facts
 from benchmarks.measure import table, tell
-from benchmarks.processes import MessageService, message_service
+from benchmarks.message_service import MessageService, message_service
 from benchmarks.scale import FULL, QUICK, Run, Scale
 from birthday.embedded.cluster import Cluster
 from birthday.store.migrations import load_migrations, migrate
@@ -75,7 +77,7 @@ def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, s
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Show the ratios. What pytest-benchmark would show is how long the rounds took, which says nothing."""
     session: Any = config._benchmarksession  # type: ignore[attr-defined]  # noqa: SLF001 - it has no other name
-    figures = [bench.extra_info["figure"] for bench in session.benchmarks if "figure" in bench.extra_info]
+    figures = [figure for bench in session.benchmarks for figure in bench.extra_info.get("figures", [])]
     if figures:
         terminalreporter.write_sep("-", "ratios: median of the rounds, quartiles, floor, goal")
         terminalreporter.write_line(table(figures))
@@ -103,7 +105,7 @@ def run() -> Iterator[Run]:
 @pytest.fixture(scope="session")
 def postgres_server(request: pytest.FixtureRequest, run: Run) -> Iterator[PostgresServer]:
     """Run one private server on a disk, as durable as PostgreSQL is by default."""
-    with tempfile.TemporaryDirectory(prefix="birthday-benchmarks-") as name:
+    with tempfile.TemporaryDirectory(prefix=data_prefix(os.getpid())) as name:
         directory = Path(name)
         # The server may run as another user, who has to pass.
         directory.chmod(0o711)
@@ -143,9 +145,10 @@ def queue_url(request: pytest.FixtureRequest, rabbitmq_server: RabbitMQServer, r
 
 
 @pytest.fixture(scope="session")
-def only_service() -> Iterator[MessageService]:
+def only_service(request: pytest.FixtureRequest) -> Iterator[MessageService]:
     """Run one message service for all benchmarks."""
     with message_service() as service:
+        request.config.stash[SERVERS]["nginx"] = service.version
         yield service
 
 

@@ -3,23 +3,27 @@
 Run as ``python -m benchmarks.http_load create|greet|read CONNECTIONS SECONDS PORT...``; ``greet`` creates users who
 have their birthday today. Several servers take turns in slices of half a second, so that whatever else the
 machine does meanwhile is done to all of them. It reads the ids of users from standard input, one a line, and prints an
-array of JSON objects, one for each server: requests answered a second, and their latency in milliseconds. An answer
-that is no success ends it.
+array of JSON objects, one for each server: requests answered a second, their latency in milliseconds, and the seconds
+of a processor that each process of the run took meanwhile. An answer that is no success ends it.
 """
 
 import asyncio
 import json
+import os
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import count, cycle
 from random import Random
 from statistics import quantiles
-from typing import cast
+from typing import Any, cast
 
 import uvloop
+
+from benchmarks.busy import Reading
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _ZONES = ("Europe/Berlin", "America/New_York", "Asia/Kolkata", "Asia/Tokyo", "UTC")
@@ -107,6 +111,7 @@ class Target:
         self.clients: list[Client] = []
         self.taken: list[float] = []
         self.seconds = 0.0
+        self.processor: Counter[str] = Counter()
         self.open = False
         self.busy = 0
         self.idle = asyncio.Event()
@@ -120,6 +125,7 @@ class Target:
 
     async def slice(self, seconds: float) -> None:
         """Keep one request in flight on each connection for so long, then wait for the last answers."""
+        began = Reading.take(os.getppid())
         started = time.perf_counter()
         self.open = True
         self.idle.clear()
@@ -129,20 +135,22 @@ class Target:
         self.open = False
         await self.idle.wait()
         self.seconds += time.perf_counter() - started
+        self.processor.update(began.until(Reading.take(os.getppid())).processor)
 
-    def measured(self) -> dict[str, float]:
-        """Return the rate, and the latencies in milliseconds."""
+    def measured(self) -> dict[str, Any]:
+        """Return the rate, the latencies in milliseconds, and what all that took."""
         hundredths = quantiles([1000 * seconds for seconds in self.taken], n=100)
-        return {"rate": len(self.taken) / self.seconds, "p50_ms": hundredths[49], "p99_ms": hundredths[98]}
+        latencies = {"p50_ms": hundredths[49], "p99_ms": hundredths[98]}
+        return {"rate": len(self.taken) / self.seconds} | latencies | {"took": [self.seconds, self.processor]}
 
 
-async def load(requests: Iterator[bytes], ports: list[int], connections: int, seconds: float) -> list[dict[str, float]]:
+async def load(requests: Iterator[bytes], ports: list[int], connections: int, seconds: float) -> list[dict[str, Any]]:
     """Put each server under load for so long, in slices that take turns, and return what was measured of each."""
     targets = [Target() for _ in ports]
     for target, port in zip(targets, ports, strict=True):
         await target.connect(port, connections, requests)
         await target.slice(WARM_UP_SECONDS)
-        target.taken, target.seconds = [], 0.0
+        target.taken, target.seconds, target.processor = [], 0.0, Counter()
     for _ in range(round(seconds / SLICE_SECONDS)):
         for target in targets:
             await target.slice(SLICE_SECONDS)

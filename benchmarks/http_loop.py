@@ -1,6 +1,6 @@
 """The limit of a worker in Python: nothing but an HTTP client that POSTs the same 80 bytes, on so many connections.
 
-Run as ``python -m benchmarks.http_loop URL COUNT CONNECTIONS``.
+Run as ``python -m benchmarks.http_loop URL COUNT CONNECTIONS``; it prints a line before it begins.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ _HEADERS = {"Content-Type": "application/json"}
 async def post_all(url: str, count: int, connections: int) -> None:
     """POST ``count`` times, with ``connections`` requests in flight all the time."""
     left = iter(range(count))
+    print("posting", flush=True)
     async with ClientSession(connector=TCPConnector(limit=connections)) as session:
 
         async def slot() -> None:

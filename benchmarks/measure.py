@@ -3,6 +3,8 @@
 Absolute figures of a shared machine move by tens of per cent from minute to minute; the ratio of two runs that follow
 each other moves far less, and the median of several such ratios less again. So ratios are judged, absolute figures are
 printed.
+
+A figure counts only if what it was measured with was not the limit itself.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,12 +14,17 @@ from typing import Any
 
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from benchmarks.busy import Measured, Reading, Usage, middle
 from benchmarks.targets import Target
 
 NOISE = 0.25
 """A median that misses its floor by no more than this share of it is measured again before it fails."""
 ROUNDS_LIMIT = 3
 """How often the rounds may be repeated for that, in all."""
+APPARATUS = ("nginx", "http load")
+"""What takes messages and makes load, for both sides of a comparison."""
+TOO_BUSY = 0.8
+"""How much of a core it may take: beyond, what is measured is the apparatus."""
 
 
 @dataclass(slots=True)
@@ -28,6 +35,19 @@ class Comparison:
     unit: str
     ours: list[float] = field(default_factory=list)
     limit: list[float] = field(default_factory=list)
+    usages: tuple[list[Usage], list[Usage]] = field(default_factory=lambda: ([], []))
+    """What the rounds took: ours, and the limit's."""
+
+    def add(self, ours: Measured, limit: Measured) -> None:
+        """Add a round, and tell it."""
+        self.ours.append(ours.figure)
+        self.limit.append(limit.figure)
+        for usages, measured in zip(self.usages, (ours, limit), strict=True):
+            usages.append(measured.usage)
+        tell(
+            f"  {self.target.name}: {self.ratios[-1]:.2f}  ({ours.figure:,.5g} of {limit.figure:,.5g} {self.unit};"
+            f" {busy_words(ours.usage.busy())} | {busy_words(limit.usage.busy())})"
+        )
 
     @property
     def ratios(self) -> list[float]:
@@ -45,6 +65,23 @@ class Comparison:
         """Say whether the figure misses its floor by more than its own spread: so does the better quartile."""
         return not self.target.holds(self.quartiles[0 if self.target.at_most else 1])
 
+    @property
+    def too_busy(self) -> dict[str, float]:
+        """What of the apparatus was itself the limit, and how busy it was."""
+        sides = [middle(usages) for usages in self.usages]
+        shares = {name: max(side.get(name, 0) for side in sides) for name in APPARATUS}
+        return {name: share for name, share in shares.items() if share > TOO_BUSY}
+
+    def complaint(self) -> str:
+        """Say why the figure fails: it misses its floor by more than its spread, or was not measured at all."""
+        target, figure = self.target, median(self.ratios)
+        if self.too_busy:
+            return f"{target.name}: not measured, because of {busy_words(self.too_busy)} of a core"
+        if self.is_below:
+            side = "more" if target.at_most else "less"
+            return f"{target.name}: {figure:.3f}{target.unit} is {side} than {target.floor}{target.unit}"
+        return ""
+
     def summary(self) -> dict[str, object]:
         """Return what is kept in the results."""
         ratios = self.ratios
@@ -61,56 +98,60 @@ class Comparison:
             "unit": self.unit,
             "ours": median(self.ours),
             "limit": median(self.limit),
+            "busy": {"ours": middle(self.usages[0]), "limit": middle(self.usages[1])},
+            "too_busy": self.too_busy,
         }
 
 
 def compare(
     benchmark: BenchmarkFixture,
     comparison: Comparison,
-    ours: Callable[[], float],
-    limit: Callable[[], float],
+    ours: Callable[[], Measured | float],
+    limit: Callable[[], Measured | float],
     rounds: int,
 ) -> None:
-    """Measure both in turn, tell each round, keep the result, and fail below the floor.
+    """Measure both in turn, keep the result, and fail below the floor.
 
     Each follows the other, always: were the order to change, one would follow itself, with warm caches and idle disks.
     """
-    compare_pairs(benchmark, comparison, lambda: (ours(), limit()), rounds)
-
-
-def compare_pairs(
-    benchmark: BenchmarkFixture, comparison: Comparison, measure: Callable[[], tuple[float, float]], rounds: int
-) -> None:
-    """Do the same with what measures both, ours first, in one go."""
 
     def one_round() -> None:
-        ours, limit = measure()
-        comparison.ours.append(ours)
-        comparison.limit.append(limit)
-        tell(f"  {comparison.target.name}: {ours / limit:.2f}  ({ours:,.5g} of {limit:,.5g} {comparison.unit})")
+        comparison.add(measured(ours), measured(limit))
 
-    benchmark.pedantic(one_round, rounds=rounds)
-    judge(benchmark, comparison, one_round, rounds)
+    judge(benchmark, [comparison], one_round, rounds)
 
 
-def judge(benchmark: BenchmarkFixture, comparison: Comparison, one_round: Callable[[], None], rounds: int) -> None:
-    """Keep the median. One within noise of the floor is measured again first, with more rounds.
+def one() -> Measured:
+    """Stand for the limit where a figure is judged by itself."""
+    return Measured(1.0, Usage(1.0))
+
+
+def measured(call: Callable[[], Measured | float]) -> Measured:
+    """Return what was measured. If that is a figure only, what all of it took goes with it."""
+    began = Reading.take()
+    result = call()
+    return result if isinstance(result, Measured) else Measured(result, began.until(Reading.take()))
+
+
+def judge(
+    benchmark: BenchmarkFixture, comparisons: Sequence[Comparison], one_round: Callable[[], None], rounds: int
+) -> None:
+    """Run the rounds and keep the medians. If one is within noise of its floor, there are more rounds.
 
     Raises:
-        AssertionError: if it is on the wrong side of the floor by more than its spread.
+        AssertionError: if one is on the wrong side of its floor by more than its spread, or was not measured.
     """
-    target = comparison.target
-    while not target.holds(median(comparison.ratios)) and len(comparison.ratios) < ROUNDS_LIMIT * rounds:
-        if not target.is_near(median(comparison.ratios), NOISE):
+    benchmark.pedantic(one_round, rounds=rounds)
+    while len(comparisons[0].ratios) < ROUNDS_LIMIT * rounds:
+        missed = [each for each in comparisons if not each.target.holds(median(each.ratios))]
+        if not missed or not all(each.target.is_near(median(each.ratios), NOISE) for each in missed):
             break
-        tell(f"  {target.name}: {median(comparison.ratios):.2f} is within noise of {target.floor}; once more")
+        for each in missed:
+            tell(f"  {each.target.name}: {median(each.ratios):.2f} is within noise of {each.target.floor}; once more")
         one_round()
-    benchmark.extra_info["figure"] = comparison.summary()
-    figure = median(comparison.ratios)
-    side = "more" if target.at_most else "less"
-    assert not comparison.is_below, (
-        f"{target.name}: {figure:.3f}{target.unit} is {side} than {target.floor}{target.unit}"
-    )
+    benchmark.extra_info["figures"] = [each.summary() for each in comparisons]
+    complaints = list(filter(None, (each.complaint() for each in comparisons)))
+    assert not complaints, "\n".join(complaints)
 
 
 def steady_rate(arrivals: list[float]) -> float:
@@ -130,7 +171,15 @@ def table(figures: Sequence[Mapping[str, Any]]) -> str:
             f"  floor {sign} {figure['floor']:g}  goal {figure['goal']:g}"
             f"  ({figure['ours']:,.5g} of {figure['limit']:,.5g} {figure['unit']})"
         )
+        if figure.get("too_busy"):
+            lines[-1] += f"  NOT MEASURED: {busy_words(figure['too_busy'])}"
     return "\n".join(lines)
+
+
+def busy_words(shares: Mapping[str, float]) -> str:
+    """Return how busy each process was, in words, the busiest first."""
+    ordered = sorted(shares.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {100 * share:.0f} %" for name, share in ordered)
 
 
 def tell(line: str) -> None:

@@ -1,88 +1,143 @@
-"""A message service that costs as little as Python allows: it accepts everything and remembers when it came.
+"""The message service: an nginx that accepts everything, at once or after a while, and notes when each request came.
 
-Run it as ``python -m benchmarks.message_service``; it prints its port. ``POST /send`` is the service, anything else
-with POST is control: ``/reset?<seconds>`` forgets what came and sets how long an answer takes. GET answers with the
-number of messages so far, and ``GET /arrivals`` with the instants of all of them, monotonic seconds as doubles.
+It takes a fifth of what the fastest worker takes, so it is not what is measured.
 """
 
-import asyncio
-import re
+import os
+import shutil
+import socket
+import subprocess
 import time
-from array import array
-from typing import cast
-from urllib.parse import urlsplit
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from string import Template
+from tempfile import TemporaryDirectory
 
-import uvloop
+from benchmarks.busy import Measured, Reading
+from benchmarks.measure import steady_rate
+from benchmarks.processes import end, wait_until_listening
 
-_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-_OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\n%b"
-_ACCEPTED = _OK % (2, b"{}")
+SERVICE_SECONDS = (0.0, 0.005, 0.05)
+"""How long an answer can take."""
+FLUSH_SECONDS = 0.02
+POLL_SECONDS = 0.01
+LINE_BYTES = len("1796000000.000\n")
+MODULE = Path("/usr/lib/nginx/modules/ngx_http_echo_module.so")
 
-
-class State:
-    """What has come so far, and how long an answer takes."""
-
-    def __init__(self) -> None:
-        """Start empty, and answer at once."""
-        self.arrivals = array("d")
-        self.delay_seconds = 0.0
-
-
-class Exchange(asyncio.Protocol):
-    """One connection: requests in, one answer each."""
-
-    def __init__(self, state: State) -> None:
-        """Share the state with all connections."""
-        self._state = state
-        self._buffer = b""
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Remember where answers go."""
-        self._transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        """Answer every request that is complete."""
-        self._buffer += data
-        while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
-            head = self._buffer[:end]
-            length = _LENGTH.search(head)
-            stop = end + 4 + (int(length[1]) if length else 0)
-            if len(self._buffer) < stop:
-                return
-            self._buffer = self._buffer[stop:]
-            self._answer(head)
-
-    def _answer(self, head: bytes) -> None:
-        if head.startswith(b"POST /send "):
-            self._state.arrivals.append(time.monotonic())
-            if self._state.delay_seconds:
-                asyncio.get_running_loop().call_later(self._state.delay_seconds, self._write, _ACCEPTED)
-            else:
-                self._write(_ACCEPTED)
-            return
-        method, target, _ = head.split(b"\r\n", 1)[0].split(b" ", 2)
-        body = b""
-        if method == b"POST":
-            self._state.arrivals = array("d")
-            self._state.delay_seconds = float(urlsplit(target).query or 0)
-        elif method == b"GET":
-            arrivals = self._state.arrivals
-            body = arrivals.tobytes() if target == b"/arrivals" else b"%d" % len(arrivals)
-        self._write(_OK % (len(body), body))
-
-    def _write(self, answer: bytes) -> None:
-        if self._transport and not self._transport.is_closing():
-            self._transport.write(answer)
+_CONFIGURATION = Template("""\
+load_module $module;
+daemon off;
+master_process off;
+pid nginx.pid;
+error_log stderr;
+events { worker_connections 4096; }
+http {
+    log_format arrival '$$msec';
+    access_log off;
+    keepalive_requests 1000000000;
+    keepalive_timeout 1h;
+    client_body_temp_path body;
+    proxy_temp_path proxy;
+    fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi;
+    scgi_temp_path scgi;
+    $servers
+}
+""")
+_SERVER = Template("""
+    server {
+        listen 127.0.0.1:$port backlog=4096;
+        location = /send { $answer }
+        location = /accepted {
+            access_log arrivals arrival buffer=2k flush=${flush_ms}ms;
+            return 200 '{}';
+        }
+    }
+""")
 
 
-async def serve() -> None:
-    """Serve until killed."""
-    state = State()
-    server = await asyncio.get_running_loop().create_server(lambda: Exchange(state), "127.0.0.1", 0, backlog=4096)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
+class MessageService:
+    """A running message service."""
+
+    def __init__(self, version: str, log: Path, ports: Mapping[float, int]) -> None:
+        """Know where it notes the arrivals, and where it listens, by how long an answer takes."""
+        self.version = version
+        self._log = log
+        self._ports = ports
+        self._delay_seconds = 0.0
+
+    @property
+    def url(self) -> str:
+        """Where it is. The place depends on how long an answer takes, as ``reset`` was told."""
+        return f"http://127.0.0.1:{self._ports[self._delay_seconds]}"
+
+    def reset(self, delay_seconds: float = 0.0) -> None:
+        """Forget what came; from now on, an answer takes so long: one of ``SERVICE_SECONDS``."""
+        time.sleep(2 * FLUSH_SECONDS)
+        os.truncate(self._log, 0)
+        self._delay_seconds = delay_seconds
+
+    def count(self) -> int:
+        """Return how many messages have come."""
+        return self._log.stat().st_size // LINE_BYTES
+
+    def arrivals(self) -> list[float]:
+        """Return when each came, by the clock of ``time.time``, to a millisecond."""
+        return [float(line) - self._delay_seconds for line in self._log.read_text().splitlines()]
+
+    def wait_for(self, count: int, seconds: float = 120) -> list[float]:
+        """Wait until so many have come, and return when each did.
+
+        Raises:
+            AssertionError: if they do not come in time.
+        """
+        deadline = time.monotonic() + seconds
+        while (so_far := self.count()) < count:
+            assert time.monotonic() < deadline, f"{so_far} of {count} messages arrived within {seconds:g} s"
+            time.sleep(POLL_SECONDS)
+        return self.arrivals()
+
+    def measure(self, count: int) -> Measured:
+        """Wait until so many have come. Return their rate, and what it took: from the first tenth to the last."""
+        self.wait_for(count // 10)
+        began, first = Reading.take(), self.count()
+        self.wait_for(count - count // 10)
+        ended, last = Reading.take(), self.count()
+        return Measured(steady_rate(self.wait_for(count)), began.until(ended, last - first))
 
 
-if __name__ == "__main__":
-    uvloop.run(serve())
+@contextmanager
+def message_service() -> Iterator[MessageService]:
+    """Run the message service until the context ends."""
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    assert program, "nginx is missing; scripts/install-test-dependencies.sh installs it"
+    assert MODULE.exists(), f"{MODULE} is missing; scripts/install-test-dependencies.sh installs it"
+    ports = dict(zip(SERVICE_SECONDS, _free_ports(len(SERVICE_SECONDS)), strict=True))
+    with TemporaryDirectory(prefix="birthday-nginx-") as name:
+        directory = Path(name)
+        servers = "".join(_server(port, seconds) for seconds, port in ports.items())
+        (directory / "nginx.conf").write_text(_CONFIGURATION.substitute(module=MODULE, servers=servers))
+        process = subprocess.Popen([program, "-p", directory, "-c", "nginx.conf"], stdin=subprocess.DEVNULL)
+        try:
+            for port in ports.values():
+                wait_until_listening(port)
+            yield MessageService(_version(program), directory / "arrivals", ports)
+        finally:
+            end(process)
+
+
+def _version(program: str) -> str:
+    told = subprocess.run([program, "-v"], check=True, capture_output=True, text=True)
+    return told.stderr.rpartition("/")[2].strip()
+
+
+def _server(port: int, seconds: float) -> str:
+    answer = f"echo_sleep {seconds}; echo_exec /accepted;" if seconds else "rewrite ^ /accepted last;"
+    return _SERVER.substitute(port=port, answer=answer, flush_ms=round(1000 * FLUSH_SECONDS))
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(closing(socket.create_server(("127.0.0.1", 0)))) for _ in range(count)]
+        return [int(each.getsockname()[1]) for each in sockets]

@@ -3,11 +3,11 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,46 +92,7 @@ def birthday(role: str, **settings: str) -> Iterator[Program]:
             program.wait_until_started()
             yield program
         finally:
-            _end(process)
-
-
-class MessageService:
-    """The fast message service, in a process of its own."""
-
-    def __init__(self, url: str) -> None:
-        """Know where it is."""
-        self.url = url
-
-    def reset(self, delay_seconds: float = 0) -> None:
-        """Forget what came; from now on an answer takes so long."""
-        fetch(f"{self.url}/reset?{delay_seconds}", "POST")
-
-    def count(self) -> int:
-        """Return how many messages have come."""
-        return int(fetch(self.url))
-
-    def arrivals(self) -> list[float]:
-        """Return when each came, by the clock of ``time.monotonic``."""
-        return array("d", fetch(f"{self.url}/arrivals")).tolist()
-
-    def wait_for(self, count: int, seconds: float = 120) -> list[float]:
-        """Wait until so many have come, and return when each did.
-
-        Raises:
-            AssertionError: if they do not come in time.
-        """
-        deadline = time.monotonic() + seconds
-        while (so_far := self.count()) < count:
-            assert time.monotonic() < deadline, f"{so_far} of {count} messages arrived within {seconds:g} s"
-            time.sleep(0.05)
-        return self.arrivals()
-
-
-@contextmanager
-def message_service() -> Iterator[MessageService]:
-    """Run the message service until the context ends."""
-    with module("benchmarks.message_service") as (_, port):
-        yield MessageService(f"http://127.0.0.1:{port}")
+            end(process)
 
 
 @contextmanager
@@ -145,7 +106,7 @@ def module(name: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], 
         assert line, f"{name} printed nothing"
         yield process, line
     finally:
-        _end(process)
+        end(process)
         _stream(process).close()
 
 
@@ -156,12 +117,30 @@ def run_module(name: str, *arguments: str, stdin: str = "") -> str:
     return finished.stdout
 
 
+def wait_until_listening(port: int) -> None:
+    """Wait until something takes connections at a port of this host.
+
+    Raises:
+        AssertionError: if nothing does in time.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline, f"nothing listens on {port}"
+            time.sleep(0.02)
+        else:
+            return
+
+
 def _stream(process: subprocess.Popen[str]) -> IO[str]:
     assert process.stdout is not None
     return process.stdout
 
 
-def _end(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
+def end(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
+    """End a process, and kill it if that takes too long."""
     process.terminate()
     try:
         process.wait(STOP_SECONDS)

@@ -8,7 +8,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from string import Template
+from textwrap import fill
+from typing import Any
 
+from benchmarks.measure import busy_words
 from benchmarks.plots import Results, draw_all, soak
 
 HERE = Path(__file__).parent
@@ -32,10 +35,11 @@ def main(arguments: Sequence[str]) -> None:
         drawn.add("soak")
     page = Template((HERE / "performance.template.md").read_text()).substitute(
         taken_on=document["taken_on"],
-        note=document.get("note", "One run measured everything but the soak."),
+        note=fill(document.get("note", "One run measured everything but the soak."), 100),
         soak_minutes=soak_minutes,
         machine=table(("what", "which"), document["machine"].items()),
         ratios=ratios(results),
+        busy=busy(results),
         waves=waves(results),
         population=population(results),
         storage=storage(results),
@@ -66,19 +70,36 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
+def figures(results: Results) -> list[dict[str, Any]]:
+    """Return all figures that are judged."""
+    return [figure for result in results.values() for figure in result.get("figures", [])]
+
+
 def ratios(results: Results) -> str:
     """Return the table of ratios: what is judged."""
     rows = []
-    for figure in (result["figure"] for result in results.values() if "figure" in result):
+    for figure in figures(results):
         low, high = figure["quartiles"]
         sign, unit = ("≤" if figure["at_most"] else "≥"), figure["ratio_unit"]
         absolute = f"{figure['ours']:,.4g} {figure['unit']}"
         if not unit:
             absolute += f" of {figure['limit']:,.4g}"
         median = f"**{figure['ratio']:.2f}**{' ' if unit else ''}{unit}"
+        if figure.get("too_busy"):
+            median = f"not measured: {busy_words(figure['too_busy'])}"
         row = (figure["name"], median, f"{low:.2f} to {high:.2f}", f"{sign} {figure['floor']:g}", f"{figure['goal']:g}")
         rows.append((*row, absolute))
     return table(("what", "median", "quartiles", "floor", "goal", "absolute, of this run"), rows)
+
+
+def busy(results: Results) -> str:
+    """Return how busy each process was, where it was read."""
+    rows = [
+        (figure["name"], *(busy_words(figure["busy"][side]) for side in ("ours", "limit")))
+        for figure in figures(results)
+        if "busy" in figure
+    ]
+    return table(("what", "ours", "the other side"), rows) if rows else "(Not measured in this run.)"
 
 
 def waves(results: Results) -> str:

@@ -22,8 +22,8 @@ class Target:
         return self.holds(figure * (1 - share) if self.at_most else figure * (1 + share))
 
 
-WORKER_RABBITMQ = Target("worker, RabbitMQ quorum queue: of a bare HTTP client", 0.40, 0.8)
-WORKER_POSTGRES = Target("worker, PostgreSQL queue: of a bare HTTP client", 0.35, 0.6)
+WORKER_RABBITMQ = Target("worker, RabbitMQ quorum queue: of a bare HTTP client", 0.75, 1.0)
+WORKER_POSTGRES = Target("worker, PostgreSQL queue: of a bare HTTP client", 0.65, 0.85)
 WORKER_SLOW_SERVICE = Target("worker, service of 50 ms, 500 in flight: of the client alone", 0.6, 0.85)
 WORKER_TEMPLATE = Target("worker, a template of three variables and a filter: of the built-in text", 0.65, 0.8)
 DISPATCHER = Target("dispatcher: of aiormq with 500 confirms in flight", 0.8, 1.0)

@@ -14,6 +14,8 @@ command -v promtool >/dev/null || scripts/apt-install.sh prometheus "the tests l
 command -v amtool >/dev/null || scripts/apt-install.sh prometheus-alertmanager "the tests let Alertmanager judge its own"
 command -v pgbouncer >/dev/null || scripts/apt-install.sh pgbouncer "the tests connect through a pooler"
 command -v nginx >/dev/null || scripts/apt-install.sh nginx-light "the tests put TLS in front of the API"
+test -e /usr/lib/nginx/modules/ngx_http_echo_module.so \
+    || scripts/apt-install.sh libnginx-mod-http-echo "the benchmarks have a message service that takes its time"
 command -v chromium >/dev/null || scripts/apt-install.sh chromium "the tests look at the console with a browser"
 command -v curl >/dev/null || scripts/apt-install.sh curl "the tests run the commands of the runbook"
 command -v jq >/dev/null || scripts/apt-install.sh jq "the tests run the commands of the runbook"

@@ -1,11 +1,14 @@
 """What the benchmarks conclude from their figures."""
 
+import subprocess
+import sys
 from itertools import chain
 
 import pytest
 import yaml
 
 from benchmarks.bench_scrape import EVERY_SECONDS
+from benchmarks.busy import Measured, Reading, Usage
 from benchmarks.growth import grown
 from benchmarks.lag import percentile_ms
 from benchmarks.measure import Comparison, steady_rate
@@ -69,7 +72,36 @@ def test_a_result_that_is_missing_leaves_a_page_without_it() -> None:
     """A benchmark that is newer than the last full run has no row yet."""
     figure = Comparison(SCRAPE, "%", ours=[0.1], limit=[1]).summary()
     assert "scrape" not in ratios({})
-    assert "| metrics: of a core, for a scrape every 15 s | **0.10** % |" in ratios({"scrape": {"figure": figure}})
+    assert "| metrics: of a core, for a scrape every 15 s | **0.10** % |" in ratios({"scrape": {"figures": [figure]}})
+
+
+@pytest.mark.parametrize(
+    ("service", "complaint"), [(0.79, ""), (0.85, "not measured, because of nginx 85 % of a core")]
+)
+def test_a_limit_that_was_the_service_itself_is_no_limit(service: float, complaint: str) -> None:
+    """What takes the messages of both sides must have time left: else both sides are as fast as it is."""
+    comparison = Comparison(REQUESTS, "requests/s")
+    for _ in range(3):
+        comparison.add(Measured(150, Usage(2, {"worker": 1.9})), Measured(100, Usage(2, {"nginx": 2 * service})))
+    assert comparison.complaint().partition(": ")[2] == complaint
+    summary = comparison.summary()
+    assert summary["busy"] == {"ours": {"worker": 0.95}, "limit": {"nginx": service}}
+    assert ("not measured: nginx 85 %" in ratios({"requests": {"figures": [summary]}})) is bool(complaint)
+
+
+def test_a_process_stands_for_what_it_has_started() -> None:
+    """The processor's time of its children counts, of those that have ended as well."""
+    spin = "import time; began = time.process_time()\nwhile time.process_time() < began + 0.1: pass"
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {spin!r}]); print(1, flush=True); input()"
+    began = Reading.take()
+    with subprocess.Popen([sys.executable, "-c", child], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        usage = began.until(Reading.take(), count=100)
+        process.communicate(b"\n")
+    assert usage.processor["peer"] >= 0.1
+    assert usage.busy()["peer"] == pytest.approx(usage.processor["peer"] / usage.seconds)
+    assert usage.microseconds("peer") == pytest.approx(usage.processor["peer"] * 1e4)
 
 
 def test_a_percentile_is_of_what_came_in_between() -> None:
