@@ -8,7 +8,7 @@ BIN := .venv/bin
 COVERAGE := --cov --cov-report=term --cov-report=xml --cov-fail-under=0
 
 .DEFAULT_GOAL := help
-.PHONY: help run install install-otel install-dev test-dependencies test test-fast test-unit test-integration test-e2e test-e2e-nobody test-browser chaos bench \
+.PHONY: help run install install-otel install-dev test-dependencies test test-fast test-unit test-integration test-e2e test-e2e-nobody test-browser image-check chaos bench \
 	bench-quick bench-peers soak coverage-check lint format types package check screenshots lock outdated audit release clean
 
 help: ## List the targets
@@ -50,6 +50,10 @@ test-e2e-nobody: install-dev test-dependencies ## Run the tests of the program a
 
 test-browser: install-dev test-dependencies ## Run the tests of the console in a browser
 	$(BIN)/pytest tests/browser $(ARGS)
+
+image-check: install-dev test-dependencies ## Build the image in a bare Debian without an engine, and run it (as root)
+	@command -v debootstrap > /dev/null || scripts/apt-install.sh debootstrap "the image is built on a bare Debian"
+	$(BIN)/pytest tests/e2e/test_image.py $(ARGS)
 
 chaos: install-dev test-dependencies ## Kill, cut and flood everything, then audit the result (15 minutes)
 	CHAOS=full $(BIN)/pytest tests/chaos tests/integration/test_virtual_year.py --timeout 900 $(ARGS)

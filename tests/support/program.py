@@ -118,10 +118,14 @@ async def running(*arguments: str, **environment: str) -> AsyncIterator[Program]
 @asynccontextmanager
 async def starting(*arguments: str, **environment: str) -> AsyncIterator[Program]:
     """Run the program on a free port until the context ends, and wait for nothing."""
-    process = await asyncio.create_subprocess_exec(
-        *command(), *arguments, env=_environment({"PORT": "0"} | environment), stdout=PIPE, stderr=PIPE
-    )
-    program = Program(process)
+    async with listening_to(*command(), *arguments, env=_environment({"PORT": "0"} | environment)) as program:
+        yield program
+
+
+@asynccontextmanager
+async def listening_to(*command: str, env: dict[str, str] | None = None) -> AsyncIterator[Program]:
+    """Run a command that becomes the program until the context ends."""
+    program = Program(await asyncio.create_subprocess_exec(*command, env=env, stdout=PIPE, stderr=PIPE))
     listening = asyncio.create_task(program.listen())
     try:
         yield program
