@@ -4,7 +4,8 @@ The queue is full before the worker starts. Both are timed where their requests 
 to the last one: connecting is nobody's merit. What it takes is read when a tenth and nine tenths have come.
 """
 
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -12,11 +13,11 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import seeds
 from benchmarks.busy import Measured
-from benchmarks.measure import Comparison, compare, tell
+from benchmarks.measure import Comparison, compare, judge, one, tell
 from benchmarks.message_service import MessageService
 from benchmarks.processes import birthday, module
 from benchmarks.scale import Run, Scale
-from benchmarks.targets import WORKER_POSTGRES, WORKER_RABBITMQ, WORKER_SLOW_SERVICE, WORKER_TEMPLATE
+from benchmarks.targets import DATABASE_TIME, WORKER_POSTGRES, WORKER_RABBITMQ, WORKER_SLOW_SERVICE, WORKER_TEMPLATE
 from birthday.broker.postgres import PostgresBroker
 from birthday.broker.rabbitmq import RabbitMQBroker
 from birthday.core.template import BUILT_IN, Source
@@ -37,14 +38,21 @@ class Race:
         self._queue = queue
         self._messages = messages
 
-    def worker(self, concurrency: int = 100, delay_seconds: float = 0) -> Measured:
+    def worker(self, concurrency: int = 100, delay_seconds: float = 0, flush_seconds: float = 0) -> Measured:
         """Return how many messages a second the program delivers, as one process with its default settings."""
         self._service.reset(delay_seconds)
         self._run(fill(self._database, self._queue, self._messages))
-        with birthday("worker", **self._settings(concurrency)):
+        written = self._run(_written(self._database))
+        settings = self._settings(concurrency)
+        with ExitStack() as stack:
+            if flush_seconds:
+                link = module("benchmarks.slow_link", self._database, str(flush_seconds))
+                settings["DATABASE_URL"] = stack.enter_context(link)[1]
+            stack.enter_context(birthday("worker", **settings))
             measured = self._service.measure(self._messages)
         assert self._run(_delivered(self._database)) == self._messages
-        return measured
+        wal_bytes = (self._run(_written(self._database)) - written) / self._messages
+        return replace(measured, wal_bytes=wal_bytes)
 
     def client(self, concurrency: int = 100, delay_seconds: float = 0) -> Measured:
         """Return how many requests a second the bare client makes."""
@@ -96,6 +104,16 @@ async def _delivered(database: str) -> int:
         await connection.close()
 
 
+async def _written(database: str) -> int:
+    """Return how many bytes PostgreSQL has written to its log so far."""
+    connection = await asyncpg.connect(database)
+    try:
+        written: int = await connection.fetchval("SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint")
+    finally:
+        await connection.close()
+    return written
+
+
 def test_worker_on_rabbitmq(
     benchmark: BenchmarkFixture, scale: Scale, run: Run, service: MessageService, database_url: str, queue_url: str
 ) -> None:
@@ -107,7 +125,14 @@ def test_worker_on_rabbitmq(
             series[concurrency] = race.worker(concurrency).figure, race.client(concurrency).figure
             tell(f"  {concurrency} in flight: {series[concurrency][0]:,.0f} of {series[concurrency][1]:,.0f} a second")
         benchmark.extra_info["by_concurrency"] = series
-    compare(benchmark, Comparison(WORKER_RABBITMQ, "messages/s"), race.worker, race.client, scale.rounds)
+    rate, time = Comparison(WORKER_RABBITMQ, "messages/s"), Comparison(DATABASE_TIME, "µs")
+
+    def one_round() -> None:
+        worker = race.worker()
+        rate.add(worker, race.client())
+        time.add(replace(worker, figure=worker.usage.microseconds()["PostgreSQL"]), one())
+
+    judge(benchmark, [rate, time], one_round, scale.rounds)
 
 
 def test_worker_on_postgres(

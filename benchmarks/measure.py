@@ -14,17 +14,15 @@ from typing import Any
 
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.busy import Measured, Reading, Usage, middle
+from benchmarks.busy import SERVERS, Measured, Reading, Usage, medians
 from benchmarks.targets import Target
 
 NOISE = 0.25
 """A median that misses its floor by no more than this share of it is measured again before it fails."""
 ROUNDS_LIMIT = 3
 """How often the rounds may be repeated for that, in all."""
-APPARATUS = ("nginx", "http load")
-"""What takes messages and makes load, for both sides of a comparison."""
 TOO_BUSY = 0.8
-"""How much of a core it may take: beyond, what is measured is the apparatus."""
+"""How much of a core a server of the benchmark may take: beyond, what is measured is the apparatus."""
 
 
 @dataclass(slots=True)
@@ -35,15 +33,14 @@ class Comparison:
     unit: str
     ours: list[float] = field(default_factory=list)
     limit: list[float] = field(default_factory=list)
-    usages: tuple[list[Usage], list[Usage]] = field(default_factory=lambda: ([], []))
-    """What the rounds took: ours, and the limit's."""
+    rounds: list[tuple[Measured, Measured]] = field(default_factory=list)
+    """All that was measured of the rounds: ours, and the limit's."""
 
     def add(self, ours: Measured, limit: Measured) -> None:
         """Add a round, and tell it."""
         self.ours.append(ours.figure)
         self.limit.append(limit.figure)
-        for usages, measured in zip(self.usages, (ours, limit), strict=True):
-            usages.append(measured.usage)
+        self.rounds.append((ours, limit))
         tell(
             f"  {self.target.name}: {self.ratios[-1]:.2f}  ({ours.figure:,.5g} of {limit.figure:,.5g} {self.unit};"
             f" {busy_words(ours.usage.busy())} | {busy_words(limit.usage.busy())})"
@@ -68,8 +65,8 @@ class Comparison:
     @property
     def too_busy(self) -> dict[str, float]:
         """What of the apparatus was itself the limit, and how busy it was."""
-        sides = [middle(usages) for usages in self.usages]
-        shares = {name: max(side.get(name, 0) for side in sides) for name in APPARATUS}
+        sides = [medians([each.usage.busy() for each in side]) for side in self._sides()]
+        shares = {name: max(side.get(name, 0) for side in sides) for name in SERVERS}
         return {name: share for name, share in shares.items() if share > TOO_BUSY}
 
     def complaint(self) -> str:
@@ -98,9 +95,14 @@ class Comparison:
             "unit": self.unit,
             "ours": median(self.ours),
             "limit": median(self.limit),
-            "busy": {"ours": middle(self.usages[0]), "limit": middle(self.usages[1])},
+            "busy": [medians([each.usage.busy() for each in side]) for side in self._sides()],
+            "microseconds": [medians([each.usage.microseconds() for each in side]) for side in self._sides()],
+            "wal_bytes": [median(each.wal_bytes for each in side or [one()]) for side in self._sides()],
             "too_busy": self.too_busy,
         }
+
+    def _sides(self) -> tuple[list[Measured], list[Measured]]:
+        return [ours for ours, _ in self.rounds], [limit for _, limit in self.rounds]
 
 
 def compare(

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import median
 from string import Template
 from textwrap import fill
 from typing import Any
@@ -20,6 +21,7 @@ PLOTS = DOCS / "performance"
 RESULTS = PLOTS / "results.json"
 SOAK = PLOTS / "soak.json"
 GIB = 1024**3
+SIDES = ("ours", "the other side")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -40,6 +42,8 @@ def main(arguments: Sequence[str]) -> None:
         machine=table(("what", "which"), document["machine"].items()),
         ratios=ratios(results),
         busy=busy(results),
+        waiting=waiting(results),
+        costs=costs(results),
         waves=waves(results),
         population=population(results),
         storage=storage(results),
@@ -84,22 +88,42 @@ def ratios(results: Results) -> str:
         absolute = f"{figure['ours']:,.4g} {figure['unit']}"
         if not unit:
             absolute += f" of {figure['limit']:,.4g}"
-        median = f"**{figure['ratio']:.2f}**{' ' if unit else ''}{unit}"
+        ratio = f"**{figure['ratio']:.2f}**{' ' if unit else ''}{unit}"
         if figure.get("too_busy"):
-            median = f"not measured: {busy_words(figure['too_busy'])}"
-        row = (figure["name"], median, f"{low:.2f} to {high:.2f}", f"{sign} {figure['floor']:g}", f"{figure['goal']:g}")
+            ratio = f"not measured: {busy_words(figure['too_busy'])}"
+        row = (figure["name"], ratio, f"{low:.2f} to {high:.2f}", f"{sign} {figure['floor']:g}", f"{figure['goal']:g}")
         rows.append((*row, absolute))
     return table(("what", "median", "quartiles", "floor", "goal", "absolute, of this run"), rows)
 
 
 def busy(results: Results) -> str:
     """Return how busy each process was, where it was read."""
+    rows = [(figure["name"], *map(busy_words, figure["busy"])) for figure in figures(results) if "busy" in figure]
+    return table(("what", *SIDES), rows) if rows else "(Not measured in this run.)"
+
+
+def waiting(results: Results) -> str:
+    """Return how busy a worker is, by what it has to wait for."""
     rows = [
-        (figure["name"], *(busy_words(figure["busy"][side]) for side in ("ours", "limit")))
-        for figure in figures(results)
-        if "busy" in figure
+        (f"{case['service_ms']:.0f} ms", f"{case['flush_ms']:.0f} ms", f"{100 * median(case['busy']):.0f} %")
+        for case in results.get("busy", {}).get("by_wait", [])
     ]
-    return table(("what", "ours", "the other side"), rows) if rows else "(Not measured in this run.)"
+    head = ("the service takes", "a statement takes longer by", "the worker's share of a core")
+    return table(head, rows) if rows else "(Not measured in this run.)"
+
+
+def costs(results: Results) -> str:
+    """Return what a message or a request costs, of both sides of each comparison by rate."""
+    rows = []
+    for figure in figures(results):
+        if figure["unit"] in {"messages/s", "jobs/s", "requests/s"} and "microseconds" in figure:
+            for side, taken, wal in zip(SIDES, figure["microseconds"], figure["wal_bytes"], strict=True):
+                if taken:
+                    each = ", ".join(f"{name} {microseconds:.0f}" for name, microseconds in taken.items())
+                    rate = f"{1e6 / sum(taken.values()):,.0f}"
+                    rows.append((figure["name"], side, rate, each, f"{wal:,.0f}" if wal else ""))
+    head = ("what", "side", "for a second of a processor", "microseconds each", "bytes of WAL each")
+    return table(head, rows) if rows else "(Not measured in this run.)"
 
 
 def waves(results: Results) -> str:

@@ -13,7 +13,7 @@ from benchmarks.growth import grown
 from benchmarks.lag import percentile_ms
 from benchmarks.measure import Comparison, steady_rate
 from benchmarks.population import people
-from benchmarks.report import ratios
+from benchmarks.report import costs, ratios
 from benchmarks.targets import EMPTY_TICK, SCRAPE, Target
 from tests.support.monitoring import PROMETHEUS
 from tests.support.product import parse
@@ -85,8 +85,17 @@ def test_a_limit_that_was_the_service_itself_is_no_limit(service: float, complai
         comparison.add(Measured(150, Usage(2, {"worker": 1.9})), Measured(100, Usage(2, {"nginx": 2 * service})))
     assert comparison.complaint().partition(": ")[2] == complaint
     summary = comparison.summary()
-    assert summary["busy"] == {"ours": {"worker": 0.95}, "limit": {"nginx": service}}
+    assert summary["busy"] == [{"worker": 0.95}, {"nginx": service}]
     assert ("not measured: nginx 85 %" in ratios({"requests": {"figures": [summary]}})) is bool(complaint)
+
+
+def test_a_message_costs_what_all_take_that_do_not_only_measure() -> None:
+    """The worker, the database and the broker make up the cost; the message service and the benchmark do not."""
+    took = Usage(2, {"worker": 0.8, "PostgreSQL": 0.5, "nginx": 0.1, "runner": 0.1, "ended": 5}, count=10_000)
+    comparison = Comparison(REQUESTS, "messages/s")
+    comparison.add(Measured(5000, took, wal_bytes=1200), Measured(5000, Usage(2, {"nginx": 0.2}, count=10_000)))
+    line = "| requests against a plain handler | ours | 7,692 | PostgreSQL 50, worker 80 | 1,200 |"
+    assert costs({"worker": {"figures": [comparison.summary()]}}).splitlines()[2:] == [line]
 
 
 def test_a_process_stands_for_what_it_has_started() -> None:
@@ -101,7 +110,7 @@ def test_a_process_stands_for_what_it_has_started() -> None:
         process.communicate(b"\n")
     assert usage.processor["peer"] >= 0.1
     assert usage.busy()["peer"] == pytest.approx(usage.processor["peer"] / usage.seconds)
-    assert usage.microseconds("peer") == pytest.approx(usage.processor["peer"] * 1e4)
+    assert usage.microseconds()["peer"] == pytest.approx(usage.processor["peer"] * 1e4)
 
 
 def test_a_percentile_is_of_what_came_in_between() -> None:
