@@ -8,7 +8,7 @@ BIN := .venv/bin
 COVERAGE := --cov --cov-report=term --cov-report=xml --cov-fail-under=0
 
 .DEFAULT_GOAL := help
-.PHONY: help run install install-otel install-dev test-dependencies test test-fast test-unit test-integration test-e2e test-e2e-nobody test-browser image-check chaos bench \
+.PHONY: help run install install-otel install-dev test-dependencies test test-fast test-unit test-integration test-e2e test-e2e-nobody test-browser image-check chaos ha bench \
 	bench-quick bench-peers soak coverage-check lint format types package check screenshots lock outdated audit release clean
 
 help: ## List the targets
@@ -57,6 +57,9 @@ image-check: install-dev test-dependencies ## Build the image in a bare Debian w
 
 chaos: install-dev test-dependencies ## Kill, cut and flood everything, then audit the result (15 minutes)
 	CHAOS=full $(BIN)/pytest tests/chaos tests/integration/test_virtual_year.py --timeout 900 $(ARGS)
+
+ha: install-dev test-dependencies ## Lose hosts of PostgreSQL and RabbitMQ clusters, then audit the result (10 minutes)
+	$(BIN)/pytest tests/ha $(ARGS)
 
 bench: install-dev test-dependencies ## Measure everything and write docs/performance.md (ARGS="--users 1000000")
 	@status=0; $(BIN)/python -m benchmarks --full --json docs/performance/results.json $(ARGS) || status=$$?; \

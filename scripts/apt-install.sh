@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Install a Debian package, as root or through sudo, without starting the service it may bring.
-# Usage: apt-install.sh PACKAGE REASON
+# Install Debian packages, as root or through sudo, without starting the services they may bring.
+# Usage: apt-install.sh PACKAGES REASON
 set -euo pipefail
 
-package=${1:?usage: apt-install.sh PACKAGE REASON}
-reason=${2:?usage: apt-install.sh PACKAGE REASON}
+read -ra packages <<<"${1:?usage: apt-install.sh PACKAGES REASON}"
+reason=${2:?usage: apt-install.sh PACKAGES REASON}
 
 fail() {
-    echo "error: $reason, and $1; install $package and try again" >&2
+    echo "error: $reason, and $1; install ${packages[*]} and try again" >&2
     exit 1
 }
 
@@ -31,6 +31,6 @@ if [ ! -e "$policy" ]; then
     "${as_root[@]}" chmod +x "$policy"
 fi
 
-echo "Installing $package: $reason ..."
+echo "Installing ${packages[*]}: $reason ..."
 "${as_root[@]}" apt-get update -qq
-"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$package" >/dev/null
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${packages[@]}" >/dev/null

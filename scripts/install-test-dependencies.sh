@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Install what the tests need and pip cannot bring: the programs of RabbitMQ and Prometheus, of which the tests start
-# private servers, Alertmanager's tool, a pooler, the library that shifts the clock of a program, a browser, and what
-# the runbook types.
+# private servers, Alertmanager's tool, a pooler, what makes PostgreSQL highly available, the library that shifts the
+# clock of a program, a browser, and what the runbook types.
 set -euo pipefail
 cd -P "$(dirname "$0")/.."
 
@@ -13,6 +13,11 @@ compgen -G "/usr/lib/*/faketime/libfaketime.so.1" >/dev/null \
 command -v promtool >/dev/null || scripts/apt-install.sh prometheus "the tests let Prometheus judge its configuration"
 command -v amtool >/dev/null || scripts/apt-install.sh prometheus-alertmanager "the tests let Alertmanager judge its own"
 command -v pgbouncer >/dev/null || scripts/apt-install.sh pgbouncer "the tests connect through a pooler"
+for program in patroni etcd haproxy nft ip; do
+    command -v "$program" >/dev/null && continue
+    scripts/apt-install.sh "patroni python3-etcd etcd-server haproxy nftables iproute2" "the tests lose hosts of clusters"
+    break
+done
 command -v nginx >/dev/null || scripts/apt-install.sh nginx-light "the tests put TLS in front of the API"
 test -e /usr/lib/nginx/modules/ngx_http_echo_module.so \
     || scripts/apt-install.sh libnginx-mod-http-echo "the benchmarks have a message service that takes its time"

@@ -25,7 +25,8 @@ _Result = TypeVar("_Result")
 POLL = timedelta(milliseconds=500)
 """The longest sleep of the dispatcher. If an API process makes a message that is due at once, it waits at most this."""
 
-AFTER_FAILURE = timedelta(seconds=2)
+AFTER_FAILURE = timedelta(seconds=1)
+"""How soon the dispatcher tries again: this adds to every outage of the database."""
 
 AUDIT = "3-59/5 * * * *"
 """When the audit refreshes its gauges: not at the quarters of an hour, because messages fall due then."""

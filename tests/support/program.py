@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -100,13 +100,15 @@ class Program:
 
 
 @asynccontextmanager
-async def running(*arguments: str, **environment: str) -> AsyncIterator[Program]:
+async def running(*arguments: str, within: Sequence[str] = (), **environment: str) -> AsyncIterator[Program]:
     """Run the program on a free port until the context ends, and wait until it has started.
+
+    ``within`` is a command that becomes the program, such as one that gives it another network.
 
     Raises:
         TimeoutError: if it does not start; what it logged instead is in the notes of the error.
     """
-    async with starting(*arguments, **environment) as program:
+    async with starting(*arguments, within=within, **environment) as program:
         try:
             await program.wait_for_event("service.started")
         except TimeoutError as error:
@@ -116,9 +118,10 @@ async def running(*arguments: str, **environment: str) -> AsyncIterator[Program]
 
 
 @asynccontextmanager
-async def starting(*arguments: str, **environment: str) -> AsyncIterator[Program]:
+async def starting(*arguments: str, within: Sequence[str] = (), **environment: str) -> AsyncIterator[Program]:
     """Run the program on a free port until the context ends, and wait for nothing."""
-    async with listening_to(*command(), *arguments, env=_environment({"PORT": "0"} | environment)) as program:
+    env = _environment({"PORT": "0"} | environment)
+    async with listening_to(*within, *command(), *arguments, env=env) as program:
         yield program
 
 
