@@ -115,7 +115,7 @@ async def forget_greetings(pool: asyncpg.Pool, now: datetime, limit: int) -> int
 
 
 async def remove_old(pool: asyncpg.Pool, finished_before: datetime, limit: int) -> int:
-    """Remove up to ``limit`` messages that were finished before an instant; return how many.
+    """Remove up to ``limit`` messages that were due and finished before an instant; return how many.
 
     A trigger keeps the years of these messages with their users, so that nobody is greeted twice in a year (invariant
     1). The transaction locks the planners' watermark, because a planner that had read a user before would not see the
@@ -126,9 +126,10 @@ async def remove_old(pool: asyncpg.Pool, finished_before: datetime, limit: int) 
         rows = await connection.fetch(
             """
             SELECT id, user_id FROM message_logs
-            -- created_at has the index. An outcome is never older, and pollers of the feed have it for all that time.
-            WHERE created_at < $1 AND updated_at < $1 AND status IN ('delivered', 'failed', 'cancelled', 'expired')
-            LIMIT $2
+            -- scheduled_at has the index. The summaries of the one on created_at cannot tell what is old any more: each
+            -- has that of a row that is long gone. An outcome may be newer, and pollers of the feed have it as long.
+            WHERE scheduled_at < $1 AND updated_at < $1 AND status IN ('delivered', 'failed', 'cancelled', 'expired')
+            ORDER BY scheduled_at, id LIMIT $2
             """,
             finished_before,
             limit,

@@ -7,6 +7,7 @@ import pytest
 
 from birthday.broker.postgres import PostgresBroker
 from birthday.store.idempotency import Answer, KeyedRequest, store_answers
+from birthday.store.upkeep import remove_old
 from birthday.telemetry.metrics import Metrics
 from tests.support.channel import RecordingChannel
 from tests.support.clock import ManualClock
@@ -79,6 +80,37 @@ async def test_retention_removes_what_is_finished_and_old_and_nothing_else(produ
     assert await product.janitor.retire_once(product.clock.now()) == 1
     assert await product.statuses() == {"scheduled": 1}
     assert await product.pool.fetchval("SELECT count(*) FROM users") == 1
+
+
+async def test_retention_does_not_read_what_it_keeps(database_url: str) -> None:
+    """Also when every part of the table has held an old row that was removed since, as after months of retention."""
+    at = parse("2027-03-01T09:00:00Z")
+    async with asyncpg.create_pool(database_url, min_size=1, max_size=1) as pool:
+        await pool.execute(
+            """
+            INSERT INTO message_logs (id, user_id, occasion_year, occasion_on, scheduled_at, ends_at, schedule_from,
+                                      status, created_at, updated_at)
+            SELECT uuid_v7(at), gen_random_uuid(), 2027, at::date, at, at, at, 'delivered', at, at
+            FROM generate_series(1, 10000) AS number,
+                 LATERAL (SELECT $1 - CASE WHEN number % 100 = 0 THEN interval '1 year' ELSE '0' END AS at) made
+            """,
+            at,
+        )
+        await pool.execute("VACUUM message_logs")
+        assert await remove_old(pool, at, 1000) == 100
+        await pool.execute("VACUUM message_logs")
+        before = await count_pages(pool)
+        assert await remove_old(pool, at, 1000) == 0
+        assert await count_pages(pool) - before < 10
+
+
+async def count_pages(pool: asyncpg.Pool) -> int:
+    """Return how many pages of the messages the pool's only connection has looked at so far."""
+    await pool.execute("SELECT pg_stat_force_next_flush()")
+    pages: int = await pool.fetchval(
+        "SELECT heap_blks_read + heap_blks_hit FROM pg_statio_user_tables WHERE relname = 'message_logs'"
+    )
+    return pages
 
 
 async def test_a_new_outcome_of_an_old_message_is_kept_as_long_as_any(product: Product) -> None:
