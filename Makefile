@@ -63,16 +63,18 @@ ha: install-dev test-dependencies ## Lose hosts of PostgreSQL and RabbitMQ clust
 
 bench: install-dev test-dependencies ## Measure everything and write docs/performance.md (ARGS="--users 1000000")
 	@status=0; $(BIN)/python -m benchmarks --full --json docs/performance/results.json $(ARGS) || status=$$?; \
-		$(BIN)/python -m benchmarks.report && exit $$status
+		$(BIN)/python -m benchmarks.history docs/performance/results.json && $(BIN)/python -m benchmarks.report && \
+		exit $$status
 
 bench-quick: install-dev test-dependencies ## Compare with the limits, a few minutes; fails below a floor (ARGS="-k worker")
 	$(BIN)/python -m benchmarks $(ARGS)
 
-bench-peers: install-dev test-dependencies ## Compare with other job queues and web frameworks, installed into .venv/peers
+bench-peers: install-dev test-dependencies ## Compare with other job queues and web frameworks (.venv/peers), write the page
 	@test -x .venv/peers/bin/python || $(PYTHON) -m venv .venv/peers
 	.venv/peers/bin/python -m pip install --quiet --requirement benchmarks/peers/requirements.txt
 	if command -v npm > /dev/null; then cp benchmarks/peers/package.json .venv/peers && npm install --silent --prefix .venv/peers; fi
-	$(BIN)/python -m benchmarks --peers .venv/peers/bin/python --json build/peers.json $(ARGS)
+	@status=0; $(BIN)/python -m benchmarks --peers .venv/peers/bin/python --json docs/performance/peers.json $(ARGS) || \
+		status=$$?; $(BIN)/python -m benchmarks.report && exit $$status
 
 soak: install-dev test-dependencies ## Mixed load for an hour, or SOAK_SECONDS; fails if something grows
 	@status=0; $(BIN)/python -m benchmarks --soak $(SOAK_SECONDS) --json docs/performance/soak.json $(ARGS) || \

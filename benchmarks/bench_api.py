@@ -70,13 +70,14 @@ def race(
 
     def one_round() -> None:
         ours, limit = servers.load(kind, CONNECTIONS, scale.load_seconds, servers.ours, other)
-        comparison.add(_measured(ours, "rate"), _measured(limit, "rate"))
+        comparison.add(measured_load(ours, "rate"), measured_load(limit, "rate"))
 
     # The figure of creating is near its floor.
     judge(benchmark, [comparison], one_round, scale.rounds + (2 if kind == "create" else 0))
 
 
-def _measured(load: dict[str, Any], figure: str) -> Measured:
+def measured_load(load: dict[str, Any], figure: str) -> Measured:
+    """Return one figure of what a load has measured, and what it took."""
     seconds, processor = load["took"]
     return Measured(load[figure], Usage(seconds, processor, round(load["rate"] * seconds)))
 
@@ -101,7 +102,7 @@ def test_lone_request(benchmark: BenchmarkFixture, scale: Scale, servers: Server
 
     def one_round() -> None:
         ours, plain = servers.load("create", 1, scale.load_seconds, servers.ours, servers.plain)
-        comparison.add(_measured(ours, "p50_ms"), _measured(plain, "p50_ms"))
+        comparison.add(measured_load(ours, "p50_ms"), measured_load(plain, "p50_ms"))
 
     judge(benchmark, [comparison], one_round, scale.rounds)
 

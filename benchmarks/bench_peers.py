@@ -82,7 +82,7 @@ def test_queue(
     environment = {"DATABASE_URL": database_url, "RABBITMQ_URL": queue_url, "MESSAGE_SERVICE_URL": service.url}
     peer = Peer(_python(request), target.name.rpartition(" ")[2], environment)
     ours = Race(run, service, database_url, queue_url, scale.messages)
-    jobs = scale.messages // 4
+    jobs = scale.messages // 2
 
     def theirs() -> Measured:
         service.reset()

@@ -2,22 +2,28 @@
 
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from statistics import quantiles
+from typing import Any
 
 import asyncpg
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import seeds
+from benchmarks.bench_worker import Race
+from benchmarks.busy import Measured, Reading
 from benchmarks.lag import lag_counts, percentile_ms
-from benchmarks.measure import tell
+from benchmarks.measure import Comparison, judge, tell
 from benchmarks.message_service import MessageService
 from benchmarks.processes import birthday
 from benchmarks.scale import Run
+from benchmarks.targets import WAVE
 
 MESSAGES = 100_000
+ROUNDS = 3
 AHEAD = timedelta(seconds=15)
 """Time to plan everything before the instant comes."""
 ON_TIME_SECONDS = 60
@@ -36,7 +42,7 @@ async def schedule(database: str, messages: int, due_at: datetime) -> None:
 
 def ride(
     run: Run, service: MessageService, settings: dict[str, str], workers: int, service_seconds: float
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Let one wave come, with a scheduler and so many workers; return what became of it."""
     service.reset(service_seconds)
     settings = settings | {"MESSAGE_SERVICE_URL": service.url}
@@ -68,6 +74,26 @@ def ride(
         "resident_mib": {"scheduler": resident[0], "worker": max(resident[1:])},
         "lateness_seconds": [lateness[0], *hundredths, lateness[-1]],
     }
+
+
+@pytest.mark.full
+def test_wave_of_one_worker(
+    benchmark: BenchmarkFixture, run: Run, service: MessageService, database_url: str, queue_url: str
+) -> None:
+    """From the instant to the last message takes little longer than as many requests take a bare client."""
+    settings = {"DATABASE_URL": database_url, "RABBITMQ_URL": queue_url}
+    race = Race(run, service, database_url, queue_url, MESSAGES)
+    comparison = Comparison(WAVE, "s")
+    run(schedule(database_url, MESSAGES, datetime.now(UTC) + timedelta(days=1)))
+
+    def one_round() -> None:
+        began = Reading.take()
+        last = ride(run, service, settings, 1, 0)["last_seconds"]
+        took = began.until(Reading.take())
+        client = race.client()
+        comparison.add(Measured(last, took), replace(client, figure=MESSAGES / client.figure))
+
+    judge(benchmark, [comparison], one_round, ROUNDS)
 
 
 @pytest.mark.full

@@ -78,7 +78,7 @@ class Client(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Send the next request as soon as the answer is complete, unless the slice is over."""
+        """Tell the server's target as soon as the answer is complete."""
         self._buffer += data
         end = self._buffer.find(b"\r\n\r\n")
         if end < 0:
@@ -91,15 +91,12 @@ class Client(asyncio.Protocol):
         self._target.taken.append(time.perf_counter() - self._sent_at)
         self._buffer = b""
         self._target.busy -= 1
-        if self._target.open:
-            self.send()
-        elif not self._target.busy:
-            self._target.idle.set()
+        self._target.answered(self)
 
-    def send(self) -> None:
-        """Send one request."""
+    def send(self, due: float | None = None) -> None:
+        """Send one request, whose time counts from when it was due, or else from now."""
         self._target.busy += 1
-        self._sent_at = time.perf_counter()
+        self._sent_at = due or time.perf_counter()
         self._transport.write(next(self._requests))
 
 
@@ -115,6 +112,13 @@ class Target:
         self.open = False
         self.busy = 0
         self.idle = asyncio.Event()
+
+    def answered(self, client: Client) -> None:
+        """Let a connection that has its answer send the next request, unless the slice is over."""
+        if self.open:
+            client.send()
+        elif not self.busy:
+            self.idle.set()
 
     async def connect(self, port: int, connections: int, requests: Iterator[bytes]) -> None:
         """Open the connections."""

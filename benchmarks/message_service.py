@@ -22,7 +22,9 @@ SERVICE_SECONDS = (0.0, 0.005, 0.05)
 """How long an answer can take."""
 FLUSH_SECONDS = 0.02
 POLL_SECONDS = 0.01
-LINE_BYTES = len("1796000000.000\n")
+NO_KEY = "00000000-0000-0000-0000-000000000000"
+LINE_BYTES = len(f"1796000000.000 {NO_KEY}\n")
+"""All lines have one length, so that they are counted by the size of the file."""
 MODULE = Path("/usr/lib/nginx/modules/ngx_http_echo_module.so")
 
 _CONFIGURATION = Template("""\
@@ -33,7 +35,8 @@ pid nginx.pid;
 error_log stderr;
 events { worker_connections 4096; }
 http {
-    log_format arrival '$$msec';
+    map $$http_idempotency_key $$key { default $$http_idempotency_key; "" $no_key; }
+    log_format arrival '$$msec $$key';
     access_log off;
     keepalive_requests 1000000000;
     keepalive_timeout 1h;
@@ -50,7 +53,7 @@ _SERVER = Template("""
         listen 127.0.0.1:$port backlog=4096;
         location = /send { $answer }
         location = /accepted {
-            access_log arrivals arrival buffer=2k flush=${flush_ms}ms;
+            access_log arrivals arrival buffer=8k flush=${flush_ms}ms;
             return 200 '{}';
         }
     }
@@ -84,7 +87,16 @@ class MessageService:
 
     def arrivals(self) -> list[float]:
         """Return when each came, by the clock of ``time.time``, to a millisecond."""
-        return [float(line) - self._delay_seconds for line in self._log.read_text().splitlines()]
+        return [arrived for arrived, _ in self._lines()]
+
+    def arrivals_by_key(self) -> dict[str, float]:
+        """Return when each came, by its Idempotency-Key."""
+        return {key: arrived for arrived, key in self._lines()}
+
+    def _lines(self) -> Iterator[tuple[float, str]]:
+        for line in self._log.read_text().splitlines():
+            answered, _, key = line.partition(" ")
+            yield float(answered) - self._delay_seconds, key
 
     def wait_for(self, count: int, seconds: float = 120) -> list[float]:
         """Wait until so many have come, and return when each did.
@@ -117,7 +129,7 @@ def message_service() -> Iterator[MessageService]:
     with TemporaryDirectory(prefix="birthday-nginx-") as name:
         directory = Path(name)
         servers = "".join(_server(port, seconds) for seconds, port in ports.items())
-        (directory / "nginx.conf").write_text(_CONFIGURATION.substitute(module=MODULE, servers=servers))
+        (directory / "nginx.conf").write_text(_CONFIGURATION.substitute(module=MODULE, no_key=NO_KEY, servers=servers))
         process = subprocess.Popen([program, "-p", directory, "-c", "nginx.conf"], stdin=subprocess.DEVNULL)
         try:
             for port in ports.values():

@@ -8,6 +8,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.targets import API_CREATE, API_READ, WORKER_BUSY, WORKER_POSTGRES, WORKER_RABBITMQ
+
 Results = Mapping[str, Any]
 
 mpl.use("svg")
@@ -108,6 +110,23 @@ def soak(samples: Sequence[Mapping[str, float]], path: Path) -> None:
 
     draw(path, "Soak", "minutes", "per cent of the first minute", curves)
 
+
+def history(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write what the ratios of full runs were, one after the other."""
+
+    def curves(axes: Axes) -> None:
+        for target in SHOWN:
+            at = [place for place, run in enumerate(runs) if target.name in run["figures"]]
+            if at:
+                axes.plot(at, [runs[place]["figures"][target.name][0] for place in at], "o-", label=target.name)
+        axes.set_xticks(range(len(runs)), [f"{run['taken_on']}\n{run['commit']}" for run in runs])
+        axes.set_ylim(bottom=0)
+
+    draw(path, "Ratios of full runs", "run", "ratio", curves)
+
+
+SHOWN = (WORKER_RABBITMQ, WORKER_POSTGRES, WORKER_BUSY, API_CREATE, API_READ)
+"""The figures whose history is drawn."""
 
 PLOTS: Sequence[tuple[str, Callable[[Results], bool], Callable[[Results, Path], None]]] = (
     ("worker-throughput", lambda results: "by_concurrency" in results.get("worker_on_rabbitmq", {}), throughput),

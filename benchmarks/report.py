@@ -12,14 +12,16 @@ from string import Template
 from textwrap import fill
 from typing import Any
 
+from benchmarks import history, plots
 from benchmarks.measure import busy_words
-from benchmarks.plots import Results, draw_all, soak
+from benchmarks.plots import Results
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
 PLOTS = DOCS / "performance"
 RESULTS = PLOTS / "results.json"
 SOAK = PLOTS / "soak.json"
+PEERS = PLOTS / "peers.json"
 GIB = 1024**3
 SIDES = ("ours", "the other side")
 
@@ -28,13 +30,17 @@ def main(arguments: Sequence[str]) -> None:
     """Write the page."""
     document = json.loads((Path(arguments[0]) if arguments else RESULTS).read_text())
     results: Results = document["results"]
-    drawn = set(draw_all(results, PLOTS))
+    drawn = set(plots.draw_all(results, PLOTS))
     soak_minutes = "not measured"
     if SOAK.exists():
         samples = json.loads(SOAK.read_text())["results"]["soak"]["samples"]
-        soak(samples, PLOTS / "soak.svg")
+        plots.soak(samples, PLOTS / "soak.svg")
         soak_minutes = f"{samples[-1]['seconds'] / 60:.0f} min"
         drawn.add("soak")
+    runs = history.read(history.HISTORY)
+    if runs:
+        plots.history(runs[-10:], PLOTS / "history.svg")
+        drawn.add("history")
     page = Template((HERE / "performance.template.md").read_text()).substitute(
         taken_on=document["taken_on"],
         note=fill(document.get("note", "One run measured everything but the soak."), 100),
@@ -44,6 +50,7 @@ def main(arguments: Sequence[str]) -> None:
         busy=busy(results),
         waiting=waiting(results),
         costs=costs(results),
+        **peers(),
         waves=waves(results),
         population=population(results),
         storage=storage(results),
@@ -59,7 +66,16 @@ PLOT_TITLES = {
     "planner-cost": "Planner cost by users",
     "api-latency": "API latency by load",
     "soak": "What a soak has watched",
+    "history": "Ratios of full runs",
 }
+
+
+def peers() -> dict[str, str]:
+    """Return what the last comparison with peers came to, and when it was."""
+    document = json.loads(PEERS.read_text()) if PEERS.exists() else {}
+    results: Results = document.get("results", {})
+    taken_on = document.get("taken_on", "no day yet")
+    return {"peers_taken_on": taken_on, "peers": ratios(results), "peers_costs": costs(results)}
 
 
 def plot(name: str, drawn: set[str]) -> str:
@@ -93,7 +109,8 @@ def ratios(results: Results) -> str:
             ratio = f"not measured: {busy_words(figure['too_busy'])}"
         row = (figure["name"], ratio, f"{low:.2f} to {high:.2f}", f"{sign} {figure['floor']:g}", f"{figure['goal']:g}")
         rows.append((*row, absolute))
-    return table(("what", "median", "quartiles", "floor", "goal", "absolute, of this run"), rows)
+    head = ("what", "median", "quartiles", "floor", "goal", "absolute, of this run")
+    return table(head, rows) if rows else "(Not measured in this run.)"
 
 
 def busy(results: Results) -> str:

@@ -58,6 +58,23 @@ async def make_messages(connection: Connection, count: int, due_at: datetime, st
     return [UUID(bytes=row["id"].bytes) for row in rows]
 
 
+async def spread(connection: Connection, ids: Sequence[UUID], first: datetime, gap: timedelta) -> dict[str, datetime]:
+    """Let messages fall due one after the other; return when each does, by its id."""
+    await connection.execute(
+        """
+        UPDATE message_logs m
+        SET scheduled_at = $2::timestamptz + (place - 1) * $3::interval,
+            ends_at = $2::timestamptz + (place - 1) * $3::interval + interval '15 hours'
+        FROM unnest($1::uuid[]) WITH ORDINALITY AS places (id, place)
+        WHERE m.id = places.id
+        """,
+        ids,
+        first,
+        gap,
+    )
+    return {str(each): first + place * gap for place, each in enumerate(ids)}
+
+
 async def publish(broker: Broker, ids: Sequence[UUID]) -> None:
     """Put ids into the queue, as the dispatcher does."""
     for start in range(0, len(ids), PUBLISH_BATCH):

@@ -3,10 +3,12 @@
 import subprocess
 import sys
 from itertools import chain
+from pathlib import Path
 
 import pytest
 import yaml
 
+from benchmarks import history
 from benchmarks.bench_scrape import EVERY_SECONDS
 from benchmarks.busy import Measured, Reading, Usage
 from benchmarks.growth import grown
@@ -96,6 +98,21 @@ def test_a_message_costs_what_all_take_that_do_not_only_measure() -> None:
     comparison.add(Measured(5000, took, wal_bytes=1200), Measured(5000, Usage(2, {"nginx": 0.2}, count=10_000)))
     line = "| requests against a plain handler | ours | 7,692 | PostgreSQL 50, worker 80 | 1,200 |"
     assert costs({"worker": {"figures": [comparison.summary()]}}).splitlines()[2:] == [line]
+
+
+def test_a_run_is_a_line_of_the_history(tmp_path: Path) -> None:
+    """The file is JSON, and each run has one line of it. What was not measured has no figure."""
+    good, busy = Comparison(REQUESTS, "requests/s"), Comparison(EMPTY_TICK, "ms")
+    good.add(Measured(200.04, Usage(1)), Measured(100, Usage(1)))
+    busy.add(Measured(1, Usage(1, {"nginx": 0.9})), Measured(1, Usage(1)))
+    results = {"requests": {"figures": [good.summary(), busy.summary()]}, "wave": {"waves": []}}
+    run = history.line({"taken_on": "2026-11-29", "machine": {"cores": "2"}, "results": results}, "0123abcd")
+    assert run["figures"] == {REQUESTS.name: [2.0, 200.0, 100.0]}
+    path = tmp_path / "history.json"
+    history.append(run, path)
+    history.append(run | {"commit": "4567cdef"}, path)
+    assert [each["commit"] for each in history.read(path)] == ["0123abcd", "4567cdef"]
+    assert len(path.read_text().splitlines()) == 4
 
 
 def test_a_process_stands_for_what_it_has_started() -> None:
