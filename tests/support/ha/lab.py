@@ -6,22 +6,25 @@ at the end of the context everybody must have been greeted once.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic
+from urllib.parse import urlsplit
 
 from tests.support.api import api_keys
-from tests.support.ha.hosts import Network
+from tests.support.ha.hosts import Host, Network
 from tests.support.ha.load import Deliveries, Flow, Readiness
 from tests.support.ha.postgres import PostgresCluster
+from tests.support.ha.rabbitmq import RabbitMQCluster
 from tests.support.message_service import MessageService
 from tests.support.program import Program, run, running
 from tests.support.tasks import background
 
 ROLES = ("api", "scheduler", "worker")
 SETTLE_SECONDS = 60
+Record = Callable[[str, object], None]
 MEASURED = "measured"
 """The property of a test under which it records what its fault cost."""
 
@@ -34,23 +37,36 @@ class Lab:
         self.network = network
         self.operator = network.host("operator", 2)
         self.postgres = PostgresCluster(network, network.host("etcd", 10), network.host("proxy", 20))
-        self.roles = {role: network.host(role, 40 + number) for number, role in enumerate(ROLES)}
+        self.rabbitmq = RabbitMQCluster(network)
+        self.roles = {
+            f"{role}{copy}": network.host(f"{role}{copy}", 40 + 10 * number + copy)
+            for number, role in enumerate(ROLES)
+            for copy in (1, 2)
+        }
 
     async def start(self) -> None:
         """Start all servers."""
-        await self.postgres.start()
+        await asyncio.gather(self.postgres.start(), self.rabbitmq.start())
 
     async def restore(self) -> None:
         """End all faults, and wait until nothing is missing."""
         self.network.heal()
-        await self.postgres.wait_until_whole()
+        await asyncio.gather(self.postgres.wait_until_whole(), self.rabbitmq.wait_until_whole())
+
+    async def queue(self, leader: Host, nodes: Sequence[Host]) -> str:
+        """Return the URL of new queues by these nodes; ``leader`` leads them at first."""
+        await self.restore()
+        return self.rabbitmq.url(await self.rabbitmq.create_vhost(leader), nodes)
 
     @asynccontextmanager
-    async def installed(self, way: str = "hosts") -> AsyncIterator["Installation"]:
+    async def installed(
+        self, way: str = "hosts", queue_url: str | None = None, copies: int = 1
+    ) -> AsyncIterator["Installation"]:
         """Yield an installation in a new database with a steady flow, and audit it at the end.
 
-        ``way`` is how it comes to the primary, as in ``PostgresCluster.url``.
+        ``way`` is how it comes to the primary, as in ``PostgresCluster.url``. ``copies`` is how many run in each role.
         """
+        await self.restore()
         database = await self.postgres.create_database()
         deliveries = Deliveries()
         async with AsyncExitStack() as stack:
@@ -63,17 +79,20 @@ class Lab:
                 "SHUTDOWN_TIMEOUT": "10s",
                 "API_KEYS": api_keys(lab="write"),
             }
+            if queue_url is not None:
+                settings["RABBITMQ_URL"] = queue_url
             migrated = await run("migrate", **settings)
             assert migrated.status == 0, migrated
+            hosts = {name: host for name, host in self.roles.items() if int(name[-1]) <= copies}
             programs = await asyncio.gather(
                 *(
                     stack.enter_async_context(
-                        running("--role", role, within=host.command, HOST=host.address, **settings)
+                        running("--role", name[:-1], within=host.command, HOST=host.address, **settings)
                     )
-                    for role, host in self.roles.items()
+                    for name, host in hosts.items()
                 )
             )
-            roles = dict(zip(self.roles, programs, strict=True))
+            roles = dict(zip(hosts, programs, strict=True))
             installation = Installation(settings, roles, deliveries)
             async with background(installation.readiness.run()), asyncio.TaskGroup() as clients:
                 clients.create_task(installation.flow.run())
@@ -95,8 +114,12 @@ class Recovery:
 
     api_gap: float
     delivery_gap: float
-    served_after: float
     not_ready: dict[str, tuple[float, float]]
+
+    @property
+    def ready_by(self) -> float:
+        """When the last process that was not ready said so for the last time."""
+        return max((last for _, last in self.not_ready.values()), default=0.0)
 
     def __str__(self) -> str:
         """Say it in one line."""
@@ -110,30 +133,33 @@ class Installation:
     """The processes of the product, one of each role, and what its users see of it."""
 
     def __init__(self, settings: dict[str, str], programs: dict[str, Program], deliveries: Deliveries) -> None:
-        """Take the running processes by their roles."""
+        """Take the running processes by their hosts."""
         self.settings = settings
         self.programs = programs
-        self.flow = Flow([programs["api"].url], deliveries)
+        self.flow = Flow([program.url for name, program in programs.items() if name.startswith("api")], deliveries)
         self.readiness = Readiness({role: program.url for role, program in programs.items()})
 
-    async def recover(self, since: float, seconds: float, after: float | None = None) -> Recovery:
-        """Wait until users are created and greeted again, and say what it took since the fault began, at ``since``.
-
-        ``after`` is when something had to have happened first, such as the election of a new primary.
-        """
-        await self.flow.wait_until_served(after or since, seconds)
+    async def recover(self, since: float, seconds: float = 60) -> Recovery:
+        """Wait until users are created and greeted again, and say what the fault cost that began at ``since``."""
+        await self.flow.wait_until_served(monotonic(), seconds)
         await self.readiness.wait_until_ready(seconds)
         refusals = self.readiness.red(since)
         return Recovery(
             api_gap=self.flow.api_gap(since),
             delivery_gap=self.flow.delivery_gap(since),
-            served_after=monotonic() - since,
             not_ready={name: (first - since, last - since) for name, (first, last) in refusals.items()},
         )
 
+    def node_of(self, name: str) -> str:
+        """Return the address of the node of RabbitMQ that a process was connected to last."""
+        program = self.programs[name]
+        where = [event["where"] for event in program.events if event["event"] == "broker.connected"][-1]
+        return str(urlsplit(where.rpartition(" ")[2]).hostname)
+
     def told(self) -> str:
         """Return what the processes have logged and the API has refused, in order to explain a failure."""
-        lines = [f"{role}: {event}" for role, program in self.programs.items() for event in program.events[-40:]]
+        events = [(role, event) for role, program in self.programs.items() for event in program.events]
+        lines = [f"{role}: {event}" for role, event in events if event.get("level") != "info"]
         return "\n".join([*lines, *self.flow.refusals[-10:]])
 
     async def verify(self) -> None:
@@ -153,7 +179,7 @@ class Installation:
                 await asyncio.sleep(0.05)
         assert audit["delivered"] == audit["expected"] == len(flow.created), audit
         assert not any(audit[finding] for finding in ("missing", "duplicate", "mistimed", "failed", "expired")), audit
-        assert [program.process.returncode for program in self.programs.values()] == [None] * len(self.programs)
+        assert {program.process.returncode for program in self.programs.values()} == {None}
 
     async def _audit(self, *days: str) -> dict[str, int]:
         audit = await run("audit", *days, "--json", "--fail-on", "failed,expired", **self.settings)

@@ -85,14 +85,17 @@ class PostgresCluster:
                 await asyncio.sleep(0.05)
         return time.monotonic()
 
-    async def switch_over(self, leader: Host) -> None:
-        """Have Patroni make another server the primary."""
+    async def switch_over(self) -> float:
+        """Have Patroni make another server the primary, and return when it is one, by the monotonic clock."""
+        leader = await self.primary()
+        assert leader is not None
         body = {"leader": leader.name}
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(60)) as session,
             session.post(f"http://{leader.address}:{PATRONI}/switchover", json=body) as response,
         ):
             assert response.status == 200, await response.text()
+        return await self.wait_for_primary(leader)
 
     async def configure(self, **settings: object) -> None:
         """Change settings of the whole cluster, such as ``synchronous_mode``."""
