@@ -30,6 +30,7 @@ from birthday.telemetry.blocking import named_blocking
 from birthday.telemetry.build import read_version
 from birthday.telemetry.garbage import frozen_start, measured_collections
 from birthday.telemetry.logs import LogFile, tell_unhandled
+from birthday.telemetry.loop_lag import LoopWatch
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.supervision import Supervisor
 from birthday.telemetry.systemd import Systemd
@@ -43,7 +44,7 @@ from birthday.wiring.names import channel_name, database_name, queue_name
 from birthday.wiring.patience import Patience, StoppedError
 from birthday.wiring.process import open_tracing
 from birthday.wiring.queue import needs_queue, open_broker
-from birthday.wiring.readiness import make_readiness, own_checks, sending_checks
+from birthday.wiring.readiness import make_readiness, own_checks, shown_checks
 from birthday.wiring.scheduler import schedule
 from birthday.wiring.shared import Shared
 from birthday.wiring.worker import make_pipeline, open_links
@@ -73,7 +74,7 @@ async def run(settings: Settings, clock: Clock, logs: LogFile, systemd: Systemd)
     sys.setswitchinterval(SWITCH_SECONDS)
     stop = asyncio.Event()
     terminal = sys.stderr if logs.isatty() and settings.log_format != "json" else None
-    serving = asyncio.create_task(serve(settings, clock, stop, systemd, sys.stdout, terminal))
+    serving = asyncio.create_task(serve(settings, clock, stop, systemd, logs, sys.stdout, terminal))
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(tell_unhandled)
 
@@ -110,6 +111,7 @@ async def serve(
     clock: Clock,
     stop: asyncio.Event,
     systemd: Systemd,
+    logs: LogFile,
     console: TextIO,
     terminal: TextIO | None = None,
 ) -> bool:
@@ -147,12 +149,16 @@ async def serve(
         progress = DispatchProgress()
         supervisor = Supervisor(metrics, guard)
         own = own_checks(shared, supervisor, progress, pipeline, watchdog)
-        readiness = make_readiness(shared, channel, own, sending_checks(shared, pipeline))
+        loop_watch = LoopWatch(metrics)
+        readiness = make_readiness(shared, channel, own, shown_checks(shared, pipeline, loop_watch, logs))
         context = ApiContext(
             pool, broker, guard, metrics, settings, readiness, pauses, channel, compiler, keys, tracing
         )
-        tasks = make_collectors(shared, context.score, pipeline)
-        tasks |= {"pauses": pauses.watch, "api_keys": keys.watch, "clock": guard.watch}
+        tasks = make_collectors(shared, context.score, context.notices, loop_watch, pipeline) | {
+            "pauses": pauses.watch,
+            "api_keys": keys.watch,
+            "clock": guard.watch,
+        }
         if Role.SCHEDULER in settings.role:
             tasks["scheduler"] = partial(schedule, shared, progress)
         if Role.WORKER in settings.role:

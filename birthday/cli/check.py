@@ -11,6 +11,7 @@ from birthday.cli.render.check import (
     print_dependencies,
     print_differences,
     print_keys,
+    print_limits,
     print_replication,
     print_settings,
 )
@@ -21,7 +22,7 @@ from birthday.operations.readiness import DATABASE, MIGRATIONS
 from birthday.store.connection import borrow
 from birthday.store.keys import StoredKey, read_keys
 from birthday.store.processes import Seen, read_processes
-from birthday.store.statistics import Replication, read_replication
+from birthday.store.statistics import Limits, Replication, read_limits, read_replication
 from birthday.wiring.database import lacks_database, open_database
 from birthday.wiring.dependencies import try_dependencies
 from birthday.wiring.file_limit import raise_file_limit
@@ -41,12 +42,13 @@ def check() -> None:
         asked = [one for one in dependencies if one.name in {DATABASE, MIGRATIONS}]
         # Other processes are read only from a database that works and has the current schema.
         unknown = any(one.error or one.next_step for one in asked)
-        others, keys, replication = ([], None, None) if unknown else run(_read(settings))
+        others, keys, replication, limits = ([], None, None, None) if unknown else run(_read(settings))
         check_listener(settings, has_keys=bool(keys))
     print_settings(effective_settings(settings))
     print_dependencies(misspelt_settings(), dependencies)
     print_keys(settings.api_keys, keys, SystemClock().now())
     print_replication(replication)
+    print_limits(limits)
     click.echo(f"{'files':<10} {raise_file_limit()}")
     here = this_process(settings, SystemClock())
     print_differences(here, differences([here, *(one.process for one in others)]))
@@ -54,7 +56,7 @@ def check() -> None:
         sys.exit(2 if lacks_database(settings) else 1)
 
 
-async def _read(settings: Settings) -> tuple[Sequence[Seen], Sequence[StoredKey], Replication]:
+async def _read(settings: Settings) -> tuple[Sequence[Seen], Sequence[StoredKey], Replication, Limits]:
     async with open_database(settings, SystemClock()) as pool, borrow(pool) as connection:
         processes, keys = await read_processes(connection, RUNNING_SECONDS), await read_keys(connection)
-        return processes, keys, await read_replication(connection)
+        return processes, keys, await read_replication(connection), await read_limits(connection)

@@ -20,6 +20,7 @@ from birthday.http.hiding import hiding
 from birthday.http.turns import Turns
 from birthday.operations.calendar import Calendar
 from birthday.operations.keys import Keys
+from birthday.operations.notices import Notices
 from birthday.operations.pauses import Pauses
 from birthday.operations.readiness import Readiness
 from birthday.operations.templates.compiling import Compiler
@@ -51,6 +52,7 @@ class ApiContext:
     keys: Keys
     tracing: Tracing = NO_TRACING
     score: HealthScore = field(default_factory=HealthScore)
+    notices: Notices = field(default_factory=Notices)
     requeueing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held during a requeue, because that keeps a connection of the pool while the queue may need another one."""
     importing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(IMPORTS))

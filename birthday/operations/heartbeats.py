@@ -1,4 +1,4 @@
-"""Heartbeats: each process reports itself, and reads the reports of the others.
+"""Heartbeats: each process reports itself, and reads the reports of the others, and what operators should know.
 
 The processes must have the same settings and the same release of the time-zone data, so these are compared here. If
 they differ, the processes take turns in planning, each by its own rules.
@@ -18,8 +18,10 @@ import structlog
 from birthday.clock import Clock
 from birthday.config import Role
 from birthday.errors import UnavailableError
+from birthday.operations.notices import FORGOTTEN_SECONDS, Notices, limit_notices, silent_notices
 from birthday.store.connection import DATABASE_ERRORS, borrow, stay_cancelled
 from birthday.store.processes import Process, Seen, read_processes, report, withdraw
+from birthday.store.statistics import read_limits
 from birthday.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
@@ -65,12 +67,19 @@ class Heartbeats:
     """Reports this process until it is cancelled, and then withdraws its report."""
 
     def __init__(
-        self, pool: asyncpg.Pool, process: Process, circuit: CircuitNow | None, metrics: Metrics, clock: Clock
+        self,
+        pool: asyncpg.Pool,
+        process: Process,
+        circuit: CircuitNow | None,
+        notices: Notices,
+        metrics: Metrics,
+        clock: Clock,
     ) -> None:
         """Take the fixed facts of this process. ``circuit`` is None if it has no worker."""
         self._pool = pool
         self._process = process
         self._circuit = circuit
+        self._notices = notices
         self._metrics = metrics
         self._clock = clock
         self._known: Differences | None = None
@@ -85,6 +94,7 @@ class Heartbeats:
                     stay_cancelled()
                     self._metrics.collector_errors.labels("processes").inc()
                     self._metrics.processes.clear()
+                    self._notices.update({})
                     self._metrics.timezone_data_versions.set(None)
                     log.debug("heartbeat.unavailable", error=error)
                 await self._clock.sleep(EVERY_SECONDS)
@@ -96,8 +106,10 @@ class Heartbeats:
         state, reason = self._circuit() if self._circuit else (None, None)
         async with borrow(self._pool) as connection:
             await report(connection, replace(self._process, circuit=state, circuit_reason=reason))
-            seen = await read_processes(connection, RUNNING_SECONDS)
-        self._show(seen)
+            seen = await read_processes(connection, FORGOTTEN_SECONDS)
+            limits = await read_limits(connection)
+        self._notices.update(silent_notices(seen, self._clock.now()) | limit_notices(limits))
+        self._show([one for one in seen if one.seconds_ago < RUNNING_SECONDS])
 
     def _show(self, seen: Sequence[Seen]) -> None:
         roles = Counter(role for one in seen for role in one.process.roles.split(","))

@@ -6,10 +6,16 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+import structlog
+
 from birthday.errors import BirthdayError
+
+log = structlog.get_logger()
 
 TIME_LIMIT_SECONDS = 2.0
 MAX_AGE_SECONDS = 1.0
+TOLD_SECONDS = 2.0
+"""A check that fails for less is not logged: some do while a process starts."""
 
 DATABASE = "database"
 MIGRATIONS = "migrations"
@@ -20,6 +26,8 @@ CHANNEL = "channel"
 BACKGROUND = "background"
 CLOCK = "clock"
 SENDING = "sending"
+EVENT_LOOP = "event_loop"
+LOG = "log"
 
 Check = Callable[[], Awaitable[None]]
 
@@ -60,11 +68,14 @@ class Readiness:
         own: Mapping[str, Check] | None = None,
         unneeded: Mapping[str, Check] | None = None,
         can_wait: Mapping[str, Check] | None = None,
+        patience: float = TOLD_SECONDS,
     ) -> None:
         """Take checks by name. The process is ready if all checks of ``needed`` and ``own`` succeed.
 
         The other checks are only shown: ``channel`` and ``can_wait``, because messages can wait, and ``unneeded``,
         because only other roles need them. Checks of ``own`` and ``can_wait`` look at the process itself, without I/O.
+
+        A check that has been failing for ``patience`` seconds is logged.
 
         A check raises if the dependency cannot be used; the text of a ``BirthdayError`` is shown as the reason.
         """
@@ -75,6 +86,9 @@ class Readiness:
         if channel is not None:
             checks[CHANNEL] = channel
         self._checks = {name: _SharedCheck(check) for name, check in checks.items()}
+        self._failing: dict[str, float] = {}
+        self._told: set[str] = set()
+        self._patience = patience
 
     async def check_all(self) -> dict[str, CheckResult]:
         """Check every dependency."""
@@ -99,7 +113,23 @@ class Readiness:
         results = await asyncio.gather(*(self._checks[name].result() for name in ordered))
         # Last, and anew each time, because the checks above may just have shown that something is broken.
         own = {name: await _SharedCheck(check).result() for name, check in self._own.items() if name in names}
-        return dict(zip(ordered, results, strict=True)) | own
+        found = dict(zip(ordered, results, strict=True)) | own
+        if not self.draining:
+            self._tell(found)
+        return found
+
+    def _tell(self, results: Mapping[str, CheckResult]) -> None:
+        """Log each check that goes on failing, once, and its next success."""
+        now = asyncio.get_running_loop().time()
+        for name, result in results.items():
+            if result.ok:
+                self._failing.pop(name, None)
+                if name in self._told:
+                    self._told.remove(name)
+                    log.info("check.passed_again", check=name)
+            elif now - self._failing.setdefault(name, now) >= self._patience and name not in self._told:
+                self._told.add(name)
+                log.warning("check.failed", check=name, reason=result.reason)
 
 
 def health_of(results: Mapping[str, CheckResult]) -> Health:

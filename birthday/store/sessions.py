@@ -1,6 +1,7 @@
 """What every connection needs: a session of its own, and a database whose encoding can hold every name."""
 
 import secrets
+from typing import Final
 
 import asyncpg
 
@@ -15,10 +16,22 @@ NO_SESSIONS = (
 )
 _TRIES = 3
 
+TIMEOUTS: Final = ("statement_timeout", "lock_timeout", "transaction_timeout")
+"""The settings of a session that cancel what takes long."""
+
+
+# The program limits its statements itself. A shorter limit, which somebody has set for the role, the database or the
+# server, would cancel long ones, such as those of the planner, each time anew. What DATABASE_URL says is obeyed.
+_SET: Final = """
+    SET jit = off;
+    SELECT set_config(name, '0', false) FROM pg_settings
+    WHERE name IN ('statement_timeout', 'lock_timeout', 'transaction_timeout') AND setting <> '0' AND source <> 'client'
+"""
+
 
 async def set_session(connection: asyncpg.Connection, *, serving: bool) -> None:
     """Change the settings of a session. They are not sent at connection time, because a pooler refuses most of them."""
-    await connection.execute("SET jit = off")
+    await connection.execute(_SET)
     if serving:
         # If the service's host vanishes, its locks are released after this time, because others wait for them.
         await connection.execute("SET idle_in_transaction_session_timeout = '30s'")

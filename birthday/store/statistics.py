@@ -4,7 +4,7 @@ Nothing here needs a privilege. But PostgreSQL hides the activity of other roles
 ``pg_monitor``. A hidden figure is None, because hidden sessions must not count as idle ones.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +14,7 @@ import asyncpg
 
 from birthday.errors import UnavailableError
 from birthday.store.connection import borrow
+from birthday.store.sessions import TIMEOUTS
 
 
 class Replication(StrEnum):
@@ -52,6 +53,20 @@ class DatabaseFigures:
     oldest_queued_at: datetime | None
     oldest_unfed_at: datetime | None
     replication: Replication
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What others have limited: the connections of the server, and the duration of statements, by setting.
+
+    ``timeouts`` are set for our role, the database or the server; ``in_force`` are those that this session obeys.
+    """
+
+    sessions: int
+    max_connections: int
+    reserved: int
+    timeouts: Mapping[str, str]
+    in_force: Collection[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +135,29 @@ async def read_replication(connection: asyncpg.Connection | asyncpg.pool.PoolCon
     if row["replicas"]:
         return Replication.ASYNCHRONOUS
     return Replication.UNKNOWN if row["hidden"] else Replication.NONE
+
+
+async def read_limits(connection: asyncpg.Connection | asyncpg.pool.PoolConnectionProxy) -> Limits:
+    """Read the limits. What was set for the role or the database is seen at once, not only by the next session."""
+    [row] = await connection.fetch(
+        """
+        SELECT (SELECT sum(numbackends)::int FROM pg_stat_database) AS sessions,
+               current_setting('max_connections')::int AS max_connections,
+               current_setting('superuser_reserved_connections')::int AS reserved,
+               array_agg(name || '=' || reset_val || unit) FILTER (WHERE reset_val <> '0') AS at_connection,
+               array_agg(name) FILTER (WHERE setting <> '0') AS in_force,
+               (SELECT array_agg(setting ORDER BY setrole, setdatabase)
+                FROM pg_db_role_setting, unnest(setconfig) AS setting
+                WHERE setrole IN (0, (SELECT oid FROM pg_roles WHERE rolname = session_user))
+                  AND setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+                  AND split_part(setting, '=', 1) = ANY ($1)) AS assigned
+        FROM pg_settings WHERE name = ANY ($1) AND source <> 'client'
+        """,
+        TIMEOUTS,
+    )
+    found = dict(text.split("=", 1) for text in (*(row["at_connection"] or ()), *(row["assigned"] or ())))
+    timeouts = {name: value for name, value in found.items() if value != "0"}
+    return Limits(row["sessions"], row["max_connections"], row["reserved"], timeouts, row["in_force"] or ())
 
 
 async def count_greeted(pool: asyncpg.Pool, after: datetime, until: datetime) -> int:

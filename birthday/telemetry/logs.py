@@ -26,7 +26,7 @@ from typing import Any, Final
 import orjson
 import structlog
 
-from birthday.errors import BirthdayError
+from birthday.errors import BirthdayError, UnavailableError
 from birthday.telemetry.errors import error_text, error_traceback
 
 _Event = MutableMapping[str, Any]
@@ -52,6 +52,7 @@ class LogFile:
         self._path = path
         self._descriptor = _STDERR if path is None else _open(path)
         self._gathered: list[bytes] = []
+        self._fault: OSError | None = None
 
     def reopen(self) -> None:
         """Go on in a new file of the same name, as logrotate asks with SIGUSR1.
@@ -109,12 +110,37 @@ class LogFile:
         self._write(piece)
 
     def _write(self, data: bytes) -> None:
-        try:
-            _write_all(self._descriptor, data)
-        except OSError:
+        if data and not self._append(data):
             # If standard error fails as well, the line is lost: a failing log must not stop the program.
             with suppress(OSError):
                 _write_all(_STDERR, data)
+
+    def _append(self, data: bytes) -> bool:
+        """Write to the file and say whether it took that. Whether it does is logged when it changes."""
+        before = self._fault
+        try:
+            # A disk that was full may have taken the beginning of a line.
+            _write_all(self._descriptor, data if before is None else b"\n" + data)
+        except OSError as error:
+            self._fault = error
+            if before is None:
+                structlog.get_logger().error("log.write_failed", path=str(self._path), error=error)
+            return False
+        self._fault = None
+        if before is not None:
+            structlog.get_logger().warning("log.written_again", path=str(self._path))
+        return True
+
+    async def check(self) -> None:
+        """Make sure that the log can be written; if the last line could not, try again.
+
+        Raises:
+            UnavailableError: if it cannot; the text says why.
+        """
+        if self._fault is not None and not self._append(b""):
+            where = f"the file '{self._path}'" if self._path else "standard error"
+            reason = self._fault.strerror or type(self._fault).__name__
+            raise UnavailableError("log", f"{where} cannot be written: {reason}; lines go to standard error instead")
 
 
 def configure_logs(level: str, form: str | None, file: LogFile, role: str | None = None) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from birthday.config import Role, Settings
 from birthday.operations.figures import watch_database, watch_overdue, watch_queue
 from birthday.operations.heartbeats import CircuitNow, Heartbeats
-from birthday.telemetry.loop_lag import watch_loop
+from birthday.operations.notices import Notices
+from birthday.telemetry.loop_lag import LoopWatch
 from birthday.telemetry.score import HealthScore, watch_score
 from birthday.telemetry.utilization import watch_utilization
 from birthday.wiring.process import this_process
@@ -15,7 +16,9 @@ from birthday.wiring.shared import Shared
 from birthday.worker.pipeline import Pipeline
 
 
-def make_collectors(shared: Shared, score: HealthScore, pipeline: Pipeline) -> dict[str, Callable[[], Awaitable[None]]]:
+def make_collectors(
+    shared: Shared, score: HealthScore, notices: Notices, loop_watch: LoopWatch, pipeline: Pipeline
+) -> dict[str, Callable[[], Awaitable[None]]]:
     """Return background tasks by name: they refresh the figures, report this process to the database, and send events.
 
     They run until cancelled.
@@ -23,10 +26,10 @@ def make_collectors(shared: Shared, score: HealthScore, pipeline: Pipeline) -> d
     settings, pool, metrics, clock = shared.settings, shared.pool, shared.metrics, shared.clock
     process = this_process(settings, clock)
     metrics.build_info.labels(process.version, process.commit, process.tzdata).set(1)
-    heartbeats = Heartbeats(pool, process, _circuit_of(settings, pipeline), metrics, clock)
+    heartbeats = Heartbeats(pool, process, _circuit_of(settings, pipeline), notices, metrics, clock)
     collectors: dict[str, Callable[[], Awaitable[None]]] = {
         "heartbeats": heartbeats.run,
-        "event_loop": lambda: watch_loop(metrics),
+        "event_loop": loop_watch.run,
         "queue_figures": lambda: watch_queue(shared.broker, metrics, clock),
         "overdue": lambda: watch_overdue(pool, metrics, clock),
         "database_figures": lambda: watch_database(pool, metrics, clock),

@@ -5,8 +5,21 @@ from collections.abc import Mapping
 from birthday.channels import Channel
 from birthday.config import Role
 from birthday.errors import UnavailableError, WrongClockError
-from birthday.operations.readiness import BACKGROUND, CLOCK, CONSUMER, QUEUE, SCHEDULER, SENDING, Check, Readiness
+from birthday.operations.readiness import (
+    BACKGROUND,
+    CLOCK,
+    CONSUMER,
+    EVENT_LOOP,
+    LOG,
+    QUEUE,
+    SCHEDULER,
+    SENDING,
+    Check,
+    Readiness,
+)
 from birthday.scheduler.loop import DispatchProgress
+from birthday.telemetry.logs import LogFile
+from birthday.telemetry.loop_lag import LoopWatch
 from birthday.telemetry.supervision import Supervisor
 from birthday.wiring.database import database_checks
 from birthday.wiring.queue import needs_queue
@@ -71,11 +84,12 @@ def _worker_check(shared: Shared, pipeline: Pipeline, watchdog: Watchdog) -> Che
     return check_worker
 
 
-def sending_checks(shared: Shared, pipeline: Pipeline) -> dict[str, Check]:
-    """Return the check, by name, that the role worker sends; none without that role. Its failure is only shown."""
+def shown_checks(shared: Shared, pipeline: Pipeline, loop_watch: LoopWatch, logs: LogFile) -> dict[str, Check]:
+    """Return the checks, by name, whose failure is only shown: that the process runs, logs and, as a worker, sends."""
 
     async def check_sending() -> None:
         if hindrance := pipeline.hindrance:
             raise UnavailableError("sending", hindrance)
 
-    return {SENDING: check_sending} if Role.WORKER in shared.settings.role else {}
+    checks: dict[str, Check] = {EVENT_LOOP: loop_watch.check, LOG: logs.check}
+    return checks | {SENDING: check_sending} if Role.WORKER in shared.settings.role else checks

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import structlog
 
-from birthday.errors import ConflictError
+from birthday.errors import ConflictError, UnavailableError
 from birthday.telemetry.logs import LogFile, configure_logs, tell_unhandled
 
 Lines = Callable[[], list[dict[str, Any]]]
@@ -241,7 +241,26 @@ def test_what_a_full_disk_does_not_take_goes_to_standard_error(capfd: pytest.Cap
     """And whoever logs goes on."""
     configure_logs("info", "json", LogFile(Path("/dev/full")))
     structlog.get_logger().info("disk.full")
-    assert json.loads(capfd.readouterr().err)["event"] == "disk.full"
+    first, second = map(json.loads, capfd.readouterr().err.splitlines())
+    assert {first["event"], second["event"]} == {"disk.full", "log.write_failed"}
+
+
+def test_a_log_that_cannot_be_written_is_told_until_it_can(path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The check tries again, so that an idle process says that all is well, too. Each change is logged once."""
+    path.symlink_to("/dev/full")
+    file = LogFile(path)
+    configure_logs("warning", "json", file)
+    asyncio.run(file.check())
+    for _ in range(2):
+        structlog.get_logger().warning("disk.full")
+    with pytest.raises(UnavailableError, match=r"birthday\.log' cannot be written: No space left on device"):
+        asyncio.run(file.check())
+    told = [json.loads(line)["event"] for line in capfd.readouterr().err.splitlines() if line]
+    assert sorted(told) == ["disk.full", "disk.full", "log.write_failed"]
+    path.unlink()
+    file.reopen()
+    asyncio.run(file.check())
+    assert [json.loads(line)["event"] for line in path.read_text().splitlines() if line] == ["log.written_again"]
 
 
 def test_long_lines_of_several_writers_do_not_mix(path: Path) -> None:

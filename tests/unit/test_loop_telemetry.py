@@ -12,9 +12,10 @@ import orjson
 import pytest
 import structlog
 
+from birthday.errors import UnavailableError
 from birthday.telemetry.blocking import named_blocking
 from birthday.telemetry.garbage import frozen_start, measured_collections
-from birthday.telemetry.loop_lag import watch_loop
+from birthday.telemetry.loop_lag import LoopWatch
 from birthday.telemetry.metrics import Metrics
 from tests.support.product import eventually, metric
 
@@ -104,7 +105,7 @@ async def test_many_short_steps_are_no_block() -> None:
 async def test_the_lag_is_measured() -> None:
     """A call that blocks shows in the gauge, and in the histogram, as long as it took."""
     metrics = Metrics()
-    watching = asyncio.create_task(watch_loop(metrics))
+    watching = asyncio.create_task(LoopWatch(metrics).run())
 
     async def has_run() -> bool:
         return metric(metrics, "event_loop_delay_seconds_count") >= 1
@@ -114,6 +115,21 @@ async def test_the_lag_is_measured() -> None:
     await eventually(lambda: _is_there([metric(metrics, "event_loop_lag_seconds") > 0.15]), "a lag")
     watching.cancel()
     assert metric(metrics, "event_loop_delay_seconds_sum") > 0.15
+
+
+async def test_a_standstill_is_told_afterwards() -> None:
+    """A check fails for a while after a process was frozen, and says for how long; the log has it as well."""
+    watch = LoopWatch(Metrics(), patience=0.2)
+    with structlog.testing.capture_logs() as events:
+        watching = asyncio.create_task(watch.run())
+        await asyncio.sleep(0)
+        await watch.check()
+        threading.Event().wait(0.6)
+        await eventually(lambda: _is_there(events), "it is logged")
+        watching.cancel()
+    assert [event["event"] for event in events] == ["process.stood_still"]
+    with pytest.raises(UnavailableError, match=r"the process stood still for [01] s, until 0 s ago"):
+        await watch.check()
 
 
 def test_collections_are_measured_by_generation() -> None:

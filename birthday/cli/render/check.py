@@ -12,9 +12,10 @@ from birthday.cli.render.status import describe_differences
 from birthday.config import ApiKey
 from birthday.config.shown import EffectiveSetting
 from birthday.operations.heartbeats import Differences
+from birthday.operations.notices import limit_notices
 from birthday.store.keys import SOON, StoredKey
 from birthday.store.processes import Process
-from birthday.store.statistics import Replication
+from birthday.store.statistics import Limits, Replication
 from birthday.wiring.dependencies import Dependency
 
 _WIDTH: Final = 200
@@ -65,6 +66,12 @@ def print_replication(replication: Replication | None) -> None:
         None: "the database was not asked",
     }
     click.echo(f"{'replicas':<10} {says[replication]}")
+
+
+def print_limits(limits: Limits | None) -> None:
+    """Print what others have limited or used up in the database, if they have."""
+    for text in limit_notices(limits).values() if limits else ():
+        click.echo(f"{'limits':<10} {text}")
 
 
 def print_differences(here: Process, found: Differences) -> None:

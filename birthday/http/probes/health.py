@@ -60,6 +60,10 @@ class DetailedHealth(HealthReport):
     """How well a process and its dependencies work."""
 
     checks: dict[str, Dependency]  # type: ignore[assignment]
+    notices: list[str] = Field(
+        description="What operators should know although this process works: processes that are silent, limits of the "
+        "database that others have set or used up."
+    )
     replication: Replication = Field(
         description="Whether commits wait for a replica of the database; asynchronous: a failover may forget the last."
     )
@@ -92,10 +96,12 @@ async def health(request: web.Request) -> web.Response:
 
 async def health_detailed(request: web.Request) -> web.Response:
     """Report health, and the result and latency of each check. Only clients with a key see unmasked reasons."""
-    results = await request.app[CONTEXT].readiness.check_all()
-    replication = await _replication(request.app[CONTEXT].pool) if results[DATABASE].ok else Replication.UNKNOWN
+    context = request.app[CONTEXT]
+    results = await context.readiness.check_all()
+    replication = await _replication(context.pool) if results[DATABASE].ok else Replication.UNKNOWN
+    notices = [_masked(request, text) for text in context.notices.texts]
     checks = {name: _details(request, result) for name, result in results.items()}
-    return _health(request, results, checks, replication=replication)
+    return _health(request, results, checks, notices=notices, replication=replication)
 
 
 async def _replication(pool: asyncpg.Pool) -> Replication:
@@ -161,10 +167,14 @@ def _word(result: CheckResult) -> Health:
 
 
 def _details(request: web.Request, result: CheckResult) -> dict[str, Any]:
-    context = request.app[CONTEXT]
-    key = find_key(context.keys, request, context.clock.now())
-    reason = result.reason if key else context.hide_names(result.reason)
+    reason = _masked(request, result.reason)
     return {"status": _word(result), "latencySeconds": round(result.latency_seconds, 6), "reason": reason}
+
+
+def _masked(request: web.Request, text: str | None) -> str | None:
+    """Return a text without names of hosts, users and paths, unless the client has a key."""
+    context = request.app[CONTEXT]
+    return text if find_key(context.keys, request, context.clock.now()) else context.hide_names(text)
 
 
 async def health_of_database(request: web.Request) -> web.Response:
