@@ -12,7 +12,7 @@ import pytest
 import structlog
 from yarl import URL
 
-from birthday.broker.rabbitmq import RabbitMQBroker
+from birthday.broker.rabbitmq import RabbitMQBroker, is_refusal
 from birthday.broker.rabbitmq.channel import DivertingTransport
 from birthday.errors import UnavailableError
 from tests.support.proxy import Proxy
@@ -122,11 +122,12 @@ async def test_an_unanswered_publish_ends_a_silent_connection(cluster: RabbitMQB
 
 
 async def test_all_nodes_that_are_away_are_named(rabbitmq_url: str, nodes: list[Proxy]) -> None:
-    """The error says of each node why it cannot be used, without the password."""
+    """The error says of each node why it cannot be used, without the password. It is no refusal, so a start waits."""
     for node in nodes:
         await node.cut()
     with pytest.raises(UnavailableError) as failed:
         await RabbitMQBroker(url_of(rabbitmq_url, nodes)).check()
+    assert not is_refusal(failed.value)
     for node in nodes:
         assert f"RabbitMQ at amqp://guest:***@127.0.0.1:{node.port}/" in str(failed.value)
 
@@ -168,6 +169,36 @@ async def test_a_probe_declares_nothing_that_is_there(rabbitmq_url: str, rabbitm
     async with broker.dead_letters() as letters:
         assert await letters.take() == []
     await broker.close()
+
+
+async def test_a_new_process_binds_nothing_that_is_there(rabbitmq_url: str, rabbitmq_server: RabbitMQServer) -> None:
+    """It publishes and consumes although its user may bind nothing: a binding hangs while a node is silent."""
+    first = RabbitMQBroker(rabbitmq_url)
+    await first.publish([uuid4()])
+    await first.close()
+    # To bind, a user needs to write to the queue and to read from the exchange.
+    rights = {"configure": ".*", "write": "^birthday_(exchange|dlx)$", "read": "^birthday_messages"}
+    path = f"permissions{urlsplit(rabbitmq_url).path}/guest"
+    await asyncio.to_thread(rabbitmq_server.manage, "PUT", path, rights)
+
+    broker = RabbitMQBroker(rabbitmq_url)
+    await broker.publish([uuid4()])
+    async with broker.consume(prefetch=2) as consumer, asyncio.timeout(SECONDS):
+        assert len(await consumer.receive(2, SECONDS)) == 2
+    await broker.close()
+
+
+@pytest.mark.parametrize("away", [None, 0, 1])
+async def test_a_refused_login_is_a_refusal(rabbitmq_url: str, nodes: list[Proxy], away: int | None) -> None:
+    """If every node that answers refuses us, a start must not wait for the others; the error names all nodes."""
+    if away is not None:
+        await nodes[away].cut()
+    broker = RabbitMQBroker(url_of(rabbitmq_url, nodes).replace("guest:guest", "guest:wrong"))
+    with pytest.raises(UnavailableError, match="ACCESS_REFUSED") as failed:
+        await broker.check()
+    assert is_refusal(failed.value)
+    for node in nodes:
+        assert f"RabbitMQ at amqp://guest:***@127.0.0.1:{node.port}/" in str(failed.value)
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux only")

@@ -48,6 +48,15 @@ class RabbitMQServer:
             "log.file.level = warning\n"
         )
 
+    def join(self, first: "RabbitMQServer") -> None:
+        """Be a node of the cluster of ``first``, which runs already, from the first start on."""
+        self._epmd, self._epmd_port = first._epmd, first._epmd_port  # noqa: SLF001 - of the same class
+        shutil.copy(first._directory / ".erlang.cookie", self._directory)  # noqa: SLF001
+        with (self._directory / "rabbitmq.conf").open("a") as configuration:
+            configuration.write("cluster_formation.peer_discovery_backend = classic_config\n")
+            for number, node in enumerate((first, self), 1):
+                configuration.write(f"cluster_formation.classic_config.nodes.{number} = {node.name}\n")
+
     def start(self) -> None:
         """Start the node and return once it takes connections."""
         environment = self._environment()
@@ -93,6 +102,11 @@ class RabbitMQServer:
         self.kill()
         self.start()
 
+    @property
+    def name(self) -> str:
+        """The name of the node within its cluster."""
+        return f"birthday-{self.port}@localhost"
+
     def url(self, vhost: str) -> str:
         """Return the AMQP URL of a virtual host."""
         return f"amqp://guest:guest@127.0.0.1:{self.port}/{vhost}"
@@ -136,7 +150,7 @@ class RabbitMQServer:
             "HOME": directory,
             "LANG": "C.UTF-8",
             "ERL_EPMD_PORT": str(self._epmd_port),
-            "RABBITMQ_NODENAME": f"birthday-{self.port}@localhost",
+            "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_DIST_PORT": str(self._dist_port),
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(self.port),
@@ -177,6 +191,25 @@ def rabbitmq_server() -> Iterator[RabbitMQServer]:
     finally:
         server.stop()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_cluster() -> Iterator[list[RabbitMQServer]]:
+    """Run three nodes of one cluster for the session. A node that is frozen for less than 45 s stays in it."""
+    script = _find("rabbitmq-server")
+    directories = [Path(tempfile.mkdtemp(prefix="birthday-rabbitmq-")) for _ in range(3)]
+    first, *others = nodes = [RabbitMQServer(script, directory) for directory in directories]
+    try:
+        first.start()
+        for node in others:
+            node.join(first)
+            node.start()
+        yield nodes
+    finally:
+        for node in reversed(nodes):
+            node.stop()
+        for directory in directories:
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture

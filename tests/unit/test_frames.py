@@ -193,6 +193,17 @@ class TestConfirms:
             await window
         assert [one.name for one in await read_all(stream.reader)] == ["Channel.CloseOk"]
 
+    async def test_how_long(self) -> None:
+        """The time without a confirm counts until the confirm comes, even if nobody waits for it any more."""
+        stream = Confirms()
+        assert stream.sink.unconfirmed_seconds == 0
+        stream.sink.expect(1).cancel()
+        async with asyncio.timeout(5):
+            while stream.sink.unconfirmed_seconds == 0:
+                await asyncio.sleep(0)
+        stream.answer(commands.Basic.Ack(1))
+        assert stream.sink.unconfirmed_seconds == 0
+
     async def test_given_up(self) -> None:
         """Confirms for somebody who does not wait any more are taken all the same."""
         stream = Confirms()

@@ -16,12 +16,16 @@ from birthday.broker.protocol import QueueStats
 from birthday.broker.rabbitmq.connection import AmqpConnection
 from birthday.broker.rabbitmq.consumer import RabbitMQConsumer
 from birthday.broker.rabbitmq.dead_letters import RabbitMQDeadLetters
-from birthday.broker.rabbitmq.errors import MissingError
+from birthday.broker.rabbitmq.errors import MissingError, NoAnswerError
 from birthday.broker.rabbitmq.paths import FramePath, OwnPath, Publishing
-from birthday.broker.rabbitmq.topology import DEAD_LETTER_QUEUE, QUEUE, RETRY_QUEUES, route
+from birthday.broker.rabbitmq.topology import DEAD_LETTER_QUEUE, QUEUE, RETRY_QUEUES, look, route
 from birthday.errors import UnavailableError
 
 _CONFIRMS_IN_FLIGHT: Final = 500
+# Parts and multiples of the time limit. If a confirm takes longer than the first, the queue cannot be used now. If it
+# takes longer than the second, another node is tried: a cluster gives up on a silent node in a minute and a quarter.
+_SLOW_CONFIRM: Final = 0.5
+_LAST_CONFIRM: Final = 9
 # How long to wait until the queue has back what browsing held. After that, another consumer may have it.
 _RETURN_SECONDS: Final = 1.0
 
@@ -60,6 +64,14 @@ class RabbitMQBroker:
             for start in range(0, len(message_ids), _CONFIRMS_IN_FLIGHT):
                 window = message_ids[start : start + _CONFIRMS_IN_FLIGHT]
                 await publisher.channel.ask(publisher.publish(window, exchange, routing_key))
+        except NoAnswerError:
+            # The channel stays: if the leader of a queue is silent, the next leader confirms what was published on this
+            # channel. A new channel would wait until the cluster has given up on the silent node.
+            if publisher.channel.is_open and publisher.unconfirmed_seconds > _LAST_CONFIRM * self._seconds:
+                await self._connection.drop()
+            else:
+                await self._connection.drop_if_silent()
+            raise
         except UnavailableError as error:
             if isinstance(error, MissingError):
                 self._connection.forget_topology()
@@ -93,7 +105,7 @@ class RabbitMQBroker:
     async def dead_letters(self) -> AsyncIterator[RabbitMQDeadLetters]:
         """Browse the dead-letter queue on a channel of its own. Closing it gives back the rest; see ``Broker``."""
         # The queue may have been deleted: this declares it again.
-        await self.check()
+        await self._look()
         async with self._connection.channel(declaring=False) as channel:
             count, _ = await channel.measure(DEAD_LETTER_QUEUE)
             browsing = RabbitMQDeadLetters(channel, count)
@@ -131,8 +143,23 @@ class RabbitMQBroker:
         )
 
     async def check(self) -> None:
-        """Make sure that the server answers and holds our queues; see ``Broker``."""
-        await self.stats()
+        """Make sure that the server answers, holds our queues, and confirms what is published; see ``Broker``."""
+        await self._look()
+        publisher = self._publisher
+        waited = publisher.unconfirmed_seconds if publisher is not None and publisher.channel.is_open else 0.0
+        if waited > _SLOW_CONFIRM * self._seconds:
+            where = self._connection.where
+            raise UnavailableError("queue", f"{where} has not confirmed what was published {waited:.0f} s ago")
+
+    async def _look(self) -> None:
+        """Make sure that the server answers. Declare the topology if something is missing."""
+        try:
+            async with self._connection.channel(declaring=False) as channel:
+                await look(channel)
+        except MissingError:
+            self._connection.forget_topology()
+            async with self._connection.channel():
+                pass
 
     async def close(self) -> None:
         """Close the connection, and with it every subscription; idempotent."""

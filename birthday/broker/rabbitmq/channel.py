@@ -9,7 +9,7 @@ import aiormq
 from aiormq.connection import TransportFactory
 from yarl import URL
 
-from birthday.broker.rabbitmq.errors import MissingError
+from birthday.broker.rabbitmq.errors import MissingError, NoAnswerError
 from birthday.broker.rabbitmq.frames import FrameReader, Sink
 from birthday.errors import UnavailableError
 
@@ -112,12 +112,16 @@ async def answer(
 
     Raises:
         MissingError: if an exchange or a queue of ours is missing.
-        UnavailableError: if there is no result; the cause is what aiormq raised, if anything.
+        NoAnswerError: if the time runs out.
+        UnavailableError: if there is no result for another reason; the cause is what aiormq raised, if anything.
     """
     task = asyncio.ensure_future(operation)
     watched: set[asyncio.Future[Any]] = {task} if closing is None else {task, closing}
     try:
         await asyncio.wait(watched, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if closing is not None and _is_on_closed_channel(task):
+            # The server has closed the channel; why is known in a moment.
+            await asyncio.wait({closing}, timeout=_CLOSE_SECONDS)
     finally:
         # Not awaited, because it may be stuck where it cannot be cancelled.
         task.cancel()
@@ -126,7 +130,7 @@ async def answer(
         return task.result()
     ended = closing if closing is not None and closing.done() else task
     if not ended.done():
-        raise UnavailableError("queue", f"{where} did not answer within {seconds:g} s")
+        raise NoAnswerError(where, seconds)
     cause = None if ended.cancelled() else ended.exception()
     text = f"{where}: {reason(ended)}"
     if isinstance(cause, aiormq.ChannelNotFoundEntity | MissingError):
@@ -149,6 +153,10 @@ async def close_politely(closing: Coroutine[Any, Any, None]) -> bool:
     task.add_done_callback(_forget)
     await asyncio.wait({task}, timeout=_CLOSE_SECONDS)
     return task.done() and (task.cancelled() or task.exception() is None)
+
+
+def _is_on_closed_channel(task: asyncio.Future[Any]) -> bool:
+    return task.done() and not task.cancelled() and isinstance(task.exception(), aiormq.ChannelInvalidStateError)
 
 
 def _forget(task: asyncio.Future[Any]) -> None:

@@ -14,7 +14,8 @@ import structlog
 from aiormq.abc import AbstractConnection
 
 from birthday.broker.rabbitmq.channel import AmqpChannel, DivertingTransport, answer, close_politely
-from birthday.broker.rabbitmq.topology import declare
+from birthday.broker.rabbitmq.errors import MissingError, NoAnswerError, is_refusal
+from birthday.broker.rabbitmq.topology import declare, look
 from birthday.config import mask_url
 from birthday.config.urls import amqp_parameters, amqp_urls
 from birthday.errors import UnavailableError
@@ -45,12 +46,14 @@ class AmqpConnection:
         self._connection: AbstractConnection | None = None
         self._transport = DivertingTransport()
         self._declared = False
+        self._missing = False
         self._closed = False
         self._unreachable = False
 
     def forget_topology(self) -> None:
-        """Have the next channel declare all exchanges and queues, because one is missing."""
+        """Have the next channel declare and bind all exchanges and queues, because one is missing."""
         self._declared = False
+        self._missing = True
 
     @property
     def server(self) -> str:
@@ -69,30 +72,39 @@ class AmqpConnection:
             async with asyncio.timeout(self._seconds), self._opening:
                 yield
         except TimeoutError:
-            await self._drop_if_silent()
+            await self.drop_if_silent()
             raise self.no_answer() from None
 
-    def no_answer(self) -> UnavailableError:
+    def no_answer(self) -> NoAnswerError:
         """Return the error that the time has run out."""
-        return UnavailableError("queue", f"{self.where} did not answer within {self._seconds:g} s")
+        return NoAnswerError(self.where, self._seconds)
 
     async def open_channel(self, *, declaring: bool = True) -> AmqpChannel:
         """Open a channel, on a new connection if there is none. Call it only within ``turn``.
 
-        The first channel with ``declaring`` declares the topology, later ones only after ``forget_topology``: it takes
-        ten exchanges, and while a node of the cluster is silent, ``queue.bind`` hangs for a minute.
+        The first channel with ``declaring`` declares the topology, later ones only after ``forget_topology``.
         """
+        channel = await self._open_channel()
+        if not declaring or self._declared:
+            return channel
+        try:
+            if not self._missing:
+                try:
+                    await look(channel)
+                except MissingError:
+                    self._missing = True
+                    channel = await self._open_channel()
+            await declare(channel, bind=self._missing)
+        except BaseException:
+            await self.discard(channel)
+            raise
+        self._declared, self._missing = True, False
+        return channel
+
+    async def _open_channel(self) -> AmqpChannel:
         connection = await self._connect()
         raw = await answer(connection.channel(), self.where, self._seconds)
-        channel = AmqpChannel(cast("aiormq.Channel", raw), self._transport.sinks, self.where, self._seconds)
-        if declaring and not self._declared:
-            try:
-                await declare(channel)
-            except BaseException:
-                await self.discard(channel)
-                raise
-            self._declared = True
-        return channel
+        return AmqpChannel(cast("aiormq.Channel", raw), self._transport.sinks, self.where, self._seconds)
 
     @asynccontextmanager
     async def channel(self, *, declaring: bool = True) -> AsyncIterator[AmqpChannel]:
@@ -111,14 +123,14 @@ class AmqpConnection:
         """
         try:
             if not await close_politely(channel.raw.close()) and channel.raw.connection is self._connection:
-                await self._drop_if_silent()
+                await self.drop_if_silent()
         finally:
             channel.restore()
 
     async def close(self) -> None:
         """Close the connection for good; idempotent."""
         self._closed = True
-        await self._drop()
+        await self.drop()
 
     async def _connect(self) -> AbstractConnection:
         if self._closed:
@@ -152,7 +164,9 @@ class AmqpConnection:
             return connection
         if len(failures) == 1:
             raise failures[0]
-        raise UnavailableError("queue", "; ".join(map(str, failures)))
+        # If one refuses us and the others are away, it is a refusal: waiting does not help.
+        refusal = next(filter(is_refusal, failures), None)
+        raise UnavailableError("queue", "; ".join(map(str, failures))) from refusal
 
     async def _connect_to(self, url: str) -> AbstractConnection:
         where = f"RabbitMQ at {mask_url(url)}"
@@ -168,12 +182,13 @@ class AmqpConnection:
             what = "there is no such virtual host, or the user may not use it"
             raise UnavailableError("queue", f"{where} closed the connection: {what}") from error.__cause__
 
-    async def _drop_if_silent(self) -> None:
+    async def drop_if_silent(self) -> None:
         """Give up the connection, unless the server has sent something lately, if only a heartbeat."""
         if self._transport.silent_seconds > self._longest_silence:
-            await self._drop()
+            await self.drop()
 
-    async def _drop(self) -> None:
+    async def drop(self) -> None:
+        """Give up the connection. The next use opens one to the next node."""
         connection, self._connection = self._connection, None
         if connection is not None:
             # Called here, because aiormq reports a silent connection only after its heartbeats have run out.

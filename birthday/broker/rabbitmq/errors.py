@@ -19,6 +19,13 @@ _REFUSALS: Final = (
 """A wrong password, virtual host, topology or certificate. For a virtual host aiormq raises ``InvalidFrameError``."""
 
 
+class NoAnswerError(UnavailableError):
+    """The server has not answered in time."""
+
+    def __init__(self, where: str, seconds: float) -> None:
+        super().__init__("queue", f"{where} did not answer within {seconds:g} s")
+
+
 class MissingError(UnavailableError):
     """An exchange or a queue of ours is missing: it was deleted, or the server lost it."""
 

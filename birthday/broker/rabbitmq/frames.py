@@ -145,12 +145,19 @@ class ConfirmSink:
         self._windows: dict[int, _Confirming] = {}
         self._returned = False
 
+    @property
+    def unconfirmed_seconds(self) -> float:
+        """How long the oldest unconfirmed publish has been waiting; 0 if there is none."""
+        oldest = next(iter(self._windows.values()), None)
+        return 0.0 if oldest is None else asyncio.get_running_loop().time() - oldest.since
+
     def expect(self, count: int) -> asyncio.Future[None]:
         """Return a future that is done once the next ``count`` publishes are confirmed.
 
         It fails with an ``UnavailableError`` if one of them, or another publish under way, is refused or sent back.
         """
-        window = _Confirming(count, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        window = _Confirming(count, loop.create_future(), loop.time())
         self._windows |= dict.fromkeys(range(self._last + 1, self._last + count + 1), window)
         self._last += count
         return window.done
@@ -203,3 +210,4 @@ class _Confirming:
 
     left: int
     done: asyncio.Future[None]
+    since: float

@@ -30,6 +30,10 @@ class Publishing(Protocol):
 
     channel: AmqpChannel
 
+    @property
+    def unconfirmed_seconds(self) -> float:
+        """How long the oldest unconfirmed publish has been waiting; 0 if there is none, or it is not known."""
+
     async def publish(self, message_ids: Sequence[UUID], exchange: str, routing_key: str) -> None:
         """Publish all, and wait for all confirms.
 
@@ -72,6 +76,11 @@ class OwnPublisher:
         self._properties = aiormq.spec.Basic.Properties(delivery_mode=2, app_id=APP_ID).marshal()
         channel.divert(self._confirms)
 
+    @property
+    def unconfirmed_seconds(self) -> float:
+        """How long the oldest unconfirmed publish has been waiting; see ``Publishing``."""
+        return self._confirms.unconfirmed_seconds
+
     async def publish(self, message_ids: Sequence[UUID], exchange: str, routing_key: str) -> None:
         """Write all, then wait for all confirms; see ``Publishing``."""
         method = aiormq.spec.Basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=True).marshal()
@@ -107,6 +116,9 @@ class PlainPath:
 
 class PlainPublisher:
     """A channel for publishing, with aiormq's own confirms."""
+
+    unconfirmed_seconds = 0.0
+    """Not known."""
 
     def __init__(self, channel: AmqpChannel) -> None:
         self.channel = channel

@@ -53,8 +53,25 @@ _QUEUE_ARGUMENTS: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-async def declare(channel: AmqpChannel) -> None:
-    """Declare all exchanges and queues. Those that exist stay as they are.
+async def look(channel: AmqpChannel) -> None:
+    """Make sure that all exchanges and queues are there, without declaring anything.
+
+    Queues are not asked for counts, which takes longer while the leader of one is silent. Bindings cannot be looked at,
+    but ``declare`` makes them before the last queue.
+
+    Raises:
+        MissingError: if something is missing. The server has closed the channel then.
+    """
+    for queue in _QUEUE_ARGUMENTS:
+        await channel.ask(channel.raw.queue_declare(queue, passive=True, nowait=True))
+    for exchange in (EXCHANGE, DEAD_LETTER_EXCHANGE):
+        await channel.ask(channel.raw.exchange_declare(exchange, passive=True))
+
+
+async def declare(channel: AmqpChannel, *, bind: bool) -> None:
+    """Declare all exchanges and queues. Those that exist stay as they are, and their properties are compared.
+
+    ``bind`` also binds them. While a node of the cluster is silent, that hangs for a minute.
 
     Raises:
         UnavailableError: also if one of them exists with other properties; the text says what to do.
@@ -62,11 +79,17 @@ async def declare(channel: AmqpChannel) -> None:
     for exchange in (EXCHANGE, DEAD_LETTER_EXCHANGE):
         operation = channel.raw.exchange_declare(exchange, exchange_type="direct", durable=True)
         await _declare(channel, f"exchange {exchange}", operation)
-    for queue, arguments in _QUEUE_ARGUMENTS.items():
-        declaring = channel.raw.queue_declare(queue, durable=True, arguments=arguments)
-        await _declare(channel, f"queue {queue}", declaring)
-    await channel.ask(channel.raw.queue_bind(QUEUE, EXCHANGE, QUEUE))
-    await channel.ask(channel.raw.queue_bind(DEAD_LETTER_QUEUE, DEAD_LETTER_EXCHANGE, DEAD_LETTER_QUEUE))
+    for queue, exchange in ((QUEUE, EXCHANGE), (DEAD_LETTER_QUEUE, DEAD_LETTER_EXCHANGE)):
+        await _declare_queue(channel, queue)
+        if bind:
+            await channel.ask(channel.raw.queue_bind(queue, exchange, queue))
+    for queue in RETRY_QUEUES.values():
+        await _declare_queue(channel, queue)
+
+
+async def _declare_queue(channel: AmqpChannel, queue: str) -> None:
+    declaring = channel.raw.queue_declare(queue, durable=True, arguments=_QUEUE_ARGUMENTS[queue])
+    await _declare(channel, f"queue {queue}", declaring)
 
 
 async def _declare(channel: AmqpChannel, what: str, operation: Coroutine[Any, Any, object]) -> None:
