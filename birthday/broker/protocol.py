@@ -78,6 +78,10 @@ class Consumer(Protocol):
     After that, its deliveries cannot be acked any more: the broker gives all of them to other consumers.
     """
 
+    @property
+    def lost(self) -> bool:
+        """Whether the subscription is over, as far as is known here."""
+
     async def receive(self, most: int, wait: Wait) -> list[Delivery]:
         """Wait for at least one delivery, and return at most ``most``.
 
@@ -177,6 +181,11 @@ class Inbox(Generic[T]):
         if self._loss is None:
             self._loss = reason
         self._arrived.set()
+
+    @property
+    def lost(self) -> bool:
+        """Whether the subscription is over."""
+        return self._loss is not None
 
     def check(self) -> None:
         """Make sure that the subscription is not over.

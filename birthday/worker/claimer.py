@@ -26,7 +26,7 @@ from birthday.store.watermarks import request_sweep
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.tracing import NO_TRACING, Tracing
 from birthday.worker.probes import Probes
-from birthday.worker.retrying import retry_outage
+from birthday.worker.retrying import retry_outage, retry_publish
 from birthday.worker.texts import Text, Texts
 
 log = structlog.get_logger()
@@ -178,7 +178,12 @@ class Claimer:
                 finished.append(delivery)
                 log.debug("message.skipped", message_id=str(message_id), status=status.value)
         # Concurrently: otherwise a worker that takes over from a dead one would wait for hundreds of confirms in turn.
-        await asyncio.gather(*(self.broker.publish([message_id], delay) for message_id, delay in delayed.items()))
+        await asyncio.gather(
+            *(
+                retry_publish(partial(self.broker.publish, [message_id], delay), consumer, self.clock, self.random)
+                for message_id, delay in delayed.items()
+            )
+        )
         await consumer.ack([*finished, *(rest[message_id] for message_id in delayed)])
         await consumer.reject(rejected)
         self.metrics.messages_processed.inc(len(finished) + len(rejected))

@@ -10,7 +10,7 @@ import asyncpg
 from birthday.broker import Broker, Consumer, Delivery
 from birthday.clock import Clock
 from birthday.store.claims import read_last_failures
-from birthday.worker.retrying import retry_outage
+from birthday.worker.retrying import retry_outage, retry_publish
 
 _AWAY: Final = timedelta(seconds=5)
 """How long messages that have failed go back to the queue. Meanwhile the messages behind them come."""
@@ -54,7 +54,8 @@ class Probes:
         """
         away = [one for _, one in self._failed[1:]]
         del self._failed[1:]
-        await self._broker.publish([one.message_id for one in away if one.message_id is not None], _AWAY)
+        ids = [one.message_id for one in away if one.message_id is not None]
+        await retry_publish(lambda: self._broker.publish(ids, _AWAY), consumer, self._clock, self._random)
         await consumer.ack(away)
 
     def choose(self) -> list[Delivery]:

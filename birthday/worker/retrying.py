@@ -1,4 +1,4 @@
-"""Retries a statement during an outage of the database, so that a restart costs no claim and no outcome."""
+"""Retries what an outage of the database or the queue hinders, so that a restart costs no claim and no outcome."""
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 
 import structlog
 
+from birthday.broker import Consumer
 from birthday.clock import Clock
 from birthday.core.retry import RetryPolicy
 from birthday.errors import UnavailableError
@@ -40,4 +41,27 @@ async def retry_outage(what: str, statement: Callable[[], Awaitable[_Result]], c
             attempt += 1
             report = log.error if everybody else log.warning
             report("worker.database_unavailable", during=what, attempt=attempt, error=error)
+        await clock.sleep(RECONNECT.delay(attempt, None, random).total_seconds())
+
+
+async def retry_publish(
+    publish: Callable[[], Awaitable[None]], consumer: Consumer, clock: Clock, random: Random
+) -> None:
+    """Run ``publish`` until the queue confirms, as long as ``consumer`` can ack what is published instead.
+
+    A subscription outlasts a silent leader of the queue. If it were given up, its deliveries would go back, and a new
+    one could not begin before the cluster has given up on that node.
+
+    Raises:
+        UnavailableError: if ``consumer`` is lost. The queue then delivers again what was not acked.
+    """
+    attempt = 0
+    while True:
+        try:
+            return await publish()
+        except UnavailableError as error:
+            if consumer.lost:
+                raise
+            attempt += 1
+            log.warning("worker.queue_unavailable", during="publish", attempt=attempt, error=error)
         await clock.sleep(RECONNECT.delay(attempt, None, random).total_seconds())

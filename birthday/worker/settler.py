@@ -9,7 +9,6 @@ from datetime import timedelta
 from functools import partial
 from random import Random
 from typing import Final, TypeAlias
-from uuid import UUID
 
 import asyncpg
 import structlog
@@ -25,7 +24,7 @@ from birthday.store.settling import Failure, Settled, Settlement, settle
 from birthday.telemetry.label_values import LabelValues
 from birthday.telemetry.metrics import Metrics
 from birthday.worker.jobs import Done, Received, decide, is_unsent, refused
-from birthday.worker.retrying import retry_outage
+from birthday.worker.retrying import retry_outage, retry_publish
 
 log = structlog.get_logger()
 
@@ -142,30 +141,28 @@ class Settler:
             log.warning("message.retrying", **fields, error_type=error_type, reason=reason)
 
     async def _tell_queue(self, pairs: Sequence[tuple[Done, Settlement]]) -> bool:
-        """Publish retries, then ack their deliveries and those that are done, and reject those that have failed."""
-        unpublished = await self._publish_again([settlement for _, settlement in pairs])
+        """Ack what is done, and reject what has failed. Publish retries, and ack their deliveries after that."""
         failed = [done.job.received for done, settlement in pairs if settlement.status is Status.FAILED]
+        retrying = [(done, settlement) for done, settlement in pairs if settlement.next_attempt_at is not None]
         finished = [
             done.job.received
             for done, settlement in pairs
-            if settlement.status is not Status.FAILED and settlement.id not in unpublished
+            if settlement.status is not Status.FAILED and settlement.next_attempt_at is None
         ]
-        for consumer, deliveries in _by_consumer(finished).items():
-            await _tell(consumer.ack(deliveries))
+        await _ack(finished)
         for consumer, deliveries in _by_consumer(failed).items():
             await _tell(consumer.reject(deliveries))
-        return not unpublished
+        published = await asyncio.gather(*(self._publish_delayed(done, settlement) for done, settlement in retrying))
+        await _ack([done.job.received for (done, _), ok in zip(retrying, published, strict=True) if ok])
+        return all(published)
 
-    async def _publish_again(self, settlements: Sequence[Settlement]) -> set[UUID]:
-        """Publish the messages that wait for a retry. Return the ids that could not be published."""
-        waiting = [one for one in settlements if one.next_attempt_at is not None]
-        results = await asyncio.gather(*(self._publish_delayed(one) for one in waiting))
-        return {one.id for one, published in zip(waiting, results, strict=True) if not published}
-
-    async def _publish_delayed(self, settlement: Settlement) -> bool:
-        delay = (settlement.next_attempt_at or settlement.settled_at) - self.clock.now()
-        try:
+    async def _publish_delayed(self, done: Done, settlement: Settlement) -> bool:
+        async def publish() -> None:
+            delay = (settlement.next_attempt_at or settlement.settled_at) - self.clock.now()
             await self.broker.publish([settlement.id], max(delay, timedelta()))
+
+        try:
+            await retry_publish(publish, done.job.received.consumer, self.clock, self.random)
         except UnavailableError as error:
             log.warning("worker.retry_unpublished", message_id=str(settlement.id), error=str(error))
             return False
@@ -188,6 +185,11 @@ def _by_consumer(some: Sequence[Received]) -> dict[Consumer, list[Delivery]]:
     for received in some:
         deliveries[received.consumer].append(received.delivery)
     return deliveries
+
+
+async def _ack(some: Sequence[Received]) -> None:
+    for consumer, deliveries in _by_consumer(some).items():
+        await _tell(consumer.ack(deliveries))
 
 
 async def _tell(telling: Awaitable[None]) -> None:

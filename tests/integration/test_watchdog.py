@@ -11,14 +11,16 @@ from birthday.broker import Consumer, Delivery
 from birthday.broker.postgres import PostgresBroker
 from birthday.broker.protocol import Wait
 from birthday.telemetry.metrics import Metrics
-from birthday.worker.watchdog import EVERY_SECONDS, Watchdog
+from birthday.worker.watchdog import EVERY_SECONDS, UNCOUNTED_CHECKS, Watchdog
 from tests.support.channel import RecordingChannel
 from tests.support.clock import ManualClock
-from tests.support.product import Product, metric, parse
+from tests.support.product import Product, eventually, metric, parse
 
 
 class DeafConsumer:
     """A subscription whose channel died without a word: it holds, and brings nothing."""
+
+    lost = False
 
     async def receive(self, most: int, wait: Wait) -> list[Delivery]:  # noqa: ARG002 - as the protocol has it
         """Wait for ever."""
@@ -74,4 +76,28 @@ async def test_a_worker_that_hears_nothing_while_messages_wait_subscribes_anew(p
         with suppress(asyncio.CancelledError):
             await watching
     assert metric(product.metrics, "consumer_restarts_total") == 1
+    assert broker.subscriptions == 2
+
+
+async def test_a_worker_that_the_queue_does_not_count_subscribes_anew(pool: asyncpg.Pool) -> None:
+    """If the queue has no consumer in many checks, ours is replaced before a message waits, and not once more."""
+    broker = AtFirstDeafBroker(pool)
+    product = Product(pool, broker, ManualClock(parse("2027-03-01T09:00:00Z")), Metrics())
+    async with product.working(RecordingChannel(product.clock)) as pipeline:
+        watchdog = Watchdog(pipeline, broker.stats, product.clock, product.metrics, 0)
+        watching = asyncio.create_task(watchdog.run())
+        restarts = []
+        for _ in range(UNCOUNTED_CHECKS + 1):
+            await product.clock.wait_for_sleepers()
+            restarts.append(metric(product.metrics, "consumer_restarts_total"))
+            product.clock.advance(timedelta(seconds=EVERY_SECONDS))
+        assert restarts == [0] * UNCOUNTED_CHECKS + [1]
+
+        async def is_counted() -> bool:
+            return (await broker.stats()).consumers == 1
+
+        await eventually(is_counted, "the queue counts the new subscription")
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
     assert broker.subscriptions == 2

@@ -87,6 +87,11 @@ class PostgresConsumer:
         self._ceasing = False
         self._stopping = False
 
+    @property
+    def lost(self) -> bool:
+        """Whether the subscription is over; see ``Consumer``."""
+        return self._inbox.lost
+
     async def receive(self, most: int, wait: Wait) -> list[Delivery]:
         """Take what has been claimed; see ``Consumer``."""
         handed_out = len(self.held) - len(self._inbox)

@@ -47,6 +47,11 @@ class RabbitMQConsumer:
         await self._channel.ask(self._channel.raw.basic_cancel(self._tag))
         self._inbox.cease()
 
+    @property
+    def lost(self) -> bool:
+        """Whether the subscription is over; see ``Consumer``."""
+        return self._inbox.lost
+
     async def receive(self, most: int, wait: Wait) -> list[Delivery]:
         """Take what has been delivered; see ``Consumer``."""
         # Do not wait for more than the server may still deliver. An ack that is not sent yet makes no room there.
