@@ -73,7 +73,8 @@ async def run(settings: Settings, clock: Clock, logs: LogFile, systemd: Systemd)
     """
     sys.setswitchinterval(SWITCH_SECONDS)
     stop = asyncio.Event()
-    terminal = sys.stderr if logs.isatty() and settings.log_format != "json" else None
+    is_free = settings.log_file is not None or settings.log_format != "json"
+    terminal = sys.stderr if sys.stderr.isatty() and is_free else None
     serving = asyncio.create_task(serve(settings, clock, stop, systemd, logs, sys.stdout, terminal))
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(tell_unhandled)
@@ -249,22 +250,25 @@ async def drain(pipeline: Pipeline, delivering: asyncio.Task[None], patience: ti
 
 
 def announce(settings: Settings, address: tuple[str, int], file_limit: str, terminal: TextIO | None) -> None:
-    """Log the address of everything, or print it on a terminal. For a default, name the setting that changes it."""
+    """Print the address of everything on a terminal; log it, unless the log goes there as well.
+
+    For a default, name the setting that changes it.
+    """
     host, port = address
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     places = {"health": f"{url}/health", "metrics": f"{url}/metrics"}
     if Role.API in settings.role:
         places = {"api": f"{url}/users", "docs": f"{url}/docs"} | places
+        if settings.console == "on":
+            places["console"] = f"{url}/console"
     places |= {
         "database": database_name(settings),
         "queue": queue_name(settings),
         "channel": channel_name(settings),
     }
     version, roles = read_version(), settings.role_names
-    if terminal is None:
+    if terminal is None or settings.log_file is not None:
         log.info("service.started", version=version, roles=roles, **places, file_limit=file_limit)
-        return
-    if Role.API in settings.role and settings.console == "on":
-        places["console"] = f"{url}/console"
-    terminal.write(banner(version, roles, places))
-    terminal.flush()
+    if terminal is not None:
+        terminal.write(banner(version, roles, places))
+        terminal.flush()

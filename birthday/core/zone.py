@@ -104,7 +104,11 @@ def _unknown_zone(name: str) -> str:
             f"fixed offset; did you mean {meant}?"
         )
     lowered = {candidate.lower(): candidate for candidate in zone_names()}
-    alike: Sequence[str] = [lowered[match] for match in get_close_matches(name.lower(), lowered, n=3, cutoff=0.7)]
+    city = name.strip().lower().replace(" ", "_")
+    cities = [] if city in lowered else sorted(lowered[zone] for zone in lowered if zone.endswith(f"/{city}"))
+    alike: Sequence[str] = cities[:3] or [
+        lowered[match] for match in get_close_matches(name.lower(), lowered, n=3, cutoff=0.7)
+    ]
     hint = f"; did you mean {' or '.join(alike)}?" if alike else ""
     return f"'{name}' is not a time zone; an IANA name such as Europe/Berlin, Asia/Kolkata or UTC is accepted{hint}"
 

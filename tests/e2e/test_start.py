@@ -1,15 +1,21 @@
 """A start waits for a database or RabbitMQ that is away, and says so. It does not wait where waiting cannot help."""
 
 import asyncio
+import json
+import os
+import re
 import signal
 import time
+from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
 
-from tests.support.program import run, starting
+from tests.support.program import command, run, starting
 from tests.support.proxy import Network, network
 
 
@@ -96,3 +102,35 @@ async def test_a_refusal_is_not_waited_out(between: Network) -> None:
         assert text in one.err
         assert "service.waiting" not in one.err
         assert "service.failed" in one.err
+
+
+async def test_a_terminal_shows_where_everything_is_although_the_log_goes_to_a_file(
+    database_url: str, tmp_path: Path
+) -> None:
+    """A person who tries the program finds the console; the file has the addresses, too."""
+    master, slave = os.openpty()
+    settings = {"DATABASE_URL": database_url, "CHANNEL": "console", "PORT": "0", "LOG_FILE": str(tmp_path / "log")}
+    process = await asyncio.create_subprocess_exec(*command(), env=os.environ | settings, stdout=DEVNULL, stderr=slave)
+    os.close(slave)
+    try:
+        shown = await asyncio.to_thread(read_until, master, b"Ctrl-C stops it")
+    finally:
+        process.terminate()
+        await process.wait()
+        os.close(master)
+    [address] = re.findall(r"Console +(http://127\.0\.0\.1:\d+/console)", shown)
+    [started] = [line for line in read_lines(tmp_path / "log") if line["event"] == "service.started"]
+    assert started["console"] == address
+
+
+def read_until(descriptor: int, end: bytes) -> str:
+    """Return what a terminal shows up to a text."""
+    shown = b""
+    while end not in shown:
+        shown += os.read(descriptor, 4096)
+    return shown.decode()
+
+
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    """Return the events of a log file."""
+    return [json.loads(line) for line in file.read_text().splitlines()]

@@ -101,6 +101,8 @@ def test_unknown_name(name: str) -> None:
         ("America/NewYork", "America/New_York"),
         ("Asia/Katmandou", "Asia/Katmandu"),
         ("utc", "UTC"),
+        ("Berlin", "Europe/Berlin"),
+        ("new york", "America/New_York"),
     ],
 )
 def test_suggestion(name: str, meant: str) -> None:
