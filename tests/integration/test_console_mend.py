@@ -95,6 +95,19 @@ async def test_failures_are_counted_by_cause_and_narrowed_by_the_address(api: Ap
     assert re.search(r'role="img" aria-label="2026-03-01 08:00 UTC: 5 failed"', shown.text)
 
 
+async def test_each_failure_names_its_user(api: Api, browser: Browser) -> None:
+    """To who may write in full, which is recorded; to readers by initials. Of a deleted user there is no name."""
+    await store(api, 1, "refused")
+    assert ">Ada Lovelace</a>" in (await browser.get(FAILURES)).text
+    assert len(await recorded(api, "viewed")) == 1
+    async with browsing(api, "key-of-rita") as reader:
+        page = (await reader.get(FAILURES)).text
+    assert ">A… L…</a>" in page
+    assert "Lovelace" not in page
+    await api.context.pool.execute("UPDATE users SET deleted_at = now()")
+    assert ">deleted user</a>" in (await browser.get(FAILURES)).text
+
+
 async def test_pages_follow_one_another(api: Api, browser: Browser) -> None:
     """More than a page of messages: each is on one page."""
     await store(api, 60, "refused")

@@ -11,6 +11,7 @@ from birthday.core.message import ErrorType
 from birthday.http.console.charts import WIDE, Bar, Chart, bar_chart
 from birthday.http.console.failed import FIELDS, PATH, Choice, choose, count
 from birthday.http.console.fields import address, read
+from birthday.http.console.privacy import note_viewed
 from birthday.http.console.rendering import page
 from birthday.http.console.view import View, now
 from birthday.http.context import CONTEXT
@@ -18,6 +19,7 @@ from birthday.http.cursors import message_cursor, read_message_cursor
 from birthday.store.causes import MOST, Cause, list_failed
 from birthday.store.connection import borrow
 from birthday.store.history import FIRST
+from birthday.store.users import read_users
 
 ROWS: Final = 50
 """How many causes are shown, and how many messages."""
@@ -36,6 +38,9 @@ async def failures(request: web.Request) -> web.StreamResponse:
     causes = await count(request, choice)
     async with borrow(request.app[CONTEXT].pool) as connection:
         messages = await list_failed(connection, choice.wanted, after, ROWS + 1)
+        ids = [message.user_id for message in messages[:ROWS]]
+        users = await read_users(connection, ids, now(request), request.app[CONTEXT].settings.rules)
+    await note_viewed(request, [user.id for user in users])
     shown = causes.causes[:ROWS]
     following = message_cursor(messages[ROWS - 1]) if len(messages) > ROWS else None
     return page(
@@ -50,6 +55,7 @@ async def failures(request: web.Request) -> web.StreamResponse:
         most=MOST,
         chart=_chart(causes.hours, now(request)),
         messages=messages[:ROWS],
+        users={user.id: user.profile for user in users},
         beginning=None if after == FIRST else choice.page,
         following=following and address(PATH, {**choice.fields, "after": following}),
         error_types=tuple(ErrorType),
