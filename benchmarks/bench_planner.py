@@ -108,7 +108,7 @@ def test_planner(benchmark: BenchmarkFixture, scale: Scale, run: Run, database_u
         Comparison(PLANNER, "rows/s"),
         lambda: run(plan(database_url)),
         lambda: run(insert(database_url)),
-        2 * scale.rounds,
+        scale.rounds + 1,
     )
 
 
@@ -120,7 +120,7 @@ def test_planner_of_five_types(benchmark: BenchmarkFixture, scale: Scale, run: R
         Comparison(PLANNER_OF_TYPES, "rows/s"),
         lambda: run(plan(database_url)),
         lambda: run(insert(database_url)),
-        2 * scale.rounds,
+        scale.rounds + 1,
     )
 
 

@@ -42,7 +42,7 @@ class Race:
         """Return how many messages a second the program delivers, as one process with its default settings."""
         self._service.reset(delay_seconds)
         self._run(fill(self._database, self._queue, self._messages))
-        written = self._run(_written(self._database))
+        before = self._run(written(self._database))
         settings = self._settings(concurrency)
         with ExitStack() as stack:
             if flush_seconds:
@@ -51,7 +51,7 @@ class Race:
             stack.enter_context(birthday("worker", **settings))
             measured = self._service.measure(self._messages)
         assert self._run(_delivered(self._database)) == self._messages
-        wal_bytes = (self._run(_written(self._database)) - written) / self._messages
+        wal_bytes = (self._run(written(self._database)) - before) / self._messages
         return replace(measured, wal_bytes=wal_bytes)
 
     def client(self, concurrency: int = 100, delay_seconds: float = 0) -> Measured:
@@ -104,14 +104,14 @@ async def _delivered(database: str) -> int:
         await connection.close()
 
 
-async def _written(database: str) -> int:
+async def written(database: str) -> int:
     """Return how many bytes PostgreSQL has written to its log so far."""
     connection = await asyncpg.connect(database)
     try:
-        written: int = await connection.fetchval("SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint")
+        count: int = await connection.fetchval("SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint")
     finally:
         await connection.close()
-    return written
+    return count
 
 
 def test_worker_on_rabbitmq(
