@@ -71,6 +71,7 @@ async def test_what_wants_attention_is_told_with_what_mends_it(pool: asyncpg.Poo
         await store_failed(pool, 2, api.clock.now())
         api.context.metrics.queue_depth.set(7)
         api.context.metrics.consumer_count.set(0)
+        api.context.notices.update({"max_connections": "all connections are in use"})
         async with pool.acquire() as connection:
             await report(connection, running(roles="worker", circuit="open", circuit_reason="refused: 401"))
             await report(
@@ -90,6 +91,7 @@ async def test_what_wants_attention_is_told_with_what_mends_it(pool: asyncpg.Poo
             "Time-zone data differ",
             "SEND_AT is 09:00 and 10:00",
             "Greetings are only printed",
+            "all connections are in use",
         ):
             assert text in shown.text, text
         sections = set(re.findall(r'href="/console/runbook#([^"]+)"', shown.text))

@@ -37,7 +37,11 @@ class Concern:
 
 
 def find_concerns(
-    overview: Overview, settings: Settings, checks: Mapping[str, CheckResult], expiring: Sequence[str]
+    overview: Overview,
+    settings: Settings,
+    checks: Mapping[str, CheckResult],
+    expiring: Sequence[str],
+    notices: Sequence[str],
 ) -> list[Concern]:
     """Return what wants attention, the worst first. ``expiring`` are the names of keys that end soon."""
     found = [
@@ -46,6 +50,7 @@ def find_concerns(
         *_behind(overview, settings),
         *_differing(overview),
         *(_expiring(name) for name in expiring),
+        *(Concern("warn", "The installation needs a look", text, "health-checks") for text in notices),
         *_printed(settings),
     ]
     return sorted(found, key=lambda one: ("bad", "warn", "idle").index(one.kind))
@@ -75,7 +80,12 @@ def _count(concerns: Sequence[Concern]) -> str:
 def _broken(checks: Mapping[str, CheckResult]) -> Iterator[Concern]:
     for name, result in checks.items():
         if result.reason is not None:
-            yield Concern("bad", f"{name.capitalize()} fails", result.reason, _SECTIONS.get(name, "health-checks"))
+            yield Concern(
+                "bad",
+                f"{name.capitalize().replace('_', ' ')} fails",
+                result.reason,
+                _SECTIONS.get(name, "health-checks"),
+            )
 
 
 def _stopped(overview: Overview, settings: Settings) -> Iterator[Concern]:

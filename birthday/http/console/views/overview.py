@@ -43,9 +43,8 @@ async def overview(request: web.Request) -> web.StreamResponse:
     """Show the state of the whole installation."""
     context = request.app[CONTEXT]
     found = await request.app[READER].read(context.clock.now())
-    concerns = find_concerns(
-        found, context.settings, await context.readiness.check_within(_CHECK_SECONDS), context.keys.expiring
-    )
+    checks = await context.readiness.check_within(_CHECK_SECONDS)
+    concerns = find_concerns(found, context.settings, checks, context.keys.expiring, context.notices.texts)
     return page(
         request,
         "overview.html",
