@@ -83,10 +83,11 @@ soak: install-dev test-dependencies ## Mixed load for an hour, or SOAK_SECONDS; 
 coverage-check: install-dev ## Compare the last run's coverage with the threshold in pyproject.toml
 	@scripts/coverage/check-thresholds.sh
 
-lint: install-dev ## Check style, format and the direction of imports
+lint: install-dev ## Check style, format, the direction of imports, and migrations
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/squawk schema/*.up.sql
 
 format: install-dev ## Format the code
 	$(BIN)/ruff check --fix

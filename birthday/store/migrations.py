@@ -40,6 +40,7 @@ _PAUSE_SECONDS: Final = 2.0
 _ASK_SECONDS: Final = 0.2
 # Replaces the connection's limit for statements, because building an index on millions of rows takes long.
 _MIGRATION_SECONDS: Final = 86_400.0
+_WAITED_FOR_OTHERS: Final = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 _LOCK_KEY: Final = int.from_bytes(b"birthday")
 _LOST: Final = re.compile(r"^-- Lost: (.+?) \| (SELECT .+)$", re.MULTILINE)
 _CONCURRENT: Final = re.compile(r"^(?:CREATE(?: UNIQUE)?|DROP) INDEX CONCURRENTLY [^;]+;", re.MULTILINE)
@@ -272,7 +273,7 @@ async def _change(
 
     The migration may have to wait for a long transaction that uses its table, such as a dump. Later statements on that
     table would wait behind the migration. So it waits for a few seconds only, lets those statements pass, and tries
-    again, for ``patience`` seconds in all.
+    again, for ``patience`` seconds in all. So it does after a deadlock.
     """
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + patience
@@ -287,12 +288,12 @@ async def _change(
         except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError) as error:
             raise UnavailableError("database", f"the connection was lost during migration {migration.label}") from error
         except asyncpg.PostgresError as error:
-            if not isinstance(error, asyncpg.LockNotAvailableError) or loop.time() >= give_up_at:
+            if not isinstance(error, _WAITED_FOR_OTHERS) or loop.time() >= give_up_at:
                 where = f" in line {text.count(chr(10), 0, int(error.position)) + 1}" if error.position else ""
                 raise MigrationError(f"migration {migration.label} failed{where}, and was undone: {error}") from error
         else:
             return
-        log.info("migration.waiting", migration=migration.label, reason="a long transaction uses its table")
+        log.info("migration.waiting", migration=migration.label, reason="other transactions use its tables")
         await asyncio.sleep(_PAUSE_SECONDS)
 
 

@@ -88,6 +88,23 @@ async def test_nobody_waits_behind_a_migration_that_waits_for_a_table(
         await writer.close()
 
 
+async def test_a_migration_that_ends_a_deadlock_is_tried_again(connection: asyncpg.Connection, empty_url: str) -> None:
+    """Somebody who has locked the same tables in another order goes on, and the migration comes afterwards."""
+    await connection.execute("CREATE TABLE a (id int); CREATE TABLE b (id int); SET deadlock_timeout = '300ms'")
+    adding = Migration(1, "add", "ALTER TABLE a ADD COLUMN more int; ALTER TABLE b ADD COLUMN more int;", "SELECT 1;")
+    writer = await asyncpg.connect(empty_url, server_settings={"deadlock_timeout": "1min"})
+    try:
+        async with writer.transaction():
+            await writer.execute("INSERT INTO b VALUES (1)")
+            migrating = asyncio.create_task(migrate(connection, [adding], NOW))
+            waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'b'::regclass)"
+            await eventually(lambda: writer.fetchval(waiting), "the migration waits for the second table")
+            await writer.execute("INSERT INTO a VALUES (1)")
+        assert await migrating == [adding]
+    finally:
+        await writer.close()
+
+
 async def _tables(connection: asyncpg.Connection) -> set[str]:
     rows = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     return {row["tablename"] for row in rows} - {"schema_migrations"}

@@ -97,7 +97,7 @@ class Crowd:
     def __init__(self, url: str) -> None:
         """Take the URL of a migrated database."""
         self.url = url
-        self._since = datetime.now(UTC)
+        self.since = datetime.now(UTC)
 
     async def gather(self, count: int) -> None:
         """Add users, and make a message for each that is due now, as the planner does."""
@@ -165,6 +165,15 @@ class Crowd:
         Raises:
             AssertionError: if the product's own audit, which has another way to tell who should have been, disagrees.
         """
+        audit = await self.compare(receiver)
+        own = await self._audit_of_the_product()
+        own_counts = (own.expected, own.counts[Finding.DELIVERED], own.counts[Finding.FAILED])
+        assert own_counts == (audit.expected, audit.delivered, audit.failed)
+        assert not own.has_any((Finding.MISSING, Finding.DUPLICATE, Finding.PENDING))
+        return audit
+
+    async def compare(self, receiver: Receiver) -> "Audit":
+        """Do what ``audit`` does, without the product's own audit."""
         async with self.connection() as connection:
             rows = await connection.fetch(
                 """
@@ -176,7 +185,7 @@ class Crowd:
         delivered = {row["email"]: row["id"] for row in rows if row["status"] == "delivered"}
         expected = {row["email"] for row in rows}
         keys = {email: set(accepted) for email, accepted in receiver.accepted.items()}
-        audit = Audit(
+        return Audit(
             expected=len(expected),
             delivered=len(delivered),
             failed=len(failed),
@@ -185,11 +194,6 @@ class Crowd:
             foreign=sorted(email for email in delivered.keys() & keys.keys() if keys[email] != {delivered[email]}),
             repeats=receiver.repeats,
         )
-        own = await self._audit_of_the_product()
-        own_counts = (own.expected, own.counts[Finding.DELIVERED], own.counts[Finding.FAILED])
-        assert own_counts == (audit.expected, audit.delivered, audit.failed)
-        assert not own.has_any((Finding.MISSING, Finding.DUPLICATE, Finding.PENDING))
-        return audit
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
@@ -202,7 +206,7 @@ class Crowd:
 
     async def _audit_of_the_product(self) -> ProductAudit:
         now, settings = datetime.now(UTC), load_settings(send_at=f"{SEND_AT:%H:%M}")
-        first = datetime.combine(self._since.date(), time(), UTC)
+        first = datetime.combine(self.since.date(), time(), UTC)
         async with asyncpg.create_pool(self.url, min_size=1, max_size=2) as pool:
             return await make_auditor(settings, pool).audit_with_notes(first, now, now)
 

@@ -1,6 +1,8 @@
 """The migration files: how they are read, what is refused, and that they are part of what is installed."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from importlib.resources import files
 from pathlib import Path
@@ -88,3 +90,97 @@ def test_whatever_drops_data_says_what_is_lost() -> None:
         told = " ".join(re.findall(r"^-- Lost: .+ \| SELECT count\(\*\) (.+)$", migration.down, re.MULTILINE))
         names = {table or column for table, column in dropped} - {"watermarks"}
         assert [name for name in names if not re.search(rf"\b{name}\b", told)] == [], migration.label
+
+
+@pytest.mark.parametrize(
+    ("statement", "rule"),
+    [
+        ("ALTER TABLE users DROP COLUMN locale", "ban-drop-column"),
+        ("DROP TABLE past_greetings", "ban-drop-table"),
+        ("DROP VIEW message_details", "ban-drop-view"),
+        ("DROP FUNCTION feed_end()", "ban-drop-function"),
+        ("ALTER TABLE users RENAME COLUMN locale TO language", "renaming-column"),
+        ("ALTER TABLE users RENAME TO people", "renaming-table"),
+        ("ALTER TABLE users ALTER COLUMN locale TYPE varchar(10)", "changing-column-type"),
+        ("ALTER TABLE users ADD COLUMN nickname text NOT NULL", "adding-required-field"),
+        ("ALTER TABLE users ADD COLUMN seen_at timestamptz DEFAULT clock_timestamp()", "adding-field-with-default"),
+        ("ALTER TABLE users ALTER COLUMN locale SET NOT NULL", "adding-not-nullable-field"),
+        ("ALTER TABLE users ADD CONSTRAINT some CHECK (locale <> '')", "constraint-missing-not-valid"),
+        ("ALTER TABLE users ADD CONSTRAINT one UNIQUE (locale)", "disallowed-unique-constraint"),
+        ("CREATE INDEX users_locale ON users (locale)", "require-concurrent-index-creation"),
+        ("CREATE INDEX message_logs_locale ON message_logs (locale)", "require-concurrent-index-creation"),
+        ("DROP INDEX users_updated", "require-concurrent-index-deletion"),
+    ],
+)
+def test_a_migration_that_harms_running_programs_is_refused(tmp_path: Path, statement: str, rule: str) -> None:
+    """What the previous release may use stays, and no large table is locked for long."""
+    (tmp_path / "migration.sql").write_text(f"{statement};\n")
+    assert rule in _refused_by(ROOT / ".squawk.toml", tmp_path / "migration.sql")
+
+
+def test_a_migration_that_only_adds_is_accepted(tmp_path: Path) -> None:
+    """Columns that may be missing, indexes that are built concurrently, and anything on a new table."""
+    (tmp_path / "migration.sql").write_text(
+        "ALTER TABLE users ADD COLUMN nickname text, ADD COLUMN vip boolean NOT NULL DEFAULT false;\n"
+        "CREATE INDEX CONCURRENTLY users_nickname ON users (nickname);\n"
+        "CREATE TABLE gifts (id uuid PRIMARY KEY, name text NOT NULL);\nCREATE INDEX gifts_name ON gifts (name);\n"
+    )
+    assert _refused_by(ROOT / ".squawk.toml", tmp_path / "migration.sql") == set()
+
+
+def test_files_that_are_not_checked_have_their_one_reason_only(tmp_path: Path) -> None:
+    """Applied before the check came, they cannot have a comment: their checksum would change."""
+    text, paths = (ROOT / ".squawk.toml").read_text().split("excluded_paths = ")
+    (tmp_path / "squawk.toml").write_text(text)
+    excepted = re.findall(r'"(schema/.+)", # ([a-z-]+): ', paths)
+    assert {path: _refused_by(tmp_path / "squawk.toml", ROOT / path) for path, _ in excepted} == {
+        path: {rule} for path, rule in excepted
+    }
+    assert len(excepted) == paths.count('"schema/')
+
+
+@pytest.mark.parametrize(
+    ("comments", "is_stated"),
+    [
+        ("-- Not used since 0.1.0.\n-- squawk-ignore ban-drop-column", True),
+        ("-- Not used since 99.0.0.\n-- squawk-ignore ban-drop-column", False),
+        ("-- It is in the way.\n-- squawk-ignore ban-drop-column", False),
+        ("-- squawk-ignore ban-drop-column", False),
+        ("-- squawk-ignore-file", False),
+        ("-- Nobody writes this table yet.\n-- squawk-ignore require-concurrent-index-creation", True),
+        ("-- squawk-ignore require-concurrent-index-creation", False),
+    ],
+)
+def test_what_counts_as_the_reason_of_an_exception(comments: str, is_stated: bool) -> None:  # noqa: FBT001
+    """A comment above it; for what is dropped or renamed, the release that has stopped using it, which is out."""
+    assert (_without_reason(f"SELECT 1;\n\n{comments}\nALTER TABLE users DROP COLUMN locale;\n") == []) is is_stated
+
+
+def test_every_exception_has_its_reason() -> None:
+    """In a release one name is added, in a later one the other is dropped: see CONTRIBUTING.md."""
+    assert [line for migration in load_migrations() for line in _without_reason(migration.up)] == []
+
+
+def _refused_by(configuration: Path, migration: Path) -> set[str]:
+    """Return the rules of squawk that a file breaks."""
+    squawk = Path(sys.executable).with_name("squawk")
+    command: list[str | Path] = [squawk, "--config", configuration, "--reporter", "gcc", migration]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    rules = set(re.findall(r": (?:warning|error): ([a-z-]+) ", finished.stdout))
+    assert finished.returncode == bool(rules), finished
+    return rules
+
+
+def _without_reason(text: str) -> list[str]:
+    """Return the exceptions in a migration that lack a reason."""
+    released = re.findall(r"^## \[(\d.*)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    lines = text.splitlines()
+    missing = []
+    for before, line in zip(["", *lines], lines, strict=False):
+        if not (exception := re.match("-- squawk-ignore(.*)", line)):
+            continue
+        since = re.match(r"-- Not used since (\S+)\.$", before)
+        contracts = exception[1].startswith("-file") or re.search(r"\b(ban-drop|renaming)-", exception[1])
+        if not (since and since[1] in released if contracts else before.startswith("-- ")):
+            missing.append(line)
+    return missing
