@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 
 from birthday.store.migrations import load_migrations
-from tests.support.chaos import FULL, RABBITMQ, Crowd, Receiver, brokers, fleet, let_fault_last
+from tests.support.chaos import FULL, RABBITMQ, SEND_AT, Crowd, Receiver, brokers, fleet, let_fault_last
 from tests.support.message_service import MessageService
 from tests.support.postgres import PostgresServer
 from tests.support.program import Program, run
@@ -92,8 +92,8 @@ async def test_the_previous_release_runs_beside_this_one_and_after_it(
     logged = [event for program in processes.programs for event in program.events]
     assert [event for event in logged if event.get("level") in {"error", "critical"}] == []
     assert min(answers.values()) > 50
-    days = {f"--{name}": f"{day:%F}" for name, day in (("from", crowd.since), ("to", datetime.now(UTC)))}
-    await succeed("audit", *(part for pair in days.items() for part in pair), DATABASE_URL=database_url, **previous)
+    days = ("--from", f"{crowd.since:%F}", "--to", f"{datetime.now(UTC):%F}")
+    await succeed("audit", *days, DATABASE_URL=database_url, SEND_AT=f"{SEND_AT:%H:%M}", **previous)
 
 
 async def succeed(*arguments: str, **environment: str) -> None:
