@@ -22,9 +22,10 @@ DROP FUNCTION is_selected(message_logs, text, uuid, timestamptz, timestamptz, uu
 DROP FUNCTION message_summary(uuid, text, timestamptz);
 DROP FUNCTION concerned_dates(text, smallint, smallint, timestamptz, timestamptz);
 DROP FUNCTION is_concerned(anniversaries, smallint, timestamptz);
+-- Users before anniversaries, as those who delete a user lock them.
+DROP INDEX users_live_external_id;
 DROP TABLE planned_types;
 DROP VIEW yearly_dates;
 DROP TABLE anniversaries;
-DROP INDEX users_live_external_id;
 COMMENT ON COLUMN users.date_of_birth IS NULL;
 ALTER TABLE users DROP COLUMN external_id, DROP COLUMN locale, DROP COLUMN attributes, DROP COLUMN suppressed;

@@ -105,6 +105,31 @@ async def test_a_migration_that_ends_a_deadlock_is_tried_again(connection: async
         await writer.close()
 
 
+async def test_no_migration_locks_users_and_messages_at_once(connection: asyncpg.Connection) -> None:
+    """Nor does its rollback: programs lock the two in either order, and one of them would be the victim."""
+    await connection.execute("CREATE TABLE held (relation text)")
+    note = """;
+        INSERT INTO held SELECT DISTINCT relation::regclass FROM pg_locks
+        WHERE pid = pg_backend_pid() AND relation IN ('users'::regclass, 'message_logs'::regclass)
+          AND mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+    """
+    # Those of 0.1.0 are left out: they run before the first program does.
+    later = [replace(one, up=one.up + note, down=one.down + note) for one in load_migrations()[12:]]
+    both = []
+    migrations = load_migrations()[:12]
+    await migrate(connection, migrations, NOW)
+    for one in later:
+        migrations.append(one)
+        await migrate(connection, migrations, NOW)
+        if await connection.fetchval("WITH gone AS (DELETE FROM held RETURNING 1) SELECT count(*) FROM gone") > 1:
+            both.append(f"{one.label}.up.sql")
+    for one in reversed(later):
+        await rollback(connection, migrations)
+        if await connection.fetchval("WITH gone AS (DELETE FROM held RETURNING 1) SELECT count(*) FROM gone") > 1:
+            both.append(f"{one.label}.down.sql")
+    assert both == []
+
+
 async def _tables(connection: asyncpg.Connection) -> set[str]:
     rows = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     return {row["tablename"] for row in rows} - {"schema_migrations"}
