@@ -121,6 +121,31 @@ async def test_an_unanswered_publish_ends_a_silent_connection(cluster: RabbitMQB
     await cluster.publish([uuid4()])
 
 
+async def test_a_node_that_confirms_nothing_for_long_is_left(rabbitmq_url: str, nodes: list[Proxy]) -> None:
+    """It is left for another one after nine time limits, although it is not silent for a heartbeat interval."""
+    first = RabbitMQBroker(rabbitmq_url)
+    await first.publish([uuid4()])
+    await first.close()
+    seconds = timedelta(seconds=0.2)
+    broker = RabbitMQBroker(url_of(rabbitmq_url, nodes), timeout=seconds, heartbeat=timedelta(seconds=60))
+
+    async def publish_at_last() -> list[str]:
+        """Return the nodes that were connected to."""
+        with structlog.testing.capture_logs() as events:
+            async with asyncio.timeout(SECONDS):
+                while True:
+                    with suppress(UnavailableError):
+                        await broker.publish([uuid4()])
+                        return [event["where"] for event in events if event["event"] == "broker.connected"]
+
+    [*_, where] = await publish_at_last()
+    used = next(node for node in nodes if f":{node.port}/" in where)
+    used.delay = timedelta(seconds=SECONDS)
+    [*_, where] = await publish_at_last()
+    assert f":{used.port}/" not in where
+    await broker.close()
+
+
 async def test_all_nodes_that_are_away_are_named(rabbitmq_url: str, nodes: list[Proxy]) -> None:
     """The error says of each node why it cannot be used, without the password. It is no refusal, so a start waits."""
     for node in nodes:
