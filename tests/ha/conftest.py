@@ -1,9 +1,9 @@
 """The lab that the experiments share. They run in its network: what they ask and start is on the operator's host."""
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import Iterator
 
 import pytest
-import pytest_asyncio
 
 from tests.support.ha.hosts import network, why_impossible
 from tests.support.ha.lab import MEASURED, Lab
@@ -23,16 +23,16 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
 
 
-@pytest_asyncio.fixture(scope="package", loop_scope="package")
-async def running_lab() -> AsyncIterator[Lab]:
-    """Run all servers as long as there are experiments."""
+@pytest.fixture(scope="module")
+def running_lab() -> Iterator[Lab]:
+    """Run all servers as long as there are experiments of the module."""
     reason = why_impossible()
     if reason is not None:
         pytest.skip(reason)
     with network() as hosts:
         lab = Lab(hosts)
         with lab.operator.entered():
-            await lab.start()
+            asyncio.run(lab.start())
         yield lab
 
 

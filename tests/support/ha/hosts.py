@@ -24,8 +24,8 @@ SEARCHED = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/lib/r
 INIT = "ip link set lo up; sleep infinity & echo up; wait"
 SILENCE = """
     table inet fault {
-        chain incoming { type filter hook input priority 0; policy drop; iif lo accept; }
-        chain outgoing { type filter hook output priority 0; policy drop; oif lo accept; }
+        chain incoming { type filter hook input priority 0; iif lo accept; FROM drop; }
+        chain outgoing { type filter hook output priority 0; oif lo accept; TO drop; }
     }
 """
 LOSS = """
@@ -101,9 +101,11 @@ class Host:
             with suppress(ProcessLookupError):  # One that has ended with its parent.
                 os.kill(pid, signal.SIGKILL)
 
-    def silence(self) -> None:
-        """Drop all packets from and to this host without a word, until ``heal``."""
-        self.run("nft", "-f", "-", stdin=SILENCE)
+    def silence(self, *others: "Host") -> None:
+        """Drop all packets from and to these hosts, or all others, without a word, until ``heal``."""
+        addresses = ", ".join(other.address for other in others)
+        source, target = (f"ip {end} {{ {addresses} }}" if others else "" for end in ("saddr", "daddr"))
+        self.run("nft", "-f", "-", stdin=SILENCE.replace("FROM", source).replace("TO", target))
 
     def lose(self, percent: int) -> None:
         """Drop so many packets in a hundred, in each direction, until ``heal``."""

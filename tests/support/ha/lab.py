@@ -6,8 +6,9 @@ at the end of the context everybody must have been greeted once.
 
 import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic
@@ -71,29 +72,13 @@ class Lab:
         deliveries = Deliveries()
         async with AsyncExitStack() as stack:
             service = await stack.enter_async_context(MessageService(deliveries, host=self.operator.address))
-            settings = {
-                "DATABASE_URL": self.postgres.url(database, way),
-                "MESSAGE_SERVICE_URL": service.url,
-                "MESSAGE_SERVICE_TIMEOUT": "3s",
-                "SEND_AT": "00:00",
-                "SHUTDOWN_TIMEOUT": "10s",
-                "API_KEYS": api_keys(lab="write"),
-            }
-            if queue_url is not None:
-                settings["RABBITMQ_URL"] = queue_url
-            migrated = await run("migrate", **settings)
-            assert migrated.status == 0, migrated
-            hosts = {name: host for name, host in self.roles.items() if int(name[-1]) <= copies}
+            settings = await self.prepare(database, service, way, queue_url)
+            names = [name for name in self.roles if int(name[-1]) <= copies]
             programs = await asyncio.gather(
-                *(
-                    stack.enter_async_context(
-                        running("--role", name[:-1], within=host.command, HOST=host.address, **settings)
-                    )
-                    for name, host in hosts.items()
-                )
+                *(stack.enter_async_context(self.running(name, settings)) for name in names)
             )
-            roles = dict(zip(hosts, programs, strict=True))
-            installation = Installation(settings, roles, deliveries)
+            roles = dict(zip(names, programs, strict=True))
+            installation = Installation(roles, deliveries)
             async with background(installation.readiness.run()), asyncio.TaskGroup() as clients:
                 clients.create_task(installation.flow.run())
                 try:
@@ -105,7 +90,31 @@ class Lab:
                     raise
                 finally:
                     installation.flow.stop()
-            await installation.verify()
+            await installation.wait_for_everybody()
+            await verify(settings, len(installation.flow.created))
+
+    async def prepare(
+        self, database: str, service: MessageService, way: str = "hosts", queue_url: str | None = None
+    ) -> dict[str, str]:
+        """Migrate a database, and return the settings of an installation in it."""
+        settings = {
+            "DATABASE_URL": self.postgres.url(database, way),
+            "MESSAGE_SERVICE_URL": service.url,
+            "MESSAGE_SERVICE_TIMEOUT": "3s",
+            "SEND_AT": "00:00",
+            "SHUTDOWN_TIMEOUT": "10s",
+            "API_KEYS": api_keys(lab="write"),
+        }
+        if queue_url is not None:
+            settings["RABBITMQ_URL"] = queue_url
+        migrated = await run("migrate", **settings)
+        assert migrated.status == 0, migrated
+        return settings
+
+    def running(self, name: str, settings: dict[str, str]) -> AbstractAsyncContextManager[Program]:
+        """Run a role on its host: ``worker2`` is the second worker."""
+        host = self.roles[name]
+        return running("--role", name[:-1], within=host.command, HOST=host.address, **settings)
 
 
 @dataclass(frozen=True)
@@ -132,9 +141,8 @@ class Recovery:
 class Installation:
     """The processes of the product, one of each role, and what its users see of it."""
 
-    def __init__(self, settings: dict[str, str], programs: dict[str, Program], deliveries: Deliveries) -> None:
+    def __init__(self, programs: dict[str, Program], deliveries: Deliveries) -> None:
         """Take the running processes by their hosts."""
-        self.settings = settings
         self.programs = programs
         self.flow = Flow([program.url for name, program in programs.items() if name.startswith("api")], deliveries)
         self.readiness = Readiness({role: program.url for role, program in programs.items()})
@@ -162,27 +170,37 @@ class Installation:
         lines = [f"{role}: {event}" for role, event in events if event.get("level") != "info"]
         return "\n".join([*lines, *self.flow.refusals[-10:]])
 
-    async def verify(self) -> None:
-        """Make sure that all who were created have been greeted, nobody under two keys, and that the audit agrees."""
+    async def kill(self, name: str) -> None:
+        """End a process the hard way. It is asked for nothing any more."""
+        program = self.programs.pop(name)
+        self.readiness.forget(name)
+        await program.stop(signal.SIGKILL)
+
+    async def wait_for_everybody(self) -> None:
+        """Wait until all who were created have been greeted, and make sure that nobody was under two keys."""
         flow, accepted = self.flow, self.flow.deliveries.accepted
         async with asyncio.timeout(SETTLE_SECONDS):
             while flow.created.keys() - accepted.keys():
                 await asyncio.sleep(0.05)
-        twice = {email: keys for email, keys in accepted.items() if len(set(keys)) > 1}
-        assert not twice
         assert accepted.keys() == flow.created.keys()
-        today = datetime.now(UTC).date()
-        days = ("--from", f"{today - timedelta(days=1)}", "--to", f"{today}")
-        async with asyncio.timeout(SETTLE_SECONDS):
-            # The last outcome is stored a moment after the last message was accepted.
-            while (audit := await self._audit(*days))["pending"]:
-                await asyncio.sleep(0.05)
-        assert audit["delivered"] == audit["expected"] == len(flow.created), audit
-        assert not any(audit[finding] for finding in ("missing", "duplicate", "mistimed", "failed", "expired")), audit
+        assert {email: keys for email, keys in accepted.items() if len(set(keys)) > 1} == {}
         assert {program.process.returncode for program in self.programs.values()} == {None}
 
-    async def _audit(self, *days: str) -> dict[str, int]:
-        audit = await run("audit", *days, "--json", "--fail-on", "failed,expired", **self.settings)
-        assert audit.status == 0, audit
-        counts: dict[str, int] = json.loads(audit.out)
-        return counts
+
+async def verify(settings: dict[str, str], users: int) -> None:
+    """Make sure that the product's own audit knows so many users with a birthday, and that all were greeted once."""
+    today = datetime.now(UTC).date()
+    days = ("--from", f"{today - timedelta(days=1)}", "--to", f"{today}")
+    async with asyncio.timeout(SETTLE_SECONDS):
+        # The last outcome is stored a moment after the last message was accepted.
+        while (counts := await _audit(settings, *days))["pending"]:
+            await asyncio.sleep(0.05)
+    assert counts["delivered"] == counts["expected"] == users, counts
+    assert not any(counts[finding] for finding in ("missing", "duplicate", "mistimed", "failed", "expired")), counts
+
+
+async def _audit(settings: dict[str, str], *days: str) -> dict[str, int]:
+    audit = await run("audit", *days, "--json", "--fail-on", "failed,expired", **settings)
+    assert audit.status == 0, audit
+    counts: dict[str, int] = json.loads(audit.out)
+    return counts

@@ -117,7 +117,7 @@ class Readiness:
 
     def __init__(self, urls: dict[str, str]) -> None:
         """Take the URL of each process by its name."""
-        self.answers: dict[str, list[tuple[float, int, str]]] = {name: [] for name in urls}
+        self.answers: dict[str, list[tuple[float, int | None]]] = {name: [] for name in urls}
         self._urls = urls
 
     async def run(self) -> None:
@@ -133,10 +133,14 @@ class Readiness:
         """Return, for each process that was not ready after ``since``, when it first and last said so."""
         found = {}
         for name, answers in self.answers.items():
-            times = [at for at, status, _ in answers if status == 503 and at > since]
+            times = [at for at, status in answers if status == 503 and at > since]
             if times:
                 found[name] = times[0], times[-1]
         return found
+
+    def forget(self, name: str) -> None:
+        """Ask a process no more."""
+        del self.answers[name]
 
     async def wait_until_ready(self, seconds: float) -> None:
         """Wait until all processes are ready, at the next question."""
@@ -148,12 +152,13 @@ class Readiness:
                 await asyncio.sleep(0.05)
 
     async def _watch(self, session: aiohttp.ClientSession, name: str, url: str) -> None:
-        while True:
-            status, text = 0, ""
+        while name in self.answers:
+            status = None
             with suppress(aiohttp.ClientError, TimeoutError):
                 async with session.get(f"{url}/ready") as answer:
-                    status, text = answer.status, await answer.text()
-            self.answers[name].append((monotonic(), status, text))
+                    status = answer.status
+            if name in self.answers:
+                self.answers[name].append((monotonic(), status))
             await asyncio.sleep(0.2)
 
 

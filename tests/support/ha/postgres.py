@@ -3,6 +3,8 @@
 import asyncio
 import secrets
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -49,6 +51,7 @@ class PostgresCluster:
             self._configure(host, programs)
             self.start_patroni(host, programs)
         self._start_haproxy()
+        self._start_pgbouncer()
         await self.wait_until_whole()
 
     def start_patroni(self, host: Host, programs: Programs) -> None:
@@ -97,6 +100,24 @@ class PostgresCluster:
             assert response.status == 200, await response.text()
         return await self.wait_for_primary(leader)
 
+    async def synchronous_standby(self) -> Host:
+        """Return the host for which commits wait."""
+        members = (await self._ask(self.hosts[0], "cluster"))["members"]
+        [name] = [member["name"] for member in members if member["role"] == "sync_standby"]
+        return next(host for host in self.hosts if host.name == name)
+
+    async def wait_for_standbys(self) -> None:
+        """Wait until both standbys have all that the primary has written."""
+        async with self.connected("postgres") as connection:
+
+            async def have_all() -> bool:
+                streamed: int = await connection.fetchval(
+                    "SELECT count(*) FROM pg_stat_replication WHERE replay_lsn >= pg_current_wal_lsn()"
+                )
+                return streamed == len(self.hosts) - 1
+
+            await until(have_all, "the standbys have everything", START_SECONDS)
+
     async def configure(self, **settings: object) -> None:
         """Change settings of the whole cluster, such as ``synchronous_mode``."""
         async with (
@@ -117,16 +138,20 @@ class PostgresCluster:
     async def create_database(self) -> str:
         """Create an empty database on the primary and return its name."""
         name = f"test_{secrets.token_hex(6)}"
+        async with self.connected("postgres") as connection:
+            await connection.execute(f'CREATE DATABASE "{name}"')
+        return name
+
+    @asynccontextmanager
+    async def connected(self, database: str) -> AsyncIterator[asyncpg.Connection]:
+        """Lend a connection to the primary."""
         primary = await self.primary()
         assert primary is not None
-        connection = await asyncpg.connect(
-            host=primary.address, port=POSTGRES, user=SUPERUSER, database="postgres", timeout=30
-        )
+        connection = await asyncpg.connect(host=primary.address, port=POSTGRES, user=SUPERUSER, database=database)
         try:
-            await connection.execute(f'CREATE DATABASE "{name}"')
+            yield connection
         finally:
             await connection.close()
-        return name
 
     def _configure(self, host: Host, programs: Programs) -> None:
         data = host.directory / "data"
@@ -191,6 +216,28 @@ listen primary
 """
         )
         self.proxy.start(["haproxy", "-db", "-f", f"{self.proxy.directory}/haproxy.cfg"])
+
+    def _start_pgbouncer(self) -> None:
+        place = self.proxy.directory
+        (place / "users.txt").write_text(f'"{SUPERUSER}" ""\n')
+        (place / "pgbouncer.ini").write_text(
+            f"""
+[databases]
+* = host={self.proxy.address} port={HAPROXY} user={SUPERUSER}
+[pgbouncer]
+listen_addr = {self.proxy.address}
+listen_port = {PGBOUNCER}
+unix_socket_dir =
+auth_type = trust
+auth_file = {place}/users.txt
+pool_mode = session
+default_pool_size = 60
+max_client_conn = 200
+server_reset_query = DISCARD ALL
+server_login_retry = 1
+"""
+        )
+        self.proxy.start(["pgbouncer", "-u", "nobody", f"{place}/pgbouncer.ini"])
 
     async def _waits_for_standby(self) -> bool:
         return bool((await self._ask(self.hosts[0], "config")).get("synchronous_mode"))
