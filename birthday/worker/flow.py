@@ -1,6 +1,7 @@
 """What one worker has in flight, and what stops it: the state that taking, sending and settling share."""
 
 import asyncio
+from collections import deque
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -23,17 +24,25 @@ class Flow:
         self.jobs: asyncio.Queue[Job] = asyncio.Queue()
         self.outcomes: asyncio.Queue[Done] = asyncio.Queue()
         self.in_flight = 0
-        """How many messages are claimed and not stored yet."""
+        """How many messages are being claimed, or are claimed and not stored yet."""
         self.idle = asyncio.Event()
         """Set while nothing is in flight."""
         self.idle.set()
         self.room = asyncio.Event()
         """Set while more messages may be claimed."""
         self.room.set()
+        self.storable = asyncio.Event()
+        """Set unless so much is waiting to be stored that nothing more may be sent: a crash would repeat it."""
+        self.storable.set()
         self.stopping = asyncio.Event()
         """Set once nothing more may be received."""
-        self.interrupted = asyncio.Event()
-        """Set while the subscription is to be given up."""
+        self.interrupted = False
+        """Whether the subscription is to be given up; ``interrupt`` says so."""
+        self._interruptible: asyncio.Timeout | None = None
+        self._claiming = 0
+        self._begun = 0
+        self._paces: deque[int] = deque([0], maxlen=4)
+        """How many messages the slots took during each of the last claims."""
         self._steps: list[float] = []
 
     @property
@@ -46,29 +55,56 @@ class Flow:
         """How long to wait for more deliveries: 0 if nothing is in flight, so a lone message never waits."""
         return GATHER_SECONDS if self.in_flight else 0
 
+    @contextmanager
+    def claim(self, count: int) -> Iterator[None]:
+        """Count deliveries as in flight while they are being claimed. ``accept``, within, adds what was claimed."""
+        begun = self._begun
+        self._claiming += count
+        self._add(count)
+        try:
+            yield
+        finally:
+            self._paces.append(self._begun - begun)
+            self._claiming -= count
+            self._add(-count)
+
     def accept(self, jobs: Sequence[Job]) -> None:
         """Let claimed messages wait for a slot."""
         for job in jobs:
             self.jobs.put_nowait(job)
-        self.in_flight += len(jobs)
-        if jobs:
-            self.idle.clear()
-            self.make_room()
+        self._add(len(jobs))
+
+    async def begin(self) -> Job:
+        """Wait until a message may be sent, and return it."""
+        if not self.storable.is_set():
+            await self.storable.wait()
+        job = await self.jobs.get()
+        self._begun += 1
+        self._make_room()
+        return job
 
     def settle(self, count: int) -> None:
         """Note that so many messages are stored, or left to their leases."""
-        self.in_flight -= count
-        self.make_room()
-        if self.in_flight == 0:
-            self.idle.set()
+        self._add(-count)
 
-    def make_room(self) -> None:
-        """Let the next messages be claimed, or not: enough wait for a slot, or each slot has its message."""
-        waiting = self.jobs.qsize() if self.limits.ahead else self.in_flight + 1
-        if waiting > self.limits.concurrency:
-            self.room.clear()
+    def _add(self, count: int) -> None:
+        self.in_flight += count
+        _set(self.idle, to=self.in_flight == 0)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Let the next messages be claimed, or not: enough are waiting or being claimed, or each slot has its message.
+
+        It is enough if the slots have work for as long as a claim takes, at the rate of the last ones.
+        """
+        limits, waiting = self.limits, self.jobs.qsize()
+        unsent = waiting + self._claiming
+        if limits.ahead:
+            enough = limits.concurrency + min(max(self._paces), limits.batch)
+            _set(self.room, to=waiting == 0 or unsent <= enough)
         else:
-            self.room.set()
+            _set(self.room, to=self.in_flight < limits.concurrency)
+        _set(self.storable, to=self.in_flight - unsent < limits.unstored)
 
     @contextmanager
     def step(self) -> Iterator[None]:
@@ -80,27 +116,44 @@ class Flow:
         finally:
             self._steps.remove(since)
 
+    def interrupt(self) -> None:
+        """Have the subscription given up."""
+        self.interrupted = True
+        if self._interruptible is not None and not self._interruptible.expired():
+            self._interruptible.reschedule(0)
+
     async def unless_interrupted(
         self, waiting: Coroutine[Any, Any, _Result], patience: float | None = None
     ) -> _Result | None:
-        """Await ``waiting``. Cancel it and return None once interrupted, or after ``patience`` seconds."""
-        return await _unless(self.interrupted, waiting, patience)
+        """Await ``waiting``. Cancel it and return None once interrupted, or after ``patience`` seconds.
+
+        For one caller at a time. It is not awaited in a task of its own, because each turn of the loop takes
+        milliseconds while all slots are busy.
+        """
+        try:
+            async with asyncio.timeout(0 if self.interrupted else patience) as self._interruptible:
+                return await waiting
+        except TimeoutError:
+            return None
+        finally:
+            self._interruptible = None
 
     async def unless_stopped(self, waiting: Coroutine[Any, Any, object]) -> None:
         """Await ``waiting``. Cancel it as soon as nothing more may be received."""
-        await _unless(self.stopping, waiting)
+        task = asyncio.ensure_future(waiting)
+        stop = asyncio.ensure_future(self.stopping.wait())
+        try:
+            await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                await task
+        finally:
+            for pending in (task, stop):
+                pending.cancel()
+            await asyncio.gather(task, stop, return_exceptions=True)
 
 
-async def _unless(
-    event: asyncio.Event, waiting: Coroutine[Any, Any, _Result], patience: float | None = None
-) -> _Result | None:
-    """Await ``waiting``. Cancel it and return None once ``event`` is set, or after ``patience`` seconds."""
-    task = asyncio.ensure_future(waiting)
-    interruption = asyncio.ensure_future(event.wait())
-    try:
-        await asyncio.wait({task, interruption}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-        return await task if task.done() else None
-    finally:
-        for pending in (task, interruption):
-            pending.cancel()
-        await asyncio.gather(task, interruption, return_exceptions=True)
+def _set(event: asyncio.Event, *, to: bool) -> None:
+    if to:
+        event.set()
+    else:
+        event.clear()

@@ -4,6 +4,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 BATCH = 200
+CLAIMS = 3
+"""How many full batches are claimed at a time. More of them make PostgreSQL slower, not faster."""
+SETTLEMENTS = 2
+"""How many full batches are stored at a time."""
 STORING = timedelta(seconds=10)
 """The part of a lease that is reserved for storing the outcome."""
 
@@ -22,13 +26,19 @@ class Limits:
 
     @property
     def batch(self) -> int:
-        """How many deliveries are claimed at a time: no more than the slots soon need."""
+        """How many messages one statement claims or stores: no more than the slots soon need."""
         return min(BATCH, 2 * self.concurrency)
 
     @property
+    def unstored(self) -> int:
+        """How many messages are sent, or being sent, and not stored when the slots pause. Each slot may add one."""
+        return self.concurrency + 2 * self.batch
+
+    @property
     def prefetch(self) -> int:
-        """How many deliveries are unacked at a time: being sent, waiting for a slot, being stored, or to be claimed."""
-        return 2 * self.concurrency + 2 * self.batch
+        """How many deliveries are unacked at a time: to be claimed, waiting for a slot, being sent, or being stored."""
+        sent = self.concurrency + self.unstored
+        return sent + self.concurrency + 2 * self.batch if self.ahead else sent
 
     @property
     def lease(self) -> timedelta:

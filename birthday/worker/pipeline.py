@@ -4,13 +4,14 @@ Input: a queue delivery. Result: its message is ``delivered``, ``failed`` (and d
 queued again, with a delay). This status commits before the delivery is acked. So a crash may repeat work, but never
 drops it. A repeated send has the same idempotency key.
 
-It is a stream: the claimer claims ahead in batches, a fixed number of slots send, and one settler stores outcomes in
-micro-batches. Slots and settler outlive the consumer. If its connection breaks, messages in flight are still sent and
-stored. Only the ack is lost; when the delivery comes again, the claim finds it settled.
+It is a stream: the taker claims ahead in batches, a fixed number of slots send, and outcomes are stored in
+micro-batches. While the queue is long, several batches are claimed at a time, and several are stored, because each of
+them waits for the database's disk. Slots and settlements outlive the consumer. If its connection breaks, messages in
+flight are still sent and stored. Only the ack is lost; when the delivery comes again, the claim finds it settled.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from random import Random
 
@@ -23,7 +24,8 @@ from birthday.errors import UnavailableError
 from birthday.operations.pauses import Pauses
 from birthday.worker.claimer import Claimer
 from birthday.worker.flow import GATHER_SECONDS, Flow
-from birthday.worker.limits import BATCH, Limits
+from birthday.worker.jobs import Done
+from birthday.worker.limits import SETTLEMENTS, Limits
 from birthday.worker.retrying import RECONNECT
 from birthday.worker.sender import Sender
 from birthday.worker.settler import Settler
@@ -61,6 +63,7 @@ class Pipeline:
         self._clock = clock
         self._random = random
         self._hurrying = False
+        self._gathering = asyncio.Lock()
 
     def stop(self) -> None:
         """Receive nothing more. ``run`` returns once everything received is sent, stored and acked."""
@@ -69,11 +72,11 @@ class Pipeline:
     def hurry(self) -> None:
         """After ``stop``: finish the sends that have begun, and give all other messages back to other workers."""
         self._hurrying = True
-        self._flow.interrupted.set()
+        self._flow.interrupt()
 
     def resubscribe(self) -> None:
         """Give up the subscription and get a new one. Messages in flight go on."""
-        self._flow.interrupted.set()
+        self._flow.interrupt()
 
     @property
     def _held(self) -> bool:
@@ -123,7 +126,7 @@ class Pipeline:
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._send_jobs()) for _ in range(self._limits.concurrency)]
-            tasks.append(group.create_task(self._settle_outcomes()))
+            tasks += [group.create_task(self._settle_outcomes()) for _ in range(SETTLEMENTS)]
             tasks.append(group.create_task(self._interrupt_when_paused()))
             tasks.append(group.create_task(self._interrupt_when_clock_is_wrong()))
             await self._consume_until_stopped()
@@ -135,7 +138,7 @@ class Pipeline:
         """Hold a subscription, and replace it when it breaks. Hold none during a pause or with a wrong clock."""
         failures = 0
         while not self._flow.stopping.is_set():
-            self._flow.interrupted.clear()
+            self._flow.interrupted = False
             if self._held:
                 await self._flow.unless_stopped(self._wait_until_free())
                 continue
@@ -160,13 +163,15 @@ class Pipeline:
                     if self._flow.stopping.is_set() or self._held:
                         await self._flow.idle.wait()
             except UnavailableError as error:
+                self._flow.interrupted = False
                 log.warning("worker.consumer_lost", error=str(error))
             except Exception:
+                self._flow.interrupted = False
                 # A bug that one batch triggers must not end the worker: the queue brings the batch back.
                 log.exception("worker.crashed", during="consume")
                 self._settler.metrics.background_failures.labels("worker").inc()
             failures += 1
-            if not self._flow.interrupted.is_set():
+            if not self._flow.interrupted:
                 pause = RECONNECT.delay(failures, None, self._random)
                 await self._flow.unless_stopped(self._clock.sleep(pause.total_seconds()))
 
@@ -178,7 +183,7 @@ class Pipeline:
             await self._flow.stopping.wait()
             if self._sender.breaker.allowance is not None:
                 # Little or nothing may be sent now. Give the deliveries back, because other workers have time to wait.
-                self._flow.interrupted.set()
+                self._flow.interrupt()
             else:
                 # If the queue is gone, ``receive`` raises as well.
                 with suppress(UnavailableError):
@@ -194,13 +199,13 @@ class Pipeline:
     async def _interrupt_when_paused(self) -> None:
         while True:
             await self._pauses.wait_until(held=True)
-            self._flow.interrupted.set()
+            self._flow.interrupt()
             await self._pauses.wait_until(held=False)
 
     async def _interrupt_when_clock_is_wrong(self) -> None:
         while True:
             await self._clock.wait_until(right=False)
-            self._flow.interrupted.set()
+            self._flow.interrupt()
             await self._clock.wait_until(right=True)
 
     async def _wait_until_free(self) -> None:
@@ -209,31 +214,45 @@ class Pipeline:
 
     async def _send_jobs(self) -> None:
         """One slot: send one job after the other."""
-        flow = self._flow
+        flow, sender = self._flow, self._sender
         while True:
-            job = await flow.jobs.get()
-            flow.make_room()
-            unsent = self._hurrying or self._held
-            flow.outcomes.put_nowait(self._sender.give_back(job) if unsent else await self._sender.send(job))
+            job = await flow.begin()
+            allowance = sender.allowance
+            # More may be in flight than is allowed now, if it was claimed before the circuit opened.
+            unsent = self._hurrying or self._held or (allowance is not None and flow.in_flight > allowance)
+            flow.outcomes.put_nowait(sender.give_back(job) if unsent else await sender.send(job))
 
     async def _settle_outcomes(self) -> None:
-        flow = self._flow
+        """Store outcomes in batches. While a full batch is being stored, the next one is gathered and stored too."""
         while True:
-            batch = [await flow.outcomes.get()]
-            if flow.in_flight > 1:
-                # Other outcomes will follow. A wait of a few milliseconds stores many of them in one statement. A lone
-                # message does not wait.
-                await asyncio.sleep(GATHER_SECONDS)
-            while len(batch) < BATCH and not flow.outcomes.empty():
-                batch.append(flow.outcomes.get_nowait())
-            stored = False
-            with flow.step():
-                try:
-                    stored = await self._settler.settle_batch(batch)
-                except Exception:
-                    # A bug that one batch triggers must not end the worker: the leases bring the batch back.
-                    log.exception("worker.crashed", during="settle")
-                    self._settler.metrics.background_failures.labels("worker").inc()
-            if not stored:
-                flow.interrupted.set()
-            flow.settle(len(batch))
+            async with self._gathering:
+                batch = await self._gather_outcomes()
+                is_full = len(batch) == self._flow.limits.batch
+                if not is_full:
+                    await self._settle(batch)
+            if is_full:
+                await self._settle(batch)
+
+    async def _gather_outcomes(self) -> list[Done]:
+        outcomes = self._flow.outcomes
+        batch = [await outcomes.get()]
+        if self._flow.in_flight > 1:
+            # Other outcomes will follow. A wait of a few milliseconds stores many of them in one statement. A lone
+            # message does not wait.
+            await asyncio.sleep(GATHER_SECONDS)
+        while len(batch) < self._flow.limits.batch and not outcomes.empty():
+            batch.append(outcomes.get_nowait())
+        return batch
+
+    async def _settle(self, batch: Sequence[Done]) -> None:
+        stored = False
+        with self._flow.step():
+            try:
+                stored = await self._settler.settle_batch(batch)
+            except Exception:
+                # A bug that one batch triggers must not end the worker: the leases bring the batch back.
+                log.exception("worker.crashed", during="settle")
+                self._settler.metrics.background_failures.labels("worker").inc()
+        if not stored:
+            self._flow.interrupt()
+        self._flow.settle(len(batch))

@@ -42,6 +42,11 @@ class Sender:
         self._duration = metrics.external_api_duration.labels(channel.api)
         self._calls: dict[int | str, Counter] = {}
 
+    @property
+    def allowance(self) -> int | None:
+        """How many sends at a time circuit and shortage allow; None means any number."""
+        return 1 if self.shortage.lacks else self.breaker.allowance
+
     async def send(self, job: Job) -> Done:
         """Send a claimed message, unless the circuit is open or the lease could run out before the answer."""
         lease_is_short = asyncio.get_running_loop().time() > job.send_by

@@ -52,7 +52,9 @@ class Settler:
         Returns:
             False if a retry could not be published: its delivery must be given back, and will come again.
         """
-        pairs, settled = await self._store([(done, decide(done, self.retry, self.random)) for done in batch])
+        # In order of id, as claims lock messages: two statements with the same messages then cannot deadlock.
+        in_order = sorted(batch, key=lambda done: done.job.claim.id.int)
+        pairs, settled = await self._store([(done, decide(done, self.retry, self.random)) for done in in_order])
         first_sent = {(one.id, one.lease_until): one.first_sent for one in settled}
         ours = []
         for done, settlement in pairs:

@@ -9,7 +9,7 @@ from birthday.clock import CheckedClock
 from birthday.worker.claimer import Batch, Claimer
 from birthday.worker.flow import Flow
 from birthday.worker.jobs import Job, Received
-from birthday.worker.limits import STORING
+from birthday.worker.limits import CLAIMS, STORING
 from birthday.worker.probes import Probes
 from birthday.worker.sender import Sender
 
@@ -26,8 +26,8 @@ class Taker:
         """How many deliveries have come in. The watchdog compares it over time."""
         self._flow = flow
         self._claimer = claimer
+        self._sender = sender
         self._breaker = sender.breaker
-        self._shortage = sender.shortage
         self._clock = clock
         self._waiting_since: float | None = None
 
@@ -44,20 +44,35 @@ class Taker:
         Raises:
             UnavailableError: the queue is gone.
         """
-        flow, breaker = self._flow, self._breaker
+        claims: set[asyncio.Task[None]] = set()
+        try:
+            await self._take(consumer, claims)
+        except asyncio.CancelledError:
+            for claim in claims:
+                claim.cancel()
+            raise
+        finally:
+            # What they claim must be sent, or others would wait for the leases to run out.
+            ended = await asyncio.gather(*claims, return_exceptions=True)
+        for error in ended:
+            if error is not None:
+                raise error
+
+    async def _take(self, consumer: Consumer, claims: set[asyncio.Task[None]]) -> None:
+        flow, breaker, sender = self._flow, self._breaker, self._sender
         probes = self._claimer.probes()
-        while not flow.interrupted.is_set():
+        while not flow.interrupted:
             if flow.stopping.is_set() and breaker.allowance is not None:
                 return
             await flow.unless_interrupted(self._wait_admitting())
-            if breaker.allowance is not None or self._shortage.lacks:
+            if sender.allowance is not None:
                 # Only one or a few sends are allowed now. Claim no other message before their outcomes are known.
                 await flow.unless_interrupted(flow.idle.wait())
                 await flow.unless_interrupted(self._wait_admitting())
             await flow.unless_interrupted(flow.room.wait())
             limits = flow.limits
             free = limits.batch if limits.ahead else limits.concurrency - flow.in_flight
-            most = 1 if self._shortage.lacks else min(limits.batch, free, breaker.allowance or free)
+            most = min(limits.batch, free, sender.allowance or free)
             if breaker.state is not CircuitState.CLOSED:
                 deliveries = await self._choose_probe(consumer, probes)
             else:
@@ -66,15 +81,29 @@ class Taker:
                 return
             if self._clock.fault is not None:
                 # The pipeline has not noticed yet. The deliveries go back when the subscription ends.
-                flow.interrupted.set()
-            if deliveries and not flow.interrupted.is_set():
-                with flow.step():
-                    batch = await self._claimer.claim_batch(consumer, deliveries)
-                    flow.accept(self._jobs(consumer, batch))
-                    await self._claimer.dispose_of(consumer, batch.rest)
+                flow.interrupt()
+            if deliveries and not flow.interrupted:
+                claim = asyncio.create_task(self._claim(consumer, deliveries))
+                claim.add_done_callback(self._interrupt_if_failed)
+                claims.add(claim)
+                if len(deliveries) < limits.batch:
+                    # The queue is short. Meanwhile the next deliveries gather.
+                    await asyncio.wait({claim})
+                await _leave(claims, CLAIMS - 1)
+
+    async def _claim(self, consumer: Consumer, deliveries: Sequence[Delivery]) -> None:
+        with self._flow.step():
+            with self._flow.claim(len(deliveries)):
+                batch = await self._claimer.claim_batch(consumer, deliveries)
+                self._flow.accept(self._jobs(consumer, batch))
+            await self._claimer.dispose_of(consumer, batch.rest)
+
+    def _interrupt_if_failed(self, claim: asyncio.Task[None]) -> None:
+        if not claim.cancelled() and claim.exception() is not None:
+            self._flow.interrupt()
 
     async def _wait_admitting(self) -> None:
-        await self._shortage.wait()
+        await self._sender.shortage.wait()
         await self._breaker.wait_admitting()
 
     async def _choose_probe(self, consumer: Consumer, probes: Probes) -> list[Delivery] | None:
@@ -87,7 +116,7 @@ class Taker:
             if not deliveries:
                 return deliveries
             await self._add(probes, deliveries)
-        while not probes.has_fresh and not self._flow.interrupted.is_set():
+        while not probes.has_fresh and not self._flow.interrupted:
             await probes.put_away(consumer)
             deliveries = await self._receive(consumer, self._flow.limits.batch, MORE_SECONDS)
             if not deliveries:
@@ -114,3 +143,12 @@ class Taker:
         left = self._flow.limits.lease - self._flow.limits.send_timeout - STORING
         send_by = batch.claimed_at + left.total_seconds()
         return [Job(Received(consumer, delivery), claim, send_by, text) for delivery, claim, text in batch.claimed]
+
+
+async def _leave(claims: set[asyncio.Task[None]], most: int) -> None:
+    """Wait until at most so many claims are under way. Raises the error of one that has failed."""
+    while len(claims) > most:
+        done, _ = await asyncio.wait(claims, return_when=asyncio.FIRST_COMPLETED)
+        claims -= done
+        for claim in done:
+            claim.result()
