@@ -1,6 +1,7 @@
 """Connections that are kept between greetings."""
 
 import asyncio
+import time
 from collections import deque
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -40,7 +41,7 @@ class IdleConnections(Generic[Kept]):
 
     def take(self) -> Kept | None:
         """Return the connection that was used last. So surplus connections of a burst become idle and are closed."""
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         while self._idle:
             connection = self._idle.pop()
             if connection.is_open and connection.reusable and now - connection.idle_since < _IDLE_SECONDS:
@@ -50,14 +51,14 @@ class IdleConnections(Generic[Kept]):
 
     def keep(self, connection: Kept) -> None:
         """Keep a connection for the next greeting, or close it: if it cannot be used again, is old or is surplus."""
-        loop = asyncio.get_running_loop()
-        now = connection.idle_since = loop.time()
+        now = connection.idle_since = time.monotonic()
         is_old = now - connection.opened_at > _LONGEST_USE_SECONDS
         if self._closed or not connection.reusable or is_old or len(self._idle) >= self._most:
             connection.abort()
             return
         self._idle.append(connection)
         if self._sweep is None:
+            loop = asyncio.get_running_loop()
             self._sweep = loop.call_later(_IDLE_SECONDS, self._close_unused, loop)
 
     def close(self) -> None:
@@ -69,6 +70,6 @@ class IdleConnections(Generic[Kept]):
             self._idle.pop().abort()
 
     def _close_unused(self, loop: asyncio.AbstractEventLoop) -> None:
-        while self._idle and loop.time() - self._idle[0].idle_since >= _IDLE_SECONDS:
+        while self._idle and time.monotonic() - self._idle[0].idle_since >= _IDLE_SECONDS:
             self._idle.popleft().abort()
         self._sweep = loop.call_later(_IDLE_SECONDS, self._close_unused, loop) if self._idle else None

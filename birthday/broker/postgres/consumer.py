@@ -46,7 +46,11 @@ _EXTEND: Final = """
     UPDATE queue_messages SET lease_until = clock_timestamp() + $3::interval
     WHERE id = ANY($1::bigint[]) AND consumer_id = $2
 """
-_ACK: Final = "DELETE FROM queue_messages WHERE id = ANY($1::bigint[]) AND consumer_id = $2"
+# An ack does not wait for the disk. If a crash of the server takes it back, the row comes again, as after any lost ack.
+_ACK: Final = """
+    DELETE FROM queue_messages
+    WHERE id = ANY($1::bigint[]) AND consumer_id = $2 AND (SELECT set_config('synchronous_commit', 'off', true)) = 'off'
+"""
 _REJECT: Final = """
     UPDATE queue_messages SET dead_at = clock_timestamp(), consumer_id = NULL, lease_until = NULL
     WHERE id = ANY($1::bigint[]) AND consumer_id = $2

@@ -5,6 +5,7 @@ redirects, keeps no cookies, and never repeats a request.
 """
 
 import asyncio
+import time
 from datetime import timedelta
 from typing import Protocol
 
@@ -44,7 +45,7 @@ class Session:
 
     async def ask(self, request: bytes, patience: timedelta) -> Response:
         """Send ``request`` once; see ``Client``."""
-        deadline = asyncio.get_running_loop().time() + patience.total_seconds()
+        deadline = time.monotonic() + patience.total_seconds()
         connection = self._idle.take()
         if connection is None:
             connection = await self._connect(deadline)
