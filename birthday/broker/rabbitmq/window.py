@@ -6,12 +6,12 @@ from collections.abc import Sequence
 class Window:
     """The delivery tags of one channel, which count from 1, and what the server knows about them.
 
-    One ack covers all tags below the first open one. Settled tags above it wait. Once half of the prefetch waits, they
-    are acked one by one, because otherwise one slow message would stop the deliveries.
+    One ack covers all tags below the first open one. Settled tags above it wait. Once three quarters of the prefetch
+    wait, they are acked one by one, because otherwise one slow message would stop the deliveries.
     """
 
     def __init__(self, prefetch: int) -> None:
-        self._crowd = max(1, prefetch // 2)
+        self._crowd = max(1, prefetch * 3 // 4)
         self._last = 0
         self._low = 0
         self._finished: set[int] = set()
