@@ -64,6 +64,9 @@ class HttpConnection(asyncio.Protocol):
         self._status = 0
         self._retry_after: bytes | None = None
         self._received_bytes = 0
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        """Stays set between requests, because a timer for each of them costs as much as parsing its answer."""
 
     @property
     def is_open(self) -> bool:
@@ -90,11 +93,12 @@ class HttpConnection(asyncio.Protocol):
             self._give_up(BrokenConnectionError("it was closed by the other side"))
         elif self._transport is not None:
             self._transport.write(request)
-        timer = self._loop.call_at(deadline, self._time_out)
+        self._deadline = deadline
+        if self._timer is None or self._timer.when() > deadline:
+            self._set_timer()
         try:
             answer: Response = await asking
         finally:
-            timer.cancel()
             self._asking = None
             if not self.reusable:
                 self.abort()
@@ -135,6 +139,8 @@ class HttpConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End the wait for an answer; asyncio calls this."""
+        if self._timer is not None:
+            self._timer.cancel()
         text = getattr(exc, "strerror", None) or "it was closed by the other side"
         self._give_up(BrokenConnectionError(text))
 
@@ -161,8 +167,20 @@ class HttpConnection(asyncio.Protocol):
             self._asking.set_result(Response(self._status, self._retry_after))
             self.reusable = self._parser.should_keep_alive()
 
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._deadline, self._time_out)
+
     def _time_out(self) -> None:
-        self._give_up(TimeoutError())
+        self._timer = None
+        if self._asking is None:
+            return
+        if self._loop.time() < self._deadline:
+            # It was set for an earlier request.
+            self._set_timer()
+        else:
+            self._give_up(TimeoutError())
 
     def _give_up(self, error: Exception) -> None:
         """End the wait for the answer: with its status if that has come, otherwise with ``error``."""
