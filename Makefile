@@ -57,6 +57,9 @@ image-check: install-dev test-dependencies ## Build the image in a bare Debian w
 
 chaos: install-dev test-dependencies ## Kill, cut and flood everything, then audit the result (15 minutes)
 	CHAOS=full $(BIN)/pytest tests/chaos tests/integration/test_virtual_year.py --timeout 900 $(ARGS)
+	$(BIN)/pytest tests/integration/test_broker_contract.py -k postgres-pooler $(ARGS)
+	TEST_POOLER=1 $(BIN)/pytest -k "not rabbitmq" $(addprefix tests/integration/test_,worker.py dispatcher.py planner.py \
+		janitor.py audit.py transfer.py dlq.py api_users.py api_messages.py api_transfer.py) $(ARGS)
 
 ha: install-dev test-dependencies ## Lose hosts of PostgreSQL and RabbitMQ clusters, then audit the result (10 minutes)
 	$(BIN)/pytest tests/ha $(ARGS)

@@ -136,7 +136,11 @@ async def serve(
         guard = ClockGuard(clock, pool, metrics)
         await guard.compare()
         broker = await patience.open(
-            stack, QUEUE, partial(open_broker, settings, pool, must_answer=needs_queue(settings))
+            stack,
+            QUEUE,
+            partial(
+                open_broker, settings, pool, must_answer=needs_queue(settings), consumes=Role.WORKER in settings.role
+            ),
         )
         channel = await stack.enter_async_context(open_channel(settings, guard, console, tracing, metrics))
         pauses, keys = await read_copies(settings, pool, guard, metrics)

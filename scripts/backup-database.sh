@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Dump the database into DIRECTORY, make sure that the dump can be read, and remove those older than KEEP_DAYS (30).
-# The database is that of DATABASE_URL or, where that is not set, of libpq's own settings, such as PGSERVICE.
+# The database is that of DATABASE_DIRECT_URL or DATABASE_URL or, where neither is set, of libpq's own settings, such as
+# PGSERVICE. pg_dump needs a session, so the URL of a pooler in transaction mode will not do.
 # Usage: backup-database.sh DIRECTORY
 set -euo pipefail
 umask 077
@@ -9,7 +10,8 @@ directory=${1:?usage: backup-database.sh DIRECTORY}
 keep_days=${KEEP_DAYS:-30}
 file=$directory/birthday_scheduler_$(date -u +%Y%m%d_%H%M%S).dump
 target=()
-if [ -n "${DATABASE_URL:-}" ]; then
+DATABASE_URL=${DATABASE_DIRECT_URL:-${DATABASE_URL:-}}
+if [ -n "$DATABASE_URL" ]; then
     # Anybody may read a command line, so the password goes the way of the environment, its %XX decoded.
     if [[ $DATABASE_URL =~ ^([a-z]+://[^:@/]*):([^@/]*)@(.*)$ ]]; then
         encoded=${BASH_REMATCH[2]//\\/\\\\}

@@ -14,6 +14,7 @@ from birthday.config import Settings
 from birthday.store import migrations
 from birthday.store.connection import borrow
 from birthday.store.migrations import Connection, Migration, load_migrations
+from birthday.store.sessions import is_shared
 from birthday.wiring.database import connect_database
 
 _Result = TypeVar("_Result")
@@ -41,14 +42,14 @@ def migrate(steps: int | None, *, status: bool, yes: bool) -> None:
     if status and steps is not None:
         raise click.UsageError("--status and --rollback exclude each other")
     with errors():
-        settings = database_settings()
+        settings = database_settings(direct=True)
         if status:
             print_status(_run(settings, migrations.status))
         elif steps is not None:
             _confirm_rollback(settings, steps, yes=yes)
-            print_changed("undone", _run(settings, partial(migrations.rollback, count=steps)))
+            print_changed("undone", run(_change(settings, partial(migrations.rollback, count=steps))))
         else:
-            print_changed("applied", _run(settings, partial(migrations.migrate, now=SystemClock().now())))
+            print_changed("applied", run(_change(settings, partial(migrations.migrate, now=SystemClock().now()))))
 
 
 def _confirm_rollback(settings: Settings, steps: int, *, yes: bool) -> None:
@@ -68,3 +69,12 @@ def _run(settings: Settings, step: Callable[[Connection, Sequence[Migration]], A
             return await step(connection, load_migrations())
 
     return run(run_step())
+
+
+async def _change(settings: Settings, step: Callable[..., Awaitable[list[Migration]]]) -> list[Migration]:
+    """Run ``step``, which changes the schema. Where connections are no sessions, another one keeps its lock."""
+    async with connect_database(settings) as pool, borrow(pool, None) as connection:
+        if not is_shared(pool):
+            return await step(connection, load_migrations())
+        async with borrow(pool, None) as keeper:
+            return await step(connection, load_migrations(), keeper=keeper)

@@ -5,18 +5,18 @@ docs/settings.md and ``birthday check`` list what is defined here.
 
 import re
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import time, timedelta
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from birthday.config.cron import longest_gap, parse_cron
+from birthday.config.contradictions import contradictions
+from birthday.config.cron import parse_cron
 from birthday.config.smtp import read_sender, read_smtp_url
 from birthday.config.urls import (
     check_amqp_url,
@@ -25,7 +25,6 @@ from birthday.config.urls import (
     check_proxy_url,
     check_public_url,
     check_service_url,
-    mask_url,
 )
 from birthday.config.values import (
     ApiKey,
@@ -42,7 +41,6 @@ from birthday.config.values import (
     parse_time_of_day,
     positive,
     role_names,
-    show_duration,
 )
 from birthday.core.occasion import LeapDay, Rules
 from birthday.core.retry import RetryPolicy
@@ -71,8 +69,16 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = None
     """Database of your own, as `postgresql://user:password@host:5432/database`, with the encoding UTF8. Several
     hosts are separated by commas; the one that can be written to is used. libpq's parameters in its query are obeyed,
-    or named in the log as ignored. A pooler must keep sessions (pgbouncer: `pool_mode = session`).
+    or named in the log as ignored. It may lead to a [pooler](operations.md#poolers).
     Default: embedded PostgreSQL in BIRTHDAY_DATA_DIR."""
+    database_direct_url: SecretStr | None = None
+    """The same database without the pooler that DATABASE_URL leads to, for what needs a session: migrations, and the
+    notifications of the queue in PostgreSQL. Default: none: without sessions, the queue is polled."""
+    database_pooler: Literal["session", "transaction"] = Field(
+        default_factory=lambda given: "transaction" if given.get("database_direct_url") else "session"
+    )
+    """What a pooler lends a client its connection for, if there is one: `session`, or `transaction` (pgbouncer:
+    `pool_mode = transaction`). Default: session; transaction with DATABASE_DIRECT_URL."""
     database_pool_min: int = Field(default=2, ge=0, le=1000)
     """Connections that are kept open."""
     database_pool_max: int = Field(default=20, ge=4, le=1000)
@@ -205,7 +211,16 @@ class Settings(BaseSettings):
         return {name: value for name, value in stripped.items() if value != ""}
 
     @field_validator(
-        *("channel", "console", "log_level", "log_format", "leap_day", "otel_traces_exporter", "retry_unknown"),
+        *(
+            "channel",
+            "console",
+            "database_pooler",
+            "log_level",
+            "log_format",
+            "leap_day",
+            "otel_traces_exporter",
+            "retry_unknown",
+        ),
         mode="before",
     )
     @classmethod
@@ -214,13 +229,23 @@ class Settings(BaseSettings):
         return "warning" if lowered == "warn" else lowered
 
     @field_validator(
-        *("database_url", "rabbitmq_url", "message_service_url", "smtp_url", "smtp_from", "public_url", "events_url"),
+        *(
+            "database_url",
+            "database_direct_url",
+            "rabbitmq_url",
+            "message_service_url",
+            "smtp_url",
+            "smtp_from",
+            "public_url",
+            "events_url",
+        ),
         mode="after",
     )
     @classmethod
     def _check_url(cls, value: SecretStr | str | None, info: ValidationInfo) -> SecretStr | str | None:
         checks: dict[str, Callable[[str], object]] = {
             "database_url": check_database_url,
+            "database_direct_url": check_database_url,
             "rabbitmq_url": check_amqp_url,
             "message_service_url": check_service_url,
             "events_url": check_service_url,
@@ -287,6 +312,14 @@ class Settings(BaseSettings):
             )
         return value
 
+    @property
+    def direct(self) -> Self:
+        """The same settings without the pooler; these ones if DATABASE_DIRECT_URL is not set."""
+        if self.database_direct_url is None:
+            return self
+        past = {"database_url": self.database_direct_url, "database_direct_url": None, "database_pooler": "session"}
+        return self.model_copy(update=past)
+
     @cached_property
     def rules(self) -> Rules:
         """The rules for birthdays that SEND_AT and LEAP_DAY set."""
@@ -311,62 +344,9 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_relations(self) -> Self:
-        for problem in self._contradictions():
+        for problem in contradictions(self):
             raise ValueError(problem)
         return self
-
-    def _contradictions(self) -> Iterator[str]:
-        if self.database_pool_min > self.database_pool_max:
-            yield (
-                f"DATABASE_POOL_MIN={self.database_pool_min} and DATABASE_POOL_MAX={self.database_pool_max} contradict "
-                "each other: a minimum that is not above the maximum is accepted"
-            )
-        if self.retry_base_delay > self.retry_max_delay:
-            yield (
-                f"RETRY_BASE_DELAY={show_duration(self.retry_base_delay)} and "
-                f"RETRY_MAX_DELAY={show_duration(self.retry_max_delay)} contradict each other: a base that is not "
-                "above the maximum is accepted"
-            )
-        if self.message_service_api_key and "@" in urlsplit(self.message_service_url or "").netloc:
-            yield (
-                f"MESSAGE_SERVICE_URL={mask_url(self.message_service_url or '')} and MESSAGE_SERVICE_API_KEY=*** "
-                "contradict each other: a user in the URL or a key is accepted, not both"
-            )
-        if self.events_url and not self.events_secret:
-            yield (
-                f"EVENTS_URL={mask_url(self.events_url)} without EVENTS_SECRET: a secret that signs the events is "
-                "needed, such as whsec_ and the output of openssl rand -base64 32"
-            )
-        yield from self._channel_contradictions()
-        if not self.model_fields_set & {"cron_plan", "plan_horizon"}:
-            # The defaults fit, and computing the gap takes time at the start of each command.
-            return
-        gap = longest_gap(self.cron_plan)
-        if gap > self.plan_horizon:
-            yield (
-                f"CRON_PLAN='{self.cron_plan}' and PLAN_HORIZON={show_duration(self.plan_horizon)} contradict each "
-                f"other: the planner would pause for up to {show_duration(gap)}; a horizon of at least that is accepted"
-            )
-
-    def _channel_contradictions(self) -> Iterator[str]:
-        smtp_url = mask_url(self.smtp_url.get_secret_value()) if self.smtp_url else ""
-        service_url = mask_url(self.message_service_url or "")
-        if service_url and smtp_url:
-            yield (
-                f"MESSAGE_SERVICE_URL={service_url} and SMTP_URL={smtp_url} contradict each other: one of them is "
-                "accepted, since each greeting is sent over one channel"
-            )
-        if (service_url or smtp_url) and self.channel:
-            name = "MESSAGE_SERVICE_URL" if service_url else "SMTP_URL"
-            yield (
-                f"{name}={service_url or smtp_url} and CHANNEL={self.channel} contradict each other: one of them is "
-                "accepted, since greetings are either sent or printed"
-            )
-        if smtp_url and not self.smtp_from:
-            yield (
-                f"SMTP_URL={smtp_url} without SMTP_FROM: the sender of the e-mails is needed, such as "
-                "SMTP_FROM=hello@example.com"
-            )
 
 
 def _is_installed(*distributions: str) -> bool:

@@ -5,10 +5,12 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
+from typing import Literal
 
 import asyncpg
 
 from birthday.errors import UnavailableError
+from birthday.store.sessions import NO_SESSIONS, SHARED_SESSION_ERRORS
 
 DATABASE_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What asyncpg raises when the database is gone, restarting, overloaded or has aborted a deadlock.
@@ -106,15 +108,21 @@ async def borrow(
         raise
     except TimeoutError:
         raise UnavailableError("database", "the database did not answer in time", maybe_done=lent) from None
+    except SHARED_SESSION_ERRORS:
+        # The pooler has kept sessions when the process started. The statement was not executed.
+        raise UnavailableError("database", NO_SESSIONS) from None
     except _AWAY as error:
         maybe_done = lent and _loses_the_answer(error)
         raise UnavailableError("database", f"the database cannot be used: {error}", maybe_done=maybe_done) from error
 
 
 @asynccontextmanager
-async def rehearsal(connection: asyncpg.pool.PoolConnectionProxy) -> AsyncIterator[None]:
+async def rehearsal(
+    connection: asyncpg.Connection | asyncpg.pool.PoolConnectionProxy,
+    isolation: Literal["read_committed"] | None = None,
+) -> AsyncIterator[None]:
     """Take back what is changed within the context, in which the changes can be looked at."""
-    transaction = connection.transaction()
+    transaction = connection.transaction(isolation=isolation)
     await transaction.start()
     try:
         yield

@@ -4,7 +4,8 @@
 that say CONCURRENTLY run first, one by one, outside of the transaction, so that nobody waits for an index; they may run
 again after a failure. The table ``schema_migrations`` says what has been applied. Several runners may start at once:
 they take turns under an advisory lock, which PostgreSQL releases when the session that holds it ends, however it ends.
-So ``connection`` must lead to PostgreSQL directly, or through a pooler in session mode.
+Behind a pooler that hands connections out by transaction there are no sessions. There a transaction of another
+connection, ``keeper``, holds the lock.
 
 The program also runs on a schema that is newer than itself, with a warning. So a deployment can be rolled back without
 its schema, because the previous program still works after each migration.
@@ -13,11 +14,12 @@ its schema, because the previous program still works after each migration.
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -147,7 +149,12 @@ def load_migrations(directory: Traversable | None = None) -> list[Migration]:
 
 
 async def migrate(
-    connection: Connection, migrations: Sequence[Migration], now: datetime, *, patience: float = LOCK_SECONDS
+    connection: Connection,
+    migrations: Sequence[Migration],
+    now: datetime,
+    *,
+    keeper: Connection | None = None,
+    patience: float = LOCK_SECONDS,
 ) -> list[Migration]:
     """Apply the pending migrations and return them; ``now`` is stored as the time. A failing one is undone as a whole.
 
@@ -156,7 +163,7 @@ async def migrate(
             after a pending one, or if another runner holds the lock for more than ``patience`` seconds.
         UnavailableError: if the connection is lost; the migration that was under way may have been applied or not.
     """
-    async with _locked(connection, patience):
+    async with _locked(connection, keeper, patience):
         await connection.execute(
             "CREATE TABLE IF NOT EXISTS schema_migrations (version integer PRIMARY KEY, name text NOT NULL, "
             "checksum text NOT NULL, applied_at timestamptz NOT NULL)"
@@ -173,7 +180,12 @@ async def migrate(
 
 
 async def rollback(
-    connection: Connection, migrations: Sequence[Migration], count: int = 1, *, patience: float = LOCK_SECONDS
+    connection: Connection,
+    migrations: Sequence[Migration],
+    count: int = 1,
+    *,
+    keeper: Connection | None = None,
+    patience: float = LOCK_SECONDS,
 ) -> list[Migration]:
     """Take back the last ``count`` applied migrations, latest first, and return them.
 
@@ -185,7 +197,7 @@ async def rollback(
         UnavailableError: if the connection is lost.
     """
     known = {migration.version: migration for migration in migrations}
-    async with _locked(connection, patience):
+    async with _locked(connection, keeper, patience):
         applied = await _read_applied(connection)
         last = sorted(applied, reverse=True)[:count]
         for version in last:
@@ -339,22 +351,38 @@ def _check_order(statuses: Sequence[MigrationState]) -> None:
 
 
 @asynccontextmanager
-async def _locked(connection: Connection, patience: float) -> AsyncIterator[None]:
+async def _locked(connection: Connection, keeper: Connection | None, patience: float) -> AsyncIterator[None]:
+    if keeper is not None:
+        async with keeper.transaction():
+            await _wait_for_turn(partial(_try_in_transaction, keeper), patience)
+            yield
+        return
+    await _wait_for_turn(partial(connection.fetchval, "SELECT pg_try_advisory_lock($1)", _LOCK_KEY), patience)
+    try:
+        yield
+    finally:
+        if not connection.is_closed():
+            await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK_KEY)
+
+
+async def _try_in_transaction(keeper: Connection) -> bool:
+    locked: bool = await keeper.fetchval("SELECT pg_try_advisory_xact_lock($1)", _LOCK_KEY)
+    # It also ends the snapshot of the statement before, for which CREATE INDEX CONCURRENTLY would wait.
+    await keeper.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+    return locked
+
+
+async def _wait_for_turn(attempt: Callable[[], Awaitable[bool]], patience: float) -> None:
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + patience
     # A statement that waits for the lock would hold up CREATE INDEX CONCURRENTLY of the runner that has it.
-    while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK_KEY):
+    while not await attempt():
         if loop.time() >= give_up_at:
             raise MigrationError(
                 f"another process has been migrating this database for more than {patience:g} s: wait for it, or look "
                 "for its session in pg_locks, where locktype is advisory"
             )
         await asyncio.sleep(min(_ASK_SECONDS, patience))
-    try:
-        yield
-    finally:
-        if not connection.is_closed():
-            await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK_KEY)
 
 
 async def _read_applied(connection: Connection) -> dict[int, asyncpg.Record]:

@@ -56,6 +56,8 @@ class MeasuredConnection(asyncpg.Connection):
     """It has a default because asyncpg may execute a query, to find the wanted server, before ``init`` sets it."""
     on_error: Callable[[asyncpg.PostgresError], Awaitable[None]] = staticmethod(_ignore)
     _lent = False
+    by_transaction = False
+    """Whether it has no session of its own: see ``store/sessions.py``."""
     retired = False
     """Whether it is to be replaced. Who keeps it for long should give it back."""
 
@@ -86,6 +88,16 @@ class MeasuredConnection(asyncpg.Connection):
             self.terminate()
 
 
+class PooledConnection(MeasuredConnection):
+    """A connection behind a pooler that hands connections out by transaction. Nothing that it does outlives one."""
+
+    by_transaction = True
+
+    async def _get_statement(self, *given: Any, **options: Any) -> Any:  # noqa: ANN401 - asyncpg's
+        """Prepare a statement without a name, also for a cursor, for which asyncpg wants one. It would stay."""
+        return await super()._get_statement(*given, **(options | {"named": False}))  # type: ignore[misc] # private
+
+
 async def _lend(connection: Any) -> None:  # noqa: ANN401 - a proxy of a MeasuredConnection, which has its methods
     connection.lend()
 
@@ -110,15 +122,17 @@ class ReplacingPool(Pool):
         *,
         hosts: Hosts | None = None,
         serving: bool = False,
+        by_transaction: bool = False,
         max_age: float = MAX_AGE_SECONDS,
         observe: Callable[[str, float], None] = MeasuredConnection.observe,
         **options: Any,  # noqa: ANN401 - those of create_pool
     ) -> None:
         """Take what ``asyncpg.create_pool`` takes; await it to open the pool. ``hosts`` are used instead of the DSN's.
 
-        ``max_age`` is in seconds, ``serving`` says whether others may wait for the sessions, and ``observe`` is told
-        how long each statement took.
+        ``max_age`` is in seconds, ``serving`` says whether others may wait for the sessions, ``by_transaction`` that a
+        pooler shares them, and ``observe`` is told how long each statement took.
         """
+        self.by_transaction = by_transaction
         self._connections: WeakSet[MeasuredConnection] = WeakSet()
         self._replaced_at = float("-inf")
         self._max_age = max_age
@@ -126,7 +140,8 @@ class ReplacingPool(Pool):
         async def init(connection: MeasuredConnection) -> None:
             connection.observe = observe
             connection.on_error = self._replace_if_moved
-            await set_session(connection, serving=serving)
+            if not by_transaction:
+                await set_session(connection, serving=serving)
             self._limit_age(connection)
 
         defaults = {
@@ -140,6 +155,9 @@ class ReplacingPool(Pool):
             "setup": _lend,
             "reset": _keep_session,
         }
+        if by_transaction:
+            # Without a cache, asyncpg sends each statement whole, and names none but those of cursors.
+            defaults |= {"connection_class": PooledConnection, "statement_cache_size": 0}
         super().__init__(dsn, **(defaults | options))
 
     async def expire_connections(self) -> None:

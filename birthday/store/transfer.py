@@ -8,13 +8,14 @@ from typing import NamedTuple
 from uuid import UUID
 
 import orjson
-from asyncpg import InterfaceError
+from asyncpg import InFailedSQLTransactionError, InterfaceError
 from asyncpg.cursor import Cursor
 
 from birthday.core.origin import Origin
 from birthday.core.plan import PlannedMessage
 from birthday.core.user import NO_EXTRAS, Profile
 from birthday.store.changes import DELETED, USER, Actor, record_changes
+from birthday.store.sessions import is_shared
 from birthday.store.users import Connection, attributes_text, delete_anniversaries
 
 
@@ -73,6 +74,8 @@ async def staging(connection: Connection) -> AsyncIterator[None]:
     """
     await connection.execute(
         """
+        -- For a caller's transaction: the next rows may be long in coming.
+        SET LOCAL idle_in_transaction_session_timeout = 0;
         CREATE TEMPORARY TABLE import_stage (
             line bigint NOT NULL,
             first_name text NOT NULL,
@@ -103,13 +106,15 @@ async def staging(connection: Connection) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        # If the connection is lost, the server has dropped them.
-        with suppress(InterfaceError):
+        # If the connection is lost, or the caller's transaction has failed, the server drops them.
+        with suppress(InterfaceError, InFailedSQLTransactionError):
             await connection.execute("DROP TABLE import_stage, import_rehearsed")
 
 
 async def stage_users(connection: Connection, users: Sequence[StagedUser]) -> None:
-    """Copy a batch to the stage, where it stays until the caller's transaction ends."""
+    """Copy a batch to the stage, where it stays until the caller's transaction ends, or the next one comes."""
+    if is_shared(connection):
+        await connection.execute("DELETE FROM import_stage")
     await connection.copy_records_to_table(
         "import_stage",
         columns=[

@@ -24,7 +24,7 @@ from birthday.store.hosts import Hosts
 from birthday.store.migrations import check_schema, load_migrations, migrate
 from birthday.store.pool import make_pool
 from birthday.store.probe import DatabaseCheck
-from birthday.store.sessions import NO_SESSIONS, SHARED_SESSION_ERRORS, check_sessions
+from birthday.store.sessions import NO_SESSIONS, SHARED_SESSION_ERRORS, check_sessions, is_same_database
 from birthday.telemetry.metrics import Metrics
 from birthday.wiring.names import database_name
 
@@ -95,6 +95,7 @@ async def connect_database(
                 hosts=Hosts(url.hosts) if url.hosts else None,
                 timeout=url.connect_seconds or (HOST_SECONDS if url.hosts else CONNECT_SECONDS),
                 command_timeout=COMMAND_SECONDS if metrics is None else SERVING_SECONDS,
+                by_transaction=settings.database_pooler == "transaction",
                 server_settings={"application_name": url.application_name or "birthday"},
             )
         except KeyError:
@@ -111,6 +112,28 @@ async def connect_database(
         except (UnavailableError, *DATABASE_ERRORS) as error:
             raise _failure(where, error) from None
         yield pool
+
+
+@asynccontextmanager
+async def connect_directly(settings: Settings, pool: asyncpg.Pool) -> AsyncIterator[asyncpg.Pool | None]:
+    """Yield another pool on the database of ``pool``, without the pooler; None if DATABASE_DIRECT_URL is not set.
+
+    Raises:
+        AwayError: if the server cannot be reached.
+        UnavailableError: if it refuses us, or has another database.
+    """
+    if settings.database_direct_url is None:
+        yield None
+        return
+    few = settings.direct.model_copy(update={"database_pool_min": 0})
+    async with connect_database(few) as direct:
+        if not await is_same_database(pool, direct):
+            raise UnavailableError(
+                "database",
+                f"DATABASE_DIRECT_URL, {database_name(few)}, leads to another database than DATABASE_URL, "
+                f"{database_name(settings)}: both must lead to one database of one server",
+            )
+        yield direct
 
 
 def _failure(where: str, error: Exception) -> UnavailableError:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TextIO
+from typing import Final, TextIO
 
 import asyncpg
 
@@ -17,12 +17,19 @@ from birthday.errors import BirthdayError
 from birthday.operations.clock_guard import require_right_clock
 from birthday.operations.readiness import CHANNEL, CLOCK, DATABASE, MIGRATIONS, QUEUE, Check
 from birthday.store.migrations import PendingMigrationError
+from birthday.store.sessions import Pooler, check_sessions, is_shared, missing_role_settings
 from birthday.telemetry.errors import error_text
 from birthday.wiring.channel import open_channel
-from birthday.wiring.database import connect_database, database_checks, warn_of_schema
+from birthday.wiring.database import connect_database, connect_directly, database_checks, warn_of_schema
 from birthday.wiring.names import channel_name, database_name, queue_name
 from birthday.wiring.queue import checked_broker
 from birthday.wiring.scheduler import make_receiver
+
+_POOLERS: Final = {
+    Pooler.NONE: "there is none",
+    Pooler.SESSION: "keeps sessions (pgbouncer: pool_mode = session)",
+    Pooler.TRANSACTION: "hands connections out by transaction (pgbouncer: pool_mode = transaction)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +61,7 @@ async def try_dependencies(settings: Settings, clock: Clock, console: TextIO) ->
 
     try:
         async with connect_database(settings) as pool:
-            found = await _try_database(settings, pool, clock)
+            found = [*await _try_database(settings, pool, clock), *await _look_at_pooler(settings, pool)]
     except BirthdayError as error:
         found = [Dependency(DATABASE, database_name(settings), str(error))]
         if settings.rabbitmq_url is None:
@@ -90,8 +97,34 @@ async def _try_database(settings: Settings, pool: asyncpg.Pool, clock: Clock) ->
         await warn_of_schema(pool)
     if settings.rabbitmq_url is None:
         complaint = await _complaint(partial(_try_broker, PostgresBroker(pool, where="the queue in the database")))
+        polled = is_shared(pool) and settings.database_direct_url is None
+        note = "polled, because DATABASE_DIRECT_URL is not set" if polled else None
         # A pending migration may create the table of the queue, so its absence is no error then.
-        found.append(Dependency(QUEUE, queue_name(settings), None if step else complaint, step and "the migrations"))
+        step = step and "the migrations"
+        found.append(Dependency(QUEUE, queue_name(settings), None if step else complaint, step, note))
+    return found
+
+
+async def _look_at_pooler(settings: Settings, pool: asyncpg.Pool) -> list[Dependency]:
+    """Say which pooler is before the database, if any, and try the way past it."""
+    pooler = await check_sessions(pool)
+    found = []
+    note = None
+    if pooler is Pooler.TRANSACTION:
+        missing = await missing_role_settings(pool)
+        note = f"recommended: {'; '.join(missing)}" if missing else None
+    elif is_shared(pool):
+        note = "DATABASE_POOLER=transaction is not needed, and makes statements slower"
+    if pooler is not Pooler.NONE or note:
+        found.append(Dependency("pooler", _POOLERS[pooler], note=note))
+    if settings.database_direct_url is not None:
+
+        async def try_direct() -> None:
+            async with connect_directly(settings, pool):
+                pass
+
+        where = f"past the pooler: {database_name(settings.direct)}"
+        found.append(Dependency("direct", where, await _complaint(try_direct)))
     return found
 
 

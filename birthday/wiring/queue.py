@@ -1,7 +1,7 @@
 """The queue of the settings: RabbitMQ, or a table of the database."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import asyncpg
 import structlog
@@ -11,27 +11,33 @@ from birthday.broker.postgres import PostgresBroker
 from birthday.broker.rabbitmq import RabbitMQBroker, is_refusal
 from birthday.config import Role, Settings
 from birthday.errors import AwayError, UnavailableError
+from birthday.wiring.database import connect_directly
 from birthday.wiring.names import database_name
 
 log = structlog.get_logger()
 
 
 @asynccontextmanager
-async def open_broker(settings: Settings, pool: asyncpg.Pool, *, must_answer: bool = True) -> AsyncIterator[Broker]:
+async def open_broker(
+    settings: Settings, pool: asyncpg.Pool, *, must_answer: bool = True, consumes: bool = False
+) -> AsyncIterator[Broker]:
     """Yield the queue: RabbitMQ if RABBITMQ_URL is set, otherwise PostgreSQL.
 
-    Without ``must_answer`` RabbitMQ may be unavailable: that is only logged.
+    Without ``must_answer`` RabbitMQ may be unavailable: that is only logged. Whoever ``consumes`` from PostgreSQL is
+    notified over DATABASE_DIRECT_URL, if that is set.
 
     Raises:
-        AwayError: if RabbitMQ cannot be reached.
-        UnavailableError: if it refuses us, or its topology is not ours.
+        AwayError: if RabbitMQ, or DATABASE_DIRECT_URL, cannot be reached.
+        UnavailableError: if it refuses us, its topology is not ours, or the URL leads to another database.
     """
-    if settings.rabbitmq_url is None:
-        opened = checked_broker(PostgresBroker(pool, where=f"the queue in {database_name(settings)}"))
-    else:
-        opened = checked_broker(RabbitMQBroker(settings.rabbitmq_url.get_secret_value()), must_answer=must_answer)
-    async with opened as broker:
-        yield broker
+    async with AsyncExitStack() as stack:
+        if settings.rabbitmq_url is None:
+            sessions = await stack.enter_async_context(connect_directly(settings, pool)) if consumes else None
+            in_database = PostgresBroker(pool, sessions, where=f"the queue in {database_name(settings)}")
+            yield await stack.enter_async_context(checked_broker(in_database))
+        else:
+            rabbitmq = RabbitMQBroker(settings.rabbitmq_url.get_secret_value())
+            yield await stack.enter_async_context(checked_broker(rabbitmq, must_answer=must_answer))
 
 
 @asynccontextmanager

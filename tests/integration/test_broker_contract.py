@@ -20,6 +20,7 @@ from birthday.broker.rabbitmq.paths import FramePath, OwnPath, PlainPath
 from birthday.broker.rabbitmq.topology import EXCHANGE, QUEUE
 from birthday.config import mask_url
 from birthday.errors import UnavailableError
+from tests.support.postgres import pool_by_transaction
 from tests.support.rabbitmq import RabbitMQServer
 
 SECONDS = 10.0
@@ -82,14 +83,18 @@ class RabbitMQQueue:
 class PostgresQueue:
     """A queue in PostgreSQL."""
 
-    def __init__(self, url: str) -> None:
-        """Take the URL of a migrated database."""
+    def __init__(self, url: str, pooler_url: str | None = None) -> None:
+        """Take the URL of a migrated database, and that of a pooler that hands its connections out by transaction."""
         self._url = url
+        self._pooler_url = pooler_url
         self._pools: dict[Broker, asyncpg.Pool] = {}
 
     async def connect(self) -> Broker:
         """Return the broker of one more process, with short leases."""
-        pool = await asyncpg.create_pool(self._url, min_size=0, max_size=4)
+        if self._pooler_url is None:
+            pool = await asyncpg.create_pool(self._url, min_size=0, max_size=4)
+        else:
+            pool = await pool_by_transaction(self._pooler_url, 4)
         broker = PostgresBroker(pool, lease=LEASE)
         self._pools[broker] = pool
         return broker
@@ -110,11 +115,15 @@ class PostgresQueue:
             await pool.close()
 
 
-@pytest.fixture(params=["rabbitmq", "rabbitmq-plain", "postgres"])
+@pytest.fixture(
+    params=["rabbitmq", "rabbitmq-plain", "postgres", pytest.param("postgres-pooler", marks=pytest.mark.long)]
+)
 def empty_queue(request: pytest.FixtureRequest) -> Queue:
-    """Return a queue of each kind: RabbitMQ by our frame path and by aiormq's own, and PostgreSQL."""
+    """Return a queue of each kind: RabbitMQ by our frame path and by aiormq's own, PostgreSQL, and behind a pooler."""
     if request.param == "postgres":
         return PostgresQueue(request.getfixturevalue("database_url"))
+    if request.param == "postgres-pooler":
+        return PostgresQueue(request.getfixturevalue("database_url"), request.getfixturevalue("pooler_url"))
     path = PlainPath() if request.param == "rabbitmq-plain" else OwnPath()
     return RabbitMQQueue(request.getfixturevalue("rabbitmq_server"), request.getfixturevalue("rabbitmq_url"), path)
 

@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from birthday.broker.postgres import PostgresBroker
-from birthday.broker.postgres.consumer import CONSUMER_LOCK
+from birthday.broker.postgres.links import CONSUMER_LOCK
 from birthday.config import load_settings
 from birthday.errors import UnavailableError
 from birthday.store.hosts import Hosts

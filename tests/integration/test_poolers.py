@@ -1,5 +1,6 @@
 """DATABASE_URL that leads to a pooler, is pasted from a provider, or to a database with another encoding."""
 
+import asyncio
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 
@@ -7,12 +8,15 @@ import asyncpg
 import pytest
 
 from birthday.broker.postgres import PostgresBroker
+from birthday.broker.postgres.links import CONSUMER_LOCK
 from birthday.clock import SystemClock
 from birthday.config import load_settings
 from birthday.errors import UnavailableError
 from birthday.store.connection import borrow
+from birthday.store.pool import make_pool
 from birthday.telemetry.metrics import Metrics
-from birthday.wiring.database import connect_database, open_database
+from birthday.wiring.database import connect_database, connect_directly, open_database
+from tests.support.message_service import MessageService
 from tests.support.pgbouncer import pgbouncer
 from tests.support.postgres import PostgresServer
 from tests.support.program import run, running
@@ -53,6 +57,82 @@ async def test_processes_share_a_pooler_of_twenty_connections(database_url: str)
         loans = [await stack.enter_async_context(borrow(quiet)) for _ in range(settings.database_pool_min + 1)]
         assert await loans[-1].fetchval("SELECT 1") == 1
         assert busy.get_size() == settings.database_pool_min
+
+
+@pytest.mark.parametrize("past", ["direct", "polling"])
+async def test_everything_works_behind_a_pooler_without_sessions(
+    postgres_server: PostgresServer, message_service: MessageService, past: str
+) -> None:
+    """Two `migrate` at once, `check`, an import, and all roles, whose consumer has a session only past the pooler."""
+    name = await postgres_server.create_database(migrated=False)
+    direct = postgres_server.url(name)
+    async with pgbouncer(direct, "transaction") as url:
+        how = {"DATABASE_DIRECT_URL": direct} if past == "direct" else {"DATABASE_POOLER": "transaction"}
+        settings = {"DATABASE_URL": url, "MESSAGE_SERVICE_URL": message_service.url, "SEND_AT": "00:00"} | how
+        migrations = await asyncio.gather(*(run("migrate", **settings) for _ in range(2)))
+        assert [each.status for each in migrations] == [0, 0], [each.err for each in migrations]
+        assert sorted("nothing to be applied" in each.out for each in migrations) == [False, True]
+        check = await run("check", **settings)
+        assert check.status == 0, check.out
+        asked_by_check = len(message_service.requests)
+        assert BY_TRANSACTION in check.out
+        assert "ALTER ROLE" in check.out
+        assert ("polled, because DATABASE_DIRECT_URL is not set" in check.out) == (past == "polling")
+        assert ("direct     past the pooler" in check.out) == (past == "direct")
+        lines = (
+            f"firstName,lastName,email,dateOfBirth,timezone\nAda,B,ada@example.com,{datetime.now(UTC):1990-%m-%d},UTC\n"
+        )
+        imported = await run("import", "-", stdin=lines, **settings)
+        assert "1 users created" in imported.err, imported.err
+        async with running(**settings) as program:
+            await message_service.wait_for(asked_by_check + 1)
+            server = await asyncpg.connect(direct)
+            held = await server.fetchval("SELECT count(*) FROM pg_locks WHERE objid = $1", CONSUMER_LOCK)
+            shown = await server.fetchval("SELECT count(*) FROM queue_consumers")
+            await server.close()
+            assert (held, shown) == ((1, 0) if past == "direct" else (0, 1))
+            assert await program.stop() == 0
+        assert [event for event in program.events if event["level"] not in {"info", "debug"}] == []
+        assert len(message_service.requests) == asked_by_check + 1
+    await postgres_server.drop_database(name)
+
+
+async def test_a_direct_url_to_another_database_is_refused(
+    postgres_server: PostgresServer, database_url: str, pooler_url: str
+) -> None:
+    """A worker that listened there would hear of no message."""
+    name = await postgres_server.create_database()
+    settings = load_settings(database_url=pooler_url, database_direct_url=postgres_server.url(name))
+    async with connect_database(settings) as pool:
+        with pytest.raises(UnavailableError, match="leads to another database"):
+            async with connect_directly(settings, pool):
+                pass
+        async with connect_directly(load_settings(database_url=pooler_url, database_direct_url=database_url), pool):
+            pass
+    await postgres_server.drop_database(name)
+
+
+async def test_a_pooler_by_statement_is_refused(database_url: str) -> None:
+    """Not even DATABASE_POOLER=transaction makes up for transactions."""
+    async with pgbouncer(database_url, "statement") as url:
+        with pytest.raises(UnavailableError, match="by statement"):
+            async with connect_database(load_settings(database_url=url, database_pooler="transaction")):
+                pass
+
+
+async def test_a_pooler_that_stops_keeping_sessions_is_named(pooler_url: str) -> None:
+    """The mode of a pooler may be changed while processes run: they say what is wrong."""
+
+    async def ask_twice(pool: asyncpg.Pool, other: asyncpg.pool.PoolConnectionProxy) -> None:
+        async with borrow(pool) as connection:
+            await connection.fetchval("SELECT 1")
+            async with other.transaction():
+                await other.execute("SELECT")
+                await connection.fetchval("SELECT 1")
+
+    async with make_pool(pooler_url, None, min_size=2, max_size=2) as pool, pool.acquire() as other:
+        with pytest.raises(UnavailableError, match=BY_TRANSACTION):
+            await ask_twice(pool, other)
 
 
 @pytest.mark.parametrize("mode", ["transaction", "statement"])

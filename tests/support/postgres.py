@@ -1,6 +1,7 @@
 """A private PostgreSQL server for the test session, and a fresh, migrated database for each test that asks for one.
 
 ``TEST_POSTGRES_BIN`` names the directory of another PostgreSQL's programs than the one that ``birthday`` would choose.
+If ``TEST_POOLER`` is set, the pool of each test leads to a pgbouncer that hands connections out by transaction.
 """
 
 import asyncio
@@ -21,6 +22,8 @@ from birthday.embedded.cluster import DATABASE, Cluster
 from birthday.embedded.process import exists
 from birthday.embedded.programs import find_directory, installed_directories
 from birthday.store.migrations import load_migrations, migrate
+from birthday.store.pool import make_pool
+from tests.support.pgbouncer import pgbouncer
 
 GONE_SECONDS = 30
 # Copying the template takes hundreds of milliseconds on a disk, and a tenth of that in memory.
@@ -112,9 +115,25 @@ async def database_url(postgres_server: PostgresServer) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def pool(database_url: str) -> AsyncIterator[asyncpg.Pool]:
-    """Return a pool of connections to the test's own database."""
+    """Return a pool of connections to the test's own database, behind a pooler if TEST_POOLER is set."""
+    if os.environ.get("TEST_POOLER"):
+        async with pgbouncer(database_url, "transaction") as url, pool_by_transaction(url) as pool:
+            yield pool
+        return
     async with asyncpg.create_pool(database_url, min_size=1, max_size=10) as pool:
         yield pool
+
+
+@pytest.fixture
+async def pooler_url(database_url: str) -> AsyncIterator[str]:
+    """Return the URL of the test's own database behind pgbouncer, which hands connections out by transaction."""
+    async with pgbouncer(database_url, "transaction") as url:
+        yield url
+
+
+def pool_by_transaction(url: str, most: int = 10) -> asyncpg.Pool:
+    """Return what opens a pool of the product's kind, at the URL of such a pooler."""
+    return make_pool(url, None, by_transaction=True, min_size=1, max_size=most)
 
 
 def postgres_programs() -> Path:

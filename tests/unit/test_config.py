@@ -53,6 +53,8 @@ def test_defaults() -> None:
 
     assert {name: getattr(loaded, name) for name in Settings.model_fields} == {
         "database_url": None,
+        "database_direct_url": None,
+        "database_pooler": "session",
         "database_pool_min": 2,
         "database_pool_max": 20,
         "rabbitmq_url": None,
@@ -290,6 +292,8 @@ def test_every_bad_value_has_a_line(environment: pytest.MonkeyPatch) -> None:
     ("given_settings", "named"),
     [
         ({"DATABASE_POOL_MIN": "30", "DATABASE_POOL_MAX": "10"}, ["DATABASE_POOL_MIN=30", "DATABASE_POOL_MAX=10"]),
+        ({"DATABASE_POOLER": "transaction"}, ["DATABASE_POOLER=transaction", "without DATABASE_URL"]),
+        ({"DATABASE_DIRECT_URL": "postgresql://localhost/db"}, ["DATABASE_DIRECT_URL", "without DATABASE_URL"]),
         ({"RETRY_BASE_DELAY": "2m", "RETRY_MAX_DELAY": "30s"}, ["RETRY_BASE_DELAY=2m", "RETRY_MAX_DELAY=30s"]),
         ({"CRON_PLAN": "0 4 * * 1", "PLAN_HORIZON": "48h"}, ["CRON_PLAN='0 4 * * 1'", "PLAN_HORIZON=48h", "168h"]),
         ({"PLAN_HORIZON": "4m"}, ["CRON_PLAN='*/5 * * * *'", "PLAN_HORIZON=4m"]),
@@ -670,6 +674,20 @@ def test_derived(environment: pytest.MonkeyPatch) -> None:
 
     assert loaded.rules == Rules(time(8, 30), LeapDay.MAR1)
     assert loaded.retry == RetryPolicy(7, timedelta(seconds=2), timedelta(minutes=10))
+
+
+def test_a_direct_url_means_a_pooler_by_transaction(environment: pytest.MonkeyPatch) -> None:
+    """Unless it is said to keep sessions. The settings past it have no pooler."""
+    environment.setenv("DATABASE_URL", "postgresql://pooler.example.com/db")
+    environment.setenv("DATABASE_DIRECT_URL", "postgresql://server.example.com/db")
+
+    loaded = load_settings()
+
+    assert loaded.database_pooler == "transaction"
+    assert load_settings(database_pooler="Session").database_pooler == "session"
+    past = loaded.direct
+    assert (past.database_url, past.database_pooler) == (loaded.database_direct_url, "session")
+    assert past.direct is past
 
 
 def test_effective_settings(environment: pytest.MonkeyPatch) -> None:

@@ -32,9 +32,10 @@ READ_FOR = {
         store/replacing.py: the arguments of Pool.__init__ that create_pool fills in; all statements go through the
         four methods of MeasuredConnection, and the pool's own methods through Pool.acquire; the second argument of
         Connection.__init__ is the transport; ``setup`` is called for each loan and ``reset`` at its end, and may
-        terminate the connection there. store/hosts.py: connect prefers ``host`` and ``port`` to those of the DSN. Run
-        tests/integration/test_telemetry.py, tests/integration/test_switchover.py, tests/integration/test_poolers.py
-        and tests/integration/test_database_hosts.py.
+        terminate the connection there; Connection._get_statement takes ``named``, and what has no name is sent again
+        with its arguments if there is no cache. store/hosts.py: connect prefers ``host`` and ``port`` to those of the
+        DSN. Run tests/integration/test_telemetry.py, tests/integration/test_switchover.py,
+        tests/integration/test_poolers.py and tests/integration/test_database_hosts.py.
         """,
     ),
 }

@@ -2,16 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Final
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 import structlog
 
-from birthday.broker.postgres.consumer import CONSUMER_LOCK, PostgresConsumer, reported
+from birthday.broker.postgres.consumer import PostgresConsumer
 from birthday.broker.postgres.dead_letters import PostgresDeadLetters
+from birthday.broker.postgres.links import CONSUMER_LOCK, PRESENT_SECONDS, Link, PollingLink, SessionLink, fetch
 from birthday.broker.protocol import QueueStats, encode_payload
 from birthday.errors import UnavailableError
 
@@ -27,22 +28,27 @@ _RELEASE: Final = """
 
 
 class PostgresBroker:
-    """A ``Broker`` on a pool that the caller owns. A consumer keeps one connection of it for as long as it lives."""
+    """A ``Broker`` on a pool that the caller owns.
+
+    A consumer keeps one connection for as long as it lives, unless there are no sessions to be had.
+    """
 
     def __init__(
         self,
         pool: asyncpg.Pool,
+        sessions: asyncpg.Pool | None = None,
         *,
         lease: timedelta = timedelta(seconds=30),
         timeout: timedelta = timedelta(seconds=10),
         where: str = "the queue in PostgreSQL",
     ) -> None:
-        """Keep the pool.
+        """Keep the pools. Where ``pool`` has no sessions, consumers use those of ``sessions``, or poll.
 
         ``lease`` is how long a dead consumer keeps its rows. ``timeout`` bounds every wait for the database. ``where``
         begins the text of every error.
         """
         self._pool = pool
+        self._sessions = sessions or (None if getattr(pool, "by_transaction", False) else pool)
         self._lease = lease
         self._seconds = timeout.total_seconds()
         self._where = where
@@ -65,12 +71,14 @@ class PostgresBroker:
     @asynccontextmanager
     async def consume(self, prefetch: int) -> AsyncIterator[PostgresConsumer]:
         """Subscribe; see ``Broker``. On leaving, held rows are released, at once if the database can be reached."""
-        with reported(self._where):
-            connection = await self._pool.acquire(timeout=self._seconds)
-        consumer = PostgresConsumer(self._pool, connection, prefetch, self._lease, self._seconds, self._where)
+        consumer_id = uuid4()
+        link: Link = PollingLink(self._pool, consumer_id, self._seconds, self._where)
+        if self._sessions is not None:
+            link = SessionLink(self._sessions, self._seconds, self._where)
+        consumer = PostgresConsumer(consumer_id, link, prefetch, self._lease, self._where)
+        await consumer.open()
         running: asyncio.Task[None] | None = None
         try:
-            await consumer.subscribe()
             running = asyncio.create_task(consumer.run())
             yield consumer
         finally:
@@ -80,7 +88,8 @@ class PostgresBroker:
                     # Not cancelled: the rows that its last claim takes must be known, so that they can be released.
                     await asyncio.wait({running}, timeout=self._seconds)
             finally:
-                await self._end(consumer)
+                await link.close()
+                await self._release(consumer)
 
     @asynccontextmanager
     async def dead_letters(self) -> AsyncIterator[PostgresDeadLetters]:
@@ -89,7 +98,7 @@ class PostgresBroker:
         yield PostgresDeadLetters(self._fetch)
 
     async def stats(self) -> QueueStats:
-        """Count rows, and count consumers by the lock that they share; see ``Broker``."""
+        """Count rows, and count consumers by the lock that they share, or by their rows; see ``Broker``."""
         [row] = await self._fetch(
             """
             SELECT count(*) FILTER (WHERE available_at <= instant
@@ -99,11 +108,14 @@ class PostgresBroker:
                    (SELECT count(*) FROM queue_messages WHERE dead_at IS NOT NULL) AS dead,
                    (SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
                     WHERE locktype = 'advisory' AND classid = 0 AND objid::bigint = $1 AND objsubid = 1
-                      AND datname = current_database()) AS consumers
+                      AND datname = current_database())
+                 + (SELECT count(*) FROM queue_consumers
+                    WHERE seen_at > clock_timestamp() - make_interval(secs => $2)) AS consumers
             FROM queue_messages, (SELECT clock_timestamp() AS instant) AS clock
             WHERE dead_at IS NULL
             """,
             CONSUMER_LOCK,
+            PRESENT_SECONDS,
         )
         return QueueStats(**dict(row))
 
@@ -115,27 +127,15 @@ class PostgresBroker:
         """Do nothing: the caller owns the pool."""
 
     async def _fetch(self, statement: str, *values: object) -> list[asyncpg.Record]:
-        with reported(self._where):
-            async with self._pool.acquire(timeout=self._seconds) as connection:
-                rows: list[asyncpg.Record] = await connection.fetch(statement, *values, timeout=self._seconds)
-                return rows
+        return await fetch(self._pool, self._seconds, self._where, statement, *values)
 
-    async def _end(self, consumer: PostgresConsumer) -> None:
-        """Restore the consumer's connection and give it back to the pool. Release the consumer's rows."""
-        with suppress(UnavailableError), reported(self._where):
-            clean = False
-            try:
-                await consumer.unsubscribe()
-                clean = True
-            finally:
-                if not clean:
-                    # Other users of the pool must not get a connection with the consumer's setting, listener and lock.
-                    consumer.connection.terminate()
-                await self._pool.release(consumer.connection, timeout=self._seconds)
-        if consumer.held:
-            try:
-                await self._fetch(_RELEASE, list(consumer.held), consumer.id)
-            except UnavailableError as error:
-                log.warning(
-                    "broker.release_failed", error=str(error), until="their leases run out", held=len(consumer.held)
-                )
+    async def _release(self, consumer: PostgresConsumer) -> None:
+        """Put back what a consumer held that has ended."""
+        if not consumer.held:
+            return
+        try:
+            await self._fetch(_RELEASE, list(consumer.held), consumer.id)
+        except UnavailableError as error:
+            log.warning(
+                "broker.release_failed", error=str(error), until="their leases run out", held=len(consumer.held)
+            )

@@ -1,25 +1,18 @@
 """A subscription to the queue in PostgreSQL: it claims rows ahead, and settles them."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Final
-from uuid import uuid4
+from uuid import UUID
 
 import asyncpg
 
+from birthday.broker.postgres.links import Link
 from birthday.broker.protocol import Delivery, Inbox, Wait, decode_payload
 from birthday.errors import UnavailableError
 
-_CHANNEL: Final = "queue_messages"
-"""The channel on which publishers NOTIFY that a row is ready."""
-CONSUMER_LOCK: Final = 760_325_001
-"""Key of an advisory lock that consumers share, so that pg_locks shows how many live. It ends with its connection."""
-_POLL_SECONDS: Final = 0.5
-"""How often to look for rows without a notification: delays that end, leases that run out, rows inserted by hand."""
-_MOVE_SECONDS: Final = 5.0
-"""How often to look for a free connection, which delays the next claim if there is none."""
 _CLAIM_LIMIT: Final = 500
 _BODY_CHARACTERS: Final = 1024
 """Longer bodies are cut: they are no messages of ours, and hundreds of a megabyte each would fill the memory."""
@@ -58,33 +51,20 @@ _REJECT: Final = """
 
 
 class PostgresConsumer:
-    """A ``Consumer`` that does everything on one connection. Once that breaks, every method raises.
+    """A ``Consumer`` that does everything over one link. Once that breaks, every method raises.
 
-    ``run`` claims ahead, up to the prefetch, and extends the leases of all held rows. It takes another connection from
-    the pool when the pool has retired the present one.
+    ``run`` claims ahead, up to the prefetch, and extends the leases of all held rows.
     """
 
-    def __init__(
-        self,
-        pool: asyncpg.Pool,
-        connection: asyncpg.pool.PoolConnectionProxy,
-        prefetch: int,
-        lease: timedelta,
-        seconds: float,
-        where: str,
-    ) -> None:
-        """Keep what is passed in; ``PostgresBroker.consume`` calls ``subscribe`` and then ``run``."""
-        self.id = uuid4()
+    def __init__(self, consumer_id: UUID, link: Link, prefetch: int, lease: timedelta, where: str) -> None:
+        """Keep what is passed in; ``PostgresBroker.consume`` calls ``open`` and then ``run``."""
+        self.id = consumer_id
         self.held: set[int] = set()
-        self.connection = connection
-        self._pool = pool
-        self._move_at = 0.0
+        self._link = link
         self._prefetch = prefetch
         self._lease = lease
-        self._seconds = seconds
         self._where = where
         self._inbox: Inbox[Delivery] = Inbox()
-        self._turn = asyncio.Lock()
         self._claiming = asyncio.Lock()
         self._news = asyncio.Event()
         self._room = asyncio.Event()
@@ -95,6 +75,10 @@ class PostgresConsumer:
     def lost(self) -> bool:
         """Whether the subscription is over; see ``Consumer``."""
         return self._inbox.lost
+
+    async def open(self) -> None:
+        """Open the link."""
+        await self._link.open(self._news.set, self._on_lost)
 
     async def receive(self, most: int, wait: Wait) -> list[Delivery]:
         """Take what has been claimed; see ``Consumer``."""
@@ -116,35 +100,14 @@ class PostgresConsumer:
         """Mark these as dead, in one statement; see ``Consumer``."""
         await self._settle(_REJECT, deliveries)
 
-    async def subscribe(self) -> None:
-        """Prepare the connection, and listen on it."""
-        self.connection.add_termination_listener(self._on_terminated)
-        with reported(self._where):
-            # A generic plan made while the queue is empty would later read the whole table, when it is full.
-            await self.connection.execute("SET plan_cache_mode = force_custom_plan", timeout=self._seconds)
-            await self.connection.execute("SELECT pg_advisory_lock_shared($1)", CONSUMER_LOCK, timeout=self._seconds)
-            async with asyncio.timeout(self._seconds):
-                await self.connection.add_listener(_CHANNEL, self._on_notified)
-
-    async def unsubscribe(self) -> None:
-        """Undo what ``subscribe`` did to the connection."""
-        self.connection.remove_termination_listener(self._on_terminated)
-        if not self.connection.is_closed():
-            # Not RESET ALL, because the settings of the pool must stay.
-            async with asyncio.timeout(self._seconds):
-                await self.connection.remove_listener(_CHANNEL, self._on_notified)
-                await self.connection.execute("RESET plan_cache_mode")
-                await self.connection.execute("SELECT pg_advisory_unlock_all()")
-
     async def run(self) -> None:
         """Claim rows whenever there is room, and extend leases, until ``stop`` or until the connection breaks."""
-        pause = min(_POLL_SECONDS, self._lease.total_seconds() / 3)
+        pause = min(self._link.poll_seconds, self._lease.total_seconds() / 3)
         try:
             extend_at = 0.0
             while not self._stopping:
                 extend_at = await self._extend(extend_at)
-                if getattr(self.connection, "retired", False):
-                    await self._move()
+                await self._link.tend()
                 self._room.clear()
                 self._news.clear()
                 wanted = 0 if self._ceasing else min(_CLAIM_LIMIT, self._prefetch - len(self.held))
@@ -165,30 +128,9 @@ class PostgresConsumer:
         self._room.set()
         self._inbox.fail("this subscription has ended")
 
-    async def _move(self) -> None:
-        """Continue on another connection; if none is free at once, stay on this one for now.
-
-        What is held stays held, because the rows have the consumer's id and not its session's.
-        """
-        now = asyncio.get_running_loop().time()
-        if now < self._move_at:
-            return
-        self._move_at = now + _MOVE_SECONDS
-        try:
-            fresh = await self._pool.acquire(timeout=_POLL_SECONDS)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            return
-        async with self._turn:
-            retired, self.connection = self.connection, fresh
-            retired.remove_termination_listener(self._on_terminated)
-            try:
-                await self.subscribe()
-            finally:
-                retired.terminate()
-
     async def _claim(self, wanted: int) -> int:
         async with self._claiming:
-            rows = await self._fetch(CLAIM, wanted, self.id, self._lease, _BODY_CHARACTERS)
+            rows = await self._link.fetch(CLAIM, wanted, self.id, self._lease, _BODY_CHARACTERS)
             for row in rows:
                 self.held.add(row["id"])
                 self._inbox.put(_delivery(row))
@@ -200,27 +142,18 @@ class PostgresConsumer:
         if now < due_at:
             return due_at
         if self.held:
-            await self._fetch(_EXTEND, list(self.held), self.id, self._lease)
+            await self._link.fetch(_EXTEND, list(self.held), self.id, self._lease)
         return now + self._lease.total_seconds() / 3
 
     async def _settle(self, statement: str, deliveries: Sequence[Delivery]) -> None:
         self._inbox.check()
         ids = [delivery.tag for delivery in deliveries]
         if ids:
-            await self._fetch(statement, ids, self.id)
+            await self._link.fetch(statement, ids, self.id)
             self.held.difference_update(ids)
             self._room.set()
 
-    async def _fetch(self, statement: str, *values: object) -> list[asyncpg.Record]:
-        with reported(self._where):
-            async with self._turn:
-                rows: list[asyncpg.Record] = await self.connection.fetch(statement, *values, timeout=self._seconds)
-                return rows
-
-    def _on_notified(self, *_: object) -> None:
-        self._news.set()
-
-    def _on_terminated(self, _: object) -> None:
+    def _on_lost(self) -> None:
         self._inbox.fail(f"{self._where}: the connection of the consumer was closed")
         self._news.set()
         self._room.set()
@@ -238,13 +171,3 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
-
-
-@contextmanager
-def reported(where: str) -> Iterator[None]:
-    """Turn what asyncpg raises into an ``UnavailableError`` that begins with ``where``."""
-    try:
-        yield
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
-        late = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
-        raise UnavailableError("queue", f"{where}: {str(error) or late}") from error

@@ -6,8 +6,8 @@ on the one before.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -27,6 +27,8 @@ from birthday.operations.transfer.changing import Outcome, Result, change_users,
 from birthday.operations.transfer.records import Format, Rejected, Row, UserRecords, format_of
 from birthday.operations.transfer.source import LineSplitter, read_chunks
 from birthday.store.changes import IMPORTED, USER, Actor, Change, record_changes
+from birthday.store.connection import rehearsal
+from birthday.store.sessions import is_shared
 from birthday.store.transfer import (
     Clash,
     StagedMessage,
@@ -55,6 +57,8 @@ hours of a zone's offset, and the overlap with the planner.
 
 
 _RETRIES: Final = 2
+_ISOLATION: Final = "read_committed"
+"""Because the search for clashes must see users that others have just created."""
 
 
 class Mode(StrEnum):
@@ -147,7 +151,7 @@ async def import_chunks(
     """
     running: asyncio.Task[None] | None = None
     async with (
-        staging(target.connection),
+        target.staging_for_all(),
         aclosing(_read_batches(chunks, file_format, target.clock, target.options)) as batches,
     ):
         try:
@@ -234,6 +238,26 @@ class Target:
     options: ImportOptions
     summary: ImportSummary = field(default_factory=ImportSummary)
 
+    @asynccontextmanager
+    async def staging_for_all(self) -> AsyncIterator[None]:
+        """Keep the tables of the import for all batches, if the connection is a session, which can keep them.
+
+        Otherwise each batch makes its own within its transaction. A dry run, whose batches see those before them, is
+        then one transaction, which is taken back.
+        """
+        if not is_shared(self.connection):
+            async with staging(self.connection):
+                yield
+        elif self.options.dry_run:
+            async with rehearsal(self.connection, isolation=_ISOLATION), staging(self.connection):
+                yield
+        else:
+            yield
+
+    def _staging_for_batch(self) -> AbstractAsyncContextManager[None]:
+        is_missing = is_shared(self.connection) and not self.options.dry_run
+        return staging(self.connection) if is_missing else nullcontext()
+
     async def store(self, batch: _Batch) -> None:
         """Create the users of a batch in one transaction, then report and count the results."""
         stored, results, replanned = await self._store(batch.accepted)
@@ -269,8 +293,10 @@ class Target:
         else:
             messages = _plan_again(users, now, self.planning, options.catch_up)
         upsert = options.mode is Mode.UPSERT
-        # Read committed, because the search for clashes must see users that others have just created.
-        async with self.connection.transaction(isolation="read_committed", readonly=options.dry_run and not upsert):
+        async with (
+            self.connection.transaction(isolation=_ISOLATION, readonly=options.dry_run and not upsert),
+            self._staging_for_batch(),
+        ):
             await stage_users(self.connection, users)
             if options.dry_run:
                 stored = await rehearse_staged(self.connection, messages)
