@@ -133,11 +133,13 @@ async def is_same_database(one: asyncpg.Pool, other: asyncpg.Pool) -> bool:
 
 async def missing_role_settings(pool: asyncpg.Pool) -> list[str]:
     """Return what ``set_session`` would set but that a pool without sessions gets from the role only, as ALTER ROLE."""
-    row = await pool.fetchrow(
+    rows = await pool.fetch(
         """
-        SELECT current_setting('jit') = 'on' AS jit,
-               current_setting('idle_in_transaction_session_timeout') = '0' AS idle, quote_ident(current_user) AS role
+        SELECT format('ALTER ROLE %I SET %s', current_user, wanted.setting)
+        FROM (VALUES ('jit = off', current_setting('jit') = 'on'),
+                     ('idle_in_transaction_session_timeout = ''30s''',
+                      current_setting('idle_in_transaction_session_timeout') = '0')) AS wanted (setting, is_missing)
+        WHERE wanted.is_missing
         """
     )
-    wanted = {"jit": "jit = off", "idle": "idle_in_transaction_session_timeout = '30s'"}
-    return [f"ALTER ROLE {row['role']} SET {text}" for name, text in wanted.items() if row and row[name]]
+    return [row[0] for row in rows]
