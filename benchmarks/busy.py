@@ -112,6 +112,13 @@ def processor_seconds(runner: int) -> tuple[dict[str, float], dict[str, float]]:
     return dict(seconds), dict(starved)
 
 
+def server_seconds(backend: int) -> float:
+    """Return the seconds that the database server of a backend has taken with all its processes."""
+    processes = dict(_processes())
+    server = processes[backend].parent
+    return sum(one.own + one.ended for pid, one in processes.items() if server in {pid, one.parent})
+
+
 def medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Return the median of each figure; one that is missing is 0."""
     names = sorted({name for each in rounds for name in each})

@@ -35,6 +35,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="more rounds, and the curves as well")
     parser.addoption("--soak", type=float, default=0, help="nothing but mixed load, for so many seconds")
     parser.addoption("--peers", help="nothing but peers, which this interpreter has installed")
+    parser.addoption("--rows", type=int, help="nothing but retention, beside so many stored messages")
+    parser.addoption("--database", help="the database that benchmarks.past has filled, in place of a new one")
     parser.addoption("--users", type=int, default=5_000_000, help="how many users the largest population has")
 
 
@@ -43,6 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     config.addinivalue_line("markers", "soak: takes as long as --soak says, and is left out without it")
     config.addinivalue_line("markers", "peers: needs what --peers names, and is left out without it")
+    config.addinivalue_line("markers", "rows: takes as long as --rows asks for, and is left out without it")
     config.addinivalue_line("markers", "full: has no limit to be compared with, and is left out of a quick run")
     config.stash[SERVERS] = {}
     # Parts of the program that run in this process have nothing to say but what is wrong.
@@ -51,13 +54,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Choose what the kind of run asks for: the soak alone, the peers alone, or all else, without curves if quick."""
-    wanted = next((kind for kind in ("soak", "peers", "full") if config.getoption(f"--{kind}")), "quick")
+    wanted = next((kind for kind in ("soak", "peers", "rows", "full") if config.getoption(f"--{kind}")), "quick")
     items[:] = [item for item in items if wanted in _kinds(item)]
 
 
 def _kinds(item: pytest.Item) -> set[str]:
     """Return the kinds of run that a benchmark is part of."""
-    marks = {mark.name for mark in item.iter_markers()} & {"soak", "peers", "full"}
+    marks = {mark.name for mark in item.iter_markers()} & {"soak", "peers", "rows", "full"}
     return marks or {"quick", "full"}
 
 

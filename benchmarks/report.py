@@ -22,6 +22,7 @@ PLOTS = DOCS / "performance"
 RESULTS = PLOTS / "results.json"
 SOAK = PLOTS / "soak.json"
 PEERS = PLOTS / "peers.json"
+RETENTION = PLOTS / "retention.json"
 GIB = 1024**3
 SIDES = ("ours", "the other side")
 
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str]) -> None:
     if runs:
         plots.history(runs[-10:], PLOTS / "history.svg")
         drawn.add("history")
+    past: Results = json.loads(RETENTION.read_text())["results"] if RETENTION.exists() else {}
     page = Template((HERE / "performance.template.md").read_text()).substitute(
         taken_on=document["taken_on"],
         note=fill(document.get("note", "One run measured everything but the soak."), 100),
@@ -51,6 +53,8 @@ def main(arguments: Sequence[str]) -> None:
         waiting=waiting(results),
         costs=costs(results),
         **peers(),
+        retention=retention(past),
+        retention_ratios=ratios(past),
         waves=waves(results),
         population=population(results),
         storage=storage(results),
@@ -195,6 +199,27 @@ def storage(results: Results) -> str:
 
 def _kind(name: str) -> str:
     return "user" if name.startswith("users") else "message"
+
+
+def retention(results: Results) -> str:
+    """Return what a message costs the database server when it is delivered, and when it is removed."""
+    if "retention" not in results:
+        return "(Not measured in this run.)"
+    spent = results["retention"]["costs"]
+    rows = [
+        (
+            name,
+            *(f"{spent[step][figure]:,.0f}{unit}" for step in ("delivery", "removal")),
+            f"{100 * spent['removal'][figure] / spent['delivery'][figure]:.0f} %",
+            f"{spent['vacuum'][figure] / scale:,.1f} {large}",
+        )
+        for name, figure, unit, scale, large in (
+            ("processor time", "cpu_us", " µs", 1e6, "s"),
+            ("WAL", "wal_bytes", " bytes", 1024**2, "MiB"),
+            ("pages looked at", "buffers", "", 1e6, "million"),
+        )
+    ]
+    return table(("of the database server", "a delivery", "a removal", "share", "a vacuum of all"), rows)
 
 
 def hundred_million(results: Results) -> str:

@@ -42,6 +42,8 @@ LONE_MESSAGE = Target("lone message: latency against the plain path", 1.3, 1.0, 
 IMPORT = Target("import: of COPY to a stage + INSERT", 0.5, 0.8)
 LAG = Target("event loop under full load: p99 of its lag", 50, 15, at_most=True, unit="ms")
 SCRAPE = Target("metrics: of a core, for a scrape every 15 s", 2.0, 0.5, at_most=True, unit="%")
+BESIDE_RETENTION = Target("worker beside retention: of the worker alone", 0.8, 0.95)
+BESIDE_VACUUM = Target("worker beside vacuum: of the worker alone", 0.5, 0.95)
 MEMORY = Target("memory of a worker: ten times the messages against once", 1.2, 1.05, at_most=True)
 
 PEER_QUEUES = (

@@ -5,6 +5,7 @@ from datetime import date, timedelta
 import asyncpg
 import pytest
 
+from benchmarks.population import populate
 from birthday.broker.postgres import PostgresBroker
 from birthday.store.idempotency import Answer, KeyedRequest, store_answers
 from birthday.store.upkeep import remove_old
@@ -92,7 +93,7 @@ async def test_retention_does_not_read_what_it_keeps(database_url: str) -> None:
                                       status, created_at, updated_at)
             SELECT uuid_v7(at), gen_random_uuid(), 2027, at::date, at, at, at, 'delivered', at, at
             FROM generate_series(1, 10000) AS number,
-                 LATERAL (SELECT $1 - CASE WHEN number % 100 = 0 THEN interval '1 year' ELSE '0' END AS at) made
+                 LATERAL (SELECT $1::timestamptz - interval '1 year' * (number % 100 = 0)::integer AS at) made
             """,
             at,
         )
@@ -102,6 +103,28 @@ async def test_retention_does_not_read_what_it_keeps(database_url: str) -> None:
         before = await count_pages(pool)
         assert await remove_old(pool, at, 1000) == 0
         assert await count_pages(pool) - before < 10
+
+
+async def test_retention_touches_no_index_of_the_users(database_url: str) -> None:
+    """The year that a removed message stood for fits on the page of its user, also if users were imported in one go."""
+    at = parse("2027-03-01T09:00:00Z")
+    async with asyncpg.create_pool(database_url, min_size=1, max_size=1) as pool:
+        async with pool.acquire() as connection:
+            await populate(connection, 500, at - timedelta(days=400))
+        await pool.execute(
+            """
+            INSERT INTO message_logs (id, user_id, occasion_year, occasion_on, scheduled_at, ends_at, schedule_from,
+                                      status, created_at, updated_at)
+            SELECT uuid_v7(at), id, 2026, at::date, at, at, at, 'delivered', at, at
+            FROM (SELECT id, row_number() OVER (ORDER BY id) AS number, $1::timestamptz AS at FROM users) one
+            WHERE number % 20 = 0
+            """,
+            at - timedelta(days=91),
+        )
+        assert await remove_old(pool, at, 1000) == 25
+        await pool.execute("SELECT pg_stat_force_next_flush()")
+        [updates] = await pool.fetch("SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'users'")
+        assert tuple(updates) == (25, 25)
 
 
 async def count_pages(pool: asyncpg.Pool) -> int:
