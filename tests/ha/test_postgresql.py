@@ -30,7 +30,7 @@ async def test_a_switchover_is_a_pause_of_seconds(lab: Lab, way: str, record_pro
         assert recovery.ready_by < elected - since + PAUSE
 
 
-@pytest.mark.parametrize("way", ["hosts"])
+@pytest.mark.parametrize("way", ["hosts", "haproxy", "pgbouncer"])
 async def test_a_primary_that_is_killed_costs_seconds_after_another_is_elected(
     lab: Lab, way: str, record_property: Record
 ) -> None:
@@ -50,7 +50,7 @@ async def test_a_primary_that_is_killed_costs_seconds_after_another_is_elected(
         assert recovery.ready_by < elected + PAUSE
 
 
-@pytest.mark.parametrize("way", ["hosts"])
+@pytest.mark.parametrize("way", ["hosts", "haproxy"])
 async def test_a_primary_that_vanishes_without_a_word_is_left(lab: Lab, way: str, record_property: Record) -> None:
     """All its packets are dropped: connections to it stay half open. Within 30 s after the election all goes on."""
     async with lab.installed(way) as installation:
