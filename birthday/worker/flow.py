@@ -41,8 +41,8 @@ class Flow:
         self._interruptible: asyncio.Timeout | None = None
         self._claiming = 0
         self._begun = 0
-        self._paces: deque[int] = deque([0], maxlen=4)
-        """How many messages the slots took during each of the last claims."""
+        self._paces: deque[int] = deque(maxlen=4)
+        """How many messages the slots took during each of the last claims, since nothing was in flight."""
         self._steps: list[float] = []
 
     @property
@@ -90,18 +90,23 @@ class Flow:
     def _add(self, count: int) -> None:
         self.in_flight += count
         _set(self.idle, to=self.in_flight == 0)
+        if self.in_flight == 0:
+            self._paces.clear()
         self._make_room()
 
     def _make_room(self) -> None:
         """Let the next messages be claimed, or not: enough are waiting or being claimed, or each slot has its message.
 
-        It is enough if the slots have work for as long as a claim takes, at the rate of the last ones.
+        It is enough if the slots have work for as long as a claim takes, at the rate of the last ones. If none
+        waits, more are claimed. While that rate is unknown, these are at most two batches: if sends turn out to be
+        slow, more would wait for longer than their leases hold.
         """
-        limits, waiting = self.limits, self.jobs.qsize()
+        limits, waiting, pace = self.limits, self.jobs.qsize(), max(self._paces, default=0)
         unsent = waiting + self._claiming
         if limits.ahead:
-            enough = limits.concurrency + min(max(self._paces), limits.batch)
-            _set(self.room, to=waiting == 0 or unsent <= enough)
+            enough = limits.concurrency + min(pace, limits.batch)
+            starved = waiting == 0 and (pace > 0 or unsent <= limits.batch)
+            _set(self.room, to=starved or unsent <= enough)
         else:
             _set(self.room, to=self.in_flight < limits.concurrency)
         _set(self.storable, to=self.in_flight - unsent < limits.unstored)

@@ -42,5 +42,8 @@ class Limits:
 
     @property
     def lease(self) -> timedelta:
-        """How long a claim holds: the longest wait for a slot (three rounds of sends), one send, and storing it."""
+        """How long a claim holds: three rounds of sends while it waits for a slot, one send, and storing it.
+
+        A message that has waited longer, because sends have become slow, is given back unsent.
+        """
         return 4 * self.send_timeout + STORING

@@ -11,8 +11,8 @@ flight are still sent and stored. Only the ack is lost; when the delivery comes 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from random import Random
 
 import structlog
@@ -28,7 +28,7 @@ from birthday.worker.jobs import Done
 from birthday.worker.limits import SETTLEMENTS, Limits
 from birthday.worker.retrying import RECONNECT
 from birthday.worker.sender import Sender
-from birthday.worker.settler import Settler
+from birthday.worker.settler import Retry, Settler
 from birthday.worker.taker import Taker
 
 log = structlog.get_logger()
@@ -126,7 +126,7 @@ class Pipeline:
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._send_jobs()) for _ in range(self._limits.concurrency)]
-            tasks += [group.create_task(self._settle_outcomes()) for _ in range(SETTLEMENTS)]
+            tasks += [group.create_task(self._settle_outcomes(group)) for _ in range(SETTLEMENTS)]
             tasks.append(group.create_task(self._interrupt_when_paused()))
             tasks.append(group.create_task(self._interrupt_when_clock_is_wrong()))
             await self._consume_until_stopped()
@@ -222,16 +222,19 @@ class Pipeline:
             unsent = self._hurrying or self._held or (allowance is not None and flow.in_flight > allowance)
             flow.outcomes.put_nowait(sender.give_back(job) if unsent else await sender.send(job))
 
-    async def _settle_outcomes(self) -> None:
-        """Store outcomes in batches. While a full batch is being stored, the next one is gathered and stored too."""
+    async def _settle_outcomes(self, group: asyncio.TaskGroup) -> None:
+        """Store outcomes in batches. While a full batch is being stored, the next one is gathered and stored too.
+
+        Retries are published in tasks of ``group``, so that outcomes are stored while the queue confirms nothing.
+        """
         while True:
             async with self._gathering:
                 batch = await self._gather_outcomes()
                 is_full = len(batch) == self._flow.limits.batch
                 if not is_full:
-                    await self._settle(batch)
+                    await self._settle(batch, group)
             if is_full:
-                await self._settle(batch)
+                await self._settle(batch, group)
 
     async def _gather_outcomes(self) -> list[Done]:
         outcomes = self._flow.outcomes
@@ -244,15 +247,28 @@ class Pipeline:
             batch.append(outcomes.get_nowait())
         return batch
 
-    async def _settle(self, batch: Sequence[Done]) -> None:
-        stored = False
+    async def _settle(self, batch: Sequence[Done], group: asyncio.TaskGroup) -> None:
+        retries: list[Retry] = []
+        with self._finishing("settle"):
+            retries = await self._settler.settle_batch(batch)
+        if retries:
+            group.create_task(self._publish(retries))
+        self._flow.settle(len(batch) - len(retries))
+
+    async def _publish(self, retries: Sequence[Retry]) -> None:
+        """Publish retries, which are in flight until then."""
+        with self._finishing("publish"):
+            if not await self._settler.publish(retries):
+                self._flow.interrupt()
+        self._flow.settle(len(retries))
+
+    @contextmanager
+    def _finishing(self, what: str) -> Iterator[None]:
+        """Give up the subscription after a bug. It must not end the worker: queue and leases bring the batch back."""
         with self._flow.step():
             try:
-                stored = await self._settler.settle_batch(batch)
+                yield
             except Exception:
-                # A bug that one batch triggers must not end the worker: the leases bring the batch back.
-                log.exception("worker.crashed", during="settle")
+                log.exception("worker.crashed", during=what)
                 self._settler.metrics.background_failures.labels("worker").inc()
-        if not stored:
-            self._flow.interrupt()
-        self._flow.settle(len(batch))
+                self._flow.interrupt()

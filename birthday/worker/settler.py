@@ -29,6 +29,8 @@ from birthday.worker.retrying import retry_outage, retry_publish
 log = structlog.get_logger()
 
 _Pair: TypeAlias = tuple[Done, Settlement]
+Retry: TypeAlias = _Pair
+"""An outcome that is stored as ``retrying``, whose delivery is not acked yet."""
 
 MOST_TEMPLATES: Final = 200
 """How many templates the metrics name."""
@@ -46,11 +48,11 @@ class Settler:
     random: Random
     names: LabelValues = field(default_factory=partial(LabelValues, MOST_TEMPLATES))
 
-    async def settle_batch(self, batch: Sequence[Done]) -> bool:
+    async def settle_batch(self, batch: Sequence[Done]) -> list[Retry]:
         """Store the outcomes of ``batch`` in one statement, report them, and ack. Waits for the database if it is away.
 
         Returns:
-            False if a retry could not be published: its delivery must be given back, and will come again.
+            The retries. The caller must hand them to ``publish``, which may wait for the queue.
         """
         # In order of id, as claims lock messages: two statements with the same messages then cannot deadlock.
         in_order = sorted(batch, key=lambda done: done.job.claim.id.int)
@@ -66,7 +68,18 @@ class Settler:
                 await _tell(done.job.received.consumer.ack([done.job.received.delivery]))
         self._count_first_sent(done for done, one in ours if first_sent[one.id, one.lease_until])
         self._report(ours)
-        return await self._tell_queue(ours)
+        await self._tell_queue(ours)
+        return [pair for pair in ours if pair[1].next_attempt_at is not None]
+
+    async def publish(self, retries: Sequence[Retry]) -> bool:
+        """Publish retries, and ack their deliveries after that. Waits for the queue while the deliveries can be acked.
+
+        Returns:
+            False if a retry could not be published: its delivery must be given back, and will come again.
+        """
+        published = await asyncio.gather(*(self._publish_delayed(done, settlement) for done, settlement in retries))
+        await _ack([done.job.received for (done, _), ok in zip(retries, published, strict=True) if ok])
+        return all(published)
 
     async def _store(self, pairs: Sequence[_Pair]) -> tuple[Sequence[_Pair], Sequence[Settled]]:
         """Store outcomes. If the database refuses one, store a failure instead, so that the rest is not held up."""
@@ -142,10 +155,9 @@ class Settler:
             self.metrics.message_retries.labels(error_type).inc()
             log.warning("message.retrying", **fields, error_type=error_type, reason=reason)
 
-    async def _tell_queue(self, pairs: Sequence[tuple[Done, Settlement]]) -> bool:
-        """Ack what is done, and reject what has failed. Publish retries, and ack their deliveries after that."""
+    async def _tell_queue(self, pairs: Sequence[_Pair]) -> None:
+        """Ack what is done, and reject what has failed."""
         failed = [done.job.received for done, settlement in pairs if settlement.status is Status.FAILED]
-        retrying = [(done, settlement) for done, settlement in pairs if settlement.next_attempt_at is not None]
         finished = [
             done.job.received
             for done, settlement in pairs
@@ -154,9 +166,6 @@ class Settler:
         await _ack(finished)
         for consumer, deliveries in _by_consumer(failed).items():
             await _tell(consumer.reject(deliveries))
-        published = await asyncio.gather(*(self._publish_delayed(done, settlement) for done, settlement in retrying))
-        await _ack([done.job.received for (done, _), ok in zip(retrying, published, strict=True) if ok])
-        return all(published)
 
     async def _publish_delayed(self, done: Done, settlement: Settlement) -> bool:
         async def publish() -> None:

@@ -89,6 +89,9 @@ class Taker:
                 if len(deliveries) < limits.batch:
                     # The queue is short. Meanwhile the next deliveries gather.
                     await asyncio.wait({claim})
+                else:
+                    # Let it begin, so that its messages are counted before the next claim.
+                    await asyncio.sleep(0)
                 await _leave(claims, CLAIMS - 1)
 
     async def _claim(self, consumer: Consumer, deliveries: Sequence[Delivery]) -> None:

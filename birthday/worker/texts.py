@@ -45,14 +45,16 @@ class Texts:
             UnavailableError: if the database cannot be used.
         """
         keys = {key for claim in claims if (key := claim.template) is not None and key != BUILT_IN}
-        missing = [key for key in keys if key not in self._kept]
+        # Loads overlap, and each drops what was not used lately: hold what is kept before the first wait.
+        found = {key: self._kept[key] for key in keys if key in self._kept}
+        missing = [key for key in keys if key not in found]
         if missing:
             async with borrow(self._pool) as connection:
                 sources = await read_sources(connection, missing)
             for key, source in sources.items():
-                self._kept[key] = await self._compile(key, source)
-        found = {key: self._kept[key] for key in keys if key in self._kept}
-        for key in found:
+                found[key] = await self._compile(key, source)
+        for key, text in found.items():
+            self._kept[key] = text
             self._kept.move_to_end(key)
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)

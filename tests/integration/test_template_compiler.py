@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import sys
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import asyncpg
@@ -18,12 +18,19 @@ from birthday.operations.templates.compiler import Limits
 from birthday.operations.templates.compiling import Compiler, CompilerEndedError
 from birthday.store.claims import Claim
 from birthday.store.templates import publish
-from birthday.worker.texts import Texts, say
+from birthday.worker.texts import KEPT, Texts, say
 from tests.support.product import eventually
 
+AT = datetime(2026, 3, 1, 9, tzinfo=UTC)
 GREETING = Source("Hi {{ first_name }}", html="<b>{{ first_name }}</b>")
 ENDLESS = Source("x", html=f"{{{{ [{'1,' * 50_000}] | length }}}}")
 """Takes a second of processor time, and some ten megabytes."""
+
+
+def claim_of(key: TemplateKey) -> Claim:
+    """Return the claim of a message with this template."""
+    user = ("Ada", "Lovelace", "ada@example.com", None, None, 1990)
+    return Claim(uuid4(), "birthday", key, uuid4(), 1, AT, AT, *user, AT.date(), None)
 
 
 async def running(compiler: Compiler) -> int:
@@ -150,15 +157,31 @@ async def test_no_process_outlives_an_owner_that_was_killed(run: str) -> None:
 async def test_a_compiler_that_ends_fails_no_message(pool: asyncpg.Pool) -> None:
     """The text was compiled when it was published: a fault of the host must not make it a fault of the text."""
     source = Source("Hi {{ first_name }}", html="{{ first_name }}" * 400)
-    at, day = datetime(2026, 3, 1, 9, tzinfo=UTC), date(2026, 3, 1)
     async with pool.acquire() as connection, connection.transaction():
-        await publish(connection, "birthday", "default", source, at, "test")
+        await publish(connection, "birthday", "default", source, AT, "test")
     key = TemplateKey("birthday", "default", 1)
-    claim = Claim(
-        uuid4(), "birthday", key, uuid4(), 1, at, at, "Ada", "Lovelace", "ada@example.com", None, None, 2026, day, None
-    )
+    claim = claim_of(key)
     async with Compiler(Limits(cpu_seconds=0.001)) as compiler:
         with pytest.raises(CompilerEndedError):
             await compiler.compile(source, "default")
         text = (await Texts(pool, compiler).load([claim]))[key]
     assert say(text, claim).message == "Hi Ada"
+
+
+async def test_claims_that_overlap_drop_no_text_of_each_other(pool: asyncpg.Pool) -> None:
+    """Together they need more templates than are kept: each of them has all that it needs."""
+    keys = [TemplateKey("birthday", "default", version) for version in range(1, KEPT * 3 // 2 + 1)]
+    await pool.execute(
+        """
+        INSERT INTO templates (message_type, locale, version, message, created_at, created_by)
+        SELECT 'birthday', 'default', unnest($1::integer[]), 'Hi', $2, 'test'
+        """,
+        [key.version for key in keys],
+        AT,
+    )
+    half = len(keys) // 2
+    async with Compiler() as compiler:
+        texts = Texts(pool, compiler)
+        loads = [texts.load(map(claim_of, some)) for some in (keys[:half], keys[half:])]
+        first, second = await asyncio.gather(*loads)
+    assert [*sorted(first), *sorted(second)] == keys

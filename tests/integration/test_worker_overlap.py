@@ -9,13 +9,14 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from birthday.broker.postgres import PostgresBroker
 from birthday.broker.rabbitmq import RabbitMQBroker
 from birthday.channels import Delivered, Greeting, Outcome, Temporary
 from birthday.channels.breaker import CircuitState
 from birthday.core.message import ErrorType
 from birthday.telemetry.metrics import Metrics
 from birthday.worker.pipeline import Pipeline
-from tests.support.channel import RecordingChannel
+from tests.support.channel import HeldChannel, RecordingChannel
 from tests.support.clock import ManualClock
 from tests.support.product import Product, eventually, is_waiting_for_a_lock, parse
 
@@ -98,6 +99,26 @@ async def test_a_claim_that_waits_holds_only_its_own_batch_up(product: Product) 
             await holding.aclose()
             await product.wait_for_statuses({"delivered": COUNT})
     assert len({sent.greeting.message_id for sent in channel.sent}) == len(channel.sent) == COUNT
+
+
+async def test_a_slow_service_is_not_handed_more_than_leases_allow(pool: asyncpg.Pool) -> None:
+    """At first the worker claims two batches: the last message waits for three rounds of sends."""
+    product = Product(pool, PostgresBroker(pool), ManualClock(parse("2027-03-01T09:00:00Z")), Metrics())
+    for _ in range(COUNT):
+        await product.create(date(1990, 3, 1))
+    await product.dispatcher.dispatch_once(product.clock.now())
+    channel = HeldChannel(product.clock)
+    async with product.working(channel, SLOTS) as pipeline:
+        await channel.wait_for(SLOTS)
+
+        async def has_claimed() -> bool:
+            return pipeline.stuck_seconds == 0
+
+        await eventually(has_claimed, "no claim is under way")
+        assert (await product.statuses())["sending"] == 2 * BATCH
+        channel.release()
+        await product.wait_for_statuses({"delivered": COUNT})
+    assert len(channel.sent) == COUNT
 
 
 async def test_a_worker_that_stops_sends_what_it_is_claiming(product: Product) -> None:

@@ -1,0 +1,37 @@
+"""How much a worker claims at a time, before it knows how fast its slots take messages, and after that."""
+
+from datetime import timedelta
+from typing import Any
+
+from birthday.worker.flow import Flow
+from birthday.worker.limits import Limits
+
+SLOTS = 2
+
+
+def test_two_batches_are_claimed_at_once_while_the_pace_is_unknown() -> None:
+    """Their messages wait for at most three rounds of sends, as leases allow, however slow the sends are."""
+    flow = Flow(Limits(SLOTS, timedelta(seconds=10)))
+    batch = flow.limits.batch
+    assert flow.room.is_set()
+    with flow.claim(batch):
+        assert flow.room.is_set()
+        with flow.claim(batch):
+            assert not flow.room.is_set()
+
+
+async def test_more_is_claimed_at_once_when_the_slots_were_fast() -> None:
+    """This holds until nothing is in flight any more: the service may be slow after that."""
+    flow = Flow(Limits(SLOTS, timedelta(seconds=10)))
+    batch = flow.limits.batch
+    job: Any = object()  # It is only handed on.
+    flow.accept([job] * batch)
+    with flow.claim(batch):
+        for _ in range(batch):
+            await flow.begin()
+    with flow.claim(batch), flow.claim(batch):
+        assert flow.room.is_set()
+    flow.settle(batch)
+    assert flow.idle.is_set()
+    with flow.claim(batch), flow.claim(batch):
+        assert not flow.room.is_set()
