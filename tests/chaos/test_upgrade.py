@@ -2,13 +2,16 @@
 
 import asyncio
 import io
+import re
 import signal
 import subprocess
+import sys
 import tarfile
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,8 @@ def git(*arguments: str) -> "subprocess.CompletedProcess[bytes]":
 LAST_TAG = git("describe", "--tags", "--abbrev=0", "--match", "v[0-9]*", "HEAD^").stdout.decode().strip()
 PREVIOUS = LAST_TAG or "9fdbe222960f58672ee0210c2b85143a7fd6225a"
 """The previous release. 0.1.0 has no tag: this is its last commit."""
+PIN = re.compile(r"^[a-z0-9._-]+==(?:.*\\\n)*.*\n", re.MULTILINE)
+"""A package in a lock file, with its hashes in the lines that follow."""
 pytestmark = pytest.mark.skipif(
     git("cat-file", "-e", f"{PREVIOUS}^{{commit}}").returncode != 0,
     reason="the history that has the previous release is not here: a shallow clone, or none",
@@ -43,13 +48,34 @@ pytestmark = pytest.mark.skipif(
 def previous(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Return the environment that runs the previous release, with the dependencies that are installed here.
 
-    They are newer than those of its lock. What it has is taken from the history of the repository.
+    They are newer than those of its lock. Those that this release does without are installed beside it. What it has is
+    taken from the history of the repository.
     """
-    archive = git("archive", PREVIOUS, "birthday", "schema", "docs/runbook.md")
+    archive = git("archive", PREVIOUS, "birthday", "schema", "docs/runbook.md", "requirements.lock")
     directory = tmp_path_factory.mktemp("previous")
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
         files.extractall(directory, filter="data")
+    lock = directory / "requirements.lock"
+    lock.write_text("".join(pin for pin in PIN.findall(lock.read_text()) if not is_installed(pin.partition("==")[0])))
+    command = (
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--target",
+        directory,
+        "--requirement",
+        lock,
+    )
+    subprocess.run(command, check=True)
     return {"PYTHONPATH": str(directory), "PYTHONSAFEPATH": "1"}
+
+
+def is_installed(name: str) -> bool:
+    """Say whether a package is installed here, in any version."""
+    return any(distributions(name=name))
 
 
 @pytest.fixture
