@@ -38,12 +38,12 @@ from birthday.wiring.banner import banner
 from birthday.wiring.channel import open_channel
 from birthday.wiring.collectors import make_collectors, show_usage
 from birthday.wiring.copies import read_copies
-from birthday.wiring.database import open_database
+from birthday.wiring.database import connect_directly, open_database
 from birthday.wiring.file_limit import raise_file_limit
 from birthday.wiring.names import channel_name, database_name, queue_name
 from birthday.wiring.patience import Patience, StoppedError
 from birthday.wiring.process import open_tracing
-from birthday.wiring.queue import needs_queue, open_broker
+from birthday.wiring.queue import needs_queue, open_broker, open_sessions
 from birthday.wiring.readiness import make_readiness, own_checks, shown_checks
 from birthday.wiring.scheduler import schedule
 from birthday.wiring.shared import Shared
@@ -135,12 +135,9 @@ async def serve(
         pool = await patience.open(stack, DATABASE, partial(open_database, settings, clock, metrics, create=True))
         guard = ClockGuard(clock, pool, metrics)
         await guard.compare()
+        sessions = await patience.open(stack, QUEUE, partial(open_sessions, settings, pool))
         broker = await patience.open(
-            stack,
-            QUEUE,
-            partial(
-                open_broker, settings, pool, must_answer=needs_queue(settings), consumes=Role.WORKER in settings.role
-            ),
+            stack, QUEUE, partial(open_broker, settings, pool, sessions, must_answer=needs_queue(settings))
         )
         channel = await stack.enter_async_context(open_channel(settings, guard, console, tracing, metrics))
         pauses, keys = await read_copies(settings, pool, guard, metrics)
@@ -153,11 +150,26 @@ async def serve(
         watchdog = Watchdog(pipeline, broker.stats, guard, metrics)
         progress = DispatchProgress()
         supervisor = Supervisor(metrics, guard)
-        own = own_checks(shared, supervisor, progress, pipeline, watchdog)
         loop_watch = LoopWatch(metrics)
-        readiness = make_readiness(shared, channel, own, shown_checks(shared, pipeline, loop_watch, logs))
+        readiness = make_readiness(
+            shared,
+            channel,
+            own_checks(shared, supervisor, progress, pipeline, watchdog),
+            shown_checks(shared, pipeline, loop_watch, logs),
+        )
         context = ApiContext(
-            pool, broker, guard, metrics, settings, readiness, pauses, channel, compiler, keys, tracing
+            pool,
+            broker,
+            guard,
+            metrics,
+            settings,
+            readiness,
+            pauses,
+            channel,
+            compiler,
+            keys,
+            partial(connect_directly, settings, pool),
+            tracing,
         )
         tasks = make_collectors(shared, context.score, context.notices, loop_watch, pipeline) | {
             "pauses": pauses.watch,
@@ -179,7 +191,7 @@ async def serve(
             announce(settings, address, file_limit, terminal)
             await systemd.report_until(stop, f"Serves {settings.role_names} on {address[0]}, port {address[1]}")
             readiness.draining = True
-            cutoff.start(pool, [*background, delivering] if delivering else background)
+            cutoff.start([pool, sessions], [*background, delivering] if delivering else background)
             leaving = roles.create_task(let_clients_leave(settings, guard))
             for task in background:
                 task.cancel()
@@ -208,25 +220,27 @@ class Cutoff:
         self._seconds = patience.total_seconds()
         self._timer: asyncio.TimerHandle | None = None
 
-    def start(self, pool: asyncpg.Pool, tasks: Sequence[asyncio.Task[None]]) -> None:
-        """Start the timer that terminates all connections of ``pool``; ``tasks`` are logged if they still run then."""
-        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._cut_off, pool, tasks)
+    def start(self, pools: Sequence[asyncpg.Pool | None], tasks: Sequence[asyncio.Task[None]]) -> None:
+        """Start the timer that terminates all connections of ``pools``; ``tasks`` are logged if they still run then."""
+        opened = [pool for pool in pools if pool is not None]
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._cut_off, opened, tasks)
 
     def cancel(self) -> None:
         """Stop the timer, because everything is closed."""
         if self._timer is not None:
             self._timer.cancel()
 
-    def _cut_off(self, pool: asyncpg.Pool, tasks: Sequence[asyncio.Task[None]]) -> None:
+    def _cut_off(self, pools: Sequence[asyncpg.Pool], tasks: Sequence[asyncio.Task[None]]) -> None:
         self.happened = True
         log.warning(
             "service.cut_off",
             after_seconds=self._seconds,
             running=[task.get_name() for task in tasks if not task.done()],
-            connections=pool.get_size(),
+            connections=sum(pool.get_size() for pool in pools),
             reason="the database did not answer; what was cut off comes again from queue and leases",
         )
-        pool.terminate()
+        for pool in pools:
+            pool.terminate()
 
 
 async def let_clients_leave(settings: Settings, clock: Clock) -> None:

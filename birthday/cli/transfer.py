@@ -60,7 +60,7 @@ def import_(file: str, mode: Mode, report: Path | None, *, dry_run: bool, with_i
     if mode is Mode.UPSERT and (with_ids or deleted):
         raise click.UsageError("--mode upsert excludes --with-ids and --deleted")
     with errors():
-        settings = database_settings(create=not deleted)
+        settings = database_settings(create=not deleted, direct=dry_run and not deleted)
         if deleted:
             summary: ImportSummary | DeletionSummary = run(_delete_again(settings, file, report, dry_run=dry_run))
         else:

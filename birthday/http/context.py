@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 from uuid import UUID
@@ -50,6 +51,8 @@ class ApiContext:
     channel: Channel
     compiler: Compiler
     keys: Keys
+    past_pooler: Callable[[], AbstractAsyncContextManager[asyncpg.Pool | None]] = nullcontext
+    """Opens a pool whose connections are sessions; it yields None if DATABASE_DIRECT_URL is not set."""
     tracing: Tracing = NO_TRACING
     score: HealthScore = field(default_factory=HealthScore)
     notices: Notices = field(default_factory=Notices)

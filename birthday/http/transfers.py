@@ -1,7 +1,7 @@
 """What imports and exports do over HTTP, whether a program asks for them or a page."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext
 
 import structlog
 from aiohttp import hdrs, web
@@ -10,10 +10,22 @@ from birthday.http.context import CONTEXT, ApiContext
 from birthday.http.headers import accepts_gzip
 from birthday.http.streaming import ClientError, Stream
 from birthday.operations.transfer.exporting import stream_users
-from birthday.operations.transfer.importing import Target
+from birthday.operations.transfer.importing import ImportOptions, Target
 from birthday.operations.transfer.records import Format
+from birthday.store.connection import borrow
+from birthday.store.users import Connection
 
 log = structlog.get_logger()
+
+
+@asynccontextmanager
+async def connection_for(context: ApiContext, options: ImportOptions) -> AsyncIterator[Connection]:
+    """Lend a connection for an import. That of a dry run goes past a pooler without sessions, if there is a way."""
+    async with (
+        context.past_pooler() if options.dry_run else nullcontext() as direct,
+        borrow(direct or context.pool, None) as connection,
+    ):
+        yield connection
 
 
 @contextmanager

@@ -48,8 +48,8 @@ resources, state, operator and system."""
 def is_outage(error: Exception) -> bool:
     """Say whether the same statement may succeed later, because the error does not depend on the data."""
     if isinstance(error, asyncpg.PostgresError):
-        # A statement that was prepared for an older schema is prepared again.
-        stale = isinstance(error, asyncpg.InvalidCachedStatementError)
+        # A statement that was prepared for an older schema, or on another connection of the server, was not executed.
+        stale = isinstance(error, (asyncpg.InvalidCachedStatementError, *SHARED_SESSION_ERRORS))
         return stale or str(error.sqlstate).startswith(_OUTAGE_CLASSES)
     # asyncpg's DataError is an InterfaceError too: an argument that cannot be sent.
     return not isinstance(error, ValueError)

@@ -302,7 +302,10 @@ async def _change(
         except asyncpg.PostgresError as error:
             if not isinstance(error, _WAITED_FOR_OTHERS) or loop.time() >= give_up_at:
                 where = f" in line {text.count(chr(10), 0, int(error.position)) + 1}" if error.position else ""
-                raise MigrationError(f"migration {migration.label} failed{where}, and was undone: {error}") from error
+                but = ", but for what ran concurrently" if _CONCURRENT.search(text) else ""
+                raise MigrationError(
+                    f"migration {migration.label} failed{where}, and was undone{but}: {error}"
+                ) from error
         else:
             return
         log.info("migration.waiting", migration=migration.label, reason="other transactions use its tables")

@@ -126,8 +126,13 @@ async def connect_directly(settings: Settings, pool: asyncpg.Pool) -> AsyncItera
         yield None
         return
     few = settings.direct.model_copy(update={"database_pool_min": 0})
+    both = f"DATABASE_DIRECT_URL, {database_name(few)}, with DATABASE_URL, {database_name(settings)}"
     async with connect_database(few) as direct:
-        if not await is_same_database(pool, direct):
+        try:
+            is_same = await is_same_database(pool, direct)
+        except DATABASE_ERRORS as error:
+            raise _failure(f"cannot compare {both}", error) from None
+        if not is_same:
             raise UnavailableError(
                 "database",
                 f"DATABASE_DIRECT_URL, {database_name(few)}, leads to another database than DATABASE_URL, "

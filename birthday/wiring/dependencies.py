@@ -16,6 +16,7 @@ from birthday.config import Settings, check_channel, mask_url
 from birthday.errors import BirthdayError
 from birthday.operations.clock_guard import require_right_clock
 from birthday.operations.readiness import CHANNEL, CLOCK, DATABASE, MIGRATIONS, QUEUE, Check
+from birthday.store.connection import DATABASE_ERRORS
 from birthday.store.migrations import PendingMigrationError
 from birthday.store.sessions import Pooler, check_sessions, is_shared, missing_role_settings
 from birthday.telemetry.errors import error_text
@@ -62,10 +63,11 @@ async def try_dependencies(settings: Settings, clock: Clock, console: TextIO) ->
     try:
         async with connect_database(settings) as pool:
             found = [*await _try_database(settings, pool, clock), *await _look_at_pooler(settings, pool)]
-    except BirthdayError as error:
-        found = [Dependency(DATABASE, database_name(settings), str(error))]
+    except (BirthdayError, *DATABASE_ERRORS) as error:
+        reason = str(error) or type(error).__name__
+        found = [Dependency(DATABASE, database_name(settings), reason)]
         if settings.rabbitmq_url is None:
-            found.append(Dependency(QUEUE, queue_name(settings), str(error)))
+            found.append(Dependency(QUEUE, queue_name(settings), reason))
     if settings.rabbitmq_url is not None:
         # RabbitMQ is tried apart from the database, because it must not fail if only the database is down.
         broker = RabbitMQBroker(settings.rabbitmq_url.get_secret_value())
@@ -114,7 +116,7 @@ async def _look_at_pooler(settings: Settings, pool: asyncpg.Pool) -> list[Depend
         missing = await missing_role_settings(pool)
         note = f"recommended: {'; '.join(missing)}" if missing else None
     elif is_shared(pool):
-        note = "DATABASE_POOLER=transaction is not needed, and makes statements slower"
+        note = "DATABASE_POOLER=transaction seems not to be needed, and makes statements slower"
     if pooler is not Pooler.NONE or note:
         found.append(Dependency("pooler", _POOLERS[pooler], note=note))
     if settings.database_direct_url is not None:

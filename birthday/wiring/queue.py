@@ -18,21 +18,35 @@ log = structlog.get_logger()
 
 
 @asynccontextmanager
+async def open_sessions(settings: Settings, pool: asyncpg.Pool) -> AsyncIterator[asyncpg.Pool | None]:
+    """Yield the pool over which a worker is notified; None if there is no worker, RabbitMQ, or no DATABASE_DIRECT_URL.
+
+    Raises:
+        AwayError: if DATABASE_DIRECT_URL cannot be reached.
+        UnavailableError: if it refuses us, or leads to another database.
+    """
+    if Role.WORKER not in settings.role or settings.rabbitmq_url is not None:
+        yield None
+        return
+    async with connect_directly(settings, pool) as sessions:
+        yield sessions
+
+
+@asynccontextmanager
 async def open_broker(
-    settings: Settings, pool: asyncpg.Pool, *, must_answer: bool = True, consumes: bool = False
+    settings: Settings, pool: asyncpg.Pool, sessions: asyncpg.Pool | None = None, *, must_answer: bool = True
 ) -> AsyncIterator[Broker]:
     """Yield the queue: RabbitMQ if RABBITMQ_URL is set, otherwise PostgreSQL.
 
-    Without ``must_answer`` RabbitMQ may be unavailable: that is only logged. Whoever ``consumes`` from PostgreSQL is
-    notified over DATABASE_DIRECT_URL, if that is set.
+    Without ``must_answer`` RabbitMQ may be unavailable: that is only logged. Consumers of PostgreSQL are notified over
+    ``sessions``, if ``pool`` has none.
 
     Raises:
-        AwayError: if RabbitMQ, or DATABASE_DIRECT_URL, cannot be reached.
-        UnavailableError: if it refuses us, its topology is not ours, or the URL leads to another database.
+        AwayError: if RabbitMQ cannot be reached.
+        UnavailableError: if it refuses us, or its topology is not ours.
     """
     async with AsyncExitStack() as stack:
         if settings.rabbitmq_url is None:
-            sessions = await stack.enter_async_context(connect_directly(settings, pool)) if consumes else None
             in_database = PostgresBroker(pool, sessions, where=f"the queue in {database_name(settings)}")
             yield await stack.enter_async_context(checked_broker(in_database))
         else:

@@ -11,8 +11,10 @@ import pytest
 from birthday.broker import Delivery
 from birthday.broker.postgres import PostgresBroker
 from birthday.broker.postgres.consumer import CLAIM, PostgresConsumer
+from birthday.broker.postgres.links import PollingLink
 from birthday.errors import UnavailableError
 from tests.support.postgres import PostgresServer
+from tests.support.product import eventually
 
 SECONDS = 10.0
 """How long something may take that should take no time."""
@@ -106,6 +108,19 @@ class TestConnections:
             assert (stats.ready, stats.unacked, stats.consumers) == (1, 0, 0)
             assert await pool.fetchval("SHOW plan_cache_mode") == "auto"
             assert await pool.fetch("SELECT pg_listening_channels()") == []
+
+    async def test_a_polling_consumer_executes_one_statement_at_a_time(self, pool: asyncpg.Pool) -> None:
+        """Two statements that update the same rows, such as an ack and an extension of leases, could deadlock."""
+        link = PollingLink(pool, uuid4(), SECONDS, "the queue")
+        async with pool.acquire() as holder, holder.transaction():
+            await holder.execute("SELECT pg_advisory_xact_lock(1)")
+            first = asyncio.create_task(link.fetch("SELECT pg_advisory_xact_lock(1)"))
+            waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)"
+            await eventually(lambda: pool.fetchval(waiting), "the first statement waits")
+            second = asyncio.create_task(link.fetch("SELECT"))
+            done, _ = await asyncio.wait({second}, timeout=0.2)
+            assert not done
+        await asyncio.gather(first, second)
 
     async def test_an_exhausted_pool_is_not_waited_for_for_ever(self, database_url: str) -> None:
         """When no connection becomes free in time, publishing and consuming say so."""

@@ -223,6 +223,9 @@ async def test_a_failing_rollback_leaves_the_migration_applied(connection: async
         await rollback(connection, [broken])
     assert await _tables(connection) == {"a"}
     assert await pending(connection, [broken]) == []
+    half = replace(broken, down="DROP INDEX CONCURRENTLY IF EXISTS one;\nDROP TABLE nowhere;")
+    with pytest.raises(MigrationError, match="failed, and was undone, but for what ran concurrently: "):
+        await rollback(connection, [half])
 
 
 async def test_rollback_takes_back_the_latest_ones(connection: asyncpg.Connection) -> None:

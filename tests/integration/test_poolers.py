@@ -1,9 +1,13 @@
 """DATABASE_URL that leads to a pooler, is pasted from a provider, or to a database with another encoding."""
 
 import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+from urllib.parse import urlsplit
 
+import aiohttp
 import asyncpg
 import pytest
 
@@ -11,15 +15,25 @@ from birthday.broker.postgres import PostgresBroker
 from birthday.broker.postgres.links import CONSUMER_LOCK
 from birthday.clock import SystemClock
 from birthday.config import load_settings
-from birthday.errors import UnavailableError
+from birthday.core.occasion import Rules
+from birthday.errors import AwayError, InvalidInputError, UnavailableError
+from birthday.operations.transfer.importing import ImportOptions, Target, import_chunks
+from birthday.operations.transfer.records import Format
+from birthday.service import Cutoff
 from birthday.store.connection import borrow
 from birthday.store.pool import make_pool
+from birthday.store.refusals import Sifting
+from birthday.store.sessions import SHARED_SESSION_ERRORS
+from birthday.store.users import Planning
 from birthday.telemetry.metrics import Metrics
 from birthday.wiring.database import connect_database, connect_directly, open_database
+from birthday.wiring.dependencies import try_dependencies
 from tests.support.message_service import MessageService
 from tests.support.pgbouncer import pgbouncer
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer, pool_by_transaction
 from tests.support.program import run, running
+from tests.support.proxy import Proxy
+from tests.support.users import TESTER
 
 POOLED = 20
 """The ``default_pool_size`` of pgbouncer, unless it is set."""
@@ -84,9 +98,12 @@ async def test_everything_works_behind_a_pooler_without_sessions(
         )
         imported = await run("import", "-", stdin=lines, **settings)
         assert "1 users created" in imported.err, imported.err
+        rehearsed = await run("import", "-", "--dry-run", stdin=lines, **settings)
+        assert rehearsed.status == 0, rehearsed.err
         async with running(**settings) as program:
             await message_service.wait_for(asked_by_check + 1)
             server = await asyncpg.connect(direct)
+            assert await _writing_during_a_dry_run(program.url, server) == (0 if past == "direct" else 1)
             held = await server.fetchval("SELECT count(*) FROM pg_locks WHERE objid = $1", CONSUMER_LOCK)
             shown = await server.fetchval("SELECT count(*) FROM queue_consumers")
             await server.close()
@@ -133,6 +150,90 @@ async def test_a_pooler_that_stops_keeping_sessions_is_named(pooler_url: str) ->
     async with make_pool(pooler_url, None, min_size=2, max_size=2) as pool, pool.acquire() as other:
         with pytest.raises(UnavailableError, match=BY_TRANSACTION):
             await ask_twice(pool, other)
+
+
+async def test_no_row_is_blamed_for_a_pooler_that_stops_keeping_sessions(pooler_url: str) -> None:
+    """A lone row is not refused, although the same statement without rows works: it reaches another connection."""
+    async with (
+        make_pool(pooler_url, None, min_size=2, max_size=2) as pool,
+        pool.acquire() as one,
+        pool.acquire() as other,
+    ):
+
+        async def store(rows: Sequence[int]) -> list[int]:
+            async with AsyncExitStack() as elsewhere:
+                if rows:
+                    await elsewhere.enter_async_context(other.transaction())
+                    await other.execute("SELECT")
+                return [row[0] for row in await one.fetch("SELECT unnest($1::int[])", rows)]
+
+        assert await store(()) == []
+        sifting = Sifting("store", [1], store)
+        with pytest.raises(SHARED_SESSION_ERRORS):
+            await sifting.run()
+        assert sifting.refused == []
+
+
+async def test_a_direct_server_that_goes_away_while_it_is_compared_is_waited_for(
+    database_url: str, pooler_url: str
+) -> None:
+    """The start waits for it, as for any server that is away."""
+    at = urlsplit(pooler_url)
+    async with Proxy(str(at.hostname), at.port or 0) as between:
+        url = at._replace(netloc=f"{at.username}@127.0.0.1:{between.port}").geturl()
+        settings = load_settings(database_url=url, database_direct_url=database_url)
+        async with connect_database(settings) as pool:
+            await between.stop()
+            with pytest.raises(AwayError, match="cannot compare DATABASE_DIRECT_URL"):
+                async with connect_directly(settings, pool):
+                    pass
+
+
+async def test_check_names_a_database_that_goes_away_while_it_looks_at_the_pooler(pooler_url: str) -> None:
+    """It is the failure of a dependency, and no error of ours."""
+    at = urlsplit(pooler_url)
+    async with Proxy(str(at.hostname), at.port or 0) as between:
+        url = at._replace(netloc=f"{at.username}@127.0.0.1:{between.port}").geturl()
+        settings = load_settings(database_url=url, database_pooler="transaction", channel="console")
+        between.hold_at(b"ALTER ROLE")
+        checking = asyncio.create_task(try_dependencies(settings, SystemClock(), StringIO()))
+        async with asyncio.timeout(30):
+            await between.holding.wait()
+            await between.stop()
+            found = {each.name: each.error for each in await checking}
+    assert found["database"]
+
+
+async def test_a_dry_run_that_is_one_transaction_ends_in_time(pooler_url: str) -> None:
+    """A client that sends slowly cannot hold up the feed: the error names the limit and the way out."""
+
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        yield b"{}\n"
+        await asyncio.get_running_loop().create_future()
+
+    async def tell(*_: object) -> None:
+        pass
+
+    options = ImportOptions(dry_run=True, dry_run_limit=timedelta(milliseconds=100))
+    planning = Planning(Rules(), timedelta(hours=48))
+    async with pool_by_transaction(pooler_url) as pool, pool.acquire() as connection:
+        target = Target(connection, SystemClock(), planning, TESTER, tell, options)
+        async with asyncio.timeout(30):
+            with pytest.raises(InvalidInputError, match=r"may take 0\.1 s.*DATABASE_DIRECT_URL"):
+                await import_chunks(chunks(), Format.NDJSON, target)
+        assert not connection.is_in_transaction()
+
+
+async def test_a_stop_that_is_cut_off_leaves_no_connection(database_url: str, pooler_url: str) -> None:
+    """It terminates what leads through the pooler and what leads past it."""
+    async with pool_by_transaction(pooler_url) as pool, make_pool(database_url, None, min_size=1, max_size=1) as direct:
+        one, other = await pool.acquire(), await direct.acquire()
+        gone = [asyncio.Event(), asyncio.Event()]
+        one.add_termination_listener(lambda _: gone[0].set())
+        other.add_termination_listener(lambda _: gone[1].set())
+        Cutoff(timedelta()).start([pool, direct], [])
+        async with asyncio.timeout(30):
+            await asyncio.gather(*(each.wait() for each in gone))
 
 
 @pytest.mark.parametrize("mode", ["transaction", "statement"])
@@ -232,3 +333,25 @@ async def test_a_database_that_cannot_hold_every_name_is_refused(
     finally:
         await administrator.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         await administrator.close()
+
+
+async def _writing_during_a_dry_run(url: str, server: asyncpg.Connection) -> int:
+    """Return how many transactions the feed waits for while a client sends the lines of a dry run."""
+    counted = asyncio.Event()
+
+    async def lines() -> AsyncIterator[bytes]:
+        yield b"{}\n"
+        await counted.wait()
+
+    headers = {"Content-Type": "application/x-ndjson"}
+    async with (
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(30)) as client,
+        client.post(f"{url}/users/import?dryRun=true", data=lines(), headers=headers) as answer,
+    ):
+        await answer.content.readline()
+        number: int = await server.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND datname = current_database()"
+        )
+        counted.set()
+        assert b'"complete":true' in await answer.content.read()
+        return number

@@ -159,6 +159,7 @@ class PollingLink:
         self._id = consumer_id
         self._seconds = seconds
         self._where = where
+        self._turn = asyncio.Lock()
         self._report_at = 0.0
 
     async def open(self, on_news: Callable[[], None], on_lost: Callable[[], None]) -> None:  # noqa: ARG002 - of Link
@@ -166,8 +167,9 @@ class PollingLink:
         await self.tend()
 
     async def fetch(self, statement: str, *values: object) -> list[asyncpg.Record]:
-        """Execute a statement; see ``Link``."""
-        return await fetch(self._pool, self._seconds, self._where, statement, *values)
+        """Execute a statement, one at a time, because two that update the same rows may deadlock; see ``Link``."""
+        async with self._turn:
+            return await fetch(self._pool, self._seconds, self._where, statement, *values)
 
     async def tend(self) -> None:
         """Show that the consumer lives, if that is due; see ``Link``."""

@@ -19,11 +19,10 @@ from birthday.http.context import CONTEXT, IMPORTS, actor_of
 from birthday.http.kinds import INVALID_FIELD, NOT_ACCEPTABLE
 from birthday.http.route import Answer, Route
 from birthday.http.streaming import ClientError, Stream, answer_while_reading, read_pieces
-from birthday.http.transfers import counted, send_users
+from birthday.http.transfers import connection_for, counted, send_users
 from birthday.operations.transfer.changing import Outcome, Result
 from birthday.operations.transfer.importing import ImportOptions, ImportSummary, Mode, Target, import_chunks
 from birthday.operations.transfer.records import Format
-from birthday.store.connection import borrow
 
 log = structlog.get_logger()
 
@@ -76,7 +75,7 @@ async def import_lines(request: web.Request, query: ImportQuery) -> web.StreamRe
 
         fault = None
         try:
-            async with borrow(context.pool, None) as connection:
+            async with connection_for(context, options) as connection:
                 target = Target(connection, context.clock, context.planning, actor_of(request), tell, options)
                 with counted(context, target):
                     await import_chunks(read_pieces(request), file_format, target)

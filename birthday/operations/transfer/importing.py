@@ -99,6 +99,7 @@ class ImportOptions:
     With ``dry_run`` the result is the same and the database stays as it is. With ``catch_up``, rows have ids: former
     users come back as they were, with the messages that were due within that window and may have been lost.
     ``each_row`` tells of each row, not only of those that are rejected. A batch has about ``batch_rows``.
+    ``dry_run_limit`` is how long a dry run may take that is one transaction.
     """
 
     mode: Mode = Mode.CREATE
@@ -106,6 +107,7 @@ class ImportOptions:
     catch_up: timedelta | None = None
     each_row: bool = False
     batch_rows: int = BATCH_ROWS
+    dry_run_limit: timedelta = timedelta(minutes=1)
 
 
 CREATION: Final = ImportOptions()
@@ -243,13 +245,20 @@ class Target:
         """Keep the tables of the import for all batches, if the connection is a session, which can keep them.
 
         Otherwise each batch makes its own within its transaction. A dry run, whose batches see those before them, is
-        then one transaction, which is taken back.
+        then one transaction, which is taken back. Its time is limited, because the feed of outcomes waits for it.
+
+        Raises:
+            InvalidInputError: if a dry run that is one transaction takes too long.
         """
         if not is_shared(self.connection):
             async with staging(self.connection):
                 yield
         elif self.options.dry_run:
-            async with rehearsal(self.connection, isolation=_ISOLATION), staging(self.connection):
+            async with (
+                _limited(self.options.dry_run_limit),
+                rehearsal(self.connection, isolation=_ISOLATION),
+                staging(self.connection),
+            ):
                 yield
         else:
             yield
@@ -319,6 +328,22 @@ class Target:
                     self.connection, self.planning, self.by, given, clashes, now, dry_run=options.dry_run
                 )
         return stored, [leave(clash) for clash in clashes], Replanned()
+
+
+@asynccontextmanager
+async def _limited(limit: timedelta) -> AsyncIterator[None]:
+    timeout = asyncio.timeout(limit.total_seconds())
+    try:
+        async with timeout:
+            yield
+    except TimeoutError:
+        if not timeout.expired():
+            raise
+        reason = (
+            f"a dry run behind a pooler in transaction mode may take {limit.total_seconds():g} s: check fewer rows at "
+            "a time, or set DATABASE_DIRECT_URL"
+        )
+        raise InvalidInputError(FieldError("", reason)) from None
 
 
 def _created(users: Sequence[StagedUser], stored: StoredBatch) -> list[Result]:

@@ -22,7 +22,7 @@ from birthday.http.console.progress import progress
 from birthday.http.console.rendering import page, render
 from birthday.http.console.view import ROOT, View, actor_of, now
 from birthday.http.context import CONTEXT, IMPORTS, Served
-from birthday.http.transfers import counted, send_users
+from birthday.http.transfers import connection_for, counted, send_users
 from birthday.operations.transfer.changing import Result
 from birthday.operations.transfer.columns import Column, read_columns
 from birthday.operations.transfer.importing import ImportOptions, ImportSummary, Mode, Target, import_chunks
@@ -117,7 +117,7 @@ async def _import(
 
         wrong, summary = None, ImportSummary()
         try:
-            async with borrow(context.pool, None) as connection:
+            async with connection_for(context, options) as connection:
                 by = actor_of(request)
                 target = Target(connection, context.clock, context.planning, by, tell, options)
                 with counted(context, target):
