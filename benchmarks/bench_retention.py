@@ -19,7 +19,7 @@ from benchmarks import seeds
 from benchmarks.busy import Measured, server_seconds
 from benchmarks.measure import Comparison, compare, tell
 from benchmarks.message_service import MessageService
-from benchmarks.past import add_queued, make_past
+from benchmarks.past import add_queued, fill
 from benchmarks.processes import birthday, module
 from benchmarks.scale import Run
 from benchmarks.targets import BESIDE_RETENTION, BESIDE_VACUUM
@@ -149,16 +149,8 @@ def installation(request: pytest.FixtureRequest, run: Run, service: MessageServi
     if given:
         return Installation(run, service, given, queue_url)
     database = request.getfixturevalue("database_url")
-    run(_fill(database, request.config.getoption("--rows")))
+    run(fill(database, request.config.getoption("--rows")))
     return Installation(run, service, database, queue_url)
-
-
-async def _fill(database: str, rows: int) -> None:
-    connection = await asyncpg.connect(database)
-    try:
-        await make_past(connection, rows, datetime.now(UTC))
-    finally:
-        await connection.close()
 
 
 @pytest.mark.rows

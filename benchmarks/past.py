@@ -110,7 +110,8 @@ SELECT id FROM made WHERE status = 'queued'
 """
 
 
-async def _main(url: str, rows: int) -> None:
+async def fill(url: str, rows: int) -> None:
+    """Fill the database at ``url`` with ``rows`` messages that are in the past now; see ``make_past``."""
     connection = await asyncpg.connect(url)
     try:
         await make_past(connection, rows, datetime.now(UTC))
@@ -123,4 +124,4 @@ if __name__ == "__main__":
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--database", required=True, help="postgresql://..., which must be migrated and empty")
     options = parser.parse_args(sys.argv[1:])
-    asyncio.run(_main(options.database, options.rows))
+    asyncio.run(fill(options.database, options.rows))

@@ -179,14 +179,23 @@ async def test_a_slow_probe_ends_no_connection(slow: RabbitMQBroker, nodes: list
         await consumer.ack([delivery])
 
 
-async def test_a_probe_declares_nothing_that_is_there(rabbitmq_url: str, rabbitmq_server: RabbitMQServer) -> None:
-    """The first check of a process is answered although its user may declare nothing."""
-    first = RabbitMQBroker(rabbitmq_url)
-    await first.publish([uuid4()])
-    await first.close()
-    rights = {"configure": "^$", "write": ".*", "read": ".*"}
+async def publish_before(rabbitmq_url: str) -> None:
+    """Publish one message, as an earlier process that has declared everything."""
+    broker = RabbitMQBroker(rabbitmq_url)
+    await broker.publish([uuid4()])
+    await broker.close()
+
+
+async def restrict(rabbitmq_server: RabbitMQServer, rabbitmq_url: str, **rights: str) -> None:
+    """Leave the user of the URL only these rights in its virtual host."""
     path = f"permissions{urlsplit(rabbitmq_url).path}/guest"
     await asyncio.to_thread(rabbitmq_server.manage, "PUT", path, rights)
+
+
+async def test_a_probe_declares_nothing_that_is_there(rabbitmq_url: str, rabbitmq_server: RabbitMQServer) -> None:
+    """The first check of a process is answered although its user may declare nothing."""
+    await publish_before(rabbitmq_url)
+    await restrict(rabbitmq_server, rabbitmq_url, configure="^$", write=".*", read=".*")
 
     broker = RabbitMQBroker(rabbitmq_url)
     await broker.check()
@@ -198,13 +207,10 @@ async def test_a_probe_declares_nothing_that_is_there(rabbitmq_url: str, rabbitm
 
 async def test_a_new_process_binds_nothing_that_is_there(rabbitmq_url: str, rabbitmq_server: RabbitMQServer) -> None:
     """It publishes and consumes although its user may bind nothing: a binding hangs while a node is silent."""
-    first = RabbitMQBroker(rabbitmq_url)
-    await first.publish([uuid4()])
-    await first.close()
+    await publish_before(rabbitmq_url)
     # To bind, a user needs to write to the queue and to read from the exchange.
     rights = {"configure": ".*", "write": "^birthday_(exchange|dlx)$", "read": "^birthday_messages"}
-    path = f"permissions{urlsplit(rabbitmq_url).path}/guest"
-    await asyncio.to_thread(rabbitmq_server.manage, "PUT", path, rights)
+    await restrict(rabbitmq_server, rabbitmq_url, **rights)
 
     broker = RabbitMQBroker(rabbitmq_url)
     await broker.publish([uuid4()])
