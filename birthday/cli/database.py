@@ -43,17 +43,15 @@ def command_settings() -> Settings:
 def database_settings(*, create: bool = False, direct: bool = False) -> Settings:
     """Read the settings for a command that uses the database, and print on standard error which database that is.
 
-    With ``direct`` they lead to DATABASE_DIRECT_URL, if it is set.
+    With ``direct`` the command uses DATABASE_DIRECT_URL, if it is set.
 
     Raises:
         ConfigurationError: if a setting is wrong, or there is no database and the command must not ``create`` one.
     """
     settings = command_settings()
-    if direct:
-        settings = settings.direct
     if not create:
         require_database(settings)
-    click.echo(f"birthday: the database is {database_name(settings)}", err=True)
+    click.echo(f"birthday: the database is {database_name(settings.direct if direct else settings)}", err=True)
     return settings
 
 

@@ -15,7 +15,7 @@ from birthday.store import migrations
 from birthday.store.connection import borrow
 from birthday.store.migrations import Connection, Migration, load_migrations
 from birthday.store.sessions import is_shared
-from birthday.wiring.database import connect_database
+from birthday.wiring.database import connect_past_pooler
 
 _Result = TypeVar("_Result")
 
@@ -65,7 +65,7 @@ def _run(settings: Settings, step: Callable[[Connection, Sequence[Migration]], A
     """Run ``step`` with a connection to the database and all migrations."""
 
     async def run_step() -> _Result:
-        async with connect_database(settings) as pool, borrow(pool, None) as connection:
+        async with connect_past_pooler(settings) as pool, borrow(pool, None) as connection:
             return await step(connection, load_migrations())
 
     return run(run_step())
@@ -73,7 +73,7 @@ def _run(settings: Settings, step: Callable[[Connection, Sequence[Migration]], A
 
 async def _change(settings: Settings, step: Callable[..., Awaitable[list[Migration]]]) -> list[Migration]:
     """Run ``step``, which changes the schema. Where connections are no sessions, another one keeps its lock."""
-    async with connect_database(settings) as pool, borrow(pool, None) as connection:
+    async with connect_past_pooler(settings) as pool, borrow(pool, None) as connection:
         if not is_shared(pool):
             return await step(connection, load_migrations())
         async with borrow(pool, None) as keeper:

@@ -75,7 +75,8 @@ async def _import(
     clock = SystemClock()
     options = ImportOptions(mode, dry_run, settings.catch_up_window if with_ids else None)
     planning = make_planning(settings)
-    async with checked_pool(settings, clock, create=True) as pool, borrow(pool, None) as connection:
+    used = settings.direct if dry_run else settings
+    async with checked_pool(used, clock, create=True) as pool, borrow(pool, None) as connection:
         return await import_file(file, connection, clock, planning, sys.stderr, options, report_path=report)
 
 

@@ -125,20 +125,43 @@ async def connect_directly(settings: Settings, pool: asyncpg.Pool) -> AsyncItera
     if settings.database_direct_url is None:
         yield None
         return
-    few = settings.direct.model_copy(update={"database_pool_min": 0})
-    both = f"DATABASE_DIRECT_URL, {database_name(few)}, with DATABASE_URL, {database_name(settings)}"
-    async with connect_database(few) as direct:
-        try:
-            is_same = await is_same_database(pool, direct)
-        except DATABASE_ERRORS as error:
-            raise _failure(f"cannot compare {both}", error) from None
-        if not is_same:
-            raise UnavailableError(
-                "database",
-                f"DATABASE_DIRECT_URL, {database_name(few)}, leads to another database than DATABASE_URL, "
-                f"{database_name(settings)}: both must lead to one database of one server",
-            )
+    async with connect_database(settings.direct.model_copy(update={"database_pool_min": 0})) as direct:
+        await _require_same(settings, pool, direct)
         yield direct
+
+
+@asynccontextmanager
+async def connect_past_pooler(settings: Settings) -> AsyncIterator[asyncpg.Pool]:
+    """Yield a pool on the database without the pooler before it, if any. A pooler that is away only causes a warning.
+
+    Raises:
+        AwayError: if the server cannot be reached.
+        UnavailableError: if it or the pooler refuses us, or the pooler leads to another database.
+        ConfigurationError: if DATABASE_URL is not set, and the embedded database does not exist.
+    """
+    async with connect_database(settings.direct) as direct:
+        if settings.database_direct_url is not None:
+            try:
+                async with connect_database(settings.model_copy(update={"database_pool_min": 0})) as pool:
+                    await _require_same(settings, pool, direct)
+            except AwayError as error:
+                log.warning("database.not_compared", error=str(error))
+        yield direct
+
+
+async def _require_same(settings: Settings, pool: asyncpg.Pool, direct: asyncpg.Pool) -> None:
+    """Make sure that DATABASE_URL and DATABASE_DIRECT_URL, whose pools are passed in, lead to one database."""
+    past, through = database_name(settings.direct), database_name(settings)
+    try:
+        is_same = await is_same_database(pool, direct)
+    except DATABASE_ERRORS as error:
+        raise _failure(f"cannot compare DATABASE_DIRECT_URL, {past}, with DATABASE_URL, {through}", error) from None
+    if not is_same:
+        raise UnavailableError(
+            "database",
+            f"DATABASE_DIRECT_URL, {past}, leads to another database than DATABASE_URL, {through}: both must lead to "
+            "one database of one server",
+        )
 
 
 def _failure(where: str, error: Exception) -> UnavailableError:

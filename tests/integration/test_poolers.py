@@ -129,6 +129,22 @@ async def test_a_direct_url_to_another_database_is_refused(
     await postgres_server.drop_database(name)
 
 
+async def test_migrate_refuses_a_direct_url_to_another_database(
+    postgres_server: PostgresServer, pooler_url: str
+) -> None:
+    """Nothing is changed there. While the pooler is away, they cannot be compared: that causes a warning only."""
+    name = await postgres_server.create_database(migrated=False)
+    direct = postgres_server.url(name)
+    refused = await run("migrate", DATABASE_URL=pooler_url, DATABASE_DIRECT_URL=direct)
+    assert refused.status == 1
+    assert "leads to another database than DATABASE_URL" in refused.err
+    migrated = await run("migrate", DATABASE_URL="postgresql://ada@127.0.0.1:1/birthday", DATABASE_DIRECT_URL=direct)
+    assert migrated.status == 0, migrated.err
+    assert "0001_users_and_messages" in migrated.out
+    assert "database.not_compared" in migrated.err
+    await postgres_server.drop_database(name)
+
+
 async def test_a_pooler_by_statement_is_refused(database_url: str) -> None:
     """Not even DATABASE_POOLER=transaction makes up for transactions."""
     async with pgbouncer(database_url, "statement") as url:
