@@ -67,8 +67,8 @@ async def held_claim(pool: asyncpg.Pool) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def held_outcomes(pool: asyncpg.Pool, *, each: bool) -> AsyncIterator[None]:
-    """Let settlements wait: each, or the one with the first message of the queue."""
+async def held_outcomes(pool: asyncpg.Pool, message_id: UUID | None = None) -> AsyncIterator[None]:
+    """Let settlements wait: each, or the one with the message ``message_id``."""
     await pool.execute(
         """
         CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -77,13 +77,7 @@ async def held_outcomes(pool: asyncpg.Pool, *, each: bool) -> AsyncIterator[None
         WHEN (NEW.status = 'delivered' AND OLD.error_detail = 'held') EXECUTE FUNCTION hold();
         """
     )
-    await pool.execute(
-        """
-        UPDATE message_logs SET error_detail = 'held'
-        WHERE $1 OR id = (SELECT id FROM message_logs ORDER BY id LIMIT 1)
-        """,
-        each,
-    )
+    await pool.execute("UPDATE message_logs SET error_detail = 'held' WHERE id = coalesce($1, id)", message_id)
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(4711)")
         yield
@@ -137,9 +131,18 @@ async def test_a_worker_that_stops_sends_what_it_is_claiming(product: Product) -
 
 async def test_what_is_not_stored_is_not_acked(product: Product) -> None:
     """The first settlement waits while others go on: when the worker dies, the queue still has its messages."""
-    channel = RecordingChannel(product.clock)
-    async with held_outcomes(product.pool, each=False):
-        running = asyncio.create_task(product.pipeline(channel, SLOTS).run())
+    channel = HeldChannel(product.clock)
+    pipeline = product.pipeline(channel, SLOTS)
+    running = asyncio.create_task(pipeline.run())
+    await channel.wait_for(SLOTS)
+
+    async def has_claimed() -> bool:
+        return (await product.statuses())["sending"] >= BATCH and pipeline.stuck_seconds == 0
+
+    # Others go on only beside the settlement of a full batch, so the first one has to be full.
+    await eventually(has_claimed, "a full batch is claimed")
+    async with held_outcomes(product.pool, channel.sent[0].greeting.message_id):
+        channel.release()
         await channel.wait_for(COUNT)
 
         async def is_held() -> bool:
@@ -167,7 +170,7 @@ async def test_sends_pause_while_outcomes_cannot_be_stored(product: Product) -> 
     """What a crash would repeat is bounded: six times the messages that are sent at a time."""
     channel = RecordingChannel(product.clock)
     async with AsyncExitStack() as holding:
-        await holding.enter_async_context(held_outcomes(product.pool, each=True))
+        await holding.enter_async_context(held_outcomes(product.pool))
         async with product.working(channel, SLOTS) as pipeline:
             await channel.wait_for(5 * SLOTS)
 
