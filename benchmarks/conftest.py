@@ -19,6 +19,7 @@ from benchmarks.busy import data_prefix
 from benchmarks.facts import machine_facts
 from benchmarks.measure import table, tell
 from benchmarks.message_service import MessageService, message_service
+from benchmarks.past import row_count
 from benchmarks.scale import FULL, QUICK, Run, Scale
 from birthday.embedded.cluster import Cluster
 from birthday.store.migrations import load_migrations, migrate
@@ -35,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="more rounds, and the curves as well")
     parser.addoption("--soak", type=float, default=0, help="nothing but mixed load, for so many seconds")
     parser.addoption("--peers", help="nothing but peers, which this interpreter has installed")
-    parser.addoption("--rows", type=int, help="nothing but retention, beside so many stored messages")
+    parser.addoption("--rows", type=row_count, help="nothing but retention, beside so many stored messages")
     parser.addoption("--database", help="the database that benchmarks.past has filled, in place of a new one")
     parser.addoption("--users", type=int, default=5_000_000, help="how many users the largest population has")
 

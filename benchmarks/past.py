@@ -93,8 +93,8 @@ WITH before AS (
     INSERT INTO message_logs (id, user_id, occasion_year, occasion_on, scheduled_at, ends_at, schedule_from, status,
                               attempts, queued_at, sent_at, delivered_at, created_at, updated_at,
                               template, locale, version, feed_position)
-    SELECT message_id(u.id, 'birthday', m.at::date, u.schedule_from), u.id, 2000 + number / users, m.at::date, m.at,
-           m.at + interval '15 hours', u.schedule_from, $2,
+    SELECT message_id(u.id, 'birthday', m.occasion_on, u.schedule_from), u.id, 2000 + number / users, m.occasion_on,
+           m.at, m.at + interval '15 hours', u.schedule_from, $2,
            CASE WHEN is_over THEN 1 ELSE 0 END, m.at, CASE WHEN is_over THEN m.at END, CASE WHEN is_over THEN m.at END,
            m.at - CASE WHEN is_over AND number % $5 = 0 THEN $6::interval ELSE interval '2 days' END, m.at,
            CASE WHEN is_over THEN 'birthday' END, CASE WHEN is_over THEN 'default' END, CASE WHEN is_over THEN 0 END,
@@ -103,11 +103,24 @@ WITH before AS (
     CROSS JOIN generate_series(messages, messages + $1 - 1) AS number
     -- A prime that is larger than any number of users: neighbours in time live far from each other.
     CROSS JOIN LATERAL (SELECT past_user(number * 2654435761 % users) AS id, schedule_from) u
-    CROSS JOIN LATERAL (SELECT $3::timestamptz + (number * $4::interval) AS at, $2::text = 'delivered' AS is_over) m
+    CROSS JOIN LATERAL (SELECT $3::timestamptz + (number * $4::interval) AS at) due
+    -- A user has each message on another day, also if there are few users.
+    CROSS JOIN LATERAL (SELECT at, at::date + (number / users)::int AS occasion_on, $2 = 'delivered' AS is_over) m
     RETURNING id, status
 )
 SELECT id FROM made WHERE status = 'queued'
 """
+
+
+def row_count(text: str) -> int:
+    """Read the value of ``--rows``.
+
+    Raises:
+        argparse.ArgumentTypeError: if it is not a number, or is too small for the messages to have any age.
+    """
+    if not text.isdecimal() or int(text) < AGED:
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number of at least {AGED} is accepted")
+    return int(text)
 
 
 async def fill(url: str, rows: int) -> None:
@@ -121,7 +134,7 @@ async def fill(url: str, rows: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks.past", description=__doc__)
-    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rows", type=row_count, default=1_000_000)
     parser.add_argument("--database", required=True, help="postgresql://..., which must be migrated and empty")
     options = parser.parse_args(sys.argv[1:])
     asyncio.run(fill(options.database, options.rows))
