@@ -1,4 +1,4 @@
-"""Import of users, and lists of deleted ones: the set-based statements, and the temporary tables of an import."""
+"""Import of users: the set-based statements, and the temporary tables."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -9,14 +9,12 @@ from uuid import UUID
 
 import orjson
 from asyncpg import InFailedSQLTransactionError, InterfaceError
-from asyncpg.cursor import Cursor
 
 from birthday.core.origin import Origin
 from birthday.core.plan import PlannedMessage
 from birthday.core.user import NO_EXTRAS, Profile
-from birthday.store.changes import DELETED, USER, Actor, record_changes
 from birthday.store.sessions import is_shared
-from birthday.store.users import Connection, attributes_text, delete_anniversaries
+from birthday.store.users import Connection, attributes_text
 
 
 class StagedUser(NamedTuple):
@@ -364,40 +362,3 @@ async def find_clashes(
         with_equal,
     )
     return [Clash(**dict(row)) for row in rows]
-
-
-async def open_deletions(connection: Connection) -> Cursor:
-    """Open a cursor over the deleted users whom retention has not removed yet. Runs within the caller's transaction."""
-    return await connection.cursor(
-        "SELECT id, deleted_at FROM users WHERE deleted_at IS NOT NULL ORDER BY deleted_at, id"
-    )
-
-
-async def delete_again(
-    connection: Connection, ids: Sequence[UUID], now: datetime, by: Actor
-) -> tuple[Sequence[UUID], int]:
-    """Delete those of ``ids`` that are live users; return them, and how many pending messages were cancelled.
-
-    Runs within the caller's transaction.
-    """
-    # Locked in order of id, so that two such statements cannot deadlock.
-    [row] = await connection.fetch(
-        """
-        WITH held AS MATERIALIZED (
-            SELECT id FROM users WHERE id = ANY($1) AND deleted_at IS NULL ORDER BY id FOR UPDATE
-        ), deleted AS (
-            UPDATE users SET deleted_at = $2, updated_at = $2 FROM held WHERE users.id = held.id RETURNING users.id
-        ), cancelled AS (
-            UPDATE message_logs SET status = 'cancelled', updated_at = $2, next_attempt_at = NULL
-            FROM deleted
-            WHERE user_id = deleted.id AND status IN ('scheduled', 'queued', 'retrying')
-            RETURNING message_logs.id
-        )
-        SELECT ARRAY(SELECT id FROM deleted) AS users, (SELECT count(*) FROM cancelled) AS messages
-        """,
-        ids,
-        now,
-    )
-    await delete_anniversaries(connection, ids)
-    await record_changes(connection, [by.change(DELETED, USER, user_id) for user_id in row["users"]], now)
-    return row["users"], row["messages"]
