@@ -15,7 +15,7 @@ from birthday.errors import UnavailableError
 from birthday.scheduler.dispatcher import Dispatcher
 from birthday.scheduler.janitor import Janitor
 from birthday.scheduler.planner import Planner
-from birthday.store.connection import DATABASE_ERRORS, stay_cancelled
+from birthday.store.connection import DATABASE_ERRORS, is_outage, stay_cancelled
 from birthday.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
@@ -128,10 +128,17 @@ async def _guarded(
     except Exception as error:  # noqa: BLE001 - one failed tick must not end the loop: the next one makes up for it
         stay_cancelled()
         metrics.scheduler_failures.labels(job).inc()
-        expected = isinstance(error, (UnavailableError, *DATABASE_ERRORS))
-        report = log.error if expected else log.exception
-        report("scheduler.tick_failed", job=job, error=error)
+        _report(job, error)
         return None
     metrics.scheduler_last_success_time.labels(job).set(now.timestamp())
     log.debug("scheduler.tick", job=job)
     return result
+
+
+def _report(job: str, error: Exception) -> None:
+    """Log a failed tick: an outage is a warning, because waiting helps; a bug is told with its traceback."""
+    is_expected = isinstance(error, (UnavailableError, *DATABASE_ERRORS))
+    reason = error.__cause__ if isinstance(error, UnavailableError) else error
+    is_refused = isinstance(reason, DATABASE_ERRORS) and not is_outage(reason)
+    report = log.exception if not is_expected else log.error if is_refused else log.warning
+    report("scheduler.tick_failed", job=job, error=error)

@@ -7,6 +7,7 @@ from datetime import date, time, timedelta
 
 import asyncpg
 import pytest
+import structlog
 
 from birthday.broker.postgres import PostgresBroker
 from birthday.core.occasion import Rules
@@ -15,6 +16,7 @@ from birthday.store.users import Planning
 from birthday.store.watermarks import PLANNED, lock_watermark
 from birthday.telemetry.metrics import Metrics
 from tests.support.clock import ManualClock
+from tests.support.postgres import PostgresServer
 from tests.support.product import Product, eventually, is_waiting_for_a_lock, metric, parse
 
 SELDOM = Schedule("0 0 1 1 *", "0 0 1 1 *", "0 0 1 1 *")
@@ -96,3 +98,28 @@ async def test_with_a_wrong_clock_no_job_runs_and_with_a_right_one_each_does_at_
     await product.clock.judge(None)
     await eventually(lambda: has_run(product, *jobs), "every job has run")
     await stop(running)
+
+
+async def test_a_failed_tick_is_an_error_only_if_waiting_does_not_help(
+    product: Product, postgres_server: PostgresServer
+) -> None:
+    """An outage causes warnings. A missing column or table, as after a rollback of the schema, causes errors."""
+    await product.pool.execute("ALTER TABLE message_logs RENAME COLUMN scheduled_at TO due_at")
+    assert await levels_of_failed_ticks(product) == {"error"}
+    await product.pool.execute("ALTER TABLE message_logs RENAME TO letters")
+    assert await levels_of_failed_ticks(product) == {"error"}
+    await postgres_server.kill()
+    assert await levels_of_failed_ticks(product) == {"warning"}
+
+
+async def levels_of_failed_ticks(product: Product) -> set[str]:
+    """Run the scheduler until a tick has failed, and return the levels of the log lines about that."""
+    with structlog.testing.capture_logs() as events:
+        running = start(product)
+
+        async def has_failed() -> bool:
+            return any(event["event"] == "scheduler.tick_failed" for event in events)
+
+        await eventually(has_failed, "a tick has failed")
+        await stop(running)
+    return {event["log_level"] for event in events if event["event"] == "scheduler.tick_failed"}
