@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from typing import NamedTuple
 
 from birthday.core.occasion import Occasion, Rules, birthdays_not_over, next_occasion
 from birthday.core.origin import Origin
@@ -38,8 +39,7 @@ class Upcoming:
     due_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class YearlyDate:
+class YearlyDate(NamedTuple):
     """A date of a user as stored, and which messages there are for it.
 
     ``planned_since`` is None if its type is not planned. ``pending_at`` and ``pending_on`` are instant and local date

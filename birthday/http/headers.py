@@ -36,5 +36,7 @@ def complete(response: web.StreamResponse, request_id: str) -> None:
     """
     headers = response.headers
     headers[REQUEST_ID] = request_id
-    for name, value in PROTECTION:
-        headers.setdefault(name, value)
+    # An answer in JSON has all of them already.
+    if hdrs.SERVER not in headers:
+        for name, value in PROTECTION:
+            headers.setdefault(name, value)

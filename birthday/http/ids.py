@@ -21,6 +21,5 @@ def read_id(request: web.Request, kind: str) -> UUID:
     text = request.match_info["id"]
     if not UUID_PATTERN.fullmatch(text):
         raise NotFoundError(f"there is no {kind} with this id: it is not a UUID", f"unknown_{kind}")
-    found = UUID(text)
-    request[SUBJECT] = str(found)
-    return found
+    request[SUBJECT] = text.lower()
+    return UUID(text)

@@ -76,9 +76,13 @@ async def read_body(request: web.Request) -> bytes:
         HTTPBadRequest: if it is incomplete.
         HTTPRequestTimeout: if it did not arrive in time.
     """
-    if (request.content_length or 0) > MAX_BODY_BYTES:
+    size = request.content_length
+    if (size or 0) > MAX_BODY_BYTES:
         raise web.HTTPRequestEntityTooLarge(max_size=MAX_BODY_BYTES)
     try:
+        if size and request._read_bytes is None and request.content.is_eof():  # noqa: SLF001
+            # It is here as a whole. aiohttp would look twice for more, which takes 5 µs.
+            request._read_bytes = request.content.read_nowait()  # noqa: SLF001
         return await request.read()
     except TimeoutError as error:
         raise web.HTTPRequestTimeout(text=f"the body could not be read: {error}") from None

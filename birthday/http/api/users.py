@@ -62,7 +62,7 @@ async def create_user(request: web.Request, profile: Profile, now: datetime) -> 
     new = plan_user(uuid7(now), profile, now, context.planning, actor_of(request), context.tracing.traceparent())
     key = keyed(request)
     if key is not None:
-        new = dataclasses.replace(new, answer=lambda user: (key, answer_of(_created(user), user.id)))
+        new = dataclasses.replace(new, answer=lambda user: (key, answer_of(_created(user, str(user.id)), user.id)))
     try:
         user = await request.app[CREATION].ask(new)
     except UnavailableError as error:
@@ -76,12 +76,12 @@ async def create_user(request: web.Request, profile: Profile, now: datetime) -> 
             raise
         user = found
     note_created(context, new, user)
-    request[SUBJECT] = str(user.id)
-    return _created(user)
+    request[SUBJECT] = user_id = str(user.id)
+    return _created(user, user_id)
 
 
-def _created(user: store.User) -> web.Response:
-    return tagged(json_response(user_json(user), 201, {"Location": f"/users/{user.id}"}))
+def _created(user: store.User, user_id: str) -> web.Response:
+    return tagged(json_response(user_json(user), 201, {"Location": f"/users/{user_id}"}))
 
 
 async def _created_before(request: web.Request, profile: Profile) -> store.User | None:

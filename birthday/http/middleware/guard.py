@@ -44,13 +44,13 @@ class Guard:
 
     def protect(self, scope: Scope, handler: Handler) -> Handler:
         """Return ``handler``, only for clients with ``scope``. While the clock is wrong, only reads are allowed."""
+        changes = scope is not Scope.READ
 
         async def protected(request: web.Request) -> web.StreamResponse:
             refusal = self._refusal(request, scope)
             if refusal is not None:
                 return refusal
-            fault = self._clock.fault
-            if fault is not None and scope is not Scope.READ:
+            if changes and (fault := self._clock.fault) is not None:
                 # A user who counts as created in the future would not be greeted until then.
                 raise WrongClockError(fault)
             return answer_condition(request, await handler(request))

@@ -4,11 +4,12 @@ The line is ``info`` for changes and refusals, ``warning`` for our own failures,
 metrics are enough for successful reads and probes. It names routes and ids, never what a client wrote.
 """
 
+import logging
 import re
 import time
 from functools import cache
 from http import HTTPStatus
-from typing import cast
+from typing import Final, cast
 
 import structlog
 from aiohttp import hdrs, web
@@ -27,6 +28,8 @@ log = structlog.get_logger()
 
 _READING = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
 METHODS = _READING | {hdrs.METH_POST, hdrs.METH_PUT, hdrs.METH_PATCH, hdrs.METH_DELETE}
+_REFUSED: Final = HTTPStatus.BAD_REQUEST.value
+_FAILED: Final = HTTPStatus.INTERNAL_SERVER_ERROR.value
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=:-]{1,100}")
 
 UNKNOWN_PATH = "unknown"
@@ -54,6 +57,8 @@ def observing(context: ApiContext) -> Middleware:
     proxied = bool(context.settings.trusted_proxies)
     is_trusted = trust_in(context.settings.trusted_proxies)
     address = context.address
+    # A line that is not shown would cost as much as a twentieth of a read.
+    shows_all = log.is_enabled_for(logging.DEBUG)
     active = 0
     context.metrics.api_active_requests.set_function(lambda: active)
 
@@ -73,11 +78,12 @@ def observing(context: ApiContext) -> Middleware:
         active += counted
         try:
             response = await handler(request)
-            if isinstance(response, web.Response) and (response.content_length or 0) >= MIN_BYTES:
-                await pack(request, response)
+            body = getattr(response, "body", None)
+            if isinstance(body, bytes) and len(body) >= MIN_BYTES:
+                await pack(request, cast("web.Response", response))
         finally:
             active -= counted
-        if address and response.status >= HTTPStatus.BAD_REQUEST:
+        if address and response.status >= _REFUSED:
             locate(response, address)
         seconds = time.perf_counter() - started
         complete(response, request_id)
@@ -88,9 +94,10 @@ def observing(context: ApiContext) -> Middleware:
         histogram_of(method, path).observe(seconds)
         if path not in probes.PATHS:
             context.score.count(response.status, seconds)
-        # Looking up a missing CLIENT costs more than all other fields of the log line.
-        client = request.get(CLIENT) if keys.required else None
-        _log_line(request, method, path, response.status, seconds, client or peer)
+        if shows_all or method not in _READING or response.status >= _REFUSED:
+            # Looking up a missing CLIENT costs more than all other fields of the log line.
+            client = request.get(CLIENT) if keys.required else None
+            _log_line(request, method, path, response.status, seconds, client or peer)
         return response
 
     return observe
@@ -130,9 +137,9 @@ def template(request: web.Request) -> str | None:
 
 
 def _log_line(request: web.Request, method: str, path: str, status: int, seconds: float, client: str | None) -> None:
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if status >= _FAILED:
         write = log.warning
-    elif status >= HTTPStatus.BAD_REQUEST or method not in _READING:
+    elif status >= _REFUSED or method not in _READING:
         write = log.info
     else:
         write = log.debug
