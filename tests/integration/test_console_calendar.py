@@ -30,7 +30,10 @@ async def counted(browser: Browser, path: str = "") -> str:
 
 
 async def test_each_day_has_the_number_of_its_dates(pool: asyncpg.Pool) -> None:
-    """By local date and type, also of users who are suppressed; the largest day is named."""
+    """By local date and type, also of users who are suppressed; the largest day is named.
+
+    The instant of the count is refreshed with the figures.
+    """
     await plan_type(pool, "work-anniversary", NINE_O_CLOCK - timedelta(days=1))
     async with running_api(pool) as api, browsing(api) as browser:
         assert "No dates yet" in await counted(browser)
@@ -44,6 +47,7 @@ async def test_each_day_has_the_number_of_its_dates(pool: asyncpg.Pool) -> None:
         assert 'aria-label="Monday, 2 March: 3 messages"' in shown
         assert 'aria-label="Thursday, 31 December: 1 messages"' in shown
         assert '<a href="/console/calendar/2026-03-02">2026-03-02</a>' in shown
+        assert '<p class="when" id="counted" data-live>' in shown
         birthdays = await counted(browser, "?type=birthday")
         assert 'aria-label="Monday, 2 March: 2 messages"' in birthdays
 

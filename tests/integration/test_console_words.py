@@ -12,7 +12,7 @@ import aiohttp
 import asyncpg
 import pytest
 
-from birthday.channels import Temporary
+from birthday.channels import Permanent, Temporary
 from birthday.core.message import ErrorType
 from birthday.http.console.views import imports
 from tests.support.api import Api, api_keys, running_api
@@ -311,6 +311,13 @@ async def test_a_test_goes_through_the_channel(api: Api, browser: Browser, pool:
     channel.answer = lambda _greeting: Temporary(ErrorType.EXTERNAL_API_ERROR, "no route")
     failed = await browser.confirm(f"{DEFAULT}/test", draft)
     assert (failed.status, "The channel did not take it: no route." in failed.text) == (502, True)
+    channel.answer = lambda _greeting: Permanent(ErrorType.PERMANENT_FAILURE, "answered 401", 401, refused=True)
+    refused = await browser.confirm(f"{DEFAULT}/test", draft)
+    assert "The channel did not take it: answered 401. Nobody got anything." in refused.text
+    assert "a wrong URL or key" in refused.text
+    channel.answer = lambda _greeting: Temporary(ErrorType.TIMEOUT, "no answer within 10 s")
+    unknown = await browser.confirm(f"{DEFAULT}/test", draft)
+    assert (unknown.status, "It may have arrived" in unknown.text, "Nobody got" in unknown.text) == (502, True, False)
 
 
 def csv_file(count: int, *wrong: str) -> bytes:

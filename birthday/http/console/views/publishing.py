@@ -7,7 +7,7 @@ from typing import Final
 from aiohttp import web
 from markupsafe import Markup
 
-from birthday.channels import Delivered
+from birthday.channels import Delivered, Permanent, Temporary, Unable
 from birthday.config import Scope
 from birthday.content import Template
 from birthday.core.address import parse_address
@@ -156,8 +156,21 @@ async def test(request: web.Request) -> web.StreamResponse:
     outcome = await send_test(context.pool, context.channel, context.compiler, trial, to, at, site)
     if isinstance(outcome, Delivered):
         return done(request, path_of(draft.key), f"A test was sent to {to}. Your text is still on the page before.")
-    text = f"The channel did not take it: {outcome.reason}. Nobody got anything. Settings shows the channel."
-    return page(request, "error.html", title="The test was not delivered", text=text, status=HTTPStatus.BAD_GATEWAY)
+    title, text = _tell_failure(outcome)
+    return page(request, "error.html", title=title, text=text, status=HTTPStatus.BAD_GATEWAY)
+
+
+def _tell_failure(outcome: Temporary | Permanent | Unable) -> tuple[str, str]:
+    """Return a title, and a text that says why a test was not delivered, or may not have been, and what to do."""
+    title, text = "The test was not delivered", f"The channel did not take it: {outcome.reason}. Nobody got anything."
+    match outcome:
+        case Temporary(may_have_arrived=True) | Unable(answer_lost=True):
+            title = "Perhaps the test was not delivered"
+            return title, f"No answer came: {outcome.reason}. It may have arrived: look there before you send another."
+        case Temporary(refused=True) | Permanent(refused=True):
+            return title, f"{text} Services answer like that to a wrong URL or key: see the page Settings."
+        case _:
+            return title, f"{text} The page Settings shows which channel is used."
 
 
 def _teller(report: Report) -> OnTried:
