@@ -20,6 +20,7 @@ from tests.support.ha.load import Deliveries, Flow, Readiness
 from tests.support.ha.postgres import PostgresCluster
 from tests.support.ha.rabbitmq import RabbitMQCluster
 from tests.support.message_service import MessageService
+from tests.support.product import eventually
 from tests.support.program import Program, run, running
 from tests.support.tasks import background
 
@@ -179,9 +180,11 @@ class Installation:
     async def wait_for_everybody(self) -> None:
         """Wait until all who were created have been greeted, and make sure that nobody was under two keys."""
         flow, accepted = self.flow, self.flow.deliveries.accepted
-        async with asyncio.timeout(SETTLE_SECONDS):
-            while flow.created.keys() - accepted.keys():
-                await asyncio.sleep(0.05)
+
+        async def are_greeted() -> bool:
+            return flow.created.keys() <= accepted.keys()
+
+        await eventually(are_greeted, "everybody who was created is greeted", SETTLE_SECONDS)
         assert accepted.keys() == flow.created.keys()
         assert {email: keys for email, keys in accepted.items() if len(set(keys)) > 1} == {}
         assert {program.process.returncode for program in self.programs.values()} == {None}

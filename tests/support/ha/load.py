@@ -11,6 +11,7 @@ import aiohttp
 
 from tests.support.chaos import Receiver
 from tests.support.message_service import Answer, Received
+from tests.support.product import eventually
 
 PER_SECOND = 8
 ANSWER_SECONDS = 15.0
@@ -71,12 +72,14 @@ class Flow:
 
     async def wait_until_served(self, since: float, seconds: float) -> None:
         """Wait until a user whose creation was first asked for after ``since`` has been created, and greeted."""
-        async with asyncio.timeout(seconds):
-            while not any(
+
+        async def is_served() -> bool:
+            return any(
                 begun > since and email in self.created and email in self.deliveries.times
                 for email, begun in self.begun.items()
-            ):
-                await asyncio.sleep(0.05)
+            )
+
+        await eventually(is_served, "a new user is created and greeted", seconds)
 
     def api_gap(self, since: float) -> float:
         """Return the longest time without a success of the API, of those that ended after ``since``, in seconds."""
@@ -145,11 +148,13 @@ class Readiness:
     async def wait_until_ready(self, seconds: float) -> None:
         """Wait until all processes are ready, at the next question."""
         since = monotonic()
-        async with asyncio.timeout(seconds):
-            while not all(
+
+        async def is_ready() -> bool:
+            return all(
                 answers and answers[-1][0] > since and answers[-1][1] == 200 for answers in self.answers.values()
-            ):
-                await asyncio.sleep(0.05)
+            )
+
+        await eventually(is_ready, "all processes are ready", seconds)
 
     async def _watch(self, session: aiohttp.ClientSession, name: str, url: str) -> None:
         while name in self.answers:
