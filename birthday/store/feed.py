@@ -1,7 +1,7 @@
 """The feed: messages in the order in which their outcomes were committed, for pollers and for delivery events.
 
-A trigger of the schema gives each outcome its position. Below ``feed_end()`` every transaction has ended, so nothing
-appears later before a position that a reader has passed.
+``settle`` gives its outcomes their positions, and a trigger of the schema does it for all others. Below ``feed_end()``
+every transaction has ended, so nothing appears later before a position that a reader has passed.
 """
 
 from dataclasses import astuple, dataclass

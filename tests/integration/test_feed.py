@@ -8,6 +8,7 @@ from uuid import UUID
 
 import asyncpg
 
+from birthday.core.message import Status
 from birthday.store.feed import (
     BEGINNING,
     SCANNED,
@@ -18,6 +19,7 @@ from birthday.store.feed import (
     read_feed,
 )
 from birthday.store.history import Message
+from birthday.store.settling import Settlement, settle
 from tests.support.outcomes import NOW, finish, store_queued
 
 ALL = FeedFilter()
@@ -128,6 +130,31 @@ async def test_the_same_outcome_again_is_not_another_one(pool: asyncpg.Pool) -> 
     assert await poller.poll() == [message_id]
     await finish(pool, [message_id])
     assert await poller.poll() == []
+
+
+async def test_a_worker_places_its_outcomes_itself(pool: asyncpg.Pool) -> None:
+    """What a worker stores is in the feed without the trigger, whose call for each message takes longer."""
+    [message_id] = await store_queued(pool, 1)
+    await pool.execute("DROP TRIGGER place_in_feed ON message_logs")
+    await pool.execute("UPDATE message_logs SET status = 'sending', lease_until = $1", NOW)
+    done = Settlement(message_id, NOW, Status.DELIVERED, NOW, NOW, None, counted=True)
+    assert await settle(pool, [done])
+    poller = Poller(pool)
+    assert await poller.poll() == [message_id]
+    # Stored again, because the answer was lost, it keeps its place.
+    assert await settle(pool, [done])
+    assert await poller.poll() == []
+
+
+async def test_a_wrong_place_in_the_feed_is_replaced(pool: asyncpg.Pool) -> None:
+    """An outcome has the place of its transaction, whatever its writer says; a requeue removes it."""
+    [message_id] = await store_queued(pool, 1)
+    write = "UPDATE message_logs SET status = $2, feed_position = $3 WHERE id = $1 RETURNING feed_position"
+    for wrong in (None, 0, 2**60):
+        async with pool.acquire() as writer, writer.transaction():
+            right = await writer.fetchval("SELECT feed_base() + pg_current_xact_id()::text::bigint")
+            assert await writer.fetchval(write, message_id, "failed", wrong) == right
+        assert await pool.fetchval(write, message_id, "queued", wrong) is None
 
 
 async def test_a_rare_outcome_costs_a_bounded_look(pool: asyncpg.Pool) -> None:
