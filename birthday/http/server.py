@@ -19,6 +19,8 @@ from birthday.errors import UnavailableError
 from birthday.http.connection import ClientConnection
 from birthday.http.context import IS_TRUSTED, REFUSALS
 from birthday.http.limits import Connections, Limits
+from birthday.http.route import Handler
+from birthday.http.shortcuts import with_shortcuts
 
 log = structlog.get_logger()
 
@@ -89,6 +91,7 @@ def _connect(app: web.Application, server: web.Server, connections: Connections)
         return make_request(connection.begin(message, body), body, connection, *rest)
 
     server.request_factory = begin
+    server.request_handler = cast("Any", with_shortcuts(app, cast("Handler", server.request_handler)))
     return partial(
         ClientConnection, server, connections, app.get(REFUSALS, lambda _answer, _id, _reason, _client: None)
     )

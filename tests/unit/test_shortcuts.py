@@ -1,0 +1,53 @@
+"""Which requests are spared aiohttp's search for a route."""
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
+
+from birthday.http.api import users
+from birthday.http.shortcuts import with_shortcuts
+
+USER = "/users/01a22714-514f-7bef-b392-a560ede3cb8f"
+
+
+async def _search(_request: web.Request) -> web.StreamResponse:
+    return web.Response(text="searched")
+
+
+async def _answer(request: web.Request) -> web.StreamResponse:
+    return web.Response(text=str(dict(request.match_info)))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "answer"),
+    [
+        ("POST", "/users", "{}"),
+        ("GET", USER, f"{{'id': '{USER.removeprefix('/users/')}'}}"),
+        ("GET", "/users", "searched"),
+        ("GET", "/users/export", "searched"),
+        ("GET", f"{USER}/explain", "searched"),
+        ("GET", f"{USER}%20", "searched"),
+        ("PUT", USER, "searched"),
+    ],
+)
+async def test_only_to_create_and_to_read_a_user_takes_no_search(method: str, path: str, answer: str) -> None:
+    """Their handlers are called with the parts of the path; the search is left to aiohttp for all others."""
+    app = web.Application()
+    app.add_routes([web.route(route.method, route.path, _answer) for route in users.ROUTES])
+
+    response = await with_shortcuts(app, _search)(make_mocked_request(method, path))
+
+    assert isinstance(response, web.Response)
+    assert response.text == answer
+
+
+async def test_a_client_that_expects_an_interim_answer_gets_it_from_aiohttp() -> None:
+    """A shortcut would not send 100 Continue."""
+    app = web.Application()
+    app.add_routes([web.route(route.method, route.path, _answer) for route in users.ROUTES])
+
+    request = make_mocked_request("POST", "/users", headers={"Expect": "100-continue"})
+    response = await with_shortcuts(app, _search)(request)
+
+    assert isinstance(response, web.Response)
+    assert response.text == "searched"
