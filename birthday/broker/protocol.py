@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 from uuid import UUID
 
 import orjson
@@ -25,8 +25,7 @@ Wait: TypeAlias = float | Callable[[], float]
 _UNQUOTED = re.compile(rb"\{messageId:([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\}")
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """One queue message that one consumer holds until it is acked or rejected.
 
     ``message_id`` is None when the payload is not ``{"messageId": "<uuid>"}``; ``body`` then shows the payload.
@@ -231,10 +230,9 @@ def decode_payload(body: bytes) -> UUID | None:
     A payload without quotes is accepted too: if an operator pastes the payload from the runbook between double quotes,
     the shell removes those inside it.
     """
-    if unquoted := _UNQUOTED.fullmatch(body):
-        return UUID(unquoted[1].decode())
     try:
         payload = orjson.loads(body)
         return UUID(payload["messageId"])
     except (ValueError, TypeError, KeyError, AttributeError):
-        return None
+        unquoted = _UNQUOTED.fullmatch(body)
+        return UUID(unquoted[1].decode()) if unquoted else None

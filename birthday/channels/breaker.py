@@ -7,10 +7,9 @@ each such error would use up an attempt. Instead, the worker must stop consuming
 import asyncio
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, StrEnum
-from typing import Final, NewType, assert_never
+from typing import Final, NamedTuple, NewType, assert_never
 from uuid import UUID
 
 import structlog
@@ -61,8 +60,7 @@ BLAMED_BY_ANSWER: Final = 100
 """The same, for answers that may be about the message alone."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sending:
+class Sending(NamedTuple):
     """A message that is sent: when, when it last failed, and whether that was its own fault (``blamed``)."""
 
     message_id: UUID

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from birthday.core.message import ErrorType
@@ -11,8 +11,7 @@ _OF_THE_SERVICE: Final = frozenset({502, 503, 504})
 _OF_THE_GREETING: Final = frozenset({403, 404, 410, 550, 554})
 
 
-@dataclass(frozen=True, slots=True)
-class Greeting:
+class Greeting(NamedTuple):
     """A greeting to send. ``message_id`` is the idempotency key, the same on every attempt.
 
     ``traceparent`` makes the request part of a trace. What a channel has no use for, it ignores: ``subject``, ``html``

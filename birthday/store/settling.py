@@ -1,25 +1,25 @@
 """Step 3c, settle: outcomes of many sends, stored by one guarded UPDATE."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 import asyncpg
 
 from birthday.core.message import ErrorType, Status
 
+_Value = TypeVar("_Value")
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+
+class Failure(NamedTuple):
     """Why an attempt failed."""
 
     error_type: ErrorType
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """What became of one claim: delivered, failed, or retrying at ``next_attempt_at``.
 
     ``lease_until`` is that of the claim. ``sent_at`` is when the message was sent to the message service; None says
@@ -41,8 +41,7 @@ class Settlement:
     blamed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(NamedTuple):
     """A settlement that was stored. ``first_sent`` says that no earlier attempt had reached the message service."""
 
     id: UUID
@@ -65,21 +64,21 @@ async def settle(pool: asyncpg.Pool, settlements: Sequence[Settlement]) -> list[
             feed_position = CASE WHEN m.status = done.status THEN m.feed_position
                                  WHEN done.status IN ('delivered', 'failed')
                                  THEN feed_base() + pg_current_xact_id()::text::bigint END,
-            attempts = m.attempts - CASE WHEN done.counted OR m.status <> 'sending' THEN 0 ELSE 1 END,
+            attempts = m.attempts - CASE WHEN done.uncounted AND m.status = 'sending' THEN 1 ELSE 0 END,
             sent_at = coalesce(m.sent_at, done.sent_at),
             delivered_at = CASE WHEN done.status = 'delivered' THEN done.settled_at END,
             next_attempt_at = done.next_attempt_at,
-            may_have_arrived = m.may_have_arrived OR done.may_have_arrived,
+            may_have_arrived = m.may_have_arrived OR coalesce(done.may_have_arrived, false),
             failures = m.failures + CASE WHEN done.failed AND m.status = 'sending' THEN 1 ELSE 0 END,
             failed_at = CASE WHEN done.failed THEN done.settled_at ELSE m.failed_at END,
-            blamed = m.blamed OR done.blamed,
+            blamed = m.blamed OR coalesce(done.blamed, false),
             error_type = CASE WHEN done.sent_at IS NULL AND done.status <> 'failed'
                               THEN m.error_type ELSE done.error_type END,
             error_detail = CASE WHEN done.sent_at IS NULL AND done.status <> 'failed'
                                 THEN m.error_detail ELSE done.error_detail END
         FROM unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[],
                     $7::boolean[], $8::text[], $9::text[], $10::boolean[], $11::boolean[], $12::boolean[])
-            AS done (id, lease_until, status, settled_at, sent_at, next_attempt_at, counted, error_type, error_detail,
+            AS done (id, lease_until, status, settled_at, sent_at, next_attempt_at, uncounted, error_type, error_detail,
                      may_have_arrived, failed, blamed)
         WHERE m.id = done.id
           AND (m.status = 'sending' AND m.lease_until = done.lease_until
@@ -92,12 +91,17 @@ async def settle(pool: asyncpg.Pool, settlements: Sequence[Settlement]) -> list[
         [one.status for one in settlements],
         [one.settled_at for one in settlements],
         [one.sent_at for one in settlements],
-        [one.next_attempt_at for one in settlements],
-        [one.counted for one in settlements],
-        [one.failure.error_type if one.failure else None for one in settlements],
-        [one.failure.detail if one.failure else None for one in settlements],
-        [one.may_have_arrived for one in settlements],
-        [one.failed for one in settlements],
-        [one.blamed for one in settlements],
+        _unless_empty([one.next_attempt_at for one in settlements]),
+        _unless_empty([not one.counted or None for one in settlements]),
+        _unless_empty([one.failure and one.failure.error_type for one in settlements]),
+        _unless_empty([one.failure and one.failure.detail for one in settlements]),
+        _unless_empty([one.may_have_arrived or None for one in settlements]),
+        _unless_empty([one.failed or None for one in settlements]),
+        _unless_empty([one.blamed or None for one in settlements]),
     )
-    return [Settled(*row) for row in rows]
+    return list(map(Settled._make, rows))
+
+
+def _unless_empty(column: list[_Value | None]) -> list[_Value | None]:
+    """Return a column, or an empty one if all its values are NULL: ``unnest`` fills it up, and that costs less."""
+    return column if any(column) else []

@@ -24,7 +24,7 @@ class Flow:
         self.jobs: asyncio.Queue[Job] = asyncio.Queue()
         self.outcomes: asyncio.Queue[Done] = asyncio.Queue()
         self.in_flight = 0
-        """How many messages are being claimed, or are claimed and not stored yet."""
+        """How many messages are being claimed, or are claimed and the queue has not been told of their outcomes."""
         self.idle = asyncio.Event()
         """Set while nothing is in flight."""
         self.idle.set()
@@ -41,8 +41,11 @@ class Flow:
         self._interruptible: asyncio.Timeout | None = None
         self._claiming = 0
         self._begun = 0
+        self._stored = 0
         self._paces: deque[int] = deque(maxlen=4)
         """How many messages the slots took during each of the last claims, since nothing was in flight."""
+        self._pace = 0
+        """The largest of them."""
         self._steps: list[float] = []
 
     @property
@@ -65,6 +68,7 @@ class Flow:
             yield
         finally:
             self._paces.append(self._begun - begun)
+            self._pace = max(self._paces)
             self._claiming -= count
             self._add(-count)
 
@@ -76,15 +80,25 @@ class Flow:
 
     async def begin(self) -> Job:
         """Wait until a message may be sent, and return it."""
-        if not self.storable.is_set():
-            await self.storable.wait()
         job = await self.jobs.get()
+        while not self.storable.is_set():
+            await self.storable.wait()
         self._begun += 1
         self._make_room()
         return job
 
-    def settle(self, count: int) -> None:
-        """Note that so many messages are stored, or left to their leases."""
+    def store(self, count: int) -> None:
+        """Note that so many messages are stored, so that a crash does not repeat them."""
+        self._stored += count
+        self._make_room()
+
+    def tell(self, count: int) -> None:
+        """Note that the queue knows of so many messages that are stored."""
+        self._stored -= count
+        self._add(-count)
+
+    def give_up(self, count: int) -> None:
+        """Note that so many messages are another worker's now, or left to their leases."""
         self._add(-count)
 
     def _add(self, count: int) -> None:
@@ -92,6 +106,7 @@ class Flow:
         _set(self.idle, to=self.in_flight == 0)
         if self.in_flight == 0:
             self._paces.clear()
+            self._pace = 0
         self._make_room()
 
     def _make_room(self) -> None:
@@ -101,15 +116,15 @@ class Flow:
         waits, more are claimed. While that rate is unknown, these are at most two batches: if sends turn out to be
         slow, more would wait for longer than their leases hold.
         """
-        limits, waiting, pace = self.limits, self.jobs.qsize(), max(self._paces, default=0)
+        limits, waiting, pace = self.limits, self.jobs.qsize(), self._pace
         unsent = waiting + self._claiming
         if limits.ahead:
-            enough = limits.concurrency + min(pace, limits.batch)
+            enough = limits.concurrency + min(pace, 2 * limits.batch)
             starved = waiting == 0 and (pace > 0 or unsent <= limits.batch)
             _set(self.room, to=starved or unsent <= enough)
         else:
             _set(self.room, to=self.in_flight < limits.concurrency)
-        _set(self.storable, to=self.in_flight - unsent < limits.unstored)
+        _set(self.storable, to=self.in_flight - unsent - self._stored < limits.unstored)
 
     @contextmanager
     def step(self) -> Iterator[None]:
@@ -158,7 +173,8 @@ class Flow:
 
 
 def _set(event: asyncio.Event, *, to: bool) -> None:
-    if to:
-        event.set()
-    else:
-        event.clear()
+    if to is not event.is_set():
+        if to:
+            event.set()
+        else:
+            event.clear()

@@ -1,10 +1,9 @@
 """The values that describe one message in a worker: claimed, then sent, then turned into a settlement."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from random import Random
-from typing import Final, assert_never
+from typing import Final, NamedTuple, assert_never
 from uuid import UUID
 
 from birthday.broker import Consumer, Delivery
@@ -22,16 +21,14 @@ _LONGEST_HOLD: Final = timedelta(seconds=30)
 _UNABLE_PAUSE: Final = timedelta(seconds=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(NamedTuple):
     """A delivery and the consumer that it must be acked to."""
 
     consumer: Consumer
     delivery: Delivery
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """A claimed message, and what it says. After ``send_by``, in the loop's time, its lease is too short for a send."""
 
     received: Received
@@ -40,8 +37,7 @@ class Job:
     text: Text | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(NamedTuple):
     """A job and its outcome; ``outcome`` is None if the message was not sent. Instants are by ``Clock``.
 
     ``uncounted`` says that the send was a probe or one of the first sends after an outage, or that the circuit has
@@ -184,8 +180,7 @@ def refused(settlement: Settlement, error: Exception) -> Settlement:
 
     A greeting that was sent may have arrived. If the message is requeued, it is sent under the same key.
     """
-    return replace(
-        settlement,
+    return settlement._replace(
         status=Status.FAILED,
         next_attempt_at=None,
         failure=Failure(ErrorType.PERMANENT_FAILURE, refusal_text(error)),

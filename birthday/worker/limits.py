@@ -2,17 +2,18 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 
 BATCH = 200
 CLAIMS = 3
 """How many full batches are claimed at a time. More of them make PostgreSQL slower, not faster."""
-SETTLEMENTS = 2
+SETTLEMENTS = 3
 """How many full batches are stored at a time."""
 STORING = timedelta(seconds=10)
 """The part of a lease that is reserved for storing the outcome."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Limits:
     """The limits of one pipeline: ``concurrency`` sends at a time, each for at most ``send_timeout``.
 
@@ -24,21 +25,21 @@ class Limits:
     send_timeout: timedelta
     ahead: bool = True
 
-    @property
+    @cached_property
     def batch(self) -> int:
         """How many messages one statement claims or stores: no more than the slots soon need."""
         return min(BATCH, 2 * self.concurrency)
 
-    @property
+    @cached_property
     def unstored(self) -> int:
-        """How many messages are sent, or being sent, and not stored when the slots pause. Each slot may add one."""
-        return self.concurrency + 2 * self.batch
+        """How many messages are sent, or being sent, and not stored when the slots pause."""
+        return self.concurrency + SETTLEMENTS * self.batch - self.batch // 2
 
     @property
     def prefetch(self) -> int:
         """How many deliveries are unacked at a time: to be claimed, waiting for a slot, being sent, or being stored."""
-        sent = self.concurrency + self.unstored
-        return sent + self.concurrency + 2 * self.batch if self.ahead else sent
+        # As many as ``Flow`` has claimed ahead, one batch more that it then claims, and one that is being acked.
+        return self.unstored + (self.concurrency + 4 * self.batch if self.ahead else 0)
 
     @property
     def lease(self) -> timedelta:

@@ -28,7 +28,7 @@ from birthday.worker.jobs import Done
 from birthday.worker.limits import SETTLEMENTS, Limits
 from birthday.worker.retrying import RECONNECT
 from birthday.worker.sender import Sender
-from birthday.worker.settler import Retry, Settler
+from birthday.worker.settler import Settler, Stored
 from birthday.worker.taker import Taker
 
 log = structlog.get_logger()
@@ -225,7 +225,7 @@ class Pipeline:
     async def _settle_outcomes(self, group: asyncio.TaskGroup) -> None:
         """Store outcomes in batches. While a full batch is being stored, the next one is gathered and stored too.
 
-        Retries are published in tasks of ``group``, so that outcomes are stored while the queue confirms nothing.
+        The queue is told in tasks of ``group``, so that outcomes are stored while it takes its time.
         """
         while True:
             async with self._gathering:
@@ -248,19 +248,24 @@ class Pipeline:
         return batch
 
     async def _settle(self, batch: Sequence[Done], group: asyncio.TaskGroup) -> None:
-        retries: list[Retry] = []
+        stored: list[Stored] = []
         with self._finishing("settle"):
-            retries = await self._settler.settle_batch(batch)
-        if retries:
-            group.create_task(self._publish(retries))
-        self._flow.settle(len(batch) - len(retries))
+            stored = await self._settler.store(batch)
+        self._flow.give_up(len(batch) - len(stored))
+        if stored:
+            self._flow.store(len(stored))
+            group.create_task(self._tell_queue(stored))
 
-    async def _publish(self, retries: Sequence[Retry]) -> None:
-        """Publish retries, which are in flight until then."""
-        with self._finishing("publish"):
-            if not await self._settler.publish(retries):
+    async def _tell_queue(self, stored: Sequence[Stored]) -> None:
+        """Ack, reject and publish retries. Until then, the messages are in flight."""
+        left = len(stored)
+        with self._finishing("ack"):
+            told = await self._settler.tell_queue(stored)
+            self._flow.tell(told)
+            left -= told
+            if left and not await self._settler.publish(stored):
                 self._flow.interrupt()
-        self._flow.settle(len(retries))
+        self._flow.tell(left)
 
     @contextmanager
     def _finishing(self, what: str) -> Iterator[None]:

@@ -29,8 +29,8 @@ from birthday.worker.retrying import retry_outage, retry_publish
 log = structlog.get_logger()
 
 _Pair: TypeAlias = tuple[Done, Settlement]
-Retry: TypeAlias = _Pair
-"""An outcome that is stored as ``retrying``, whose delivery is not acked yet."""
+Stored: TypeAlias = _Pair
+"""An outcome that is stored, of which the queue does not know yet."""
 
 MOST_TEMPLATES: Final = 200
 """How many templates the metrics name."""
@@ -48,14 +48,14 @@ class Settler:
     random: Random
     names: LabelValues = field(default_factory=partial(LabelValues, MOST_TEMPLATES))
 
-    async def settle_batch(self, batch: Sequence[Done]) -> list[Retry]:
-        """Store the outcomes of ``batch`` in one statement, report them, and ack. Waits for the database if it is away.
+    async def store(self, batch: Sequence[Done]) -> list[Stored]:
+        """Store the outcomes of ``batch`` in one statement, and report them. Waits for the database if it is away.
 
         Returns:
-            The retries. The caller must hand them to ``publish``, which may wait for the queue.
+            What the caller must hand to ``tell_queue``, and then to ``publish``.
         """
         # In order of id, as claims lock messages: two statements with the same messages then cannot deadlock.
-        in_order = sorted(batch, key=lambda done: done.job.claim.id.int)
+        in_order = sorted(batch, key=lambda done: done.job.claim.id)
         pairs, settled = await self._store([(done, decide(done, self.retry, self.random)) for done in in_order])
         first_sent = {(one.id, one.lease_until): one.first_sent for one in settled}
         ours = []
@@ -68,15 +68,15 @@ class Settler:
                 await _tell(done.job.received.consumer.ack([done.job.received.delivery]))
         self._count_first_sent(done for done, one in ours if first_sent[one.id, one.lease_until])
         self._report(ours)
-        await self._tell_queue(ours)
-        return [pair for pair in ours if pair[1].next_attempt_at is not None]
+        return ours
 
-    async def publish(self, retries: Sequence[Retry]) -> bool:
+    async def publish(self, stored: Sequence[Stored]) -> bool:
         """Publish retries, and ack their deliveries after that. Waits for the queue while the deliveries can be acked.
 
         Returns:
             False if a retry could not be published: its delivery must be given back, and will come again.
         """
+        retries = [pair for pair in stored if pair[1].next_attempt_at is not None]
         published = await asyncio.gather(*(self._publish_delayed(done, settlement) for done, settlement in retries))
         await _ack([done.job.received for (done, _), ok in zip(retries, published, strict=True) if ok])
         return all(published)
@@ -155,17 +155,18 @@ class Settler:
             self.metrics.message_retries.labels(error_type).inc()
             log.warning("message.retrying", **fields, error_type=error_type, reason=reason)
 
-    async def _tell_queue(self, pairs: Sequence[_Pair]) -> None:
-        """Ack what is done, and reject what has failed."""
-        failed = [done.job.received for done, settlement in pairs if settlement.status is Status.FAILED]
+    async def tell_queue(self, stored: Sequence[Stored]) -> int:
+        """Ack what is done, and reject what has failed; return how many that were. The others are retries."""
+        failed = [done.job.received for done, settlement in stored if settlement.status is Status.FAILED]
         finished = [
             done.job.received
-            for done, settlement in pairs
+            for done, settlement in stored
             if settlement.status is not Status.FAILED and settlement.next_attempt_at is None
         ]
         await _ack(finished)
         for consumer, deliveries in _by_consumer(failed).items():
             await _tell(consumer.reject(deliveries))
+        return len(failed) + len(finished)
 
     async def _publish_delayed(self, done: Done, settlement: Settlement) -> bool:
         async def publish() -> None:

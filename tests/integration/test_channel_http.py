@@ -6,7 +6,6 @@ import time
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
-from dataclasses import replace
 from datetime import timedelta
 from typing import Protocol
 from uuid import UUID
@@ -130,7 +129,7 @@ class TestWhatGoesOut:
         payload = '{ "to": "ada@example.com",\n "text": "Hé" }\n'.encode()
         channel = channel_to(message_service.url, api_key="s3cret")
 
-        await channel.send(replace(GREETING, payload=payload))
+        await channel.send(GREETING._replace(payload=payload))
         await channel.send(GREETING)
 
         with_payload, without = message_service.requests
@@ -145,7 +144,7 @@ class TestWhatGoesOut:
         channel = HttpChannel(service, Network(), 1, LATE, SystemClock())
 
         await channel.send(GREETING)
-        await channel.send(replace(GREETING, payload=b'{"text":"Hi"}'))
+        await channel.send(GREETING._replace(payload=b'{"text":"Hi"}'))
         await channel.close()
 
         for received in message_service.requests:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
@@ -86,7 +85,7 @@ class TestWhatGoesOut:
         text = f".\n..\nHé 🎂\r\n{'long ' * 500}\n.end"
         html = f'<p style="color:#a00">.Hé</p>\n.\n{"<b>x</b>" * 400}'
 
-        await channel_to(mail_server.url).send(replace(GREETING, text=text, html=html, subject="Hé 🎂"))
+        await channel_to(mail_server.url).send(GREETING._replace(text=text, html=html, subject="Hé 🎂"))
 
         [mail] = mail_server.mails
         assert mail.message.get_content_type() == "multipart/alternative"
@@ -102,7 +101,7 @@ class TestWhatGoesOut:
         """The link is in the two headers that mail programs make a button of, in one line and readable as it is."""
         url = f"https://birthday.example.com/unsubscribe/{'t' * 300}"
 
-        await channel_to(mail_server.url).send(replace(GREETING, unsubscribe_url=url))
+        await channel_to(mail_server.url).send(GREETING._replace(unsubscribe_url=url))
 
         headers = mail_server.mails[0].data.split(b"\r\n\r\n")[0].decode().split("\r\n")
         assert f"List-Unsubscribe: <{url}>" in headers
@@ -112,7 +111,7 @@ class TestWhatGoesOut:
     async def test_no_header_can_be_added(self, channel_to: Connect, mail_server: MailServer, end: str) -> None:
         """A subject with any kind of line end is still one header, and the text begins where it should."""
         subject = f"Hi Ada{end}Bcc: eve@example.com{end}{end}Buy this"
-        for given in (replace(GREETING, subject=subject), replace(GREETING, text=f"{end}{subject}")):
+        for given in (GREETING._replace(subject=subject), GREETING._replace(text=f"{end}{subject}")):
             await channel_to(mail_server.url).send(given)
 
         for mail in mail_server.mails:
@@ -125,14 +124,14 @@ class TestWhatGoesOut:
     )
     async def test_unusual_addresses(self, channel_to: Connect, mail_server: MailServer, address: str) -> None:
         """Every address that a user may have is the envelope's recipient, exactly as it is stored."""
-        await channel_to(mail_server.url).send(replace(GREETING, email=address))
+        await channel_to(mail_server.url).send(GREETING._replace(email=address))
 
         assert mail_server.mails[0].recipient == address
         assert mail_server.mails[0].message["To"] == address
 
     async def test_an_address_beyond_ascii(self, channel_to: Connect, mail_server: MailServer) -> None:
         """It needs SMTPUTF8: with it, the address arrives as it is. A server without it gets nothing."""
-        greeting = replace(GREETING, email="þórdís@xn--mnchen-3ya.de")
+        greeting = GREETING._replace(email="þórdís@xn--mnchen-3ya.de")
         async with MailServer(offers=("PIPELINING",)) as old:
             refused = await channel_to(old.url).send(greeting)
             accepted = await channel_to(mail_server.url).send(greeting)
@@ -145,7 +144,7 @@ class TestWhatGoesOut:
     async def test_a_server_without_extensions(self, channel_to: Connect) -> None:
         """Neither pipelining nor anything else is needed."""
         async with MailServer(offers=()) as server:
-            assert await channel_to(server.url).send(replace(GREETING, text="Hé")) == Delivered()
+            assert await channel_to(server.url).send(GREETING._replace(text="Hé")) == Delivered()
 
         assert server.mails[0].text == "Hé\n"
 
@@ -164,7 +163,7 @@ class TestWhatGoesOut:
         channel = channel_to(f"smtp://localhost:{server.sockets[0].getsockname()[1]}?starttls=false")
         async with server:
             for email in ("ada@example.com", "þórdís@example.com"):
-                assert await channel.send(replace(GREETING, email=email, text=".\nHé")) == Delivered()
+                assert await channel.send(GREETING._replace(email=email, text=".\nHé")) == Delivered()
             await channel.close()
 
         assert [envelope.rcpt_tos for envelope in taken] == [["ada@example.com"], ["þórdís@example.com"]]
@@ -323,7 +322,7 @@ class TestFaults:
         channel = channel_to(mail_server.url)
         mail_server.answer(step, *["451 4.7.1 try again later"] * 3)
 
-        outcomes = [await channel.send(replace(GREETING, attempt=attempt)) for attempt in (1, 2, 100)]
+        outcomes = [await channel.send(GREETING._replace(attempt=attempt)) for attempt in (1, 2, 100)]
 
         reason = f"the mail server answered 451 4.7.1 to {NAMES.get(step, step)}"
         waits = [timedelta(seconds=5), timedelta(seconds=20), timedelta(minutes=10)]
@@ -414,7 +413,7 @@ class TestFaults:
         assert outcome == Permanent(ErrorType.PERMANENT_FAILURE, "the mail server answered 550 5.1.1 to RCPT")
 
     @pytest.mark.parametrize(
-        "greeting", [replace(GREETING, text=HALF), replace(GREETING, subject=HALF), replace(GREETING, html=HALF)]
+        "greeting", [GREETING._replace(text=HALF), GREETING._replace(subject=HALF), GREETING._replace(html=HALF)]
     )
     async def test_a_text_that_cannot_be_written(
         self, channel_to: Connect, mail_server: MailServer, greeting: Greeting

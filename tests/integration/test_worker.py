@@ -532,7 +532,7 @@ async def test_a_service_that_comes_back_weak_costs_few_attempts(product: Produc
 
 async def test_stopping_sends_what_has_come_and_lets_nothing_more_come(product: Product) -> None:
     """What the worker has taken from the queue it delivers before it leaves; what it has not is another one's."""
-    await queue_birthdays(product, 60)
+    await queue_birthdays(product, 90)
     channel = HeldChannel(product.clock)
     pipeline = product.pipeline(channel, 4, 1000)
     working = asyncio.create_task(pipeline.run())
@@ -541,11 +541,11 @@ async def test_stopping_sends_what_has_come_and_lets_nothing_more_come(product: 
     pipeline.stop()
     channel.release()
     await working
-    assert await product.statuses() == {"delivered": pipeline.prefetch, "queued": 60 - pipeline.prefetch}
+    assert await product.statuses() == {"delivered": pipeline.prefetch, "queued": 90 - pipeline.prefetch}
     assert await product.pool.fetchval("SELECT max(attempts) FROM message_logs") == 1
     async with product.working(channel):
-        await product.wait_for_statuses({"delivered": 60})
-    assert len(channel.sent) == 60
+        await product.wait_for_statuses({"delivered": 90})
+    assert len(channel.sent) == 90
 
 
 async def is_held(product: Product, count: int) -> bool:

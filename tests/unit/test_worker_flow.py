@@ -31,7 +31,7 @@ async def test_more_is_claimed_at_once_when_the_slots_were_fast() -> None:
             await flow.begin()
     with flow.claim(batch), flow.claim(batch):
         assert flow.room.is_set()
-    flow.settle(batch)
+    flow.give_up(batch)
     assert flow.idle.is_set()
     with flow.claim(batch), flow.claim(batch):
         assert not flow.room.is_set()

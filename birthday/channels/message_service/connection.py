@@ -7,8 +7,7 @@ the answer. That decides whether the connection can be used again.
 
 import asyncio
 import re
-from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 import httptools
 
@@ -23,8 +22,7 @@ class BrokenConnectionError(Exception):
     """The connection ended, or brought invalid HTTP, before a status came. The request may have arrived."""
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     """The parts of an answer that are used."""
 
     status: int

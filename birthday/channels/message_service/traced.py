@@ -1,7 +1,5 @@
 """A channel to the message service that traces its requests, as part of the traces of their messages."""
 
-from dataclasses import replace
-
 from birthday.channels.message_service.channel import HttpChannel
 from birthday.channels.outcomes import Delivered, Greeting, Outcome
 from birthday.telemetry.tracing import Tracing
@@ -22,7 +20,7 @@ class TracedChannel:
     async def send(self, greeting: Greeting) -> Outcome:
         """Try once."""
         with self._tracing.call(self._channel.url, greeting.attempt) as span:
-            outcome = await self._channel.send(replace(greeting, traceparent=span.traceparent))
+            outcome = await self._channel.send(greeting._replace(traceparent=span.traceparent))
             span.answer(outcome.status, _error_type(outcome))
         return outcome
 
