@@ -10,7 +10,6 @@ import asyncpg
 import pytest
 
 from birthday.broker.postgres import PostgresBroker
-from birthday.broker.rabbitmq import RabbitMQBroker
 from birthday.channels import Delivered, Greeting, Outcome, Temporary
 from birthday.channels.breaker import CircuitState
 from birthday.core.message import ErrorType
@@ -27,17 +26,17 @@ DOWN = Temporary(ErrorType.EXTERNAL_API_ERROR, "down")
 
 
 @pytest.fixture
-async def product(pool: asyncpg.Pool, rabbitmq_url: str) -> AsyncIterator[Product]:
-    """An installation whose queue has COUNT messages at 09:00 UTC, in order of id."""
-    broker = RabbitMQBroker(rabbitmq_url)
-    installation = Product(pool, broker, ManualClock(parse("2027-03-01T09:00:00Z")), Metrics())
+async def product(pool: asyncpg.Pool) -> Product:
+    """An installation whose queue has COUNT messages at 09:00 UTC, which a consumer gets at once and in order of id.
+
+    The queue is in PostgreSQL: RabbitMQ may deliver a few at first, and a batch that is not full is claimed alone.
+    """
+    installation = Product(pool, PostgresBroker(pool), ManualClock(parse("2027-03-01T09:00:00Z")), Metrics())
     for _ in range(COUNT):
         await installation.create(date(1990, 3, 1))
-    await broker.check()
     rows = await pool.fetch("UPDATE message_logs SET status = 'queued', queued_at = scheduled_at RETURNING id")
-    await broker.publish(sorted(UUID(bytes=row["id"].bytes) for row in rows))
-    yield installation
-    await broker.close()
+    await installation.broker.publish(sorted(UUID(bytes=row["id"].bytes) for row in rows))
+    return installation
 
 
 class CountingChannel(RecordingChannel):
@@ -95,12 +94,8 @@ async def test_a_claim_that_waits_holds_only_its_own_batch_up(product: Product) 
     assert len({sent.greeting.message_id for sent in channel.sent}) == len(channel.sent) == COUNT
 
 
-async def test_a_slow_service_is_not_handed_more_than_leases_allow(pool: asyncpg.Pool) -> None:
+async def test_a_slow_service_is_not_handed_more_than_leases_allow(product: Product) -> None:
     """At first the worker claims two batches: the last message waits for three rounds of sends."""
-    product = Product(pool, PostgresBroker(pool), ManualClock(parse("2027-03-01T09:00:00Z")), Metrics())
-    for _ in range(COUNT):
-        await product.create(date(1990, 3, 1))
-    await product.dispatcher.dispatch_once(product.clock.now())
     channel = HeldChannel(product.clock)
     async with product.working(channel, SLOTS) as pipeline:
         await channel.wait_for(SLOTS)
