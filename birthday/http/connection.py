@@ -7,7 +7,7 @@ has no time limits for slow clients. ``docs/decisions.md`` lists the undocumente
 import asyncio
 import sys
 from asyncio import Transport
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -71,7 +71,7 @@ class ClientConnection(web.RequestHandler):
         """Take the connection, or refuse it if there are too many."""
         super().connection_made(transport)
         if sys.version_info < (3, 12):
-            self._loop = cast("asyncio.AbstractEventLoop", _InOneTask(self._loop))
+            self._loop = cast("asyncio.AbstractEventLoop", _InOneTask(self, self._loop))
         self._link = cast("Transport", transport)
         peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if peer else ""
@@ -261,10 +261,12 @@ class _InOneTask:
     """The event loop as aiohttp's ``start`` sees it, which awaits each request in a task of its own.
 
     Here it is awaited in the task of the connection: a task takes a twentieth of a request. With Python 3.12 or later,
-    aiohttp starts tasks eagerly, which is as cheap. Each request sets all context variables that it needs.
+    aiohttp starts tasks eagerly, which is as cheap. Each request sets all context variables that it needs. While more
+    requests of the connection wait, it is a task as before, because only its turn of the event loop lets others in.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, connection: ClientConnection, loop: asyncio.AbstractEventLoop) -> None:
+        self._connection = connection
         self._loop = loop
         self.create_future = loop.create_future
         self.time = loop.time
@@ -272,8 +274,9 @@ class _InOneTask:
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the loop has
         return getattr(self._loop, name)
 
-    def create_task(self, answering: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
-        return answering
+    def create_task(self, answering: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
+        waiting = self._connection._messages  # noqa: SLF001 - the parsed requests of the connection
+        return self._loop.create_task(answering) if waiting else answering
 
 
 def _explain(error: BaseException | None, limits: Limits) -> tuple[HTTPStatus, str]:

@@ -19,7 +19,7 @@ class JsonResponse(web.Response):
     """An answer whose head is complete from the start, except for what differs from answer to answer.
 
     In the usual case, to keep an HTTP/1.1 connection open, it is written in fewer steps than aiohttp takes for any
-    answer: half of them would cost a request 7 µs.
+    answer: half of them would cost a request 7 µs. It is never compressed or chunked by aiohttp, and always has a body.
     """
 
     _is_usual = False

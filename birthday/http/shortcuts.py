@@ -1,4 +1,4 @@
-"""The two requests that come by the thousand, to create and to read a user, are spared aiohttp's search for a route.
+"""Creating and reading a user, the requests that come by the thousand, skip aiohttp's search for a route.
 
 Otherwise they go the same way, through all middlewares. Any other request is left to aiohttp.
 """

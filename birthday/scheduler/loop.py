@@ -136,9 +136,10 @@ async def _guarded(
 
 
 def _report(job: str, error: Exception) -> None:
-    """Log a failed tick: an outage is a warning, because waiting helps; a bug is told with its traceback."""
+    """Log a failed tick: an outage of the database is a warning, because waiting helps. A bug has its traceback."""
     is_expected = isinstance(error, (UnavailableError, *DATABASE_ERRORS))
     reason = error.__cause__ if isinstance(error, UnavailableError) else error
     is_refused = isinstance(reason, DATABASE_ERRORS) and not is_outage(reason)
-    report = log.exception if not is_expected else log.error if is_refused else log.warning
+    of_the_queue = isinstance(error, UnavailableError) and error.resource == "queue"
+    report = log.exception if not is_expected else log.error if is_refused or of_the_queue else log.warning
     report("scheduler.tick_failed", job=job, error=error)

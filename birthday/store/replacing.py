@@ -171,7 +171,7 @@ class ReplacingPool(Pool):
             await super().release(connection, timeout=timeout)
         else:
             own._on_release()  # noqa: SLF001 - as asyncpg's own method does
-            await holder.release(timeout)
+            await holder.release(holder._timeout if timeout is None else timeout)  # noqa: SLF001
 
     async def expire_connections(self) -> None:
         """Replace all connections; those that are not lent are closed at once."""

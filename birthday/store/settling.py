@@ -104,4 +104,4 @@ async def settle(pool: asyncpg.Pool, settlements: Sequence[Settlement]) -> list[
 
 def _unless_empty(column: list[_Value | None]) -> list[_Value | None]:
     """Return a column, or an empty one if all its values are NULL: ``unnest`` fills it up, and that costs less."""
-    return column if any(column) else []
+    return column if any(value is not None for value in column) else []

@@ -50,7 +50,7 @@ class Flow:
 
     @property
     def stuck_seconds(self) -> float:
-        """How long the oldest running claim or settlement has been waiting for the database or the queue."""
+        """How long the oldest claim, settlement or ack under way has been waiting for the database or the queue."""
         return asyncio.get_running_loop().time() - min(self._steps) if self._steps else 0.0
 
     @property
@@ -128,7 +128,7 @@ class Flow:
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """Record when a claim or a settlement began, for ``stuck_seconds``."""
+        """Record when a claim, a settlement or an ack began, for ``stuck_seconds``."""
         since = asyncio.get_running_loop().time()
         self._steps.append(since)
         try:

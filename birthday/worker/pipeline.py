@@ -115,7 +115,7 @@ class Pipeline:
 
     @property
     def stuck_seconds(self) -> float:
-        """How long the oldest running claim or settlement has been waiting for the database or the queue."""
+        """How long the oldest claim, settlement or ack under way has been waiting for the database or the queue."""
         return self._flow.stuck_seconds
 
     async def run(self) -> None:

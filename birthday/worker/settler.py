@@ -56,7 +56,7 @@ class Settler:
         """
         # In order of id, as claims lock messages: two statements with the same messages then cannot deadlock.
         in_order = sorted(batch, key=lambda done: done.job.claim.id)
-        pairs, settled = await self._store([(done, decide(done, self.retry, self.random)) for done in in_order])
+        pairs, settled = await self._execute([(done, decide(done, self.retry, self.random)) for done in in_order])
         first_sent = {(one.id, one.lease_until): one.first_sent for one in settled}
         ours = []
         for done, settlement in pairs:
@@ -81,7 +81,7 @@ class Settler:
         await _ack([done.job.received for (done, _), ok in zip(retries, published, strict=True) if ok])
         return all(published)
 
-    async def _store(self, pairs: Sequence[_Pair]) -> tuple[Sequence[_Pair], Sequence[Settled]]:
+    async def _execute(self, pairs: Sequence[_Pair]) -> tuple[Sequence[_Pair], Sequence[Settled]]:
         """Store outcomes. If the database refuses one, store a failure instead, so that the rest is not held up."""
         storing = Sifting("settle", [settlement for _, settlement in pairs], partial(settle, self.pool))
         await retry_outage("settle", storing.run, self.clock, self.random)

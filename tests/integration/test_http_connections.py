@@ -3,8 +3,10 @@
 import asyncio
 import resource
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, closing, suppress
+from itertools import pairwise
 from time import perf_counter
 
 import asyncpg
@@ -86,6 +88,50 @@ async def test_a_connection_on_which_nothing_is_said_is_closed(address: tuple[st
     reader, writer = await connect(address)
     assert await heard(reader) == b""
     writer.close()
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="aiohttp starts an eager task for each request")
+async def test_requests_one_after_the_other_share_the_task_of_their_connection() -> None:
+    """A task for each would cost a twentieth of a request."""
+    tasks = []
+
+    async def note(_request: web.Request) -> web.Response:
+        tasks.append(asyncio.current_task())
+        return web.Response()
+
+    app = web.Application()
+    app.add_routes([web.get("/", note)])
+    async with serve(app, "127.0.0.1", 0) as address:
+        reader, writer = await connect(address, HEAD + b"\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(HEAD + b"\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+    first, second = tasks
+    assert first is second
+
+
+async def test_many_requests_at_once_let_others_in() -> None:
+    """A client that sends hundreds of requests in one piece does not hold up the rest of the process."""
+    answered = 0
+    seen = []
+
+    async def count(_request: web.Request) -> web.Response:
+        nonlocal answered
+        answered += 1
+        return web.Response()
+
+    app = web.Application()
+    app.add_routes([web.get("/", count)])
+    async with serve(app, "127.0.0.1", 0) as address:
+        reader, writer = await connect(address, (HEAD + b"\r\n") * 499 + HEAD + b"Connection: close\r\n\r\n")
+        hearing = asyncio.create_task(heard(reader))
+        while not hearing.done():
+            await asyncio.sleep(0)
+            seen.append(answered)
+        writer.close()
+    assert answered == 500
+    assert max(later - sooner for sooner, later in pairwise(seen)) < 50
 
 
 async def test_a_later_request_has_its_time_too(address: tuple[str, int]) -> None:

@@ -3,6 +3,7 @@
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
+from aiohttp.typedefs import Handler, Middleware
 
 from birthday.http.api import users
 from birthday.http.shortcuts import with_shortcuts
@@ -39,6 +40,27 @@ async def test_only_to_create_and_to_read_a_user_takes_no_search(method: str, pa
 
     assert isinstance(response, web.Response)
     assert response.text == answer
+
+
+async def test_a_shortcut_goes_through_all_middlewares() -> None:
+    """They are called in their order, and see the route, by which the metrics name the request."""
+    seen = []
+
+    def middleware(name: str) -> Middleware:
+        @web.middleware
+        async def note(request: web.Request, handler: Handler) -> web.StreamResponse:
+            resource = request.match_info.route.resource
+            seen.append((name, resource and resource.canonical))
+            return await handler(request)
+
+        return note
+
+    app = web.Application(middlewares=[middleware("outer"), middleware("inner")])
+    app.add_routes([web.route(route.method, route.path, _answer) for route in users.ROUTES])
+
+    await with_shortcuts(app, _search)(make_mocked_request("GET", USER))
+
+    assert seen == [("outer", "/users/{id}"), ("inner", "/users/{id}")]
 
 
 async def test_a_client_that_expects_an_interim_answer_gets_it_from_aiohttp() -> None:

@@ -1,5 +1,6 @@
 """How much a worker claims at a time, before it knows how fast its slots take messages, and after that."""
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -35,3 +36,24 @@ async def test_more_is_claimed_at_once_when_the_slots_were_fast() -> None:
     assert flow.idle.is_set()
     with flow.claim(batch), flow.claim(batch):
         assert not flow.room.is_set()
+
+
+async def test_sends_pause_at_the_limit_until_outcomes_are_stored() -> None:
+    """What is stored makes room for sends, although the queue does not know of it yet; it is in flight until then."""
+    flow = Flow(Limits(SLOTS, timedelta(seconds=10)))
+    job: Any = object()  # It is only handed on.
+    flow.accept([job] * (flow.limits.unstored + 1))
+    for _ in range(flow.limits.unstored):
+        await flow.begin()
+    pausing = asyncio.create_task(flow.begin())
+    await asyncio.sleep(0)
+    assert not pausing.done()
+    flow.store(1)
+    await pausing
+    assert not flow.storable.is_set()
+    flow.tell(1)
+    assert not flow.storable.is_set()
+    flow.store(flow.limits.unstored)
+    flow.tell(flow.limits.unstored)
+    assert flow.storable.is_set()
+    assert flow.idle.is_set()

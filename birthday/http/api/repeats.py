@@ -147,7 +147,7 @@ async def commit_answer(request: web.Request, response: web.Response) -> None:
 
 def keyed(request: web.Request) -> KeyedRequest | None:
     """Return the request of a handler that is ``once_by_itself``, if it has a key."""
-    # Asking a request for what it lacks takes longer.
+    # If a request lacks it, ``get`` raises and catches an error, which is slow.
     return request.get(_KEYED) if HEADER in request.headers else None
 
 

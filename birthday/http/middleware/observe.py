@@ -67,7 +67,7 @@ def observing(context: ApiContext) -> Middleware:
         nonlocal active
         request[CALL_ID] = request_id = _request_id(request)
         started = time.perf_counter()
-        # Needs no unbinding, because each request has its own task, and with it its own context.
+        # Needs no unbinding: each request binds its own, also if its task is that of the connection.
         structlog.contextvars.bind_contextvars(request_id=request_id)
         peer = request.remote
         if proxied:

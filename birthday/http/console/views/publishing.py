@@ -165,8 +165,9 @@ def _tell_failure(outcome: Temporary | Permanent | Unable) -> tuple[str, str]:
     title, text = "The test was not delivered", f"The channel did not take it: {outcome.reason}. Nobody got anything."
     match outcome:
         case Temporary(may_have_arrived=True) | Unable(answer_lost=True):
-            title = "Perhaps the test was not delivered"
-            return title, f"No answer came: {outcome.reason}. It may have arrived: look there before you send another."
+            title = "The test may have been delivered"
+            text = f"No answer came: {outcome.reason}. Look into that mailbox before you send another test."
+            return title, text
         case Temporary(refused=True) | Permanent(refused=True):
             return title, f"{text} Services answer like that to a wrong URL or key: see the page Settings."
         case _:
