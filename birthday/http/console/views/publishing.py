@@ -166,7 +166,7 @@ def _tell_failure(outcome: Temporary | Permanent | Unable) -> tuple[str, str]:
     match outcome:
         case Temporary(may_have_arrived=True) | Unable(answer_lost=True):
             title = "The test may have been delivered"
-            text = f"No answer came: {outcome.reason}. Look into that mailbox before you send another test."
+            text = f"No answer came: {outcome.reason}. It may have arrived: look into that mailbox before another test."
             return title, text
         case Temporary(refused=True) | Permanent(refused=True):
             return title, f"{text} Services answer like that to a wrong URL or key: see the page Settings."
