@@ -22,12 +22,12 @@ class Target:
         return self.holds(figure * (1 - share) if self.at_most else figure * (1 + share))
 
 
-WORKER_RABBITMQ = Target("worker, RabbitMQ quorum queue: of a bare HTTP client", 0.62, 1.0)
+WORKER_RABBITMQ = Target("worker, RabbitMQ quorum queue: of a bare HTTP client", 0.58, 1.0)
 WORKER_POSTGRES = Target("worker, PostgreSQL queue: of a bare HTTP client", 0.65, 0.85)
 WORKER_SLOW_SERVICE = Target("worker, service of 50 ms, 500 in flight: of the client alone", 0.6, 0.85)
 WORKER_TEMPLATE = Target("worker, a template of three variables and a filter: of the built-in text", 0.65, 0.8)
 WORKER_BUSY = Target("worker, full queue: how much of a core it keeps busy at least", 0.6, 0.95)
-DATABASE_TIME = Target("PostgreSQL's processor time for a message", 85, 30, at_most=True, unit="µs")
+DATABASE_TIME = Target("PostgreSQL's processor time for a message", 100, 30, at_most=True, unit="µs")
 MESSAGE_LATENCY = Target("half of the highest rate: p99 from due to arrival", 200, 50, at_most=True, unit="ms")
 CREATE_LATENCY = Target("API create at half of its highest rate: p99", 40, 5, at_most=True, unit="ms")
 WAVE = Target("wave of 100,000, one worker: against as many bare requests", 1.3, 1.05, at_most=True)
@@ -35,7 +35,7 @@ DISPATCHER = Target("dispatcher: of aiormq with 500 confirms in flight", 0.8, 1.
 PLANNER = Target("planner: of a bare INSERT ... SELECT of the same rows", 0.7, 0.9)
 PLANNER_OF_TYPES = Target("planner of five types: of a bare INSERT ... SELECT of the same rows", 0.7, 0.9)
 EMPTY_TICK = Target("planner's empty tick: many users against few", 2.0, 1.0, at_most=True)
-API_CREATE = Target("API create: of a bare aiohttp handler", 1.3, 2.5)
+API_CREATE = Target("API create: of a bare aiohttp handler", 1.2, 2.5)
 API_READ = Target("API read: of a bare aiohttp handler", 1.65, 2.5)
 LONE_REQUEST = Target("lone request: latency against the plain handler", 1.3, 1.0, at_most=True)
 LONE_MESSAGE = Target("lone message: latency against the plain path", 1.3, 1.0, at_most=True)
