@@ -44,8 +44,6 @@ class Flow:
         self._stored = 0
         self._paces: deque[int] = deque(maxlen=4)
         """How many messages the slots took during each of the last claims, since nothing was in flight."""
-        self._pace = 0
-        """The largest of them."""
         self._steps: list[float] = []
 
     @property
@@ -68,7 +66,6 @@ class Flow:
             yield
         finally:
             self._paces.append(self._begun - begun)
-            self._pace = max(self._paces)
             self._claiming -= count
             self._add(-count)
 
@@ -106,7 +103,6 @@ class Flow:
         _set(self.idle, to=self.in_flight == 0)
         if self.in_flight == 0:
             self._paces.clear()
-            self._pace = 0
         self._make_room()
 
     def _make_room(self) -> None:
@@ -116,7 +112,7 @@ class Flow:
         waits, more are claimed. While that rate is unknown, these are at most two batches: if sends turn out to be
         slow, more would wait for longer than their leases hold.
         """
-        limits, waiting, pace = self.limits, self.jobs.qsize(), self._pace
+        limits, waiting, pace = self.limits, self.jobs.qsize(), max(self._paces, default=0)
         unsent = waiting + self._claiming
         if limits.ahead:
             enough = limits.concurrency + min(pace, 2 * limits.batch)
@@ -173,8 +169,7 @@ class Flow:
 
 
 def _set(event: asyncio.Event, *, to: bool) -> None:
-    if to is not event.is_set():
-        if to:
-            event.set()
-        else:
-            event.clear()
+    if to:
+        event.set()
+    else:
+        event.clear()

@@ -89,11 +89,8 @@ class Sender:
     async def _attempt(self, job: Job, began_at: float) -> Outcome:
         try:
             greeting = greeting_for(job, self._unsubscribe_url)
-            calling_at = time.perf_counter()
-            try:
+            with self._duration.time():
                 outcome = await self._channel.send(greeting)
-            finally:
-                self._duration.observe(time.perf_counter() - calling_at)
         except RenderError as error:
             return Permanent(ErrorType.VALIDATION_ERROR, str(error), handed_over=False)
         except MemoryError:
