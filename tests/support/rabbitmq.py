@@ -91,6 +91,8 @@ class RabbitMQServer:
         """Stop the node in its tracks: connections stay open and nothing is answered, until ``thaw``."""
         if self._process is not None:
             self._process.send_signal(signal.SIGSTOP)
+            # On a busy machine, a node goes on for some milliseconds after the signal: long enough for an answer.
+            os.waitpid(self._process.pid, os.WUNTRACED)
 
     def thaw(self) -> None:
         """Let a frozen node go on."""
