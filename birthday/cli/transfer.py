@@ -20,6 +20,7 @@ from birthday.operations.transfer.report import default_report_path, open_report
 from birthday.operations.transfer.source import open_source, source_size
 from birthday.store.connection import borrow
 from birthday.store.users import Connection, Planning
+from birthday.wiring.database import compare_with_pooler
 from birthday.wiring.scheduler import make_planning
 
 
@@ -76,8 +77,11 @@ async def _import(
     options = ImportOptions(mode, dry_run, settings.catch_up_window if with_ids else None)
     planning = make_planning(settings)
     used = settings.direct if dry_run else settings
-    async with checked_pool(used, clock, create=True) as pool, borrow(pool, None) as connection:
-        return await import_file(file, connection, clock, planning, sys.stderr, options, report_path=report)
+    async with checked_pool(used, clock, create=True) as pool:
+        if dry_run:
+            await compare_with_pooler(settings, pool)
+        async with borrow(pool, None) as connection:
+            return await import_file(file, connection, clock, planning, sys.stderr, options, report_path=report)
 
 
 async def import_file(

@@ -140,13 +140,25 @@ async def connect_past_pooler(settings: Settings) -> AsyncIterator[asyncpg.Pool]
         ConfigurationError: if DATABASE_URL is not set, and the embedded database does not exist.
     """
     async with connect_database(settings.direct) as direct:
-        if settings.database_direct_url is not None:
-            try:
-                async with connect_database(settings.model_copy(update={"database_pool_min": 0})) as pool:
-                    await _require_same(settings, pool, direct)
-            except AwayError as error:
-                log.warning("database.not_compared", error=str(error))
+        await compare_with_pooler(settings, direct)
         yield direct
+
+
+async def compare_with_pooler(settings: Settings, direct: asyncpg.Pool) -> None:
+    """Make sure that DATABASE_URL leads to the database of ``direct``, the pool of DATABASE_DIRECT_URL, if that is set.
+
+    If a pooler that is away prevents it, log a warning.
+
+    Raises:
+        UnavailableError: if the pooler refuses us, or leads to another database.
+    """
+    if settings.database_direct_url is None:
+        return
+    try:
+        async with connect_database(settings.model_copy(update={"database_pool_min": 0})) as pool:
+            await _require_same(settings, pool, direct)
+    except AwayError as error:
+        log.warning("database.not_compared", error=str(error))
 
 
 async def _require_same(settings: Settings, pool: asyncpg.Pool, direct: asyncpg.Pool) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from io import StringIO
 from urllib.parse import urlsplit
 
@@ -142,6 +143,24 @@ async def test_migrate_refuses_a_direct_url_to_another_database(
     assert migrated.status == 0, migrated.err
     assert "0001_users_and_messages" in migrated.out
     assert "database.not_compared" in migrated.err
+    await postgres_server.drop_database(name)
+
+
+async def test_a_dry_run_refuses_a_direct_url_to_another_database(
+    postgres_server: PostgresServer, database_url: str, pooler_url: str
+) -> None:
+    """Its result would be of other users than those of the import. A pooler that is away causes a warning only."""
+    name = await postgres_server.create_database()
+    lines = "firstName,lastName,email,dateOfBirth,timezone\nAda,B,ada@example.com,1990-01-01,UTC\n"
+    rehearse = partial(run, "import", "-", "--dry-run", stdin=lines)
+    refused = await rehearse(DATABASE_URL=pooler_url, DATABASE_DIRECT_URL=postgres_server.url(name))
+    assert refused.status == 1
+    assert "leads to another database than DATABASE_URL" in refused.err
+    away = "postgresql://ada@127.0.0.1:1/birthday"
+    rehearsed = await rehearse(DATABASE_URL=away, DATABASE_DIRECT_URL=database_url)
+    assert rehearsed.status == 0, rehearsed.err
+    assert "1 users would be created" in rehearsed.err
+    assert "database.not_compared" in rehearsed.err
     await postgres_server.drop_database(name)
 
 
