@@ -102,5 +102,9 @@ class WrongClockError(UnavailableError):
         super().__init__("clock", fault)
 
 
+class MigrationError(BirthdayError):
+    """The schema is not what the program needs, or cannot be migrated to it. The text names the migration."""
+
+
 class ConfigurationError(BirthdayError):
     """A setting is invalid, or two contradict each other. The text names variable, value and what is accepted."""

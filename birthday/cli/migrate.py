@@ -8,13 +8,14 @@ import click
 
 from birthday.cli.command import errors, require_terminal
 from birthday.cli.database import database_settings, run
-from birthday.cli.render.migrations import print_changed, print_losses, print_status
+from birthday.cli.render.migrations import print_changed, print_losses, print_status, print_waiting
 from birthday.clock import SystemClock
 from birthday.config import Settings
 from birthday.store import migrations
 from birthday.store.connection import borrow
-from birthday.store.migrations import Connection, Migration, load_migrations
+from birthday.store.migrations import Migration, MigrationState, load_migrations
 from birthday.store.sessions import is_shared
+from birthday.store.users import Connection
 from birthday.wiring.database import connect_past_pooler
 
 _Result = TypeVar("_Result")
@@ -31,16 +32,23 @@ _Result = TypeVar("_Result")
     default=None,
     help="Undo the last N migrations instead.  [N: 1]",
 )
+@click.option(
+    "--contract",
+    is_flag=True,
+    help="Also apply the contract migrations, which take away what the previous version uses.",
+)
 @click.option("--status", is_flag=True, help="List the migrations and change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask before a rollback.")
-def migrate(steps: int | None, *, status: bool, yes: bool) -> None:
+def migrate(steps: int | None, *, contract: bool, status: bool, yes: bool) -> None:
     """Bring the database to the schema of this version.
 
     Safe to run at any time and from several hosts at once. An embedded database is migrated by the service itself.
+    Contract migrations wait for --contract, except on an empty database: run it at the end of an upgrade, when all
+    processes of the previous version have ended and will not be started again.
     --rollback prints what would be lost, and asks; without a terminal it needs --yes.
     """
-    if status and steps is not None:
-        raise click.UsageError("--status and --rollback exclude each other")
+    if [contract, status, steps is not None].count(True) > 1:
+        raise click.UsageError("--contract, --status and --rollback exclude each other")
     with errors():
         settings = database_settings(direct=True)
         if status:
@@ -49,7 +57,9 @@ def migrate(steps: int | None, *, status: bool, yes: bool) -> None:
             _confirm_rollback(settings, steps, yes=yes)
             print_changed("undone", run(_change(settings, partial(migrations.rollback, count=steps))))
         else:
-            print_changed("applied", run(_change(settings, partial(migrations.migrate, now=SystemClock().now()))))
+            applied, states = run(_change(settings, partial(_apply, contract=contract)))
+            print_changed("applied", applied)
+            print_waiting(states)
 
 
 def _confirm_rollback(settings: Settings, steps: int, *, yes: bool) -> None:
@@ -71,7 +81,15 @@ def _run(settings: Settings, step: Callable[[Connection, Sequence[Migration]], A
     return run(run_step())
 
 
-async def _change(settings: Settings, step: Callable[..., Awaitable[list[Migration]]]) -> list[Migration]:
+async def _apply(
+    connection: Connection, known: Sequence[Migration], *, contract: bool, keeper: Connection | None = None
+) -> tuple[list[Migration], list[MigrationState]]:
+    """Apply what is to be applied; return that, and where every migration stands then."""
+    done = await migrations.migrate(connection, known, SystemClock().now(), contract=contract, keeper=keeper)
+    return done, await migrations.status(connection, known)
+
+
+async def _change(settings: Settings, step: Callable[..., Awaitable[_Result]]) -> _Result:
     """Run ``step``, which changes the schema. Where connections are no sessions, another one keeps its lock."""
     async with connect_past_pooler(settings) as pool, borrow(pool, None) as connection:
         if not is_shared(pool):

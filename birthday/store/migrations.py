@@ -3,54 +3,45 @@
 ``NNNN_name.up.sql`` makes a change and ``NNNN_name.down.sql`` takes it back; neither has BEGIN or COMMIT. Statements
 that say CONCURRENTLY run first, one by one, outside of the transaction, so that nobody waits for an index; they may run
 again after a failure. The table ``schema_migrations`` says what has been applied. Several runners may start at once:
-they take turns under an advisory lock, which PostgreSQL releases when the session that holds it ends, however it ends.
-Behind a pooler that hands connections out by transaction there are no sessions. There a transaction of another
-connection, ``keeper``, holds the lock.
+they take turns under the lock of ``migration_lock.py``.
 
 The program also runs on a schema that is newer than itself, with a warning. So a deployment can be rolled back without
-its schema, because the previous program still works after each migration.
+its schema, because the previous program still works after each migration. The exception is a contract migration, which
+takes away what the previous program uses. Its first line says what must have happened before:
+``-- Contract: processes of 0.1.0 must have ended.`` It waits until an operator asks for it, except on an empty
+database, where no program runs yet. The program works before and after it.
 """
 
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
-from functools import partial
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 import asyncpg
 import structlog
-from asyncpg.pool import PoolConnectionProxy
 
-from birthday.errors import BirthdayError, UnavailableError
+from birthday.errors import MigrationError, UnavailableError
+from birthday.store.migration_lock import LOCK_SECONDS, locked
+from birthday.store.users import Connection
 
 log = structlog.get_logger()
 
-Connection: TypeAlias = asyncpg.Connection | PoolConnectionProxy
-
-LOCK_SECONDS: Final = 60.0
-"""How long a runner waits for another one, unless it is told otherwise."""
-
 _PAUSE_SECONDS: Final = 2.0
-_ASK_SECONDS: Final = 0.2
 # Replaces the connection's limit for statements, because building an index on millions of rows takes long.
 _MIGRATION_SECONDS: Final = 86_400.0
 _WAITED_FOR_OTHERS: Final = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
-_LOCK_KEY: Final = int.from_bytes(b"birthday")
+_LATER: Final = timedelta(microseconds=1)
+_CONTRACT: Final = re.compile(r"-- Contract: (.+)")
 _LOST: Final = re.compile(r"^-- Lost: (.+?) \| (SELECT .+)$", re.MULTILINE)
 _CONCURRENT: Final = re.compile(r"^(?:CREATE(?: UNIQUE)?|DROP) INDEX CONCURRENTLY [^;]+;", re.MULTILINE)
 _FILE_NAME: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.(up|down)\.sql")
-
-
-class MigrationError(BirthdayError):
-    """The schema is not what the program needs, or cannot be migrated to it. The text names the migration."""
 
 
 class PendingMigrationError(MigrationError):
@@ -76,6 +67,12 @@ class Migration:
         return _label(self.version, self.name)
 
     @property
+    def condition(self) -> str | None:
+        """For a contract migration, what must have happened before it is applied; None for any other."""
+        match = _CONTRACT.match(self.up)
+        return match[1] if match else None
+
+    @property
     def checksum(self) -> str:
         """The SHA-256 of what it does, in hex."""
         return hashlib.sha256(self.up.encode()).hexdigest()
@@ -86,29 +83,37 @@ class State(StrEnum):
 
     APPLIED   its change has been made
     PENDING   its change is still to be made
+    WAITING   a contract migration: its change is made when an operator asks for it
     CHANGED   its change was made, but its file has changed since
     UNKNOWN   its change was made by a newer program, and there is no such file here
     """
 
     APPLIED = "applied"
     PENDING = "pending"
+    WAITING = "waiting"
     CHANGED = "changed"
     UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class MigrationState:
-    """Where one migration stands in one database. ``applied_at`` is None while it is pending."""
+    """Where one migration stands in one database. ``applied_at`` is None until it is applied."""
 
     version: int
     name: str
     applied_at: datetime | None
     state: State
+    condition: str | None = None
 
     @property
     def label(self) -> str:
         """The name of the migration as in the names of its files."""
         return _label(self.version, self.name)
+
+    @property
+    def advice(self) -> str:
+        """What an operator has to do, in a sentence; empty unless the migration waits."""
+        return f"{self.condition} Then run `birthday migrate --contract`." if self.state is State.WAITING else ""
 
 
 def schema_directory() -> Traversable:
@@ -153,24 +158,33 @@ async def migrate(
     migrations: Sequence[Migration],
     now: datetime,
     *,
+    contract: bool = False,
     keeper: Connection | None = None,
     patience: float = LOCK_SECONDS,
 ) -> list[Migration]:
     """Apply the pending migrations and return them; ``now`` is stored as the time. A failing one is undone as a whole.
+
+    With ``contract``, apply the waiting ones as well. If a stored time is not before ``now``, the next instant after it
+    is stored.
 
     Raises:
         MigrationError: if one fails (those before it stay), if an applied one is unknown here, has changed or comes
             after a pending one, or if another runner holds the lock for more than ``patience`` seconds.
         UnavailableError: if the connection is lost; the migration that was under way may have been applied or not.
     """
-    async with _locked(connection, keeper, patience):
+    async with locked(connection, keeper, patience):
         await connection.execute(
             "CREATE TABLE IF NOT EXISTS schema_migrations (version integer PRIMARY KEY, name text NOT NULL, "
             "checksum text NOT NULL, applied_at timestamptz NOT NULL)"
         )
         applied = await _read_applied(connection)
-        _check_order(_compare(migrations, applied))
-        done = [migration for migration in migrations if migration.version not in applied]
+        states = _compare(migrations, applied)
+        _check_order(states)
+        wanted = {State.PENDING, State.WAITING} if contract else {State.PENDING}
+        versions = {each.version for each in states if each.state in wanted}
+        done = [migration for migration in migrations if migration.version in versions]
+        # A rollback goes by this time, so each run has a later one, whatever the clocks of hosts say.
+        now = max([now, *(row["applied_at"] + _LATER for row in applied.values())])
         insertion = "INSERT INTO schema_migrations (version, name, checksum, applied_at) VALUES ($1, $2, $3, $4)"
         for migration in done:
             record = (insertion, migration.version, migration.name, migration.checksum, now)
@@ -189,6 +203,7 @@ async def rollback(
 ) -> list[Migration]:
     """Take back the last ``count`` applied migrations, latest first, and return them.
 
+    A contract migration may have been applied later than those that come after it, and is then taken back before them.
     A migration whose file has changed can be rolled back too; this is how to bring in such a change.
 
     Raises:
@@ -197,9 +212,9 @@ async def rollback(
         UnavailableError: if the connection is lost.
     """
     known = {migration.version: migration for migration in migrations}
-    async with _locked(connection, keeper, patience):
+    async with locked(connection, keeper, patience):
         applied = await _read_applied(connection)
-        last = sorted(applied, reverse=True)[:count]
+        last = _latest(applied, count)
         for version in last:
             if version not in known:
                 label = _label(version, applied[version]["name"])
@@ -229,7 +244,7 @@ async def foresee_rollback(
     """
     applied = await _read_applied(connection)
     by_version = {migration.version: migration for migration in migrations}
-    last = sorted(applied, reverse=True)[:count]
+    last = _latest(applied, count)
     losses = [
         Loss(by_version[version].label, what, await connection.fetchval(query))
         for version in last
@@ -256,7 +271,7 @@ async def check_schema(connection: Connection, migrations: Sequence[Migration]) 
     missing = [each.label for each in statuses if each.state is State.PENDING]
     if missing:
         raise PendingMigrationError(missing)
-    return [each for each in statuses if each.state is not State.APPLIED]
+    return [each for each in statuses if each.state not in {State.APPLIED, State.WAITING}]
 
 
 async def _check_privileges(connection: Connection) -> None:
@@ -328,13 +343,22 @@ def _compare(migrations: Sequence[Migration], applied: Mapping[int, asyncpg.Reco
     }
     for one in migrations:
         row = applied.get(one.version)
-        state = State.PENDING if not row else State.APPLIED if row["checksum"] == one.checksum else State.CHANGED
-        statuses[one.version] = MigrationState(one.version, one.name, row["applied_at"] if row else None, state)
+        if row:
+            state = State.APPLIED if row["checksum"] == one.checksum else State.CHANGED
+        else:
+            state = State.WAITING if one.condition and applied else State.PENDING
+        applied_at = row["applied_at"] if row else None
+        statuses[one.version] = MigrationState(one.version, one.name, applied_at, state, one.condition)
     return [statuses[version] for version in sorted(statuses)]
 
 
+def _latest(applied: Mapping[int, asyncpg.Record], count: int) -> list[int]:
+    """Return the versions that were applied last, latest first."""
+    return sorted(applied, key=lambda version: (applied[version]["applied_at"], version), reverse=True)[:count]
+
+
 def _check_order(statuses: Sequence[MigrationState]) -> None:
-    waiting = ""
+    missing = ""
     for each in statuses:
         if each.state is State.UNKNOWN:
             raise MigrationError(
@@ -346,46 +370,11 @@ def _check_order(statuses: Sequence[MigrationState]) -> None:
                 "applied: restore it, and add another migration for the change"
             )
         if each.state is State.PENDING:
-            waiting = waiting or each.label
-        elif waiting:
+            missing = missing or each.label
+        elif missing and each.state is State.APPLIED:
             raise MigrationError(
-                f"migration {each.label} has been applied, and {waiting}, which comes before it, has not"
+                f"migration {each.label} has been applied, and {missing}, which comes before it, has not"
             )
-
-
-@asynccontextmanager
-async def _locked(connection: Connection, keeper: Connection | None, patience: float) -> AsyncIterator[None]:
-    if keeper is not None:
-        async with keeper.transaction():
-            await _wait_for_turn(partial(_try_in_transaction, keeper), patience)
-            yield
-        return
-    await _wait_for_turn(partial(connection.fetchval, "SELECT pg_try_advisory_lock($1)", _LOCK_KEY), patience)
-    try:
-        yield
-    finally:
-        if not connection.is_closed():
-            await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK_KEY)
-
-
-async def _try_in_transaction(keeper: Connection) -> bool:
-    locked: bool = await keeper.fetchval("SELECT pg_try_advisory_xact_lock($1)", _LOCK_KEY)
-    # It also ends the snapshot of the statement before, for which CREATE INDEX CONCURRENTLY would wait.
-    await keeper.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
-    return locked
-
-
-async def _wait_for_turn(attempt: Callable[[], Awaitable[bool]], patience: float) -> None:
-    loop = asyncio.get_running_loop()
-    give_up_at = loop.time() + patience
-    # A statement that waits for the lock would hold up CREATE INDEX CONCURRENTLY of the runner that has it.
-    while not await attempt():
-        if loop.time() >= give_up_at:
-            raise MigrationError(
-                f"another process has been migrating this database for more than {patience:g} s: wait for it, or look "
-                "for its session in pg_locks, where locktype is advisory"
-            )
-        await asyncio.sleep(min(_ASK_SECONDS, patience))
 
 
 async def _read_applied(connection: Connection) -> dict[int, asyncpg.Record]:

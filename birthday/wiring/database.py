@@ -45,6 +45,7 @@ async def open_database(
 ) -> AsyncIterator[asyncpg.Pool]:
     """Yield a pool on the database: DATABASE_URL's, or the embedded one. Only the embedded one is migrated here.
 
+    Its contract migrations wait for ``birthday migrate --contract``, because an older program may share the database.
     Only the service passes ``metrics``; its statements then have a shorter time limit than those of a command. With
     ``create`` the embedded database is created if it does not exist.
 

@@ -16,8 +16,8 @@ from birthday.config import Settings, check_channel, mask_url
 from birthday.errors import BirthdayError
 from birthday.operations.clock_guard import require_right_clock
 from birthday.operations.readiness import CHANNEL, CLOCK, DATABASE, MIGRATIONS, QUEUE, Check
-from birthday.store.connection import DATABASE_ERRORS
-from birthday.store.migrations import PendingMigrationError
+from birthday.store.connection import DATABASE_ERRORS, borrow
+from birthday.store.migrations import PendingMigrationError, load_migrations, status
 from birthday.store.sessions import Pooler, check_sessions, is_shared, missing_role_settings
 from birthday.telemetry.errors import error_text
 from birthday.wiring.channel import open_channel
@@ -94,7 +94,8 @@ async def _try_database(settings: Settings, pool: asyncpg.Pool, clock: Clock) ->
     except PendingMigrationError as pending:
         apply = "`birthday migrate`" if settings.database_url else "start the service, which applies them"
         error, step = None, f"{apply}: {', '.join(pending.labels)}"
-    found.append(Dependency(MIGRATIONS, "of the database", error, step))
+    note = None if error or step else await _advice(pool)
+    found.append(Dependency(MIGRATIONS, "of the database", error, step, note))
     if error is None and step is None:
         await warn_of_schema(pool)
     if settings.rabbitmq_url is None:
@@ -105,6 +106,13 @@ async def _try_database(settings: Settings, pool: asyncpg.Pool, clock: Clock) ->
         step = step and "the migrations"
         found.append(Dependency(QUEUE, queue_name(settings), None if step else complaint, step, note))
     return found
+
+
+async def _advice(pool: asyncpg.Pool) -> str | None:
+    """Say which migrations wait, and what for."""
+    async with borrow(pool) as connection:
+        states = await status(connection, load_migrations())
+    return " ".join(f"{one.label} waits: {one.advice}" for one in states if one.advice) or None
 
 
 async def _look_at_pooler(settings: Settings, pool: asyncpg.Pool) -> list[Dependency]:

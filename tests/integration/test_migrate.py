@@ -4,19 +4,21 @@ import asyncio
 import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
 
 from birthday.core.address import parse_address
-from birthday.errors import UnavailableError
+from birthday.errors import MigrationError, UnavailableError
 from birthday.store.migrations import (
+    Loss,
     Migration,
-    MigrationError,
     MigrationState,
+    PendingMigrationError,
     State,
     check_schema,
+    foresee_rollback,
     load_migrations,
     migrate,
     rollback,
@@ -28,6 +30,14 @@ from tests.support.product import eventually
 NOW = datetime(2026, 3, 1, 12, 30, 45, tzinfo=UTC)
 CREATE_A = Migration(1, "create_a", "CREATE TABLE a (id int);", "DROP TABLE a;")
 CREATE_B = Migration(2, "create_b", "CREATE TABLE b (id int);", "DROP TABLE b;")
+CONDITION = "processes of 0.1.0 must have ended."
+DROP_A = Migration(
+    2,
+    "drop_a",
+    f"-- Contract: {CONDITION}\nDROP TABLE a;",
+    "-- Lost: rows of b | SELECT count(*) FROM b\nCREATE TABLE a (id int);",
+)
+CREATE_C = Migration(3, "create_c", "CREATE TABLE c (id int);", "DROP TABLE c;")
 FAILING = Migration(2, "failing", "CREATE TABLE b (id int);\n\nSELECT nothing;\n", "DROP TABLE b;")
 
 
@@ -120,7 +130,7 @@ async def test_no_migration_locks_users_and_messages_at_once(connection: asyncpg
     await migrate(connection, migrations, NOW)
     for one in later:
         migrations.append(one)
-        await migrate(connection, migrations, NOW)
+        await migrate(connection, migrations, NOW, contract=True)
         if await connection.fetchval("WITH gone AS (DELETE FROM held RETURNING 1) SELECT count(*) FROM gone") > 1:
             both.append(f"{one.label}.up.sql")
     for one in reversed(later):
@@ -156,7 +166,7 @@ async def test_each_step_back_undoes_exactly_one_migration(empty_url: str, conne
     dumps = []
     for count in range(1, len(migrations) + 1):
         dumps.append(_dump(empty_url) if count > 1 else [])
-        await migrate(connection, migrations[:count], NOW)
+        await migrate(connection, migrations[:count], NOW, contract=True)
     for before in dumps[:0:-1]:
         await rollback(connection, migrations)
         assert _dump(empty_url) == before
@@ -402,3 +412,92 @@ async def test_an_index_is_built_while_others_write(connection: asyncpg.Connecti
     finally:
         await older.close()
         await writer.close()
+
+
+async def _states(connection: asyncpg.Connection, migrations: list[Migration]) -> list[State]:
+    return [one.state for one in await status(connection, migrations)]
+
+
+async def test_an_empty_database_gets_contract_migrations_at_once(connection: asyncpg.Connection) -> None:
+    """No program runs on it yet. The same holds after everything was taken back."""
+    migrations = [CREATE_A, DROP_A, CREATE_C]
+    assert await _states(connection, migrations) == [State.PENDING] * 3
+    with pytest.raises(PendingMigrationError, match="lacks 0001_create_a, 0002_drop_a, 0003_create_c: run"):
+        await check_schema(connection, migrations)
+    for _ in range(2):
+        assert await migrate(connection, migrations, NOW) == migrations
+        assert await migrate(connection, migrations, NOW) == []
+        assert await _tables(connection) == {"c"}
+        assert await rollback(connection, migrations, 3) == migrations[::-1]
+
+
+async def test_a_contract_migration_waits_until_it_is_asked_for(connection: asyncpg.Connection) -> None:
+    """Those after it are applied meanwhile, the program runs before and after it, and a second request does nothing."""
+    migrations = [CREATE_A, DROP_A, CREATE_C]
+    await migrate(connection, [CREATE_A], NOW)
+    assert await migrate(connection, migrations, NOW) == [CREATE_C]
+    assert await migrate(connection, migrations, NOW) == []
+    assert await _tables(connection) == {"a", "c"}
+    assert await check_schema(connection, migrations) == []
+    waiting = (await status(connection, migrations))[1]
+    assert waiting == MigrationState(2, "drop_a", None, State.WAITING, CONDITION)
+    assert waiting.advice == f"{CONDITION} Then run `birthday migrate --contract`."
+
+    later = NOW + timedelta(days=1)
+    assert await migrate(connection, migrations, later, contract=True) == [DROP_A]
+    assert await migrate(connection, migrations, later, contract=True) == []
+    assert await migrate(connection, migrations, later) == []
+    assert await _tables(connection) == {"c"}
+    assert await check_schema(connection, migrations) == []
+    applied = (await status(connection, migrations))[1]
+    assert applied == MigrationState(2, "drop_a", later, State.APPLIED, CONDITION)
+    assert applied.advice == ""
+
+
+async def test_all_at_once_comes_in_order(connection: asyncpg.Connection) -> None:
+    """Asked for everything, the runner applies what is pending and what waits by version."""
+    migrations = [CREATE_A, DROP_A, CREATE_C]
+    await migrate(connection, [CREATE_A], NOW)
+    assert await migrate(connection, migrations, NOW, contract=True) == [DROP_A, CREATE_C]
+
+
+async def test_what_is_pending_beside_what_waits_is_told(connection: asyncpg.Connection) -> None:
+    """A start names what is pending only; an ordinary migration before an applied one is still refused."""
+    migrations = [CREATE_A, DROP_A, CREATE_C]
+    await migrate(connection, [CREATE_A], NOW)
+    with pytest.raises(PendingMigrationError) as refused:
+        await check_schema(connection, migrations)
+    assert refused.value.labels == ["0003_create_c"]
+    await migrate(connection, migrations, NOW, contract=True)
+    await connection.execute("DELETE FROM schema_migrations WHERE version = 1")
+    with pytest.raises(MigrationError, match="0002_drop_a has been applied, and 0001_create_a, which comes before"):
+        await migrate(connection, migrations, NOW, contract=True)
+
+
+async def test_a_rollback_passes_over_what_waits(connection: asyncpg.Connection) -> None:
+    """The latest applied one is taken back, and what waits goes on waiting."""
+    migrations = [CREATE_A, CREATE_B, replace(DROP_A, version=3)]
+    await migrate(connection, [CREATE_A], NOW)
+    assert await migrate(connection, migrations, NOW) == [CREATE_B]
+    assert await rollback(connection, migrations) == [CREATE_B]
+    assert await _states(connection, migrations) == [State.APPLIED, State.PENDING, State.WAITING]
+
+
+@pytest.mark.parametrize("clock", [timedelta(days=1), timedelta(0), timedelta(hours=-1)])
+async def test_a_contract_migration_that_came_last_is_taken_back_first(
+    connection: asyncpg.Connection, clock: timedelta
+) -> None:
+    """Then the previous program has what it uses, and the migration waits again. Clocks of hosts may differ."""
+    migrations = [CREATE_A, DROP_A, CREATE_C]
+    await migrate(connection, [CREATE_A], NOW - timedelta(days=1))
+    await migrate(connection, migrations, NOW)
+    await migrate(connection, migrations, NOW + clock, contract=True)
+    await connection.execute("CREATE TABLE b AS SELECT 1 AS id")
+    labels, losses = await foresee_rollback(connection, migrations, 1)
+    assert labels == ["0002_drop_a"]
+    assert losses == [Loss("0002_drop_a", "rows of b", 1)]
+    assert await rollback(connection, migrations) == [DROP_A]
+    assert await _tables(connection) == {"a", "b", "c"}
+    assert await check_schema(connection, [CREATE_A, CREATE_C]) == []
+    assert await _states(connection, migrations) == [State.APPLIED, State.WAITING, State.APPLIED]
+    assert await rollback(connection, migrations, 2) == [CREATE_C, CREATE_A]

@@ -127,7 +127,7 @@ async def test_who_was_deleted_before_the_guard_came_is_not_greeted_again(produc
     since = next(one.version for one in migrations if one.name == "past_greetings")
     async with product.pool.acquire() as connection:
         await rollback(connection, migrations, sum(one.version >= since for one in migrations))
-        await migrate(connection, migrations, product.clock.now())
+        await migrate(connection, migrations, product.clock.now(), contract=True)
     await by_import(product, tmp_path)
     assert await pending(product) == []
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from birthday.store.migrations import MigrationError, load_migrations
+from birthday.errors import MigrationError
+from birthday.store.migrations import load_migrations
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,6 +72,28 @@ def test_the_schema_is_found_where_the_program_runs_from() -> None:
     """The migrations of the product are found and complete."""
     migrations = load_migrations()
     assert migrations[0].label == "0001_users_and_messages"
+
+
+@pytest.mark.parametrize(
+    ("text", "condition"),
+    [
+        ("-- Contract: processes of 0.1.0 must have ended.\nDROP TABLE a;\n", "processes of 0.1.0 must have ended."),
+        ("-- It makes room.\n-- Contract: processes of 0.1.0 must have ended.\n", None),
+        ("SELECT '-- Contract: none.';\n", None),
+    ],
+)
+def test_the_first_line_makes_a_contract_migration(tmp_path: Path, text: str, condition: str | None) -> None:
+    """The rest of that line says what must have happened before."""
+    _write(tmp_path, "0001_a.up.sql", "0001_a.down.sql")
+    (tmp_path / "0001_a.up.sql").write_text(text)
+    assert load_migrations(tmp_path)[0].condition == condition
+
+
+def test_no_contract_migration_is_taken_for_another_one() -> None:
+    """Whatever says "contract:" does so in its first line, and with one sentence or more, because others follow."""
+    for migration in load_migrations():
+        assert bool(re.search("contract:", migration.up, re.IGNORECASE)) is (migration.condition is not None)
+        assert (migration.condition or ".").endswith("."), migration.label
 
 
 def test_every_package_is_installed() -> None:
@@ -139,6 +162,15 @@ def test_files_that_are_not_checked_have_their_one_reason_only(tmp_path: Path) -
     assert len(excepted) == paths.count('"schema/')
 
 
+def test_a_contract_migration_drops_what_the_previous_release_uses() -> None:
+    """Its first line says when; each exception says why in the line above it."""
+    header = "-- Contract: processes of 0.1.0 must have ended.\n"
+    drop = "-- squawk-ignore ban-drop-column\nALTER TABLE users DROP COLUMN locale;\n"
+    assert _without_reason(f"{header}-- Nothing reads it.\n{drop}") == []
+    assert _without_reason(f"{header}\n{drop}") == ["-- squawk-ignore ban-drop-column"]
+    assert _without_reason(f"-- Nothing reads it.\n{drop}") == ["-- squawk-ignore ban-drop-column"]
+
+
 @pytest.mark.parametrize(
     ("comments", "is_stated"),
     [
@@ -157,7 +189,7 @@ def test_what_counts_as_the_reason_of_an_exception(comments: str, is_stated: boo
 
 
 def test_every_exception_has_its_reason() -> None:
-    """In a release one name is added, in a later one the other is dropped: see CONTRIBUTING.md."""
+    """One name is added, and later the other is dropped: see CONTRIBUTING.md."""
     assert [line for migration in load_migrations() for line in _without_reason(migration.up)] == []
 
 
@@ -181,6 +213,7 @@ def _without_reason(text: str) -> list[str]:
             continue
         since = re.match(r"-- Not used since (\S+)\.$", before)
         contracts = exception[1].startswith("-file") or re.search(r"\b(ban-drop|renaming)-", exception[1])
+        contracts = contracts and not text.startswith("-- Contract: ")
         if not (since and since[1] in released if contracts else before.startswith("-- ")):
             missing.append(line)
     return missing

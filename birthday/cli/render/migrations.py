@@ -10,12 +10,20 @@ from birthday.store.migrations import Loss, Migration, MigrationState
 
 
 def print_status(statuses: Sequence[MigrationState]) -> None:
-    """Print a line for each migration."""
+    """Print a line for each migration, and what is to be done about those that wait."""
     table = Table("migration", "state", "applied at (UTC)", box=None)
     for one in statuses:
         applied_at = f"{one.applied_at:%Y-%m-%d %H:%M:%S}" if one.applied_at else "-"
         table.add_row(one.label, one.state, applied_at)
     Console().print(table)
+    print_waiting(statuses)
+
+
+def print_waiting(statuses: Sequence[MigrationState]) -> None:
+    """Print what is to be done about each migration that waits."""
+    for one in statuses:
+        if one.advice:
+            click.echo(f"{one.label} waits: {one.advice}")
 
 
 def print_losses(labels: Sequence[str], losses: Sequence[Loss]) -> None:
