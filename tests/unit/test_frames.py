@@ -77,6 +77,40 @@ class TestDeliveries:
         assert stream.taken == [(7, False, properties, b"first"), (8, True, properties, b"second")]
         assert await read_all(stream.reader) == []
 
+    async def test_same_length(self) -> None:
+        """Deliveries of the same length keep their own tag, flag, properties and body; a broken frame is not taken."""
+        stream = Deliveries()
+        ours = commands.Basic.Properties(delivery_mode=2, app_id="birthday")
+        others = commands.Basic.Properties(delivery_mode=2, app_id="birthdaz")
+        several = delivery(5, [b"ab", b"cde"], redelivered=True) + delivery(6, [b"ab", b"fgh"])
+        broken = delivery(9, [b"ninth"])[:-1] + b"\x00"
+        stream.reader.feed_data(
+            delivery(1, [b"first"])
+            + delivery(2, [b"secnd"], redelivered=True)
+            + delivery(3, [b"third"]).replace(ours.marshal(), others.marshal())
+            + delivery(4, [b"forth"])
+            + delivery(4, [b"other"], OTHER)
+            + several
+            + delivery(7, [b"sevth"])
+            + delivery(8, [b"eigth"])
+            + broken
+        )
+        stream.reader.feed_eof()
+
+        assert stream.taken == [
+            (1, False, ours.marshal(), b"first"),
+            (2, True, ours.marshal(), b"secnd"),
+            (3, False, others.marshal(), b"third"),
+            (4, False, ours.marshal(), b"forth"),
+            (5, True, ours.marshal(), b"abcde"),
+            (6, False, ours.marshal(), b"abfgh"),
+            (7, False, ours.marshal(), b"sevth"),
+            (8, False, ours.marshal(), b"eigth"),
+        ]
+        octets = await stream.reader.read()
+        assert octets.startswith(delivery(4, [b"other"], OTHER))
+        assert b"ninth\x00" in octets
+
     async def test_empty_body(self) -> None:
         """A delivery without a body is complete with its header."""
         stream = Deliveries()
@@ -260,6 +294,14 @@ DELIVERIES = st.builds(
     st.sampled_from([OURS, OTHER]),
     st.booleans(),
 )
+ALIKE = st.builds(
+    lambda count, parts, channel: b"".join(
+        delivery(tag, parts, channel, redelivered=tag > 3) for tag in range(1, count)
+    ),
+    st.integers(3, 6),
+    st.lists(st.binary(min_size=1, max_size=60), min_size=1, max_size=2),
+    st.sampled_from([OURS, OTHER]),
+)
 OTHERS = st.sampled_from(
     [
         marshal([commands.Basic.CancelOk("consumer")]),
@@ -279,7 +321,7 @@ def cut(octets: bytes, sizes: list[int]) -> list[bytes]:
     return [*pieces, octets]
 
 
-@given(st.lists(DELIVERIES | OTHERS, max_size=12), st.lists(st.integers(1, 200), max_size=30))
+@given(st.lists(DELIVERIES | ALIKE | OTHERS, max_size=12), st.lists(st.integers(1, 600), max_size=30))
 def test_deliveries_are_what_the_plain_codec_decodes(items: list[bytes], sizes: list[int]) -> None:
     """Whatever the stream and wherever it is cut: our path and pamqp agree on deliveries and on what is left."""
     octets = b"".join(items)
