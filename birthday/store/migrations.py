@@ -310,7 +310,9 @@ async def _change(
                 await connection.execute(statement, timeout=_MIGRATION_SECONDS)
             async with connection.transaction():
                 await connection.execute("SET LOCAL lock_timeout = '3s'")
-                await connection.execute(_CONCURRENT.sub(_blank, text), timeout=_MIGRATION_SECONDS)
+                # asyncpg fails on a text that has only comments; so it ends with a statement.
+                rest = _CONCURRENT.sub(_blank, text) + "\n;SELECT 1"
+                await connection.execute(rest, timeout=_MIGRATION_SECONDS)
                 await connection.execute(record, *values)
         except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError) as error:
             raise UnavailableError("database", f"the connection was lost during migration {migration.label}") from error

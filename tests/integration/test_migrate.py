@@ -414,6 +414,22 @@ async def test_an_index_is_built_while_others_write(connection: asyncpg.Connecti
         await writer.close()
 
 
+async def test_a_migration_may_have_nothing_but_what_runs_concurrently(connection: asyncpg.Connection) -> None:
+    """Beside it there is only a comment, as in a contract migration that drops an index; and the same taken back."""
+    await connection.execute("CREATE TABLE a (id int); CREATE INDEX one ON a (id)")
+    dropping = Migration(
+        1,
+        "drop_one",
+        f"-- Contract: {CONDITION}\nDROP INDEX CONCURRENTLY IF EXISTS one;\n",
+        "-- As it was.\nDROP INDEX CONCURRENTLY IF EXISTS one;\nCREATE INDEX CONCURRENTLY one ON a (id);",
+    )
+    exists = "SELECT to_regclass('one') IS NOT NULL"
+    assert await migrate(connection, [dropping], NOW) == [dropping]
+    assert not await connection.fetchval(exists)
+    assert await rollback(connection, [dropping]) == [dropping]
+    assert await connection.fetchval(exists)
+
+
 async def _states(connection: asyncpg.Connection, migrations: list[Migration]) -> list[State]:
     return [one.state for one in await status(connection, migrations)]
 
