@@ -1,8 +1,12 @@
 """Which requests are spared aiohttp's search for a route."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import make_mocked_request
+from aiohttp.test_utils import TestClient, TestServer
 from aiohttp.typedefs import Handler, Middleware
 
 from birthday.http.api import users
@@ -19,6 +23,17 @@ async def _answer(request: web.Request) -> web.StreamResponse:
     return web.Response(text=str(dict(request.match_info)))
 
 
+@asynccontextmanager
+async def serving(*middlewares: Middleware) -> AsyncIterator[TestClient[web.Request, web.Application]]:
+    """Serve the routes of users behind ``middlewares`` on a free port, with shortcuts past ``_search``."""
+    app = web.Application(middlewares=middlewares)
+    app.add_routes([web.route(route.method, route.path, _answer) for route in users.ROUTES])
+    async with TestClient(TestServer(app)) as client:
+        server: web.Server = cast("Any", client.server.runner).server
+        server.request_handler = cast("Any", with_shortcuts(app, _search))
+        yield client
+
+
 @pytest.mark.parametrize(
     ("method", "path", "answer"),
     [
@@ -33,13 +48,8 @@ async def _answer(request: web.Request) -> web.StreamResponse:
 )
 async def test_only_to_create_and_to_read_a_user_takes_no_search(method: str, path: str, answer: str) -> None:
     """Their handlers are called with the parts of the path; the search is left to aiohttp for all others."""
-    app = web.Application()
-    app.add_routes([web.route(route.method, route.path, _answer) for route in users.ROUTES])
-
-    response = await with_shortcuts(app, _search)(make_mocked_request(method, path))
-
-    assert isinstance(response, web.Response)
-    assert response.text == answer
+    async with serving() as client, client.request(method, path) as response:
+        assert await response.text() == answer
 
 
 async def test_a_shortcut_goes_through_all_middlewares() -> None:
@@ -55,21 +65,13 @@ async def test_a_shortcut_goes_through_all_middlewares() -> None:
 
         return note
 
-    app = web.Application(middlewares=[middleware("outer"), middleware("inner")])
-    app.add_routes([web.route(route.method, route.path, _answer) for route in users.ROUTES])
-
-    await with_shortcuts(app, _search)(make_mocked_request("GET", USER))
+    async with serving(middleware("outer"), middleware("inner")) as client, client.get(USER) as response:
+        assert response.status == 200
 
     assert seen == [("outer", "/users/{id}"), ("inner", "/users/{id}")]
 
 
 async def test_a_client_that_expects_an_interim_answer_gets_it_from_aiohttp() -> None:
     """A shortcut would not send 100 Continue."""
-    app = web.Application()
-    app.add_routes([web.route(route.method, route.path, _answer) for route in users.ROUTES])
-
-    request = make_mocked_request("POST", "/users", headers={"Expect": "100-continue"})
-    response = await with_shortcuts(app, _search)(request)
-
-    assert isinstance(response, web.Response)
-    assert response.text == "searched"
+    async with serving() as client, client.post("/users", expect100=True) as response:
+        assert await response.text() == "searched"
