@@ -107,6 +107,7 @@ class TestConnections:
             stats = await broker.stats()
             assert (stats.ready, stats.unacked, stats.consumers) == (1, 0, 0)
             assert await pool.fetchval("SHOW plan_cache_mode") == "auto"
+            assert await pool.fetchval("SHOW enable_sort") == "on"
             assert await pool.fetch("SELECT pg_listening_channels()") == []
 
     async def test_a_polling_consumer_executes_one_statement_at_a_time(self, pool: asyncpg.Pool) -> None:
@@ -193,6 +194,17 @@ class TestSpeed:
         assert "Index Scan using queue_messages_live" in text
         assert "Seq Scan" not in text
 
+    async def test_a_claim_reads_no_more_than_it_takes(self, pool: asyncpg.Pool, database_url: str) -> None:
+        """A queue that was empty when PostgreSQL last looked, and is long now, is read in the order of the index."""
+        await pool.execute("ANALYZE queue_messages")
+        async with asyncpg.create_pool(database_url, min_size=1, max_size=1) as sessions:
+            broker = PostgresBroker(pool, sessions)
+            await broker.publish([uuid4() for _ in range(3000)])
+            before = await _rows_read(sessions)
+            async with broker.consume(prefetch=10) as consumer:
+                await receive(consumer, 10)
+            assert 10 <= await _rows_read(sessions) - before <= 200
+
     async def test_a_body_of_a_megabyte_stays_where_it_is(self, broker: PostgresBroker, pool: asyncpg.Pool) -> None:
         """A consumer gets the beginning, which is no message; the dead letter has it all, and was not written anew."""
         body = f'{{"messageId":"{uuid4()}"}}'.ljust(1_000_000) + "é"
@@ -216,6 +228,15 @@ async def _stored_bytes(pool: asyncpg.Pool) -> int:
         "SELECT pg_relation_size(reltoastrelid) FROM pg_class WHERE oid = 'queue_messages'::regclass"
     )
     return stored
+
+
+async def _rows_read(sessions: asyncpg.Pool) -> int:
+    """Return how many rows of the queue have been read so far, at least by the one connection of this pool."""
+    await sessions.execute("SELECT pg_stat_force_next_flush()")
+    count: int = await sessions.fetchval(
+        "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'queue_messages'"
+    )
+    return count
 
 
 async def _keep(_: object) -> None:

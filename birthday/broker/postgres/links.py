@@ -126,8 +126,11 @@ class SessionLink:
     async def _subscribe(self) -> None:
         self._connection.add_termination_listener(self._on_terminated)
         with reported(self._where):
-            # A generic plan made while the queue is empty would later read the whole table, when it is full.
-            await self._connection.execute("SET plan_cache_mode = force_custom_plan", timeout=self._seconds)
+            # A generic plan made while the queue is empty would later read the whole table, when it is full. So would
+            # one by statistics of an empty queue: it expects a few rows, so it reads and sorts all for each claim.
+            await self._connection.execute(
+                "SET plan_cache_mode = force_custom_plan; SET enable_sort = off", timeout=self._seconds
+            )
             await self._connection.execute("SELECT pg_advisory_lock_shared($1)", CONSUMER_LOCK, timeout=self._seconds)
             async with asyncio.timeout(self._seconds):
                 await self._connection.add_listener(_CHANNEL, self._on_notified)
@@ -138,7 +141,7 @@ class SessionLink:
             # Not RESET ALL, because the settings of the pool must stay.
             async with asyncio.timeout(self._seconds):
                 await self._connection.remove_listener(_CHANNEL, self._on_notified)
-                await self._connection.execute("RESET plan_cache_mode")
+                await self._connection.execute("RESET plan_cache_mode; RESET enable_sort")
                 await self._connection.execute("SELECT pg_advisory_unlock_all()")
 
     def _on_notified(self, *_: object) -> None:
