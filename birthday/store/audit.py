@@ -87,22 +87,22 @@ async def read_birthdays(
                answer.may_have_arrived OR answer.schedule_from > answer.created_at AS taken_over,
                answer.id IS NULL AND EXISTS (
                    SELECT FROM message_logs m
-                   WHERE m.user_id = due.user_id AND m.status = 'cancelled' AND m.message_type = due.message_type
+                   WHERE m.user_id = due.user_id AND m.phase = 'cancelled' AND m.message_type = due.message_type
                      AND m.occasion_year = due.year AND m.schedule_from = due.schedule_from) AS was_cancelled,
                answer.id IS NULL AND EXISTS (
                    SELECT FROM message_logs m
-                   WHERE m.user_id = due.user_id AND m.status = 'cancelled' AND m.message_type = due.message_type
+                   WHERE m.user_id = due.user_id AND m.phase = 'cancelled' AND m.message_type = due.message_type
                      AND m.occasion_year = due.year AND m.schedule_from = due.schedule_from
                      AND m.error_detail = 'suppressed') AS was_suppressed,
                -- What the move itself cancelled was replaced at once.
                CASE WHEN answer.id IS NULL THEN (
                    SELECT max(m.updated_at) FROM message_logs m
-                   WHERE m.user_id = due.user_id AND m.status = 'cancelled' AND m.message_type = due.message_type
+                   WHERE m.user_id = due.user_id AND m.phase = 'cancelled' AND m.message_type = due.message_type
                      AND m.occasion_year = due.year AND m.schedule_from <> due.schedule_from
                      AND m.updated_at <> due.schedule_from) END AS dropped_at
         FROM due LEFT JOIN message_logs answer
             ON answer.user_id = due.user_id AND answer.message_type = due.message_type
-           AND answer.occasion_year = due.year AND answer.status <> 'cancelled'
+           AND answer.occasion_year = due.year AND answer.phase <> 'cancelled'
         ORDER BY due.due_at, due.user_id, due.message_type, answer.delivered_at, answer.status <> 'delivered'
         """,
         [spec.zone for spec, _ in rows],
@@ -168,8 +168,8 @@ async def read_repeats(
                 WHERE one.scheduled_at >= $1 AND one.scheduled_at < $2
                   AND (one.status <> 'cancelled' OR one.delivered_at IS NOT NULL OR one.may_have_arrived)
                   -- In two halves, because each of the two indexes by user holds one.
-                  AND (other.status <> 'cancelled'
-                       OR other.status = 'cancelled' AND (other.delivered_at IS NOT NULL OR other.may_have_arrived))
+                  AND (other.phase <> 'cancelled'
+                       OR other.phase = 'cancelled' AND (other.delivered_at IS NOT NULL OR other.may_have_arrived))
             ) one_and_other
             UNION ALL
             SELECT m.id, NULL FROM message_logs m JOIN users u ON u.id = m.user_id

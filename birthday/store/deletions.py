@@ -34,7 +34,7 @@ async def delete_again(
         ), cancelled AS (
             UPDATE message_logs SET status = 'cancelled', updated_at = $2, next_attempt_at = NULL
             FROM deleted
-            WHERE user_id = deleted.id AND status IN ('scheduled', 'queued', 'retrying')
+            WHERE user_id = deleted.id AND phase <> 'cancelled' AND status IN ('scheduled', 'queued', 'retrying')
             RETURNING message_logs.id
         )
         SELECT ARRAY(SELECT id FROM deleted) AS users, (SELECT count(*) FROM cancelled) AS messages

@@ -24,9 +24,9 @@ async def look_ahead(connection: Connection | asyncpg.Pool, now: datetime, not_b
     row = await connection.fetchrow(
         """
         SELECT (SELECT max(ends_at) FROM message_logs
-                WHERE status = 'scheduled' AND scheduled_at <= $1 AND scheduled_at > $2) AS last_deadline,
+                WHERE phase = 'scheduled' AND scheduled_at <= $1 AND scheduled_at > $2) AS last_deadline,
                (SELECT min(scheduled_at) FROM message_logs
-                WHERE status = 'scheduled' AND scheduled_at > $1) AS next_due_at
+                WHERE phase = 'scheduled' AND scheduled_at > $1) AS next_due_at
         """,
         now,
         not_before,
@@ -51,7 +51,7 @@ async def lock_due(
     rows = await connection.fetch(
         """
         SELECT id FROM message_logs
-        WHERE status = 'scheduled' AND scheduled_at <= $1 AND scheduled_at > $2 AND ends_at <= $3
+        WHERE phase = 'scheduled' AND scheduled_at <= $1 AND scheduled_at > $2 AND ends_at <= $3
           AND message_type <> ALL($5::text[])
         ORDER BY ends_at LIMIT $4
         FOR UPDATE SKIP LOCKED
@@ -75,7 +75,7 @@ async def mark_queued(connection: Connection | asyncpg.Pool, ids: Sequence[UUID]
     """Record that the broker has confirmed these messages. The caller's transaction may hold them, but need not."""
     await connection.execute(
         """
-        UPDATE message_logs SET status = 'queued', queued_at = $2, updated_at = $2
+        UPDATE message_logs SET status = 'queued', phase = 'in_flight', queued_at = $2, updated_at = $2
         WHERE id = ANY($1::uuid[]) AND status = 'scheduled'
         """,
         ids,

@@ -112,7 +112,7 @@ async def read_messages_of_year(
                error_type, error_detail, may_have_arrived, updated_at
         FROM message_logs
         -- In two halves, because each of the two indexes by user holds one.
-        WHERE (user_id = $1 AND status <> 'cancelled' OR user_id = $1 AND status = 'cancelled')
+        WHERE (user_id = $1 AND phase <> 'cancelled' OR user_id = $1 AND phase = 'cancelled')
           AND message_type = $2 AND occasion_year = $3
         ORDER BY status <> 'cancelled', created_at, id
         """,

@@ -85,7 +85,7 @@ async def count_due(
             SELECT u.timezone AS zone, m.scheduled_at AS due_at, count(*) AS messages
             FROM message_logs m
             JOIN users u ON u.id = m.user_id AND is_current(m, u)
-            WHERE m.status = 'scheduled' AND m.scheduled_at > $6 AND m.scheduled_at <= $7
+            WHERE m.phase = 'scheduled' AND m.scheduled_at > $6 AND m.scheduled_at <= $7
             GROUP BY u.timezone, m.scheduled_at
             UNION ALL
             SELECT spec.zone, spec.due_at, count(*)
@@ -95,7 +95,7 @@ async def count_due(
             WHERE NOT EXISTS (SELECT FROM message_logs m
                               WHERE m.user_id = one.user_id AND m.message_type = one.message_type
                                 AND m.occasion_year = spec.year
-                                AND m.status <> 'cancelled')
+                                AND m.phase <> 'cancelled')
             GROUP BY spec.zone, spec.due_at
         ) half GROUP BY zone, due_at ORDER BY due_at, zone
         """,

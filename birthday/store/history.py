@@ -81,8 +81,9 @@ _LIST: Final = """
 _NEWEST_FIRST: Final = " ORDER BY scheduled_at DESC, id DESC LIMIT $5"
 _OF_TYPE: Final = "AND message_type = $6 AND message_type <> 'birthday'"
 _OF_ERROR: Final = "AND error_type = $7"
+_UNDELIVERED: Final = "AND phase = 'undelivered'"
 # In two halves, because each of the two indexes by user holds one.
-_OF_USER: Final = "AND (user_id = $8 AND status <> 'cancelled' OR user_id = $8 AND status = 'cancelled')"
+_OF_USER: Final = "AND (user_id = $8 AND phase <> 'cancelled' OR user_id = $8 AND phase = 'cancelled')"
 
 
 async def list_messages(connection: Connection, selection: Selection, after: Position, limit: int) -> list[Message]:
@@ -108,6 +109,8 @@ def _index_condition(selection: Selection) -> str:
         return _OF_USER
     if selection.error_type is not None:
         return _OF_ERROR
+    if {Status.FAILED, Status.EXPIRED}.issuperset(selection.statuses):
+        return _UNDELIVERED
     return _OF_TYPE if selection.message_type not in {None, BIRTHDAY} else ""
 
 
@@ -123,7 +126,7 @@ async def list_user_messages(connection: Connection, user_id: UUID, after: Posit
         """
         SELECT * FROM message_details
         -- In two halves, as in _OF_USER.
-        WHERE (user_id = $1 AND status <> 'cancelled' OR user_id = $1 AND status = 'cancelled')
+        WHERE (user_id = $1 AND phase <> 'cancelled' OR user_id = $1 AND phase = 'cancelled')
           AND (scheduled_at, id) < ($2, $3)
         ORDER BY scheduled_at DESC, id DESC LIMIT $4
         """,
@@ -141,7 +144,7 @@ async def read_all_messages(connection: Connection, user_id: UUID) -> list[Messa
     rows = await connection.fetch(
         """
         SELECT * FROM message_details
-        WHERE user_id = $1 AND status <> 'cancelled' OR user_id = $1 AND status = 'cancelled'
+        WHERE user_id = $1 AND phase <> 'cancelled' OR user_id = $1 AND phase = 'cancelled'
         ORDER BY scheduled_at DESC, id DESC
         """,
         user_id,
@@ -154,8 +157,8 @@ async def is_known(connection: Connection, user_id: UUID) -> bool:
     known: bool = await connection.fetchval(
         """
         SELECT EXISTS (SELECT FROM users WHERE id = $1)
-            OR EXISTS (SELECT FROM message_logs WHERE user_id = $1 AND status <> 'cancelled')
-            OR EXISTS (SELECT FROM message_logs WHERE user_id = $1 AND status = 'cancelled')
+            OR EXISTS (SELECT FROM message_logs WHERE user_id = $1 AND phase <> 'cancelled')
+            OR EXISTS (SELECT FROM message_logs WHERE user_id = $1 AND phase = 'cancelled')
         """,
         user_id,
     )

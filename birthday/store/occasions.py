@@ -103,8 +103,8 @@ async def list_celebrated(
         LEFT JOIN LATERAL (
             SELECT m.id, m.status, m.scheduled_at FROM message_logs m
             -- In two halves, because each of the two indexes by user holds one.
-            WHERE (m.user_id = page.user_id AND m.status <> 'cancelled'
-                   OR m.user_id = page.user_id AND m.status = 'cancelled')
+            WHERE (m.user_id = page.user_id AND m.phase <> 'cancelled'
+                   OR m.user_id = page.user_id AND m.phase = 'cancelled')
               AND m.message_type = page.message_type AND m.occasion_year = $9
             ORDER BY m.status = 'cancelled', m.created_at DESC LIMIT 1) message ON true
         ORDER BY page.place, page.user_id, page.message_type COLLATE "C"

@@ -61,7 +61,7 @@ async def count_ahead(connection: Connection, after: datetime, until: datetime) 
         """
         SELECT scheduled_at, count(*) AS messages FROM (
             SELECT scheduled_at FROM message_logs
-            WHERE status = 'scheduled' AND scheduled_at > $1 AND scheduled_at <= $2
+            WHERE phase = 'scheduled' AND scheduled_at > $1 AND scheduled_at <= $2
             ORDER BY scheduled_at LIMIT $3 + 1
         ) AS ahead GROUP BY scheduled_at
         """,
@@ -78,7 +78,7 @@ async def count_reasons(connection: Connection) -> Sequence[Reason]:
         """
         SELECT error_type, count(*) AS messages, max(updated_at) AS last_at FROM (
             SELECT coalesce(error_type, 'unknown') AS error_type, updated_at FROM message_logs
-            WHERE status IN ('failed', 'expired') AND status = 'failed'
+            WHERE phase = 'undelivered' AND status = 'failed'
             ORDER BY scheduled_at DESC, id DESC LIMIT $1 + 1
         ) AS failed GROUP BY error_type ORDER BY messages DESC, error_type
         """,

@@ -95,7 +95,7 @@ async def erase(connection: Connection, user_id: UUID, now: datetime, by: Actor)
             """
             UPDATE message_logs SET error_detail = NULL
             -- In two halves, because each of the two indexes by user holds one.
-            WHERE (user_id = $1 AND status <> 'cancelled' OR user_id = $1 AND status = 'cancelled')
+            WHERE (user_id = $1 AND phase <> 'cancelled' OR user_id = $1 AND phase = 'cancelled')
               AND error_detail <> $2
             """,
             user_id,
@@ -180,7 +180,7 @@ async def _end_messages(connection: Connection, user_id: UUID, now: datetime) ->
             error_detail = CASE status WHEN 'sending' THEN $3 END,
             may_have_arrived = may_have_arrived OR status = 'sending',
             updated_at = $2, next_attempt_at = NULL, lease_until = NULL
-        WHERE user_id = $1 AND status <> 'cancelled' AND status IN ('scheduled', 'queued', 'retrying', 'sending')
+        WHERE user_id = $1 AND phase <> 'cancelled' AND status IN ('scheduled', 'queued', 'retrying', 'sending')
         RETURNING status
         """,
         user_id,

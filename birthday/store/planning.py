@@ -20,7 +20,7 @@ async def is_planned_otherwise(pool: asyncpg.Pool, rules: str) -> bool:
     otherwise: bool = await pool.fetchval(
         """
         SELECT NOT EXISTS (SELECT FROM watermarks WHERE name = $1 AND rules = $2)
-           AND EXISTS (SELECT FROM message_logs WHERE status = 'scheduled')
+           AND EXISTS (SELECT FROM message_logs WHERE phase = 'scheduled')
         """,
         PLANNED,
         rules,
@@ -37,7 +37,7 @@ async def read_rules(pool: asyncpg.Pool) -> str | None:
 async def last_scheduled(connection: Connection) -> datetime | None:
     """Return when the last ``scheduled`` message falls due; None if there is none."""
     last: datetime | None = await connection.fetchval(
-        "SELECT max(scheduled_at) FROM message_logs WHERE status = 'scheduled'"
+        "SELECT max(scheduled_at) FROM message_logs WHERE phase = 'scheduled'"
     )
     return last
 
@@ -157,7 +157,7 @@ async def move(connection: Connection, occasions: Sequence[ZoneOccasion], now: d
             AS spec (zone, month_day, year, day, due_at, ends_at)
         CROSS JOIN LATERAL concerned_dates(spec.zone, spec.month_day, spec.year, spec.due_at, spec.ends_at) one
         WHERE m.user_id = one.user_id AND m.message_type = one.message_type AND m.occasion_year = spec.year
-          AND m.status = 'scheduled' AND m.scheduled_at > $1 AND m.schedule_from = one.schedule_from
+          AND m.phase = 'scheduled' AND m.scheduled_at > $1 AND m.schedule_from = one.schedule_from
           AND m.scheduled_at <> one.greeted_at AND spec.ends_at > $1
         """,
         now,

@@ -60,7 +60,7 @@ async def settle(pool: asyncpg.Pool, settlements: Sequence[Settlement]) -> list[
     rows = await pool.fetch(
         """
         UPDATE message_logs m
-        SET status = done.status, updated_at = done.settled_at, lease_until = NULL,
+        SET status = done.status, phase = message_phase(done.status), updated_at = done.settled_at, lease_until = NULL,
             feed_position = CASE WHEN m.status = done.status THEN m.feed_position
                                  WHEN done.status IN ('delivered', 'failed')
                                  THEN feed_base() + pg_current_xact_id()::text::bigint END,

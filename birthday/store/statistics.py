@@ -99,8 +99,8 @@ async def read_figures(pool: asyncpg.Pool) -> DatabaseFigures:
                    -- Anybody may read these counts, also those of other databases.
                    (SELECT sum(numbackends)::int FROM pg_stat_database) AS sessions,
                    current_setting('max_connections')::int AS max_connections,
-                   (SELECT updated_at FROM message_logs WHERE status = 'queued'
-                    ORDER BY updated_at LIMIT 1) AS oldest_queued_at,
+                   (SELECT queued_at FROM message_logs WHERE phase = 'in_flight' AND status = 'queued'
+                    ORDER BY queued_at LIMIT 1) AS oldest_queued_at,
                    (SELECT updated_at FROM message_logs WHERE feed_position IS NOT NULL AND feed_position >= feed_end()
                     ORDER BY feed_position, id LIMIT 1) AS oldest_unfed_at
             FROM pg_stat_database,
@@ -186,10 +186,10 @@ async def count_overdue(pool: asyncpg.Pool, now: datetime) -> Overdue:
             """
             SELECT count(*) AS messages, min(due_at) AS oldest_due_at FROM (
                 (SELECT scheduled_at AS due_at FROM message_logs
-                 WHERE status = 'scheduled' AND scheduled_at <= $1 ORDER BY scheduled_at LIMIT 100000)
+                 WHERE phase = 'scheduled' AND scheduled_at <= $1 ORDER BY scheduled_at LIMIT 100000)
                 UNION ALL
                 (SELECT coalesce(requeued_at, scheduled_at) FROM message_logs
-                 WHERE status IN ('queued', 'sending', 'retrying') ORDER BY updated_at LIMIT 100000)
+                 WHERE phase = 'in_flight' ORDER BY queued_at LIMIT 100000)
             ) AS waiting WHERE due_at <= $1
             """,
             now,

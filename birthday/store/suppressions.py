@@ -158,7 +158,7 @@ async def suppress(connection: Connection, addresses: Sequence[str], reason: str
         """
         UPDATE message_logs
         SET status = 'cancelled', error_detail = 'suppressed', updated_at = $2, next_attempt_at = NULL
-        WHERE user_id = ANY($1::uuid[]) AND status IN ('scheduled', 'queued', 'retrying') AND status <> 'cancelled'
+        WHERE user_id = ANY($1::uuid[]) AND phase <> 'cancelled' AND status IN ('scheduled', 'queued', 'retrying')
         """,
         [row["id"] for row in users],
         now,
@@ -198,13 +198,13 @@ async def unsuppress(connection: Connection, addresses: Sequence[str], now: date
         UPDATE message_logs m
         SET status = 'scheduled', error_detail = NULL, updated_at = $2, requeued_at = $2
         FROM users u
-        WHERE m.user_id = ANY($1::uuid[]) AND u.id = m.user_id AND m.status = 'cancelled'
+        WHERE m.user_id = ANY($1::uuid[]) AND u.id = m.user_id AND m.phase = 'cancelled'
           AND m.error_detail = 'suppressed' AND NOT m.may_have_arrived AND m.ends_at > $2
           AND is_current(m, u)
           AND NOT EXISTS (
               SELECT FROM message_logs other
               WHERE other.user_id = m.user_id AND other.message_type = m.message_type
-                AND other.occasion_year = m.occasion_year AND other.status <> 'cancelled')
+                AND other.occasion_year = m.occasion_year AND other.phase <> 'cancelled')
         """,
         [row["id"] for row in users],
         now,

@@ -21,7 +21,7 @@ async def lock_lost(
     rows = await connection.fetch(
         """
         SELECT id FROM message_logs
-        WHERE status IN ('queued', 'sending', 'retrying') AND updated_at <= $1
+        WHERE phase = 'in_flight' AND queued_at <= $1 AND updated_at <= $1
           AND (status = 'queued'
                OR status = 'retrying' AND next_attempt_at <= $1
                OR status = 'sending' AND lease_until <= clock_timestamp())
@@ -38,7 +38,9 @@ async def lock_lost(
 
 async def mark_rescued(connection: Connection | asyncpg.Pool, ids: Sequence[UUID], now: datetime) -> None:
     """Record that these are in the queue again; their status stays. The caller's transaction may hold them."""
-    await connection.execute("UPDATE message_logs SET updated_at = $2 WHERE id = ANY($1::uuid[])", ids, now)
+    await connection.execute(
+        "UPDATE message_logs SET queued_at = $2, updated_at = $2 WHERE id = ANY($1::uuid[])", ids, now
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +55,13 @@ async def read_late(pool: asyncpg.Pool, late: datetime, limit: int) -> list[UUID
     """Return messages that ``expire`` would expire: up to ``limit`` unpublished ones, and as many in the queue."""
     rows = await pool.fetch(
         """
-        (SELECT id FROM message_logs WHERE status = 'scheduled' AND scheduled_at <= $1
+        (SELECT id FROM message_logs WHERE phase = 'scheduled' AND scheduled_at <= $1
          ORDER BY scheduled_at LIMIT $2)
         UNION ALL
         (SELECT id FROM message_logs
-         WHERE status IN ('queued', 'sending', 'retrying') AND status <> 'sending'
+         WHERE phase = 'in_flight' AND status <> 'sending'
            AND greatest(scheduled_at, requeued_at) <= $1
-         ORDER BY updated_at LIMIT $2)
+         ORDER BY queued_at LIMIT $2)
         """,
         late,
         limit,
@@ -79,14 +81,14 @@ async def expire(
         """
         WITH unpublished AS (
             SELECT id FROM message_logs
-            WHERE status = 'scheduled' AND scheduled_at <= $1 AND ($4::uuid[] IS NULL OR id = ANY($4))
+            WHERE phase = 'scheduled' AND scheduled_at <= $1 AND ($4::uuid[] IS NULL OR id = ANY($4))
             ORDER BY scheduled_at LIMIT $3 FOR UPDATE SKIP LOCKED
         ), published AS (
-            -- The list of three is that of the partial index; what is being sent is nobody's to expire.
+            -- What is being sent is nobody's to expire.
             SELECT id FROM message_logs
-            WHERE status IN ('queued', 'sending', 'retrying') AND status <> 'sending'
+            WHERE phase = 'in_flight' AND status <> 'sending'
               AND greatest(scheduled_at, requeued_at) <= $1 AND ($4::uuid[] IS NULL OR id = ANY($4))
-            ORDER BY updated_at LIMIT $3 FOR UPDATE SKIP LOCKED
+            ORDER BY queued_at LIMIT $3 FOR UPDATE SKIP LOCKED
         )
         UPDATE message_logs m SET status = 'expired', updated_at = $2, next_attempt_at = NULL
         FROM (SELECT id FROM unpublished UNION ALL SELECT id FROM published) late

@@ -263,7 +263,7 @@ async def _keep_what_may_have_arrived(connection: Connection, user_id: UUID) -> 
         """
         UPDATE message_logs m SET schedule_from = d.schedule_from
         FROM yearly_dates d
-        WHERE m.user_id = $1 AND d.user_id = $1 AND d.message_type = m.message_type
+        WHERE m.user_id = $1 AND m.phase <> 'cancelled' AND d.user_id = $1 AND d.message_type = m.message_type
           AND m.status IN ('scheduled', 'queued', 'retrying') AND m.may_have_arrived
         """,
         user_id,
@@ -278,8 +278,8 @@ async def _cancel_stale(connection: Connection, user_id: UUID, now: datetime) ->
         SET status = 'cancelled', updated_at = $2, next_attempt_at = NULL,
             error_detail = CASE WHEN u.suppressed AND u.deleted_at IS NULL THEN 'suppressed' ELSE m.error_detail END
         FROM users u
-        WHERE m.user_id = $1 AND u.id = $1 AND m.status IN ('scheduled', 'queued', 'retrying')
-          AND NOT is_current(m, u)
+        WHERE m.user_id = $1 AND m.phase <> 'cancelled' AND m.status IN ('scheduled', 'queued', 'retrying')
+          AND u.id = $1 AND NOT is_current(m, u)
         RETURNING m.id
         """,
         user_id,

@@ -90,7 +90,7 @@ async def test_the_audit_is_clean_after_a_real_run_and_finds_a_planted_loss_and_
         assert 'birthday_scheduler_audit_birthdays{finding="missing"} 1.0' in page
         assert 'birthday_scheduler_audit_birthdays{finding="duplicate"} 0.0' in page
 
-    await execute(database_url, "DROP INDEX message_logs_one_per_year")
+    await execute(database_url, "DROP INDEX message_logs_occasion")
     await execute(
         database_url,
         """

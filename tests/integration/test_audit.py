@@ -140,7 +140,7 @@ async def test_a_loss_is_found(product: Product, loss: str, *, remembered: bool)
 async def test_a_duplicate_is_found(product: Product, column: str, value: object) -> None:
     """A copy of a delivered message: delivered, on its way, hidden as cancelled, or hidden in another year."""
     greeted, *_others = await delivered_crowd(product, 5)
-    await product.pool.execute("DROP INDEX message_logs_one_per_year")
+    await product.pool.execute("DROP INDEX message_logs_occasion")
     copy = uuid4()
     await product.pool.execute(
         """
@@ -233,7 +233,7 @@ async def test_a_message_that_a_move_has_kept_answers_on_its_old_date(product: P
 async def test_a_repeat_is_found_in_the_range_of_either_message(product: Product) -> None:
     """Two messages of one year, weeks apart: each of the two days tells of it, and a range with both tells once."""
     [greeted] = await delivered_crowd(product, 1)
-    await product.pool.execute("DROP INDEX message_logs_one_per_year")
+    await product.pool.execute("DROP INDEX message_logs_occasion")
     await product.pool.execute(
         """
         INSERT INTO message_logs (id, user_id, occasion_year, occasion_on, scheduled_at, ends_at, schedule_from, status,

@@ -207,6 +207,35 @@ async def test_addresses_of_before_get_the_spelling_of_now(connection: asyncpg.C
     assert stored == {parse_address(address) for address in set(before) - kept} | kept
 
 
+async def test_messages_of_before_get_their_phase(connection: asyncpg.Connection) -> None:
+    """All that are there, whatever their status; what is in flight gets the instant by which it is found."""
+    migrations = load_migrations()
+    phases = next(number for number, each in enumerate(migrations) if each.name == "phases")
+    await migrate(connection, migrations[:phases], NOW)
+    statuses = {
+        "scheduled": "scheduled",
+        "queued": "in_flight",
+        "sending": "in_flight",
+        "retrying": "in_flight",
+        "delivered": "delivered",
+        "failed": "undelivered",
+        "expired": "undelivered",
+        "cancelled": "cancelled",
+    }
+    await connection.executemany(
+        """
+        INSERT INTO message_logs (id, user_id, occasion_year, occasion_on, scheduled_at, ends_at, schedule_from, status,
+                                  created_at, updated_at)
+        VALUES (gen_random_uuid(), gen_random_uuid(), 2027, '2027-03-01', $2, $2, $2, $1, $2, $2)
+        """,
+        [(status, NOW) for status in statuses],
+    )
+    await migrate(connection, migrations, NOW)
+    rows = await connection.fetch("SELECT status, phase, queued_at IS NOT NULL AS is_found FROM message_logs")
+    assert {row["status"]: row["phase"] for row in rows} == statuses
+    assert all(row["is_found"] == (row["phase"] == "in_flight") for row in rows)
+
+
 async def test_only_what_is_pending_is_applied(connection: asyncpg.Connection) -> None:
     """A migration is applied once; a second run finds nothing to do, and a third one what is new."""
     assert await migrate(connection, [CREATE_A], NOW) == [CREATE_A]

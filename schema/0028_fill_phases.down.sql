@@ -1,0 +1,1 @@
+-- There is nothing to take back: the column goes with the migration before.
