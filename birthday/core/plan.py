@@ -18,8 +18,7 @@ up to the horizon and this much more. Then no message is missed, if the hosts' c
 """
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedMessage:
+class PlannedMessage(NamedTuple):
     """A message to materialise: its type, the occasion, and the instant at which it is due for this user."""
 
     message_type: str
@@ -27,8 +26,7 @@ class PlannedMessage:
     due_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Upcoming:
+class Upcoming(NamedTuple):
     """The next occasion of one of a user's dates: its local date, and when its message is due.
 
     ``due_at`` is None if there will be no message, because the type is not planned or the user is suppressed.
@@ -56,8 +54,7 @@ class YearlyDate(NamedTuple):
     taken_years: Sequence[int] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Outlook:
+class Outlook(NamedTuple):
     """The messages to materialise for a user whose dates and zone are new, and the next occasion of each date."""
 
     messages: list[PlannedMessage]

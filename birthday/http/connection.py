@@ -104,6 +104,11 @@ class ClientConnection(web.RequestHandler):
         elif between and self.transport is not None and data.strip(b"\r\n"):
             self._take_part_of_head(len(data))
 
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 - as aiohttp has it
+        """Go on if reading was paused. aiohttp calls this for each body that is read, and would call the parser."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def eof_received(self) -> bool | None:  # type: ignore[override] # aiohttp's has no return value
         """Answer complete requests: a client that has closed its sending side may still read."""
         if self._leaving_since is not None:

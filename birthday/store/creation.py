@@ -1,9 +1,8 @@
 """New users: one or many are stored in one transaction, together with the messages that fall due soon."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -19,8 +18,7 @@ from birthday.store.idempotency import Answer, KeyedRequest, store_answers
 from birthday.store.users import Connection, Planning, User, conflict, email_taken, read_users
 
 
-@dataclass(frozen=True, slots=True)
-class NewUser:
+class NewUser(NamedTuple):
     """A user to store, with the messages to materialise at once. ``user.created_at`` is also ``schedule_from``.
 
     ``by`` asked for it. ``traceparent`` is the context of the request, if that is traced. ``answer`` returns what is
@@ -158,7 +156,9 @@ async def _insert_users(
         _json([_user_row(new.user) for new in users]),
         None if lock_seconds is None else f"{lock_seconds:g}s",
         # Read by key: a join would cost more than the row.
-        _json({str(new.user.id): (new.by.name, new.by.request_id) for new in users}),
+        orjson.dumps(
+            {new.user.id: (new.by.name, new.by.request_id) for new in users}, option=orjson.OPT_NON_STR_KEYS
+        ).decode(),
     )
     return {row["id"]: row for row in rows}
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -24,8 +24,7 @@ from birthday.store.connection import borrow
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 
 
-@dataclass(frozen=True, slots=True)
-class User:
+class User(NamedTuple):
     """A live user as stored. Instants are aware UTC; ``upcoming`` is the next occasion of each date, in order."""
 
     id: UUID

@@ -1,6 +1,5 @@
 """Users: create, read, list, replace, change, delete. The store plans messages when a user changes."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -62,7 +61,7 @@ async def create_user(request: web.Request, profile: Profile, now: datetime) -> 
     new = plan_user(uuid7(now), profile, now, context.planning, actor_of(request), context.tracing.traceparent())
     key = keyed(request)
     if key is not None:
-        new = dataclasses.replace(new, answer=lambda user: (key, answer_of(_created(user, str(user.id)), user.id)))
+        new = new._replace(answer=lambda user: (key, answer_of(_created(user, str(user.id)), user.id)))
     try:
         user = await request.app[CREATION].ask(new)
     except UnavailableError as error:
