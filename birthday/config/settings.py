@@ -72,8 +72,9 @@ class Settings(BaseSettings):
     or named in the log as ignored. It may lead to a [pooler](operations.md#poolers).
     Default: embedded PostgreSQL in BIRTHDAY_DATA_DIR."""
     database_direct_url: SecretStr | None = None
-    """The same database without the pooler that DATABASE_URL leads to, for what needs a session: migrations, and the
-    notifications of the queue in PostgreSQL. Default: none: without sessions, the queue is polled."""
+    """The same database without the pooler that DATABASE_URL leads to, for what needs a session: migrations, dry runs
+    of imports, and the notifications of the queue in PostgreSQL.
+    Default: none: without sessions, the queue is polled."""
     database_pooler: Literal["session", "transaction"] = Field(
         default_factory=lambda given: "transaction" if given.get("database_direct_url") else "session"
     )
