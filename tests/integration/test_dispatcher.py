@@ -7,12 +7,14 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from benchmarks.seeds import make_messages
 from birthday.broker import Delivery
 from birthday.broker.postgres import PostgresBroker
 from birthday.broker.protocol import encode_payload
 from birthday.broker.rabbitmq import RabbitMQBroker
 from birthday.errors import UnavailableError
 from birthday.scheduler.dispatcher import TICK_LIMIT
+from birthday.store.dispatching import lock_due
 from birthday.telemetry.metrics import Metrics
 from tests.support.clock import ManualClock
 from tests.support.product import Product, metric, parse
@@ -47,6 +49,20 @@ async def test_nothing_is_published_before_its_instant_and_the_next_one_is_known
     assert (due.published, due.next_due_at) == (1, None)
     assert await product.statuses() == {"queued": 1}
     assert metric(product.metrics, "messages_queued_total") == 1
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+async def test_a_batch_reads_no_more_than_its_own_messages(product: Product, mode: str) -> None:
+    """However many are due, a batch is found in the order of the index, with a plan for any arguments too."""
+    now = product.clock.now()
+    async with product.pool.acquire() as connection:
+        await make_messages(connection, 2000, now, "scheduled")
+        async with connection.transaction():
+            await connection.execute("SELECT set_config('plan_cache_mode', $1, true)", mode)
+            read = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'message_logs'"
+            before = await connection.fetchval(read)
+            ids = await lock_due(connection, now, now - timedelta(days=1), now + timedelta(days=1), 50)
+            assert (len(ids), await connection.fetchval(read) - before <= 200) == (50, True)
 
 
 async def test_a_backlog_goes_out_in_the_order_in_which_local_birthdays_end(product: Product) -> None:
