@@ -9,7 +9,9 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode
+
+from birthday.config.splitting import split_url
 
 _TLS_VERSIONS: Final = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 _CHOICES: Final = {
@@ -82,7 +84,7 @@ _SHORTEST_CONNECT_SECONDS: Final = 2
 class DatabaseUrl:
     """The parts of a DATABASE_URL. ``dsn`` is for asyncpg; ``connect_seconds`` is None if the URL sets no limit.
 
-    ``hosts`` is empty unless the URL names several; then the ``dsn`` is used with each of them instead of its own.
+    ``hosts`` is empty unless the URL names several; then the ``dsn`` names none, and is used with each of them.
     """
 
     dsn: str
@@ -98,7 +100,7 @@ def read_database_url(url: str) -> DatabaseUrl:
     Raises:
         ValueError: if the query cannot be read, or a known parameter has a wrong value; the text has name and value.
     """
-    parts = urlsplit(url)
+    parts = split_url(url)
     try:
         given = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
     except ValueError:
@@ -108,8 +110,11 @@ def read_database_url(url: str) -> DatabaseUrl:
     ignored = tuple(sorted(given.keys() & _IGNORED - _WITHOUT_A_WORD))
     taken = {"application_name", "connect_timeout", "fallback_application_name"}
     kept = {name: value for name, value in given.items() if name not in _IGNORED | _WITHOUT_A_WORD | taken}
-    hosts = _several_hosts(parts.netloc.rpartition("@")[2], given)
+    user, at, authority = parts.netloc.rpartition("@")
+    hosts = _several_hosts(authority, given)
+    dsn = url.partition("?")[0]
     if hosts:
+        dsn = dsn.replace(parts.netloc, user + at, 1) if parts.netloc else dsn
         kept = {"target_session_attrs": "read-write"} | {
             name: value for name, value in kept.items() if name not in {"host", "port"}
         }
@@ -119,7 +124,7 @@ def read_database_url(url: str) -> DatabaseUrl:
     seconds = int(given.get("connect_timeout", 0))
     return DatabaseUrl(
         # Not geturl(), which loses the empty host of postgresql:///name.
-        f"{url.partition('?')[0]}?{urlencode(kept, quote_via=quote)}" if kept else url.partition("?")[0],
+        f"{dsn}?{urlencode(kept, quote_via=quote)}" if kept else dsn,
         hosts,
         given.get("application_name") or given.get("fallback_application_name"),
         max(seconds, _SHORTEST_CONNECT_SECONDS) if seconds > 0 else None,

@@ -4,9 +4,10 @@ import re
 import ssl
 from collections.abc import Mapping
 from typing import Final
-from urllib.parse import SplitResult, parse_qs, parse_qsl, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qs, parse_qsl, urlunsplit
 
 from birthday.config.dsn import read_database_url
+from birthday.config.splitting import split_url
 
 _ENCODING: Final = (
     "a special character in a user or password is accepted percent-encoded: / as %2F, ? as %3F, # as %23, @ as %40, "
@@ -30,7 +31,7 @@ _ACCEPTED: Final = "cacertfile, certfile, keyfile, verify (verify_peer or verify
 
 def mask_url(url: str) -> str:
     """Return a URL without its password and query, fit for a log line."""
-    parts = urlsplit(url)
+    parts = split_url(url)
     if "@" in parts.path + parts.query + parts.fragment:
         # A raw / ? or # in the password has ended the authority early, so the rest may be a part of the password.
         return f"{parts.scheme}://***"
@@ -136,7 +137,7 @@ def _check_url(
 def _split(url: str) -> SplitResult | None:
     """Return the parts of a URL, None if it cannot be read."""
     try:
-        return urlsplit(url)
+        return split_url(url)
     except ValueError:
         return None
 

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from pydantic import SecretStr
 
 from birthday.config import Settings
+from birthday.config.splitting import split_url
 
 HIDDEN = "***"
 
@@ -49,7 +50,7 @@ def _names(settings: Settings) -> set[str]:
         if not isinstance(text, str) or "://" not in text:
             continue
         for url in _BETWEEN_URLS.split(text):
-            parts = urlsplit(url)
+            parts = split_url(url)
             authority, _, hosts = parts.netloc.rpartition("@")
             found = [parts.path.strip("/"), authority.partition(":")[0], *re.split(r"[,:\[\]]", hosts)]
             names.update(unquote(name) for name in found if name and not name.isdecimal())

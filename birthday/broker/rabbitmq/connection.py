@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from random import sample
 from typing import Final, cast
-from urllib.parse import urlencode, urlsplit, urlunsplit
+from urllib.parse import urlencode, urlunsplit
 
 import aiormq
 import structlog
@@ -17,6 +17,7 @@ from birthday.broker.rabbitmq.channel import AmqpChannel, DivertingTransport, an
 from birthday.broker.rabbitmq.errors import MissingError, NoAnswerError, is_refusal
 from birthday.broker.rabbitmq.topology import declare, look
 from birthday.config import mask_url
+from birthday.config.splitting import split_url
 from birthday.config.urls import amqp_parameters, amqp_urls
 from birthday.errors import UnavailableError
 
@@ -34,8 +35,8 @@ class AmqpConnection:
     ) -> None:
         """Keep the addresses of the nodes. ``on_drop`` is called with a connection that is given up, and the reason."""
         self.where = f"RabbitMQ at {mask_url(url)}"
-        parameters = {"heartbeat": str(round(heartbeat.total_seconds()))} | amqp_parameters(urlsplit(url))
-        parts = [urlsplit(each)._replace(query=urlencode(parameters)) for each in amqp_urls(url)]
+        parameters = {"heartbeat": str(round(heartbeat.total_seconds()))} | amqp_parameters(split_url(url))
+        parts = [split_url(each)._replace(query=urlencode(parameters)) for each in amqp_urls(url)]
         # The order is random, so that processes spread over the nodes. The next one to try is at the front.
         self._nodes = deque(urlunsplit(each) for each in sample(parts, len(parts)))
         self._seconds = timeout.total_seconds()
