@@ -1,5 +1,6 @@
-# `make` alone lists what there is. PYTHON chooses the interpreter, ARGS is handed on to the program or to pytest.
-PYTHON ?= python3
+# `make` alone lists what there is. PYTHON chooses the interpreter, otherwise scripts/install.sh does. ARGS is handed on to
+# the program or to pytest.
+PYTHON ?=
 ARGS ?=
 SOAK_SECONDS ?= 3600
 TEST_PROCESSES ?= 4
@@ -73,7 +74,7 @@ bench-quick: install-dev test-dependencies ## Compare with the limits, a few min
 	$(BIN)/python -m benchmarks $(ARGS)
 
 bench-peers: install-dev test-dependencies ## Compare with other job queues and web frameworks (.venv/peers), write the page
-	@test -x .venv/peers/bin/python || $(PYTHON) -m venv .venv/peers
+	@test -x .venv/peers/bin/python || $(BIN)/python -m venv .venv/peers
 	.venv/peers/bin/python -m pip install --quiet --requirement benchmarks/peers/requirements.txt
 	if command -v npm > /dev/null; then cp benchmarks/peers/package.json .venv/peers && npm install --silent --prefix .venv/peers; fi
 	@status=0; $(BIN)/python -m benchmarks --peers .venv/peers/bin/python --json docs/performance/peers.json $(ARGS) || \
