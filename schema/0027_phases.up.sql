@@ -14,7 +14,7 @@ ALTER TABLE message_logs ALTER COLUMN phase SET DEFAULT 'scheduled';
 
 -- Frequent statements set the phase themselves, because calling this for each row costs more. Whoever else writes a
 -- status (the previous release, an operator with psql), the phase follows it.
-CREATE FUNCTION follow_status() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION follow_status() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
     NEW.phase := message_phase(NEW.status);
     -- What is in flight is found by this instant.
@@ -24,9 +24,30 @@ BEGIN
     RETURN NEW;
 END $$;
 
-CREATE TRIGGER follow_status BEFORE INSERT OR UPDATE OF status, phase ON message_logs FOR EACH ROW
-    WHEN (NEW.phase <> message_phase(NEW.status))
+CREATE TRIGGER follow_status BEFORE INSERT OR UPDATE OF status, phase, queued_at ON message_logs FOR EACH ROW
+    WHEN (NEW.phase <> message_phase(NEW.status) OR NEW.phase = 'in_flight' AND NEW.queued_at IS NULL)
     EXECUTE FUNCTION follow_status();
+
+-- Corrects the rows that are there, for the next migration. In small transactions, and passing over what others hold until
+-- they let go of it, because dispatchers and workers need these rows.
+CREATE PROCEDURE fill_phases() LANGUAGE plpgsql AS $$
+DECLARE
+    piece CONSTANT integer := 1000;
+    ids uuid[];
+BEGIN
+    LOOP
+        ids := ARRAY(SELECT id FROM message_logs WHERE status <> 'delivered' AND phase <> message_phase(status));
+        EXIT WHEN ids = '{}';
+        FOR begins IN 1 .. cardinality(ids) BY piece LOOP
+            UPDATE message_logs m SET phase = message_phase(m.status)
+            FROM (SELECT id FROM message_logs WHERE id = ANY(ids[begins : begins + piece - 1]) ORDER BY id
+                  FOR UPDATE SKIP LOCKED) held
+            WHERE m.id = held.id AND m.phase <> message_phase(m.status);
+            COMMIT;
+        END LOOP;
+        PERFORM pg_sleep(0.1);
+    END LOOP;
+END $$;
 
 CREATE OR REPLACE VIEW message_details AS
     SELECT id, user_id, message_type, status, scheduled_at, occasion_on, attempts, next_attempt_at, queued_at,

@@ -35,7 +35,8 @@ _Result = TypeVar("_Result")
 @click.option(
     "--contract",
     is_flag=True,
-    help="Also apply the contract migrations, which take away what the previous version uses.",
+    help="Also apply the contract migrations, which take away what the previous version uses. With --rollback, undo "
+    "only such ones.",
 )
 @click.option("--status", is_flag=True, help="List the migrations and change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask before a rollback.")
@@ -47,24 +48,25 @@ def migrate(steps: int | None, *, contract: bool, status: bool, yes: bool) -> No
     processes of the previous version have ended and will not be started again.
     --rollback prints what would be lost, and asks; without a terminal it needs --yes.
     """
-    if [contract, status, steps is not None].count(True) > 1:
-        raise click.UsageError("--contract, --status and --rollback exclude each other")
+    if status and (contract or steps is not None):
+        raise click.UsageError("--status goes with neither --contract nor --rollback: it changes nothing")
     with errors():
         settings = database_settings(direct=True)
         if status:
             print_status(_run(settings, migrations.status))
         elif steps is not None:
-            _confirm_rollback(settings, steps, yes=yes)
-            print_changed("undone", run(_change(settings, partial(migrations.rollback, count=steps))))
+            _confirm_rollback(settings, steps, contract=contract, yes=yes)
+            undo = partial(migrations.rollback, count=steps, contract=contract)
+            print_changed("undone", run(_change(settings, undo)))
         else:
             applied, states = run(_change(settings, partial(_apply, contract=contract)))
             print_changed("applied", applied)
             print_waiting(states)
 
 
-def _confirm_rollback(settings: Settings, steps: int, *, yes: bool) -> None:
+def _confirm_rollback(settings: Settings, steps: int, *, contract: bool, yes: bool) -> None:
     """Print what a rollback would lose, and ask for confirmation unless ``yes``."""
-    labels, losses = _run(settings, partial(migrations.foresee_rollback, count=steps))
+    labels, losses = _run(settings, partial(migrations.foresee_rollback, count=steps, contract=contract))
     print_losses(labels, losses)
     if labels and not yes:
         require_terminal("a rollback asks before it destroys anything, and there is no terminal")

@@ -55,7 +55,8 @@ async def lock_due(
     rows = await connection.fetch(
         """
         SELECT id FROM message_logs
-        WHERE phase = 'scheduled' AND scheduled_at <= $1 AND scheduled_at > $2 AND ends_at <= $3
+        WHERE phase = 'scheduled' AND status = 'scheduled' AND scheduled_at <= $1 AND scheduled_at > $2
+          AND ends_at <= $3
           AND message_type <> ALL($5::text[])
         ORDER BY ends_at LIMIT $4
         FOR UPDATE SKIP LOCKED

@@ -18,7 +18,8 @@ async def read_exported(connection: Connection, after: UUID, limit: int) -> list
         SELECT id, first_name, last_name, email, date_of_birth, timezone, external_id, locale, attributes, suppressed,
                created_at, updated_at, schedule_from, greatest(greeted_year, (
                    SELECT max(occasion_year) FROM message_logs
-                   WHERE user_id = users.id AND message_type = $1 AND status = 'delivered')) AS greeted_year,
+                   WHERE user_id = users.id AND message_type = $1 AND phase <> 'cancelled'
+                     AND status = 'delivered')) AS greeted_year,
                anniversaries, anniversary_history
         FROM users LEFT JOIN LATERAL (
             SELECT json_object_agg(message_type, date) FILTER (WHERE date IS NOT NULL) AS anniversaries,
@@ -27,7 +28,7 @@ async def read_exported(connection: Connection, after: UUID, limit: int) -> list
                        'greetedYear', greatest(anniversaries.greeted_year, (
                            SELECT max(occasion_year) FROM message_logs m
                            WHERE m.user_id = users.id AND m.message_type = anniversaries.message_type
-                             AND m.status = 'delivered')))) AS anniversary_history
+                             AND m.phase <> 'cancelled' AND m.status = 'delivered')))) AS anniversary_history
             FROM anniversaries WHERE user_id = users.id
         ) yearly ON true
         WHERE deleted_at IS NULL AND id > $2 ORDER BY id LIMIT $3

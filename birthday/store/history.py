@@ -81,7 +81,12 @@ _LIST: Final = """
 _NEWEST_FIRST: Final = " ORDER BY scheduled_at DESC, id DESC LIMIT $5"
 _OF_TYPE: Final = "AND message_type = $6 AND message_type <> 'birthday'"
 _OF_ERROR: Final = "AND error_type = $7"
-_UNDELIVERED: Final = "AND phase = 'undelivered'"
+_OF_STATUSES: Final = {
+    "AND phase = 'scheduled'": {Status.SCHEDULED},
+    "AND phase = 'in_flight'": {Status.QUEUED, Status.SENDING, Status.RETRYING},
+    "AND phase = 'undelivered'": {Status.FAILED, Status.EXPIRED},
+    "AND phase = 'cancelled'": {Status.CANCELLED},
+}
 # In two halves, because each of the two indexes by user holds one.
 _OF_USER: Final = "AND (user_id = $8 AND phase <> 'cancelled' OR user_id = $8 AND phase = 'cancelled')"
 
@@ -109,8 +114,9 @@ def _index_condition(selection: Selection) -> str:
         return _OF_USER
     if selection.error_type is not None:
         return _OF_ERROR
-    if {Status.FAILED, Status.EXPIRED}.issuperset(selection.statuses):
-        return _UNDELIVERED
+    for condition, statuses in _OF_STATUSES.items():
+        if statuses.issuperset(selection.statuses):
+            return condition
     return _OF_TYPE if selection.message_type not in {None, BIRTHDAY} else ""
 
 

@@ -1,9 +1,9 @@
 """The migration runner: numbered SQL files in ``schema/``, applied in order, each in a transaction of its own.
 
 ``NNNN_name.up.sql`` makes a change and ``NNNN_name.down.sql`` takes it back; neither has BEGIN or COMMIT. Statements
-that say CONCURRENTLY run first, one by one, outside of the transaction, so that nobody waits for an index; they may run
-again after a failure. The table ``schema_migrations`` says what has been applied. Several runners may start at once:
-they take turns under the lock of ``migration_lock.py``.
+that say CONCURRENTLY, and calls of procedures, run first, one by one, outside of the transaction, so that nobody waits
+for an index or for many rows; they may run again after a failure. The table ``schema_migrations`` says what has been
+applied. Several runners may start at once: they take turns under the lock of ``migration_lock.py``.
 
 The program also runs on a schema that is newer than itself, with a warning. So a deployment can be rolled back without
 its schema, because the previous program still works after each migration. The exception is a contract migration, which
@@ -40,7 +40,7 @@ _WAITED_FOR_OTHERS: Final = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDete
 _LATER: Final = timedelta(microseconds=1)
 _CONTRACT: Final = re.compile(r"-- Contract: (.+)")
 _LOST: Final = re.compile(r"^-- Lost: (.+?) \| (SELECT .+)$", re.MULTILINE)
-_CONCURRENT: Final = re.compile(r"^(?:CREATE(?: UNIQUE)?|DROP) INDEX CONCURRENTLY [^;]+;", re.MULTILINE)
+_CONCURRENT: Final = re.compile(r"^(?:(?:CREATE(?: UNIQUE)?|DROP) INDEX CONCURRENTLY|CALL) [^;]+;", re.MULTILINE)
 _FILE_NAME: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.(up|down)\.sql")
 
 
@@ -198,10 +198,11 @@ async def rollback(
     migrations: Sequence[Migration],
     count: int = 1,
     *,
+    contract: bool = False,
     keeper: Connection | None = None,
     patience: float = LOCK_SECONDS,
 ) -> list[Migration]:
-    """Take back the last ``count`` applied migrations, latest first, and return them.
+    """Take back the last ``count`` applied migrations, latest first, and return them; with ``contract``, of that kind.
 
     A contract migration may have been applied later than those that come after it, and is then taken back before them.
     A migration whose file has changed can be rolled back too; this is how to bring in such a change.
@@ -214,7 +215,7 @@ async def rollback(
     known = {migration.version: migration for migration in migrations}
     async with locked(connection, keeper, patience):
         applied = await _read_applied(connection)
-        last = _latest(applied, count)
+        last = _latest(applied, migrations, count, contract=contract)
         for version in last:
             if version not in known:
                 label = _label(version, applied[version]["name"])
@@ -236,7 +237,7 @@ class Loss:
 
 
 async def foresee_rollback(
-    connection: Connection, migrations: Sequence[Migration], count: int
+    connection: Connection, migrations: Sequence[Migration], count: int, *, contract: bool = False
 ) -> tuple[list[str], list[Loss]]:
     """Return the labels of what ``rollback`` would take back, latest first, and the data that would be lost, counted.
 
@@ -244,7 +245,7 @@ async def foresee_rollback(
     """
     applied = await _read_applied(connection)
     by_version = {migration.version: migration for migration in migrations}
-    last = _latest(applied, count)
+    last = _latest(applied, migrations, count, contract=contract)
     losses = [
         Loss(by_version[version].label, what, await connection.fetchval(query))
         for version in last
@@ -354,9 +355,13 @@ def _compare(migrations: Sequence[Migration], applied: Mapping[int, asyncpg.Reco
     return [statuses[version] for version in sorted(statuses)]
 
 
-def _latest(applied: Mapping[int, asyncpg.Record], count: int) -> list[int]:
-    """Return the versions that were applied last, latest first."""
-    return sorted(applied, key=lambda version: (applied[version]["applied_at"], version), reverse=True)[:count]
+def _latest(
+    applied: Mapping[int, asyncpg.Record], migrations: Sequence[Migration], count: int, *, contract: bool
+) -> list[int]:
+    """Return the versions that were applied last, latest first; with ``contract``, only of contract migrations."""
+    wanted = {each.version for each in migrations if each.condition is not None} if contract else applied
+    latest = sorted(applied, key=lambda version: (applied[version]["applied_at"], version), reverse=True)
+    return [version for version in latest if version in wanted][:count]
 
 
 def _check_order(statuses: Sequence[MigrationState]) -> None:

@@ -157,8 +157,8 @@ async def move(connection: Connection, occasions: Sequence[ZoneOccasion], now: d
             AS spec (zone, month_day, year, day, due_at, ends_at)
         CROSS JOIN LATERAL concerned_dates(spec.zone, spec.month_day, spec.year, spec.due_at, spec.ends_at) one
         WHERE m.user_id = one.user_id AND m.message_type = one.message_type AND m.occasion_year = spec.year
-          AND m.phase = 'scheduled' AND m.scheduled_at > $1 AND m.schedule_from = one.schedule_from
-          AND m.scheduled_at <> one.greeted_at AND spec.ends_at > $1
+          AND m.phase = 'scheduled' AND m.status = 'scheduled' AND m.scheduled_at > $1
+          AND m.schedule_from = one.schedule_from AND m.scheduled_at <> one.greeted_at AND spec.ends_at > $1
         """,
         now,
         *_columns(occasions),

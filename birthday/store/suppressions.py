@@ -198,7 +198,7 @@ async def unsuppress(connection: Connection, addresses: Sequence[str], now: date
         UPDATE message_logs m
         SET status = 'scheduled', error_detail = NULL, updated_at = $2, requeued_at = $2
         FROM users u
-        WHERE m.user_id = ANY($1::uuid[]) AND u.id = m.user_id AND m.phase = 'cancelled'
+        WHERE m.user_id = ANY($1::uuid[]) AND u.id = m.user_id AND m.phase = 'cancelled' AND m.status = 'cancelled'
           AND m.error_detail = 'suppressed' AND NOT m.may_have_arrived AND m.ends_at > $2
           AND is_current(m, u)
           AND NOT EXISTS (

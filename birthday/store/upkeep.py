@@ -37,9 +37,17 @@ async def lock_lost(
 
 
 async def mark_rescued(connection: Connection | asyncpg.Pool, ids: Sequence[UUID], now: datetime) -> None:
-    """Record that these are in the queue again; their status stays. The caller's transaction may hold them."""
+    """Record that those of ``ids`` that are in flight are in the queue again; their status stays.
+
+    The caller's transaction may hold them, but need not.
+    """
     await connection.execute(
-        "UPDATE message_logs SET queued_at = $2, updated_at = $2 WHERE id = ANY($1::uuid[])", ids, now
+        """
+        UPDATE message_logs SET queued_at = $2, updated_at = $2
+        WHERE id = ANY($1::uuid[]) AND status IN ('queued', 'sending', 'retrying')
+        """,
+        ids,
+        now,
     )
 
 

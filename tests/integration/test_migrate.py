@@ -207,8 +207,11 @@ async def test_addresses_of_before_get_the_spelling_of_now(connection: asyncpg.C
     assert stored == {parse_address(address) for address in set(before) - kept} | kept
 
 
-async def test_messages_of_before_get_their_phase(connection: asyncpg.Connection) -> None:
-    """All that are there, whatever their status; what is in flight gets the instant by which it is found."""
+async def test_messages_of_before_get_their_phase(empty_url: str, connection: asyncpg.Connection) -> None:
+    """All that are there, whatever their status; what is in flight gets the instant by which it is found.
+
+    What others hold is passed over until they let go of it.
+    """
     migrations = load_migrations()
     phases = next(number for number, each in enumerate(migrations) if each.name == "phases")
     await migrate(connection, migrations[:phases], NOW)
@@ -230,7 +233,20 @@ async def test_messages_of_before_get_their_phase(connection: asyncpg.Connection
         """,
         [(status, NOW) for status in statuses],
     )
-    await migrate(connection, migrations, NOW)
+    await migrate(connection, migrations[: phases + 1], NOW)
+    holder = await asyncpg.connect(empty_url)
+    try:
+        transaction = holder.transaction()
+        await transaction.start()
+        await holder.execute("SELECT FROM message_logs WHERE status = 'queued' FOR UPDATE")
+        migrating = asyncio.create_task(migrate(connection, migrations, NOW))
+        one_left = "SELECT count(*) = 1 FROM message_logs WHERE phase <> message_phase(status)"
+        await eventually(lambda: holder.fetchval(one_left), "all others have their phase")
+        assert not migrating.done()
+        await transaction.commit()
+        await migrating
+    finally:
+        await holder.close()
     rows = await connection.fetch("SELECT status, phase, queued_at IS NOT NULL AS is_found FROM message_logs")
     assert {row["status"]: row["phase"] for row in rows} == statuses
     assert all(row["is_found"] == (row["phase"] == "in_flight") for row in rows)
@@ -524,8 +540,20 @@ async def test_a_rollback_passes_over_what_waits(connection: asyncpg.Connection)
     migrations = [CREATE_A, CREATE_B, replace(DROP_A, version=3)]
     await migrate(connection, [CREATE_A], NOW)
     assert await migrate(connection, migrations, NOW) == [CREATE_B]
+    assert await rollback(connection, migrations, contract=True) == []
     assert await rollback(connection, migrations) == [CREATE_B]
     assert await _states(connection, migrations) == [State.APPLIED, State.PENDING, State.WAITING]
+
+
+async def test_contract_migrations_alone_are_taken_back_on_request(connection: asyncpg.Connection) -> None:
+    """Although they were applied together with others that come after them, as on an empty database."""
+    migrations = [CREATE_A, DROP_A, CREATE_C]
+    await migrate(connection, migrations, NOW)
+    await connection.execute("CREATE TABLE b (id int)")
+    labels, _ = await foresee_rollback(connection, migrations, 2, contract=True)
+    assert labels == ["0002_drop_a"]
+    assert await rollback(connection, migrations, 2, contract=True) == [DROP_A]
+    assert await _states(connection, migrations) == [State.APPLIED, State.WAITING, State.APPLIED]
 
 
 @pytest.mark.parametrize("clock", [timedelta(days=1), timedelta(0), timedelta(hours=-1)])

@@ -18,6 +18,8 @@ import pytest
 
 from benchmarks.population import populate
 from birthday.broker.postgres import PostgresBroker
+from birthday.core.message import Status
+from birthday.store.exporting import read_exported
 from birthday.store.failed import FailedFilter, select_failed
 from birthday.store.feed import FeedFilter, find_start, read_feed
 from birthday.store.history import FIRST, Selection, list_messages
@@ -132,7 +134,7 @@ async def run_everything(pool: asyncpg.Pool) -> None:
             *(f"/users?{query}" for query in lists),
             "/occasions?date=2026-03-11",
             "/console",
-            "/messages?status=failed",
+            *(f"/messages?status={status}" for status in Status),
             f"/messages?status=delivered&{period}",
             "/console/failures",
             "/console/failures?status=401&detail=the&type=birthday&newer=7d",
@@ -156,6 +158,7 @@ async def run_everything(pool: asyncpg.Pool) -> None:
             ):
                 await list_messages(connection, rare, FIRST, 50)
             await count_audiences(connection)
+            await read_exported(connection, UUID(int=0), 100)
             await read_concerned(connection, "birthday", "fr", UUID(int=0), 1000)
             for wanted in (FeedFilter(), FeedFilter(status="failed")):
                 await read_feed(connection, await find_start(connection, NOW), wanted, 50)
