@@ -7,7 +7,7 @@ falls due, so that it wakes at that instant.
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -18,7 +18,7 @@ from birthday.broker import Broker
 from birthday.operations.pauses import Pauses
 from birthday.scheduler.refused import mark_each
 from birthday.store.connection import DATABASE_ERRORS, is_outage, stay_cancelled
-from birthday.store.dispatching import lock_due, look_ahead, mark_queued, read_trace_contexts
+from birthday.store.dispatching import Due, lock_due, look_ahead, mark_queued, read_trace_contexts
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.tracing import NO_TRACING, Tracing
 
@@ -39,9 +39,12 @@ class Dispatched:
     next_due_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Dispatcher:
-    """Publishes due messages. Any number may run, because each skips the rows that another one holds."""
+    """Publishes due messages. Any number may run, because each skips the rows that another one holds.
+
+    After a tick that was full it keeps the last deadline of what is due: finding that reads the whole backlog.
+    """
 
     pool: asyncpg.Pool
     broker: Broker
@@ -49,23 +52,29 @@ class Dispatcher:
     catch_up: timedelta
     pauses: Pauses
     tracing: Tracing = NO_TRACING
+    _kept_deadline: datetime | None = field(default=None, init=False)
 
     async def dispatch_once(self, now: datetime) -> Dispatched:
         """Publish what is due at ``now``, in order of deadline; return how many, and when the next one falls due.
 
-        ``next_due_at`` is ``now`` if more is due than one tick publishes. Messages later than the catch-up window are
-        left to the janitor, which expires them. Nothing is published of types that are paused.
+        ``next_due_at`` is ``now`` if more may be due than this tick has published. Messages later than the catch-up
+        window are left to the janitor, which expires them. Nothing is published of types that are paused.
         """
         if self.pauses.held:
             return Dispatched(0, None)
         late = now - self.catch_up
-        due = await look_ahead(self.pool, now, late)
+        # What has fallen due since and ends later comes after all that ends by the deadline that was kept.
+        due = Due(self._kept_deadline, now) if self._kept_deadline else await look_ahead(self.pool, now, late)
+        self._kept_deadline = None
         published = 0
         if due.last_deadline is not None:
             published = await self._publish_due(now, late, due.last_deadline)
         if published:
             log.info("dispatcher.published", messages=published)
-        return Dispatched(published, due.next_due_at if published < TICK_LIMIT else now)
+        if published < TICK_LIMIT:
+            return Dispatched(published, due.next_due_at)
+        self._kept_deadline = due.last_deadline
+        return Dispatched(published, now)
 
     async def _publish_due(self, now: datetime, late: datetime, last_deadline: datetime) -> int:
         """Publish batches in ``SLOTS`` transactions at a time until one is not full; return how many messages.

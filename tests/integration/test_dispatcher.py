@@ -107,20 +107,27 @@ async def test_what_is_later_than_the_catch_up_window_is_not_published(product: 
 
 
 async def test_what_falls_due_during_a_burst_does_not_wait_for_its_end(product: Product) -> None:
-    """One tick publishes so much and asks to be called again; what has fallen due by then takes its place in order."""
+    """One tick publishes so much and asks to be called again; what has fallen due by then takes its place in order.
+
+    The backlog is not read again for its last deadline while ticks are full: what ends later has a tick of its own.
+    """
     await insert_due(product, TICK_LIMIT + 700, timedelta(hours=15))
-    burst = await product.dispatcher.dispatch_once(product.clock.now())
+    dispatcher = product.dispatcher
+    burst = await dispatcher.dispatch_once(product.clock.now())
     assert (burst.published, burst.next_due_at) == (TICK_LIMIT, product.clock.now())
 
     await insert_due(product, 1, timedelta(hours=1))
-    rest = await product.dispatcher.dispatch_once(product.clock.now())
+    await insert_due(product, 1, timedelta(hours=16))
+    rest = await dispatcher.dispatch_once(product.clock.now())
+    assert (rest.published, rest.next_due_at) == (701, product.clock.now())
+    last = await dispatcher.dispatch_once(product.clock.now())
+    assert (last.published, last.next_due_at) == (1, None)
 
-    assert (rest.published, rest.next_due_at) == (701, None)
     [first] = await product.pool.fetchval("SELECT array_agg(id) FROM message_logs WHERE ends_at < $1", LATE_EVENING)
     bodies = await product.pool.fetch("SELECT body FROM queue_messages ORDER BY id OFFSET $1 LIMIT 1", TICK_LIMIT)
     assert [row["body"] for row in bodies] == [encode_payload(first).decode()]
-    assert await product.statuses() == {"queued": TICK_LIMIT + 701}
-    assert metric(product.metrics, "messages_queued_total") == TICK_LIMIT + 701
+    assert await product.statuses() == {"queued": TICK_LIMIT + 702}
+    assert metric(product.metrics, "messages_queued_total") == TICK_LIMIT + 702
 
 
 async def insert_due(product: Product, count: int, rest_of_day: timedelta) -> None:
