@@ -4,7 +4,7 @@ CREATE VIEW message_details AS
            sent_at, delivered_at, error_type, error_detail, created_at, updated_at, template, locale, version
     FROM message_logs;
 
-DROP PROCEDURE fill_phases();
+DROP PROCEDURE IF EXISTS fill_phases();
 DROP TRIGGER follow_status ON message_logs;
 DROP FUNCTION follow_status();
 ALTER TABLE message_logs DROP COLUMN phase;

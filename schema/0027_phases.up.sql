@@ -28,24 +28,39 @@ CREATE TRIGGER follow_status BEFORE INSERT OR UPDATE OF status, phase, queued_at
     WHEN (NEW.phase <> message_phase(NEW.status) OR NEW.phase = 'in_flight' AND NEW.queued_at IS NULL)
     EXECUTE FUNCTION follow_status();
 
--- Corrects the rows that are there, for the next migration. In small transactions, and passing over what others hold until
--- they let go of it, because dispatchers and workers need these rows.
+-- Corrects the rows that are there, for the next migration: in small transactions, because dispatchers and workers need these
+-- rows. It skips what others hold, and tries that again.
 CREATE PROCEDURE fill_phases() LANGUAGE plpgsql AS $$
 DECLARE
     piece CONSTANT integer := 1000;
+    passes_in_vain integer := 0;
     ids uuid[];
+    filled integer;
+    filled_by_pass integer;
 BEGIN
     LOOP
-        ids := ARRAY(SELECT id FROM message_logs WHERE status <> 'delivered' AND phase <> message_phase(status));
+        -- Not all at once: each piece copies the array.
+        ids := ARRAY(SELECT id FROM message_logs WHERE status <> 'delivered' AND phase <> message_phase(status)
+                     LIMIT 200000);
         EXIT WHEN ids = '{}';
+        filled_by_pass := 0;
         FOR begins IN 1 .. cardinality(ids) BY piece LOOP
             UPDATE message_logs m SET phase = message_phase(m.status)
             FROM (SELECT id FROM message_logs WHERE id = ANY(ids[begins : begins + piece - 1]) ORDER BY id
                   FOR UPDATE SKIP LOCKED) held
             WHERE m.id = held.id AND m.phase <> message_phase(m.status);
+            GET DIAGNOSTICS filled = ROW_COUNT;
+            filled_by_pass := filled_by_pass + filled;
             COMMIT;
         END LOOP;
-        PERFORM pg_sleep(0.1);
+        IF filled_by_pass = 0 THEN
+            passes_in_vain := passes_in_vain + 1;
+            IF passes_in_vain = 20 THEN
+                RAISE EXCEPTION 'other transactions hold % messages: run it again when they have ended', cardinality(ids)
+                    USING ERRCODE = 'lock_not_available';
+            END IF;
+            PERFORM pg_sleep(0.5);
+        END IF;
     END LOOP;
 END $$;
 

@@ -5,7 +5,6 @@ set -euo pipefail
 cd -P "$(dirname "$0")/.."
 
 kind=${1:?usage: install.sh runtime|otel|dev}
-python=${PYTHON:-}
 venv=$PWD/.venv
 case $kind in
     runtime) lock=requirements.lock ;;
@@ -13,15 +12,6 @@ case $kind in
     dev) lock=requirements-dev.lock ;;
     *) echo "install.sh: '$kind' is unknown; runtime, otel and dev are accepted" >&2; exit 2 ;;
 esac
-
-# The system's Python comes first, because distributions build it with optimisation and mend it: with one of pyenv, a new user
-# takes 16 % more processor time.
-if [ -z "$python" ]; then
-    python=python3
-    if /usr/bin/python3 -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-        python=/usr/bin/python3
-    fi
-fi
 
 fail() {
     echo "error: $*" >&2
@@ -41,7 +31,20 @@ if usable && [ "$(cat "$venv/.$kind" 2>/dev/null)" = "$(fingerprint "$lock")" ];
     exit 0
 fi
 
+# One that pyenv builds by default is not optimised: a new user takes 16 % more processor time than with Debian's.
+choose_python() {
+    local system=/usr/bin/python3
+    local optimised='import sys, sysconfig; sys.exit("--enable-optimizations" not in sysconfig.get_config_var("CONFIG_ARGS"))'
+    if ! python3 -c "$optimised" 2>/dev/null &&
+        $system -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        echo $system
+    else
+        echo python3
+    fi
+}
+
 if ! usable; then
+    python=${PYTHON:-$(choose_python)}
     command -v "$python" >/dev/null || fail "'$python' was not found; Python 3.11 or newer is needed (PYTHON=… chooses one)"
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
         fail "$("$python" --version) is too old; Python 3.11 or newer is needed (make PYTHON=python3.12 … chooses one)"

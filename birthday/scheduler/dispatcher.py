@@ -33,7 +33,7 @@ TICK_LIMIT = 20 * BATCH
 
 @dataclass(frozen=True, slots=True)
 class Dispatched:
-    """How many messages were published, and when the next one falls due, if one is planned."""
+    """How many messages were published, and when to come again: when the next one falls due, if one is planned."""
 
     published: int
     next_due_at: datetime | None
@@ -63,7 +63,7 @@ class Dispatcher:
         if self.pauses.held:
             return Dispatched(0, None)
         late = now - self.catch_up
-        # What has fallen due since and ends later comes after all that ends by the deadline that was kept.
+        # Messages that fell due since then and end later wait for a tick of their own.
         due = Due(self._kept_deadline, now) if self._kept_deadline else await look_ahead(self.pool, now, late)
         self._kept_deadline = None
         published = 0

@@ -24,9 +24,10 @@ async def look_ahead(connection: Connection | asyncpg.Pool, now: datetime, not_b
     row = await connection.fetchrow(
         """
         SELECT (SELECT max(ends_at) FROM message_logs
-                WHERE phase = 'scheduled' AND scheduled_at <= $1 AND scheduled_at > $2) AS last_deadline,
+                WHERE phase = 'scheduled' AND status = 'scheduled' AND scheduled_at <= $1
+                  AND scheduled_at > $2) AS last_deadline,
                (SELECT min(scheduled_at) FROM message_logs
-                WHERE phase = 'scheduled' AND scheduled_at > $1) AS next_due_at
+                WHERE phase = 'scheduled' AND status = 'scheduled' AND scheduled_at > $1) AS next_due_at
         """,
         now,
         not_before,

@@ -109,15 +109,16 @@ async def list_messages(connection: Connection, selection: Selection, after: Pos
 
 
 def _index_condition(selection: Selection) -> str:
-    """Repeat the narrowest condition without 'or null', so that its index is used; most messages are of a birthday."""
+    """Repeat conditions without 'or null', so that their index is used; most messages are of a birthday."""
     if selection.user_id is not None:
         return _OF_USER
     if selection.error_type is not None:
         return _OF_ERROR
+    of_type = _OF_TYPE if selection.message_type not in {None, BIRTHDAY} else ""
     for condition, statuses in _OF_STATUSES.items():
         if statuses.issuperset(selection.statuses):
-            return condition
-    return _OF_TYPE if selection.message_type not in {None, BIRTHDAY} else ""
+            return f"{condition} {of_type}"
+    return of_type
 
 
 async def list_user_messages(connection: Connection, user_id: UUID, after: Position, limit: int) -> list[Message]:

@@ -40,7 +40,7 @@ _WAITED_FOR_OTHERS: Final = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDete
 _LATER: Final = timedelta(microseconds=1)
 _CONTRACT: Final = re.compile(r"-- Contract: (.+)")
 _LOST: Final = re.compile(r"^-- Lost: (.+?) \| (SELECT .+)$", re.MULTILINE)
-_CONCURRENT: Final = re.compile(r"^(?:(?:CREATE(?: UNIQUE)?|DROP) INDEX CONCURRENTLY|CALL) [^;]+;", re.MULTILINE)
+_OUTSIDE: Final = re.compile(r"^(?:(?:CREATE(?: UNIQUE)?|DROP) INDEX CONCURRENTLY|CALL) [^;]+;", re.MULTILINE)
 _FILE_NAME: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.(up|down)\.sql")
 
 
@@ -307,12 +307,12 @@ async def _change(
     give_up_at = loop.time() + patience
     while True:
         try:
-            for statement in _CONCURRENT.findall(text):
+            for statement in _OUTSIDE.findall(text):
                 await connection.execute(statement, timeout=_MIGRATION_SECONDS)
             async with connection.transaction():
                 await connection.execute("SET LOCAL lock_timeout = '3s'")
                 # asyncpg fails on a text that has only comments; so it ends with a statement.
-                rest = _CONCURRENT.sub(_blank, text) + "\n;SELECT 1"
+                rest = _OUTSIDE.sub(_blank, text) + "\n;SELECT 1"
                 await connection.execute(rest, timeout=_MIGRATION_SECONDS)
                 await connection.execute(record, *values)
         except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError) as error:
@@ -320,7 +320,7 @@ async def _change(
         except asyncpg.PostgresError as error:
             if not isinstance(error, _WAITED_FOR_OTHERS) or loop.time() >= give_up_at:
                 where = f" in line {text.count(chr(10), 0, int(error.position)) + 1}" if error.position else ""
-                but = ", but for what ran concurrently" if _CONCURRENT.search(text) else ""
+                but = ", but for what runs outside of its transaction" if _OUTSIDE.search(text) else ""
                 raise MigrationError(
                     f"migration {migration.label} failed{where}, and was undone{but}: {error}"
                 ) from error
@@ -358,10 +358,13 @@ def _compare(migrations: Sequence[Migration], applied: Mapping[int, asyncpg.Reco
 def _latest(
     applied: Mapping[int, asyncpg.Record], migrations: Sequence[Migration], count: int, *, contract: bool
 ) -> list[int]:
-    """Return the versions that were applied last, latest first; with ``contract``, only of contract migrations."""
-    wanted = {each.version for each in migrations if each.condition is not None} if contract else applied
+    """Return the versions that were applied last, latest first; with ``contract``, only of contract migrations.
+
+    Those that are unknown here may be of either kind, so they count.
+    """
+    others = {each.version for each in migrations if each.condition is None} if contract else set()
     latest = sorted(applied, key=lambda version: (applied[version]["applied_at"], version), reverse=True)
-    return [version for version in latest if version in wanted][:count]
+    return [version for version in latest if version not in others][:count]
 
 
 def _check_order(statuses: Sequence[MigrationState]) -> None:

@@ -186,7 +186,8 @@ async def count_overdue(pool: asyncpg.Pool, now: datetime) -> Overdue:
             """
             SELECT count(*) AS messages, min(due_at) AS oldest_due_at FROM (
                 (SELECT scheduled_at AS due_at FROM message_logs
-                 WHERE phase = 'scheduled' AND scheduled_at <= $1 ORDER BY scheduled_at LIMIT 100000)
+                 WHERE phase = 'scheduled' AND status = 'scheduled' AND scheduled_at <= $1
+                 ORDER BY scheduled_at LIMIT 100000)
                 UNION ALL
                 (SELECT coalesce(requeued_at, scheduled_at) FROM message_logs
                  WHERE phase = 'in_flight' ORDER BY queued_at LIMIT 100000)

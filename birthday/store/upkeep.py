@@ -63,11 +63,11 @@ async def read_late(pool: asyncpg.Pool, late: datetime, limit: int) -> list[UUID
     """Return messages that ``expire`` would expire: up to ``limit`` unpublished ones, and as many in the queue."""
     rows = await pool.fetch(
         """
-        (SELECT id FROM message_logs WHERE phase = 'scheduled' AND scheduled_at <= $1
+        (SELECT id FROM message_logs WHERE phase = 'scheduled' AND status = 'scheduled' AND scheduled_at <= $1
          ORDER BY scheduled_at LIMIT $2)
         UNION ALL
         (SELECT id FROM message_logs
-         WHERE phase = 'in_flight' AND status <> 'sending'
+         WHERE phase = 'in_flight' AND status IN ('queued', 'retrying')
            AND greatest(scheduled_at, requeued_at) <= $1
          ORDER BY queued_at LIMIT $2)
         """,
@@ -89,12 +89,13 @@ async def expire(
         """
         WITH unpublished AS (
             SELECT id FROM message_logs
-            WHERE phase = 'scheduled' AND scheduled_at <= $1 AND ($4::uuid[] IS NULL OR id = ANY($4))
+            WHERE phase = 'scheduled' AND status = 'scheduled' AND scheduled_at <= $1
+              AND ($4::uuid[] IS NULL OR id = ANY($4))
             ORDER BY scheduled_at LIMIT $3 FOR UPDATE SKIP LOCKED
         ), published AS (
             -- What is being sent is nobody's to expire.
             SELECT id FROM message_logs
-            WHERE phase = 'in_flight' AND status <> 'sending'
+            WHERE phase = 'in_flight' AND status IN ('queued', 'retrying')
               AND greatest(scheduled_at, requeued_at) <= $1 AND ($4::uuid[] IS NULL OR id = ANY($4))
             ORDER BY queued_at LIMIT $3 FOR UPDATE SKIP LOCKED
         )

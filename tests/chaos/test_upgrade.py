@@ -117,7 +117,8 @@ async def test_the_previous_release_runs_beside_this_one_and_after_it(
             if contracts:
                 await succeed("migrate", "--contract", DATABASE_URL=database_url)
                 await go_on(crowd)
-                await succeed("migrate", "--rollback", f"{len(contracts)}", "--yes", DATABASE_URL=database_url)
+                undo = ("--contract", "--rollback", f"{len(contracts)}", "--yes")
+                await succeed("migrate", *undo, DATABASE_URL=database_url)
             for leaver in new:
                 await processes.start(ALL_ROLES, PORT=port, **previous)
                 await leave(leaver)

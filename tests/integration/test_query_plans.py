@@ -135,6 +135,7 @@ async def run_everything(pool: asyncpg.Pool) -> None:
             "/occasions?date=2026-03-11",
             "/console",
             *(f"/messages?status={status}" for status in Status),
+            "/messages?status=scheduled&type=name-day",
             f"/messages?status=delivered&{period}",
             "/console/failures",
             "/console/failures?status=401&detail=the&type=birthday&newer=7d",

@@ -77,7 +77,9 @@ class Message(Output):
     occasion_on: date = Field(description="The local date that is greeted.", examples=["2026-03-01"])
     attempts: int = Field(ge=0)
     next_attempt_at: Instant | None = Field(description="When a message that is retrying is tried again.")
-    queued_at: Instant | None = Field(description="When it was last put into the queue.")
+    queued_at: Instant | None = Field(
+        description="When it was last queued: by the dispatcher, a requeue or a rescue, not by a retry."
+    )
     sent_at: Instant | None = Field(description="When it was first handed to the message service.")
     delivered_at: Instant | None = Field(description="When the message service accepted it.")
     late: bool = Field(description=f"Whether it was delivered more than {ON_TIME.seconds} s after it was due.")

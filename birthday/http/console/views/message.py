@@ -77,7 +77,7 @@ def timeline(found: Message, trail: Trail, changes: Sequence[Recorded]) -> list[
     stored = (
         (found.created_at, "idle", "Planned"),
         (found.scheduled_at, "idle", "Due"),
-        (found.queued_at, "idle", "Put into the queue"),
+        (found.queued_at, "idle", "Last put into the queue"),
         (found.sent_at, "idle", "First handed to the message service"),
         (trail.failed_at if found.status is not Status.FAILED else None, "warn", "An attempt failed"),
         (found.delivered_at, "good", f"Accepted for delivery, {tries}"),
