@@ -11,7 +11,7 @@ from tests.support.proxy import Network, network
 CLAIM = b"SET status = 'sending'"
 SEND = b"POST /send"
 SETTLE = b"AS done (id"
-MARK_QUEUED = b"SET status = 'queued', queued_at"
+MARK_QUEUED = b"SET status = 'queued', phase"
 COMMIT = b"COMMIT"
 # With RabbitMQ, the class and method of the frame, after its size (AMQP 0-9-1, section 2.3.5) where that is fixed.
 PUBLISH = {True: b"\x00\x3c\x00\x28", False: b"INSERT INTO queue_messages"}

@@ -167,10 +167,10 @@ async def test_check_asks_what_ready_asks(database_url: str) -> None:
     )
     assert read_only.status == 1
     assert re.search(r"^database .*FAILED: the database is read-only", read_only.out, re.MULTILINE)
-    await run("migrate", "--rollback", "1", "--yes", DATABASE_URL=database_url)
+    await run("migrate", "--rollback", "2", "--yes", DATABASE_URL=database_url)
     before = await run("check", DATABASE_URL=database_url, CHANNEL="console")
     assert before.status == 0, before.out
     assert re.search(r"^migrations .*next step: `birthday migrate`: 00\d\d_\w+$", before.out, re.MULTILINE)
-    await run("migrate", DATABASE_URL=database_url)
+    await run("migrate", "--contract", DATABASE_URL=database_url)
     after = await run("check", DATABASE_URL=database_url, CHANNEL="console")
     assert re.search(r"^migrations .*  ok$", after.out, re.MULTILINE)
