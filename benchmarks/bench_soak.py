@@ -25,6 +25,8 @@ from benchmarks.scale import Run
 LOADS = (("create", "4", "1"), ("greet", "8", "1"), ("read", "16", "1"))
 """What clients do in turn: kind, connections, seconds."""
 ROLES = ("api", "scheduler", "worker")
+MOST_KEPT = 150
+"""How many samples the results have at most. What is concluded comes from all."""
 
 
 @dataclass
@@ -109,6 +111,6 @@ def test_soak(
                 tell("  " + ", ".join(f"{name} {value:,.4g}" for name, value in watch.samples[-1].items()))
 
         benchmark.pedantic(load, rounds=1)
-    benchmark.extra_info["samples"] = watch.samples
+    benchmark.extra_info["samples"] = watch.samples[:: 1 + len(watch.samples) // MOST_KEPT]
     complaints = grown(watch.samples)
     assert not complaints, "\n".join(complaints)
