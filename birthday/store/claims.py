@@ -80,9 +80,8 @@ async def claim(
     rows = await pool.fetch(
         """
         UPDATE message_logs m
-        SET status = 'sending', phase = 'in_flight', queued_at = coalesce(m.queued_at, $3),
-            lease_until = clock_timestamp() + $5::interval, next_attempt_at = NULL, updated_at = $3,
-            may_have_arrived = m.may_have_arrived OR m.status = 'sending',
+        SET status = 'sending', phase = 'in_flight', lease_until = clock_timestamp() + $5::interval,
+            next_attempt_at = NULL, updated_at = $3, may_have_arrived = m.may_have_arrived OR m.status = 'sending',
             schedule_from = CASE WHEN m.message_type = 'birthday' THEN u.schedule_from ELSE (
                 SELECT a.schedule_from FROM anniversaries a
                 WHERE a.user_id = m.user_id AND a.message_type = m.message_type) END,

@@ -24,6 +24,7 @@ from birthday.store.migrations import (
     rollback,
     status,
 )
+from tests.support.phases import INSERTION, PHASES
 from tests.support.postgres import PostgresServer, postgres_programs
 from tests.support.product import eventually
 
@@ -215,24 +216,7 @@ async def test_messages_of_before_get_their_phase(empty_url: str, connection: as
     migrations = load_migrations()
     phases = next(number for number, each in enumerate(migrations) if each.name == "phases")
     await migrate(connection, migrations[:phases], NOW)
-    statuses = {
-        "scheduled": "scheduled",
-        "queued": "in_flight",
-        "sending": "in_flight",
-        "retrying": "in_flight",
-        "delivered": "delivered",
-        "failed": "undelivered",
-        "expired": "undelivered",
-        "cancelled": "cancelled",
-    }
-    await connection.executemany(
-        """
-        INSERT INTO message_logs (id, user_id, occasion_year, occasion_on, scheduled_at, ends_at, schedule_from, status,
-                                  created_at, updated_at)
-        VALUES (gen_random_uuid(), gen_random_uuid(), 2027, '2027-03-01', $2, $2, $2, $1, $2, $2)
-        """,
-        [(status, NOW) for status in statuses],
-    )
+    await connection.executemany(INSERTION, [(status, NOW) for status in PHASES])
     await migrate(connection, migrations[: phases + 1], NOW)
     holder = await asyncpg.connect(empty_url)
     try:
@@ -248,7 +232,7 @@ async def test_messages_of_before_get_their_phase(empty_url: str, connection: as
     finally:
         await holder.close()
     rows = await connection.fetch("SELECT status, phase, queued_at IS NOT NULL AS is_found FROM message_logs")
-    assert {row["status"]: row["phase"] for row in rows} == statuses
+    assert {row["status"]: row["phase"] for row in rows} == PHASES
     assert all(row["is_found"] == (row["phase"] == "in_flight") for row in rows)
 
 

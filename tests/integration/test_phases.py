@@ -14,25 +14,11 @@ from birthday.store.dispatching import mark_queued
 from birthday.store.settling import Settlement, settle
 from birthday.telemetry.metrics import Metrics
 from tests.support.clock import ManualClock
+from tests.support.phases import INSERTION, PHASES
 from tests.support.product import Product, parse
 
 NOW = parse("2027-03-01T09:00:00Z")
-PHASES = {
-    "scheduled": "scheduled",
-    "queued": "in_flight",
-    "sending": "in_flight",
-    "retrying": "in_flight",
-    "delivered": "delivered",
-    "failed": "undelivered",
-    "expired": "undelivered",
-    "cancelled": "cancelled",
-}
 COUNT = 10
-INSERTION = """
-    INSERT INTO message_logs (id, user_id, message_type, occasion_year, occasion_on, scheduled_at, ends_at,
-                              schedule_from, status, created_at, updated_at)
-    VALUES (gen_random_uuid(), gen_random_uuid(), 'birthday', 2027, '2027-03-01', $2, $2, $2, $1, $2, $2)
-"""
 
 
 @pytest.fixture

@@ -1,0 +1,17 @@
+"""The phase of each status, and messages of any status, as a schema without phases takes them too."""
+
+PHASES = {
+    "scheduled": "scheduled",
+    "queued": "in_flight",
+    "sending": "in_flight",
+    "retrying": "in_flight",
+    "delivered": "delivered",
+    "failed": "undelivered",
+    "expired": "undelivered",
+    "cancelled": "cancelled",
+}
+INSERTION = """
+    INSERT INTO message_logs (id, user_id, message_type, occasion_year, occasion_on, scheduled_at, ends_at,
+                              schedule_from, status, created_at, updated_at)
+    VALUES (gen_random_uuid(), gen_random_uuid(), 'birthday', 2027, '2027-03-01', $2, $2, $2, $1, $2, $2)
+"""
