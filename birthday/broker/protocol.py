@@ -30,7 +30,8 @@ class Delivery(NamedTuple):
 
     ``message_id`` is None when the payload is not ``{"messageId": "<uuid>"}``; ``body`` then shows the payload.
     ``redelivered`` says that the message may have been delivered before. ``by_hand`` says that this program did not
-    publish it. ``size_bytes`` is set if ``body`` is truncated, and is the full length. ``tag`` belongs to the broker.
+    publish it. ``size_bytes`` is set if ``body`` is truncated, and is the full length. ``due_at`` is set if it was
+    published ahead of that instant. ``tag`` belongs to the broker.
     """
 
     tag: int
@@ -39,6 +40,7 @@ class Delivery(NamedTuple):
     body: bytes
     by_hand: bool = False
     size_bytes: int | None = None
+    due_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +124,14 @@ class Broker(Protocol):
     where and why.
     """
 
-    async def publish(self, message_ids: Sequence[UUID], delay: timedelta = timedelta()) -> None:
+    async def publish(
+        self, message_ids: Sequence[UUID], delay: timedelta = timedelta(), due_at: Sequence[datetime] = ()
+    ) -> None:
         """Publish, and return once the broker has confirmed every message.
 
         With ``delay``, messages can be consumed after about that time, and at most a second later. A broker may deliver
-        them early, so a consumer must check whether they are due.
+        them early, so a consumer must check whether they are due. ``due_at``, one for each message if there are any,
+        delays nothing: it comes with the delivery, to the microsecond, and the consumer waits until then.
 
         Raises:
             UnavailableError: if any is unconfirmed. Some may have been published all the same.

@@ -33,6 +33,7 @@ from birthday.config.values import (
     Role,
     parse_api_keys,
     parse_duration,
+    parse_lead,
     parse_networks,
     parse_origins,
     parse_protected,
@@ -137,6 +138,9 @@ class Settings(BaseSettings):
     """How late a message may still be sent after downtime."""
     plan_horizon: PositiveDuration = timedelta(hours=48)
     """How far ahead messages are planned."""
+    dispatch_ahead: Annotated[timedelta, BeforeValidator(parse_lead)] = timedelta(seconds=10)
+    """How long before it is due a message may be put into the queue, at most 30s; a worker holds it until its instant.
+    0 puts nothing there that is not due."""
     cron_plan: Cron = "*/5 * * * *"
     """When the planner ticks, UTC."""
     cron_recover: Cron = "* * * * *"

@@ -12,6 +12,7 @@ from enum import StrEnum
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 _UNIT_SECONDS = {"ms": 0.001, "s": 1, None: 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST = timedelta(days=3650)
+_LONGEST_LEAD = timedelta(seconds=30)
 _RATE = re.compile(r"(\d+)(?:/s)?")
 _ORIGIN = re.compile(
     r"(?!http:.*:80$|https:.*:443$)[a-z][a-z0-9+.-]*://(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?"
@@ -87,6 +88,14 @@ def positive(value: timedelta) -> timedelta:
     if value <= timedelta():
         raise ValueError("a duration greater than 0 is accepted")
     return value
+
+
+def parse_lead(value: object) -> timedelta:
+    """Return a duration of at most 30 s: the janitor takes a message for lost that is untaken for a minute."""
+    lead = parse_duration(value)
+    if lead > _LONGEST_LEAD:
+        raise ValueError(f"a duration of at most {show_duration(_LONGEST_LEAD)} is accepted")
+    return lead
 
 
 def parse_time_of_day(value: object) -> time:

@@ -115,8 +115,8 @@ async def _when_due(dispatcher: Dispatcher, clock: CheckedClock, metrics: Metric
         result = await _guarded("dispatch", dispatcher.dispatch_once, clock.now(), metrics)
         progress.note(failed=result is None)
         wait = POLL if result is not None else AFTER_FAILURE
-        if result is not None and result.next_due_at is not None:
-            wait = min(POLL, result.next_due_at - clock.now())
+        if result is not None and result.next_at is not None:
+            wait = min(POLL, result.next_at - clock.now())
         await clock.sleep(max(wait.total_seconds(), 0.001))
 
 

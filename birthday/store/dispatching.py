@@ -71,6 +71,30 @@ async def lock_due(
     return [row["id"] for row in rows]
 
 
+async def lock_next(
+    connection: Connection, now: datetime, until: datetime, limit: int, paused: Sequence[str] = ()
+) -> list[tuple[UUID, datetime]]:
+    """Lock up to ``limit`` messages that fall due in ``(now, until]``, the next ones first; none of ``paused`` types.
+
+    Returns ids and when they are due. Otherwise it is like ``lock_due``.
+    """
+    await connection.execute("SET LOCAL enable_sort = off")
+    rows = await connection.fetch(
+        """
+        SELECT id, scheduled_at FROM message_logs
+        WHERE phase = 'scheduled' AND status = 'scheduled' AND scheduled_at > $1 AND scheduled_at <= $2
+          AND message_type <> ALL($4::text[])
+        ORDER BY scheduled_at LIMIT $3
+        FOR UPDATE SKIP LOCKED
+        """,
+        now,
+        until,
+        limit,
+        paused,
+    )
+    return [(row["id"], row["scheduled_at"]) for row in rows]
+
+
 async def read_trace_contexts(connection: Connection, ids: Sequence[UUID]) -> list[TraceContext]:
     """Return the trace context in which each of these messages was made."""
     rows = await connection.fetch("SELECT id, traceparent FROM message_logs WHERE id = ANY($1::uuid[])", ids)

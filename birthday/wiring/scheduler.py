@@ -45,8 +45,8 @@ def make_planner(shared: Shared) -> Planner:
 
 def make_dispatcher(shared: Shared) -> Dispatcher:
     """Return a dispatcher."""
-    catch_up = shared.settings.catch_up_window
-    return Dispatcher(shared.pool, shared.broker, shared.metrics, catch_up, shared.pauses, shared.tracing)
+    catch_up, ahead = shared.settings.catch_up_window, shared.settings.dispatch_ahead
+    return Dispatcher(shared.pool, shared.broker, shared.metrics, catch_up, shared.pauses, shared.tracing, ahead)
 
 
 def make_janitor(shared: Shared) -> Janitor:

@@ -7,6 +7,7 @@ from birthday.broker import Consumer, Delivery
 from birthday.channels.breaker import CircuitState
 from birthday.clock import CheckedClock
 from birthday.worker.claimer import Batch, Claimer
+from birthday.worker.early import Early
 from birthday.worker.flow import Flow
 from birthday.worker.jobs import Job, Received
 from birthday.worker.limits import CLAIMS, STORING
@@ -15,6 +16,8 @@ from birthday.worker.sender import Sender
 
 MORE_SECONDS = 0.1
 """How long to wait for the queue to deliver a message that has not failed yet, as a probe."""
+LOOK_SECONDS = 0.1
+"""How often to compare held deliveries with the clock, because the clock may be set."""
 
 
 class Taker:
@@ -30,6 +33,7 @@ class Taker:
         self._breaker = sender.breaker
         self._clock = clock
         self._waiting_since: float | None = None
+        self._early = Early()
 
     @property
     def waiting_seconds(self) -> float:
@@ -45,6 +49,8 @@ class Taker:
             UnavailableError: the queue is gone.
         """
         claims: set[asyncio.Task[None]] = set()
+        # What the last subscription held has gone back to the queue.
+        self._early = Early()
         try:
             await self._take(consumer, claims)
         except asyncio.CancelledError:
@@ -132,15 +138,26 @@ class Taker:
             await probes.add(deliveries)
 
     async def _receive(self, consumer: Consumer, most: int, patience: float | None = None) -> list[Delivery] | None:
-        """Return the next deliveries, or None if interrupted, or if none has come within ``patience`` seconds."""
+        """Return the next deliveries that are due, and hold those that are not.
+
+        Returns None if interrupted, if none has come within ``patience`` seconds, or if none of them is due yet.
+        """
+        now = self._clock.now()
+        if held := self._early.take(most, now):
+            return held
+        if (left := self._early.seconds_left(now)) is not None:
+            # While others are in flight, those that fall due soon are claimed together.
+            patience = min(patience or LOOK_SECONDS, max(left, self._flow.gather_seconds), LOOK_SECONDS)
         self._waiting_since = asyncio.get_running_loop().time()
         try:
             receiving = consumer.receive(most, lambda: self._flow.gather_seconds)
             deliveries = await self._flow.unless_interrupted(receiving, patience)
         finally:
             self._waiting_since = None
-        self.received += len(deliveries or ())
-        return deliveries
+        if not deliveries:
+            return deliveries
+        self.received += len(deliveries)
+        return self._early.hold(deliveries, self._clock.now()) or None
 
     def _jobs(self, consumer: Consumer, batch: Batch) -> list[Job]:
         left = self._flow.limits.lease - self._flow.limits.send_timeout - STORING

@@ -211,6 +211,20 @@ class TestPublishing:
         assert delivery.body == b'{"messageId":"%s"}' % str(message_id).encode()
         assert not delivery.redelivered
 
+    async def test_when_a_message_is_due_comes_with_it(self, broker: Broker) -> None:
+        """Each message has its own instant, to the microsecond, also when it comes again; it is not delayed by that."""
+        nine = datetime(2027, 3, 1, 9, tzinfo=UTC)
+        due = dict(zip(new_ids(3), (nine, nine, nine + timedelta(microseconds=1)), strict=True))
+        await broker.publish(list(due), due_at=list(due.values()))
+        [plain] = new_ids(1)
+        await broker.publish([plain])
+
+        for _ in range(2):
+            async with broker.consume(prefetch=10) as consumer:
+                deliveries = await receive(consumer, 4)
+            assert {one.message_id: one.due_at for one in deliveries} == due | {plain: None}
+            assert not any(one.by_hand for one in deliveries)
+
     async def test_a_waiting_consumer_is_woken(self, queue: Queue, broker: Broker) -> None:
         """A consumer that waits gets a message when another process publishes it."""
         ids = new_ids(1)

@@ -14,7 +14,7 @@ from birthday.broker.protocol import encode_payload
 from birthday.broker.rabbitmq import RabbitMQBroker
 from birthday.errors import UnavailableError
 from birthday.scheduler.dispatcher import TICK_LIMIT
-from birthday.store.dispatching import lock_due
+from birthday.store.dispatching import lock_due, lock_next
 from birthday.telemetry.metrics import Metrics
 from tests.support.clock import ManualClock
 from tests.support.product import Product, metric, parse
@@ -43,10 +43,10 @@ async def test_nothing_is_published_before_its_instant_and_the_next_one_is_known
     await product.create(date(1990, 3, 1))
     product.clock.advance(timedelta(minutes=59, seconds=59))
     early = await product.dispatcher.dispatch_once(product.clock.now())
-    assert (early.published, early.next_due_at) == (0, parse("2027-03-01T09:00:00Z"))
+    assert (early.published, early.next_at) == (0, parse("2027-03-01T09:00:00Z"))
     product.clock.advance(timedelta(seconds=1))
     due = await product.dispatcher.dispatch_once(product.clock.now())
-    assert (due.published, due.next_due_at) == (1, None)
+    assert (due.published, due.next_at) == (1, None)
     assert await product.statuses() == {"queued": 1}
     assert metric(product.metrics, "messages_queued_total") == 1
 
@@ -63,6 +63,9 @@ async def test_a_batch_reads_no_more_than_its_own_messages(product: Product, mod
             before = await connection.fetchval(read)
             ids = await lock_due(connection, now, now - timedelta(days=1), now + timedelta(days=1), 50)
             assert (len(ids), await connection.fetchval(read) - before <= 200) == (50, True)
+            before = await connection.fetchval(read)
+            ahead = await lock_next(connection, now - timedelta(seconds=10), now, 50)
+            assert (len(ahead), await connection.fetchval(read) - before <= 200) == (50, True)
 
 
 async def test_a_backlog_goes_out_in_the_order_in_which_local_birthdays_end(product: Product) -> None:
@@ -114,14 +117,14 @@ async def test_what_falls_due_during_a_burst_does_not_wait_for_its_end(product: 
     await insert_due(product, TICK_LIMIT + 700, timedelta(hours=15))
     dispatcher = product.dispatcher
     burst = await dispatcher.dispatch_once(product.clock.now())
-    assert (burst.published, burst.next_due_at) == (TICK_LIMIT, product.clock.now())
+    assert (burst.published, burst.next_at) == (TICK_LIMIT, product.clock.now())
 
     await insert_due(product, 1, timedelta(hours=1))
     await insert_due(product, 1, timedelta(hours=16))
     rest = await dispatcher.dispatch_once(product.clock.now())
-    assert (rest.published, rest.next_due_at) == (701, product.clock.now())
+    assert (rest.published, rest.next_at) == (701, product.clock.now())
     last = await dispatcher.dispatch_once(product.clock.now())
-    assert (last.published, last.next_due_at) == (1, None)
+    assert (last.published, last.next_at) == (1, None)
 
     [first] = await product.pool.fetchval("SELECT array_agg(id) FROM message_logs WHERE ends_at < $1", LATE_EVENING)
     bodies = await product.pool.fetch("SELECT body FROM queue_messages ORDER BY id OFFSET $1 LIMIT 1", TICK_LIMIT)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from uuid import UUID
 
 import asyncpg
@@ -57,9 +57,11 @@ class InterruptingBroker(PostgresBroker):
 
     after_publishing: Callable[[], Awaitable[None]]
 
-    async def publish(self, message_ids: Sequence[UUID], delay: timedelta = timedelta()) -> None:
+    async def publish(
+        self, message_ids: Sequence[UUID], delay: timedelta = timedelta(), due_at: Sequence[datetime] = ()
+    ) -> None:
         """Publish, and let it happen."""
-        await super().publish(message_ids, delay)
+        await super().publish(message_ids, delay, due_at)
         await self.after_publishing()
 
 
@@ -86,7 +88,7 @@ async def test_during_a_pause_two_workers_and_a_dispatcher_stand_still(product: 
         for _ in range(20):
             await product.create(BORN)
         dispatched = await product.dispatcher.dispatch_once(product.clock.now())
-        assert (dispatched.published, dispatched.next_due_at) == (0, None)
+        assert (dispatched.published, dispatched.next_at) == (0, None)
         product.clock.advance(timedelta(hours=2))
         await product.janitor.recover_once(product.clock.now())
         stats = await product.broker.stats()

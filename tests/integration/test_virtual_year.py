@@ -106,7 +106,7 @@ async def test_each_user_in_every_zone_is_greeted_once_in_2028_at_nine_local_tim
             dispatched = await product.dispatcher.dispatch_once(clock.now())
             published += dispatched.published
             await channel.wait_for(published)
-            steps = [plan_at, END] + ([dispatched.next_due_at] if dispatched.next_due_at else [])
+            steps = [plan_at, END] + ([dispatched.next_at] if dispatched.next_at else [])
             clock.advance(min(steps) - clock.now())
     await product.broker.close()
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from uuid import UUID
 
 import asyncpg
@@ -28,7 +28,9 @@ class LeaderlessBroker(PostgresBroker):
     refused = 0
     subscriptions = 0
 
-    async def publish(self, message_ids: Sequence[UUID], delay: timedelta = timedelta()) -> None:
+    async def publish(
+        self, message_ids: Sequence[UUID], delay: timedelta = timedelta(), due_at: Sequence[datetime] = ()
+    ) -> None:
         """Publish, or confirm nothing, or fail once in a way that nobody expects."""
         if self.fault is not None:
             fault, self.fault = self.fault, None
@@ -36,7 +38,7 @@ class LeaderlessBroker(PostgresBroker):
         if not self.has_leader:
             self.refused += 1
             raise UnavailableError("queue", "no answer")
-        await super().publish(message_ids, delay)
+        await super().publish(message_ids, delay, due_at)
 
     @asynccontextmanager
     async def consume(self, prefetch: int) -> AsyncIterator[Consumer]:  # type: ignore[override] # any consumer will do

@@ -52,6 +52,7 @@ class Product:
     planning: Planning = PLANNING
     catch_up: timedelta = CATCH_UP
     retry_unknown: Literal["auto", "always", "never"] = "auto"
+    ahead: timedelta = timedelta()
     links: Links | None = None
 
     @cached_property
@@ -78,6 +79,7 @@ class Product:
             retry_base_delay=timedelta(seconds=1),
             retry_max_delay=timedelta(seconds=4),
             retry_unknown=self.retry_unknown,
+            dispatch_ahead=self.ahead,
             public_url="https://example.com/greetings/",
         )
 

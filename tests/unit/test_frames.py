@@ -254,7 +254,7 @@ def test_publishes() -> None:
     properties = commands.Basic.Properties(delivery_mode=2, app_id="birthday")
     bodies = [b"first", b"second"]
 
-    octets = encode_publishes(OURS, method.marshal(), properties.marshal(), bodies)
+    octets = encode_publishes(OURS, method.marshal(), [(properties.marshal(), one) for one in bodies])
 
     assert octets == b"".join(
         marshal([method, header.ContentHeader(body_size=len(one), properties=properties), body.ContentBody(one)])

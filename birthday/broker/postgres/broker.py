@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -53,19 +53,23 @@ class PostgresBroker:
         self._seconds = timeout.total_seconds()
         self._where = where
 
-    async def publish(self, message_ids: Sequence[UUID], delay: timedelta = timedelta()) -> None:
+    async def publish(
+        self, message_ids: Sequence[UUID], delay: timedelta = timedelta(), due_at: Sequence[datetime] = ()
+    ) -> None:
         """Insert all ids in one statement, and wake the consumers if there is no delay; see ``Broker``."""
         if message_ids:
             await self._fetch(
                 """
                 WITH published AS (
-                    INSERT INTO queue_messages (body, by_hand, available_at)
-                    SELECT body, false, clock_timestamp() + $2::interval FROM unnest($1::text[]) AS body
+                    INSERT INTO queue_messages (body, by_hand, available_at, due_at)
+                    SELECT body, false, clock_timestamp() + $2::interval, due_at
+                    FROM unnest($1::text[], $3::timestamptz[]) AS new (body, due_at)
                 )
                 SELECT pg_notify('queue_messages', '') WHERE $2::interval <= interval '0'
                 """,
                 [encode_payload(message_id).decode() for message_id in message_ids],
                 max(delay, timedelta()),
+                due_at,
             )
 
     @asynccontextmanager

@@ -31,7 +31,8 @@ CLAIM: Final = """
     UPDATE queue_messages held
     SET consumer_id = $2, lease_until = clock_timestamp() + $3::interval, deliveries = deliveries + 1
     FROM next WHERE held.id = next.id
-    RETURNING held.id, left(held.body, $4) AS body, octet_length(held.body) AS size, held.by_hand, held.deliveries
+    RETURNING held.id, left(held.body, $4) AS body, octet_length(held.body) AS size, held.by_hand, held.deliveries,
+              held.due_at
 """
 # The consumer's id fences these statements. If the lease ran out and another consumer took the row, they leave it
 # alone.
@@ -164,7 +165,7 @@ def _delivery(row: asyncpg.Record) -> Delivery:
     cut = row["size"] > len(body)
     message_id = None if cut else decode_payload(body)
     size_bytes = row["size"] if cut else None
-    return Delivery(row["id"], message_id, row["deliveries"] > 1, body, row["by_hand"], size_bytes)
+    return Delivery(row["id"], message_id, row["deliveries"] > 1, body, row["by_hand"], size_bytes, row["due_at"])
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -6,7 +6,7 @@ Publishing has a channel of its own, and so has each consumer. Nothing waits for
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -52,7 +52,9 @@ class RabbitMQBroker:
         self._publisher: Publishing | None = None
         self._consumers: set[RabbitMQConsumer] = set()
 
-    async def publish(self, message_ids: Sequence[UUID], delay: timedelta = timedelta()) -> None:
+    async def publish(
+        self, message_ids: Sequence[UUID], delay: timedelta = timedelta(), due_at: Sequence[datetime] = ()
+    ) -> None:
         """Publish persistent messages, hundreds at a time, and return once each is confirmed; see ``Broker``.
 
         A delayed message goes to the longest retry queue that is not longer than ``delay``. The shortest one holds
@@ -62,8 +64,9 @@ class RabbitMQBroker:
         publisher = await self._open_publisher()
         try:
             for start in range(0, len(message_ids), _CONFIRMS_IN_FLIGHT):
-                window = message_ids[start : start + _CONFIRMS_IN_FLIGHT]
-                await publisher.channel.ask(publisher.publish(window, exchange, routing_key))
+                end = start + _CONFIRMS_IN_FLIGHT
+                window, due = message_ids[start:end], due_at[start:end]
+                await publisher.channel.ask(publisher.publish(window, due, exchange, routing_key))
         except NoAnswerError:
             # The channel stays: if the leader of a queue is silent, the next leader confirms what was published on this
             # channel. A new channel would wait until the cluster has given up on the silent node.

@@ -1,17 +1,14 @@
 """Consuming: takes deliveries from the server, and sends acks and rejects."""
 
 import asyncio
-import struct
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from functools import lru_cache
 
-import aiormq
 from aiormq.abc import AbstractConnection, ConsumerCallback
 
 from birthday.broker.protocol import Delivery, Inbox, Wait, decode_payload
 from birthday.broker.rabbitmq.channel import AmqpChannel
-from birthday.broker.rabbitmq.paths import APP_ID
+from birthday.broker.rabbitmq.properties import decode_properties
 from birthday.broker.rabbitmq.topology import QUEUE
 from birthday.broker.rabbitmq.window import Window
 from birthday.errors import UnavailableError
@@ -81,7 +78,8 @@ class RabbitMQConsumer:
     def on_delivery(self, tag: int, redelivered: bool, properties: bytes, body: bytes) -> None:  # noqa: FBT001 - frames
         """Take in what the server delivers."""
         self._window.open(tag)
-        self._inbox.put(Delivery(tag, decode_payload(body), redelivered, body, not _is_ours(properties)))
+        is_ours, due_at = decode_properties(properties)
+        self._inbox.put(Delivery(tag, decode_payload(body), redelivered, body, not is_ours, None, due_at))
 
     async def _settle(self, *, finished: Sequence[int] = (), rejected: Sequence[int] = ()) -> None:
         # One at a time. An ack for all tags up to one that a later ack has covered would be an error.
@@ -112,12 +110,3 @@ class RabbitMQConsumer:
 
     def _on_closed(self, _: object) -> None:
         self._inbox.fail(f"{self._channel.where}: {self._channel.loss}")
-
-
-@lru_cache(maxsize=64)
-def _is_ours(properties: bytes) -> bool:
-    """Say whether the properties name this program. Cached, because they are nearly always the same octets."""
-    decoded = aiormq.spec.Basic.Properties()
-    with suppress(ValueError, IndexError, RecursionError, struct.error):
-        decoded.unmarshal(int.from_bytes(properties[:2]), properties[2:])
-    return decoded.app_id == APP_ID

@@ -34,11 +34,11 @@ _CONTENT: Final = struct.Struct(">HHQ")
 _BASIC: Final = 60
 
 
-def encode_publishes(channel: int, publish: bytes, properties: bytes, bodies: Iterable[bytes]) -> bytes:
-    """Return the frames that publish ``bodies``, one body frame each; ``publish`` has the method's arguments."""
+def encode_publishes(channel: int, publish: bytes, contents: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the frames that publish properties and bodies, one body frame each; ``publish`` has the arguments."""
     method = _frame(_METHOD, channel, _PUBLISH + publish)
     parts: list[bytes] = []
-    for body in bodies:
+    for properties, body in contents:
         header = _CONTENT.pack(_BASIC, 0, len(body)) + properties
         parts += method, _frame(_HEADER, channel, header), _frame(_BODY, channel, body)
     return b"".join(parts)

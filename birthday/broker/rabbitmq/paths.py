@@ -6,7 +6,9 @@ wrong.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol, TypeAlias
+from datetime import datetime
+from itertools import repeat
+from typing import Protocol, TypeAlias
 from uuid import UUID
 
 import aiormq
@@ -16,10 +18,8 @@ from birthday.broker.protocol import encode_payload
 from birthday.broker.rabbitmq.channel import AmqpChannel
 from birthday.broker.rabbitmq.errors import MissingError
 from birthday.broker.rabbitmq.frames import ConfirmSink, DeliverySink, encode_publishes
+from birthday.broker.rabbitmq.properties import encode_properties, make_properties
 from birthday.errors import UnavailableError
-
-APP_ID: Final = "birthday"
-"""Marks what this program has published. An operator publishes a bare payload."""
 
 OnDelivery: TypeAlias = Callable[[int, bool, bytes, bytes], None]
 """Takes the tag of a delivery, whether it is a redelivery, its encoded properties, and its body."""
@@ -34,8 +34,10 @@ class Publishing(Protocol):
     def unconfirmed_seconds(self) -> float:
         """How long the oldest unconfirmed publish has been waiting; 0 if there is none, or it is not known."""
 
-    async def publish(self, message_ids: Sequence[UUID], exchange: str, routing_key: str) -> None:
-        """Publish all, and wait for all confirms.
+    async def publish(
+        self, message_ids: Sequence[UUID], due_at: Sequence[datetime], exchange: str, routing_key: str
+    ) -> None:
+        """Publish all, and wait for all confirms. ``due_at`` has one instant for each message, or none.
 
         Raises:
             UnavailableError: if any is refused or sent back, or the channel is closed.
@@ -73,7 +75,6 @@ class OwnPublisher:
         self.channel = channel
         self._confirms = ConfirmSink()
         self._writing = asyncio.Lock()
-        self._properties = aiormq.spec.Basic.Properties(delivery_mode=2, app_id=APP_ID).marshal()
         channel.divert(self._confirms)
 
     @property
@@ -81,19 +82,22 @@ class OwnPublisher:
         """How long the oldest unconfirmed publish has been waiting; see ``Publishing``."""
         return self._confirms.unconfirmed_seconds
 
-    async def publish(self, message_ids: Sequence[UUID], exchange: str, routing_key: str) -> None:
+    async def publish(
+        self, message_ids: Sequence[UUID], due_at: Sequence[datetime], exchange: str, routing_key: str
+    ) -> None:
         """Write all, then wait for all confirms; see ``Publishing``."""
         method = aiormq.spec.Basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=True).marshal()
-        bodies = [encode_payload(message_id) for message_id in message_ids]
+        properties = map(encode_properties, due_at or repeat(None, len(message_ids)))
+        contents = zip(properties, map(encode_payload, message_ids), strict=True)
         raw = self.channel.raw
-        frames = encode_publishes(raw.number, method, self._properties, bodies)
+        frames = encode_publishes(raw.number, method, contents)
         # Confirms are numbered in the order of writing. A write that is cancelled while it waits takes no number.
         async with self._writing:
             if not self.channel.is_open:
                 # If this were sent, the server would end the connection, and with it every consumer.
                 raise UnavailableError("queue", "the channel has been closed")
             await raw.write_queue.put(ChannelFrame(frames, should_close=False))
-            confirmed = self._confirms.expect(len(bodies))
+            confirmed = self._confirms.expect(len(message_ids))
         await confirmed
 
 
@@ -123,20 +127,22 @@ class PlainPublisher:
     def __init__(self, channel: AmqpChannel) -> None:
         self.channel = channel
 
-    async def publish(self, message_ids: Sequence[UUID], exchange: str, routing_key: str) -> None:
+    async def publish(
+        self, message_ids: Sequence[UUID], due_at: Sequence[datetime], exchange: str, routing_key: str
+    ) -> None:
         """Publish all at once, and wait for all confirms; see ``Publishing``."""
         if not self.channel.is_open:
             raise UnavailableError("queue", "the channel has been closed")
-        await asyncio.gather(*(self._publish(each, exchange, routing_key) for each in message_ids))
+        each = zip(message_ids, due_at or repeat(None, len(message_ids)), strict=True)
+        await asyncio.gather(*(self._publish(*one, exchange, routing_key) for one in each))
 
-    async def _publish(self, message_id: UUID, exchange: str, routing_key: str) -> None:
-        properties = aiormq.spec.Basic.Properties(delivery_mode=2, app_id=APP_ID)
+    async def _publish(self, message_id: UUID, due_at: datetime | None, exchange: str, routing_key: str) -> None:
         try:
             await self.channel.raw.basic_publish(
                 encode_payload(message_id),
                 exchange=exchange,
                 routing_key=routing_key,
-                properties=properties,
+                properties=make_properties(due_at),
                 mandatory=True,
             )
         except aiormq.exceptions.PublishError as error:
