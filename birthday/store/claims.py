@@ -75,7 +75,8 @@ async def claim(
 
     ``scheduled`` counts as queued, because a dispatcher that dies between confirm and commit leaves that status. The
     rows are locked in order of id first, so that the claim waits for a dispatcher that is about to commit, and two
-    workers with the same messages cannot deadlock.
+    workers with the same messages cannot deadlock. The planner does not see how many they are, because in a small table
+    it would rather read all of it.
     """
     rows = await pool.fetch(
         """
@@ -95,7 +96,8 @@ async def claim(
                 UNION ALL
                 SELECT chosen.template, chosen.locale, chosen.version
                 FROM choose_template(m.message_type, u.locale) chosen WHERE NOT keeps_template(m))
-        FROM (SELECT id FROM message_logs WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE) held, users u
+        FROM (SELECT id FROM message_logs
+              WHERE id = ANY((SELECT $1::uuid[])::uuid[]) ORDER BY id FOR UPDATE) held, users u
         WHERE m.id = held.id AND u.id = m.user_id AND is_current(m, u)
           AND m.message_type <> ALL($7::text[])
           AND (m.status = 'failed' AND m.id = ANY($2::uuid[])

@@ -6,8 +6,8 @@ A replaced connection that is not lent is closed at once. One that is lent is cl
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any, Final, NamedTuple
 from weakref import WeakSet
 
 import asyncpg
@@ -27,8 +27,16 @@ the server, another process may be waiting for it, for ``ACQUIRE_SECONDS`` at mo
 MAX_AGE_SECONDS: Final = 1800.0
 _REPLACE_SECONDS: Final = 1.0
 """All connections are replaced at most this often, because new ones do not help if every server is read-only."""
+_FIXED_TYPES: Final = 10_000
+"""Types with smaller numbers are PostgreSQL's own, and the same in every database."""
 
 log = structlog.get_logger()
+
+
+class _Asked(NamedTuple):
+    """Stands for asyncpg's statement about types where their description is known. It has a name, so none is lost."""
+
+    name: str = "asked before"
 
 
 async def _ignore(_error: asyncpg.PostgresError) -> None:
@@ -69,7 +77,18 @@ class MeasuredConnection(asyncpg.Connection):
     def __init__(self, protocol: Any, transport: asyncio.BaseTransport, *others: Any) -> None:  # noqa: ANN401 - asyncpg's
         """Take what asyncpg passes."""
         super().__init__(protocol, transport, *others)
+        self.types: dict[frozenset[int], Any] = {}
         limit_silence(transport)
+
+    async def _introspect_types(self, oids: Collection[int], timeout: float | None) -> tuple[Any, Any]:  # noqa: ASYNC109 - asyncpg's
+        """Describe types, such as arrays. asyncpg asks on each connection, which takes 4 ms of the server's time."""
+        key = frozenset(oids)
+        if key in self.types:
+            return self.types[key], _Asked()
+        types, statement = await super()._introspect_types(oids, timeout)  # type: ignore[misc] # private
+        if max(key) < _FIXED_TYPES:
+            self.types[key] = types
+        return types, statement
 
     def lend(self) -> None:
         """Note that the connection is in use, and must not be closed."""
@@ -136,10 +155,12 @@ class ReplacingPool(Pool):
         self._connections: WeakSet[MeasuredConnection] = WeakSet()
         self._replaced_at = float("-inf")
         self._max_age = max_age
+        types: dict[frozenset[int], Any] = {}
 
         async def init(connection: MeasuredConnection) -> None:
             connection.observe = observe
             connection.on_error = self._replace_if_moved
+            connection.types = types
             if not by_transaction:
                 await set_session(connection, serving=serving)
             self._limit_age(connection)
