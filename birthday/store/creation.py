@@ -96,7 +96,7 @@ async def _create(
     connection: Connection, users: Sequence[NewUser], lock_seconds: float | None
 ) -> list[User | ConflictError]:
     created = await _insert_users(connection, users, lock_seconds)
-    await _insert_occasions(connection, [new for new in users if new.user.id in created])
+    await _insert_occasions(connection, [new for new in users if new.user.id in created], created)
     unsure = [new.user.id for new in users if _is_unsure(new, created)]
     now, rules = users[0].user.created_at, users[0].rules
     found = {user.id: user for user in await read_users(connection, unsure, now, rules)} if unsure else {}
@@ -163,35 +163,39 @@ async def _insert_users(
     return {row["id"]: row for row in rows}
 
 
-async def _insert_occasions(connection: Connection, users: Sequence[NewUser]) -> None:
-    """Insert the anniversaries of users who were created in this transaction, and the messages that are not over.
+async def _insert_occasions(
+    connection: Connection, users: Sequence[NewUser], created: Mapping[UUID, asyncpg.Record]
+) -> None:
+    """Insert the anniversaries of users who were ``created`` in this transaction, and the messages that are not over.
 
-    Apart from their rows, because to prepare this in vain would cost a quarter of creating a user.
+    Apart from their rows, because to prepare this in vain would cost a quarter of creating a user. It does not read
+    their rows: a plan that was made while there were few users would read all of them.
     """
     dates = [row for new in users for row in _anniversary_rows(new.user)]
-    messages = [_message_row(new, message) for new in users for message in new.messages]
+    messages = [
+        _message_row(new, message, created[new.user.id]["greeted_year"]) for new in users for message in new.messages
+    ]
     if not dates and not messages:
         return
     await connection.execute(
         """
         WITH dated AS (
             INSERT INTO anniversaries (user_id, message_type, date, timezone, schedule_from)
-            SELECT u.id, new.type, new.date, u.timezone, u.created_at
-            FROM json_to_recordset($1::json) AS new (user_id uuid, type text, date date)
-            JOIN users u ON u.id = new.user_id
+            SELECT user_id, type, date, timezone, created_at
+            FROM json_to_recordset($1::json) AS new (
+                user_id uuid, type text, date date, timezone text, created_at timestamptz)
             RETURNING user_id, message_type, greeted_year
         )
         INSERT INTO message_plans SELECT planned.*
         FROM json_to_recordset($2::json) AS new (
             user_id uuid, type text, year smallint, day date, due_at timestamptz, ends_at timestamptz,
-            traceparent text)
-        JOIN users u ON u.id = new.user_id
+            created_at timestamptz, greeted_year smallint, traceparent text)
         CROSS JOIN LATERAL plan_message(
-            u.id, new.type, u.created_at, new.year, new.day, new.due_at, new.ends_at, u.created_at,
+            new.user_id, new.type, new.created_at, new.year, new.day, new.due_at, new.ends_at, new.created_at,
             new.traceparent) planned
-        WHERE new.type = 'birthday' AND u.greeted_year < new.year
+        WHERE new.type = 'birthday' AND new.greeted_year < new.year
            OR new.type IN (SELECT message_type FROM planned_types) AND NOT EXISTS (
-               SELECT FROM dated WHERE dated.user_id = u.id AND dated.message_type = new.type
+               SELECT FROM dated WHERE dated.user_id = new.user_id AND dated.message_type = new.type
                                    AND dated.greeted_year >= new.year)
         """,
         _json(dates),
@@ -222,10 +226,14 @@ def _user_row(user: User) -> dict[str, Any]:
 
 
 def _anniversary_rows(user: User) -> list[dict[str, Any]]:
-    return [{"user_id": user.id, "type": name, "date": day} for name, day in user.profile.extras.anniversaries.items()]
+    profile = user.profile
+    return [
+        {"user_id": user.id, "type": name, "date": day, "timezone": profile.zone, "created_at": user.created_at}
+        for name, day in profile.extras.anniversaries.items()
+    ]
 
 
-def _message_row(new: NewUser, message: PlannedMessage) -> dict[str, Any]:
+def _message_row(new: NewUser, message: PlannedMessage, greeted_year: int) -> dict[str, Any]:
     occasion = message.occasion
     return {
         "user_id": new.user.id,
@@ -234,6 +242,8 @@ def _message_row(new: NewUser, message: PlannedMessage) -> dict[str, Any]:
         "day": occasion.on,
         "due_at": message.due_at,
         "ends_at": occasion.ends_at,
+        "created_at": new.user.created_at,
+        "greeted_year": greeted_year,
         "traceparent": new.traceparent,
     }
 

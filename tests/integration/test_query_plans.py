@@ -17,6 +17,7 @@ import asyncpg
 import pytest
 
 from benchmarks.population import populate
+from benchmarks.seeds import make_users
 from birthday.broker.postgres import PostgresBroker
 from birthday.core.message import Status
 from birthday.store.exporting import read_exported
@@ -196,6 +197,29 @@ async def test_no_statement_reads_a_large_table_to_its_end(pool: asyncpg.Pool, s
                 complaints += [f"{mode}: {name}: {statement}" for name in INLINED if name in text]
                 complaints += [f"{mode}: {table}: {statement}" for table in read_to_the_end(plan[0]["Plan"])]
     assert not complaints, "\n".join(complaints)
+
+
+async def test_a_new_user_who_gets_a_message_costs_no_look_at_the_others(database_url: str) -> None:
+    """Users with a birthday today and other dates read no row of ``users``, although there are few enough to read all.
+
+    A plan that reads them all would stay prepared while their number grows.
+    """
+    async with asyncpg.create_pool(database_url, min_size=1, max_size=1) as pool:
+        async with pool.acquire() as connection:
+            await make_users(connection, 1000, NOW - timedelta(days=400), "example.org")
+            await connection.execute("ANALYZE users")
+        async with running_api(pool, clock=ManualClock(NOW)) as api:
+            before = await rows_read(pool)
+            await api.create(dateOfBirth="1990-03-10", anniversaries={"work-anniversary": "2019-03-10"})
+        assert await pool.fetchval("SELECT count(*) FROM message_logs") == 1
+        assert await rows_read(pool) == before
+
+
+async def rows_read(pool: asyncpg.Pool) -> int:
+    """Return how many rows of ``users`` have been read from its beginning on, by the one connection of a pool."""
+    await pool.execute("SELECT pg_stat_force_next_flush()")
+    count: int = await pool.fetchval("SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'users'")
+    return count
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
