@@ -131,7 +131,7 @@ class Broker(Protocol):
 
         With ``delay``, messages can be consumed after about that time, and at most a second later. A broker may deliver
         them early, so a consumer must check whether they are due. ``due_at``, one for each message if there are any,
-        delays nothing: it comes with the delivery, to the microsecond, and the consumer waits until then.
+        delays nothing: it comes with the delivery, to the microsecond, and the worker waits until then.
 
         Raises:
             UnavailableError: if any is unconfirmed. Some may have been published all the same.

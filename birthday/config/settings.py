@@ -131,7 +131,8 @@ class Settings(BaseSettings):
     """Messages that one worker process sends at a time. Each needs a connection; mail servers allow few.
     Default: 100; 20 with SMTP_URL."""
     send_at: Annotated[time, BeforeValidator(parse_time_of_day)] = time(9)
-    """Local time of day. A new one also moves what is planned and not due yet, when a scheduler starts with it."""
+    """Local time of day. A new one also moves what is planned and not in the queue yet, when a scheduler starts with
+    it."""
     leap_day: LeapDay = LeapDay.FEB28
     """`feb28` or `mar1`: where 29 February falls in other years. A new one moves messages as SEND_AT does."""
     catch_up_window: PositiveDuration = timedelta(hours=48)

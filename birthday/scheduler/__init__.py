@@ -1,1 +1,1 @@
-"""The role scheduler: the planner makes messages, the dispatcher publishes them when due, the janitor tidies up."""
+"""The role scheduler: the planner makes messages, the dispatcher publishes them in time, the janitor tidies up."""

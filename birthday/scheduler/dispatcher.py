@@ -54,7 +54,7 @@ class Dispatched:
 
 @dataclass(slots=True)
 class Dispatcher:
-    """Publishes due messages. Any number may run, because each skips the rows that another one holds.
+    """Publishes messages. Any number may run, because each skips the rows that another one holds.
 
     ``ahead`` is how long before its instant a message may be published; 0 publishes nothing that is not due. After a
     tick that was full it keeps the last deadline of what is due: finding that reads the whole backlog.
@@ -98,8 +98,8 @@ class Dispatcher:
             return await lock_next(connection, now, until, most, paused)
 
         early = await self._publish(find_next, AHEAD_LIMIT, now)
-        next_at = now if early == AHEAD_LIMIT else min(due.next_due_at, now + AHEAD_PAUSE)
-        return Dispatched(published + early, next_at)
+        next_at = min(due.next_due_at, now + AHEAD_PAUSE) if early else due.next_due_at
+        return Dispatched(published + early, now if early == AHEAD_LIMIT else next_at)
 
     async def _publish(self, find: Find, most: int, now: datetime) -> int:
         """Publish batches in ``SLOTS`` transactions at a time until one is not full; return how many messages.

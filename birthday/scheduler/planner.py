@@ -74,7 +74,7 @@ class Planner:
         anything else that was missed. Existing messages stay as they are. If a sweep is requested while one is under
         way, another one follows.
 
-        If SEND_AT or LEAP_DAY has changed, or the time-zone data are newer, messages that are not due yet move.
+        If SEND_AT or LEAP_DAY has changed, or the time-zone data are newer, messages that are not queued yet move.
         """
         with self.tracing.tick("plan"):
             return await self._plan_until_horizon(now)

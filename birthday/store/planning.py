@@ -145,9 +145,9 @@ async def users_concerned(connection: Connection, occasion: ZoneOccasion) -> lis
 async def move(connection: Connection, occasions: Sequence[ZoneOccasion], now: datetime) -> int:
     """Move messages that were planned by other rules to the instants of ``occasions``; return how many.
 
-    Only messages that are not due yet move, and none moves to a day that is over. If the new instant has passed, the
-    message is due now. If a dispatcher or a change of the user holds a row, the statement waits for it, and then checks
-    the row's ``status`` again.
+    Only messages that are not due and not queued yet move, and none moves to a day that is over. If the new instant has
+    passed, the message is due now. If a dispatcher or a change of the user holds a row, the statement waits for it, and
+    then checks the row's ``status`` again.
     """
     status = await connection.execute(
         """

@@ -1,10 +1,14 @@
 """Deliveries that came before they are due: the dispatcher publishes some seconds ahead, and the worker holds them."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from heapq import heappop, heappush
+from typing import Final
 
 from birthday.broker import Delivery
+
+_LONGEST: Final = timedelta(minutes=1)
+"""Longer than anything is published ahead, unless a clock was wrong."""
 
 
 class Early:
@@ -14,15 +18,18 @@ class Early:
         """Start empty."""
         self._waiting: list[tuple[datetime, int, Delivery]] = []
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     def hold(self, deliveries: Sequence[Delivery], now: datetime) -> list[Delivery]:
-        """Hold those that are not due at ``now``, and return the others."""
-        due = []
+        """Hold those that are due soon after ``now``, and return the others: a claim delays what is due much later."""
+        others = []
         for delivery in deliveries:
-            if delivery.due_at is None or delivery.due_at <= now:
-                due.append(delivery)
-            else:
+            if delivery.due_at is not None and now < delivery.due_at <= now + _LONGEST:
                 heappush(self._waiting, (delivery.due_at, delivery.tag, delivery))
-        return due
+            else:
+                others.append(delivery)
+        return others
 
     def take(self, most: int, now: datetime) -> list[Delivery]:
         """Return up to ``most`` held deliveries that are due at ``now``."""

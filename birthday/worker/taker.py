@@ -84,7 +84,10 @@ class Taker:
             else:
                 deliveries = probes.take(most) or await self._receive(consumer, most)
             if deliveries == []:
-                return
+                if flow.idle.is_set() or not len(self._early):
+                    return
+                # The subscription lasts until all sends have ended. What falls due meanwhile is sent as well.
+                await flow.unless_interrupted(flow.idle.wait(), LOOK_SECONDS)
             if self._clock.fault is not None:
                 # The pipeline has not noticed yet. The deliveries go back when the subscription ends.
                 flow.interrupt()
@@ -125,12 +128,16 @@ class Taker:
             if not deliveries:
                 return deliveries
             await self._add(probes, deliveries)
-        while not probes.has_fresh and not self._flow.interrupted:
+        now = asyncio.get_running_loop().time
+        until = now() + MORE_SECONDS
+        while not probes.has_fresh and not self._flow.interrupted and (left := until - now()) > 0:
             await probes.put_away(consumer)
-            deliveries = await self._receive(consumer, self._flow.limits.batch, MORE_SECONDS)
-            if not deliveries:
+            deliveries = await self._receive(consumer, self._flow.limits.batch, left)
+            if deliveries == []:
                 break
-            await self._add(probes, deliveries)
+            if deliveries:
+                await self._add(probes, deliveries)
+                until = now() + MORE_SECONDS
         return probes.choose()
 
     async def _add(self, probes: Probes, deliveries: Sequence[Delivery]) -> None:

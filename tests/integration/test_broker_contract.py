@@ -4,6 +4,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Protocol
@@ -338,6 +339,19 @@ class TestReceiving:
             await stats_become(broker, QueueStats(ready=0, unacked=3, delayed=0, dead=0, consumers=1))
             receiving.cancel()
             assert ids_of(await receive(consumer, 3)) == set(ids)
+
+    async def test_what_is_held_for_long_does_not_stop_the_others(self, broker: Broker) -> None:
+        """The first deliveries stay open while those after them are done with: who goes on asking gets more."""
+        ids = new_ids(12)
+        await broker.publish(ids)
+        async with broker.consume(prefetch=8) as consumer, asyncio.timeout(SECONDS):
+            received = await receive(consumer, 8)
+            await consumer.ack(received[3:])
+            while len(received) < len(ids):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(0.1):
+                        received += await consumer.receive(4, 0)
+        assert ids_of(received) == set(ids)
 
     async def test_no_more_than_the_prefetch(self, broker: Broker) -> None:
         """At most ``prefetch`` deliveries are out; each one that is done with makes room for another."""

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from datetime import date, timedelta
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -10,13 +11,14 @@ from benchmarks.seeds import make_messages
 from birthday.broker import Broker, QueueStats
 from birthday.broker.postgres import PostgresBroker
 from birthday.broker.rabbitmq import RabbitMQBroker
-from birthday.core.message import BIRTHDAY
+from birthday.channels import Delivered, Temporary
+from birthday.core.message import BIRTHDAY, ErrorType
 from birthday.scheduler.dispatcher import AHEAD_LIMIT, AHEAD_PAUSE
 from birthday.store.changes import Actor
 from birthday.store.pauses import set_paused
 from birthday.store.users import delete_user
 from birthday.telemetry.metrics import Metrics
-from tests.support.channel import RecordingChannel
+from tests.support.channel import HeldChannel, RecordingChannel
 from tests.support.clock import ManualClock
 from tests.support.product import Product, eventually, parse
 from tests.support.users import TESTER
@@ -25,6 +27,7 @@ BORN = date(1990, 3, 1)
 NINE = parse("2027-03-01T09:00:00Z")
 AHEAD = timedelta(seconds=10)
 SECOND = timedelta(seconds=1)
+DOWN = Temporary(ErrorType.EXTERNAL_API_ERROR, "down")
 
 
 @pytest.fixture(params=["postgres", "rabbitmq"])
@@ -42,13 +45,14 @@ async def dispatch(product: Product) -> int:
     return (await product.dispatcher.dispatch_once(product.clock.now())).published
 
 
-async def is_held(product: Product, count: int) -> None:
-    """Wait until a worker has so many deliveries, and the queue has none."""
+async def queue_becomes(product: Product, ready: int = 0, held: int = 0, delayed: int = 0, consumers: int = 1) -> None:
+    """Wait until so many messages are in the queue, with a worker, or waiting for a delay."""
+    expected = QueueStats(ready=ready, unacked=held, delayed=delayed, dead=0, consumers=consumers)
 
-    async def has_taken() -> bool:
-        return await product.broker.stats() == QueueStats(ready=0, unacked=count, delayed=0, dead=0, consumers=1)
+    async def has_become() -> bool:
+        return await product.broker.stats() == expected
 
-    await eventually(has_taken, f"{count} deliveries held")
+    await eventually(has_become, f"{expected}")
 
 
 async def test_a_message_is_in_the_queue_before_its_instant_and_not_earlier(product: Product) -> None:
@@ -82,7 +86,7 @@ async def test_a_worker_waits_for_the_instant_and_sends_what_is_due_meanwhile(pr
     channel = RecordingChannel(product.clock)
     async with product.working(channel):
         await channel.wait_for(1)
-        await is_held(product, 1)
+        await queue_becomes(product, held=1)
         product.clock.advance(AHEAD - SECOND)
         await product.wait_for_statuses({"delivered": 1, "queued": 1})
         product.clock.advance(SECOND)
@@ -100,11 +104,7 @@ async def test_more_wait_than_a_worker_may_hold(product: Product) -> None:
     assert await dispatch(product) == 40
     channel = RecordingChannel(product.clock)
     async with product.working(channel, concurrency=1):
-
-        async def is_full() -> bool:
-            return (await product.broker.stats()).unacked == 15
-
-        await eventually(is_full, "as many deliveries as the prefetch")
+        await queue_becomes(product, ready=25, held=15)
         product.clock.advance(AHEAD)
         await product.wait_for_statuses({"delivered": 40})
     assert len({sent.greeting.message_id for sent in channel.sent}) == len(channel.sent) == 40
@@ -116,13 +116,60 @@ async def test_a_worker_that_stops_gives_back_what_is_not_due(product: Product) 
     await dispatch(product)
     channel = RecordingChannel(product.clock)
     async with product.working(channel):
-        await is_held(product, 1)
-    assert (await product.broker.stats()).ready == 1
+        await queue_becomes(product, held=1)
+    await queue_becomes(product, ready=1, consumers=0)
     async with product.working(channel):
-        await is_held(product, 1)
+        await queue_becomes(product, held=1)
         product.clock.advance(AHEAD)
         await product.wait_for_statuses({"delivered": 1})
     assert len(channel.sent) == 1
+
+
+async def test_what_falls_due_while_a_worker_stops_is_sent(product: Product) -> None:
+    """Until its last send has ended, nobody else gets what it holds."""
+    await product.create(BORN, "Asia/Tokyo")
+    await product.create(BORN)
+    await dispatch(product)
+    channel = HeldChannel(product.clock)
+    async with product.working(channel) as pipeline:
+        await channel.wait_for(1)
+        await queue_becomes(product, held=2)
+        pipeline.stop()
+        product.clock.advance(AHEAD)
+        await channel.wait_for(2)
+        channel.release()
+    assert await product.statuses() == {"delivered": 2}
+
+
+async def test_a_probe_is_looked_for_behind_what_is_not_due(product: Product) -> None:
+    """The circuit is open. A message that has not failed yet comes after some that are early: it is the probe."""
+    await product.create(BORN, "Asia/Tokyo")
+    await dispatch(product)
+    channel = RecordingChannel(product.clock, lambda _letter: DOWN)
+    async with product.working(channel, concurrency=1, threshold=1):
+        await product.wait_for_statuses({"retrying": 1})
+        failed = channel.sent[0].greeting.message_id
+        await product.broker.publish([failed])
+        early = [uuid4() for _ in range(3)]
+        await product.broker.publish(early, due_at=[product.clock.now() + timedelta(seconds=50)] * len(early))
+        fresh = await product.create(BORN, "Asia/Tokyo")
+        await dispatch(product)
+        channel.answer = lambda letter: DOWN if letter.message_id == failed else Delivered()
+        product.clock.advance(timedelta(seconds=31))
+        await channel.wait_for(2)
+    assert channel.sent[1].greeting.email == f"{fresh}@example.com"
+
+
+async def test_what_is_due_much_later_is_not_held(product: Product) -> None:
+    """A clock that was wrong by an hour has published it: it goes round, and makes room for others."""
+    await product.create(BORN)
+    [message_id] = [row["id"] for row in await product.pool.fetch("SELECT id FROM message_logs")]
+    await product.pool.execute(
+        "UPDATE message_logs SET status = 'queued', scheduled_at = $1", NINE + timedelta(hours=1)
+    )
+    await product.broker.publish([message_id], due_at=[NINE + timedelta(hours=1)])
+    async with product.working(RecordingChannel(product.clock)):
+        await queue_becomes(product, delayed=1)
 
 
 async def test_who_is_deleted_in_the_last_seconds_is_not_greeted(product: Product) -> None:
@@ -131,10 +178,10 @@ async def test_who_is_deleted_in_the_last_seconds_is_not_greeted(product: Produc
     await dispatch(product)
     channel = RecordingChannel(product.clock)
     async with product.working(channel):
-        await is_held(product, 1)
+        await queue_becomes(product, held=1)
         await delete_user(product.pool, user_id, product.clock.now(), TESTER)
         product.clock.advance(AHEAD)
-        await is_held(product, 0)
+        await queue_becomes(product)
     assert await product.statuses() == {"cancelled": 1}
     assert channel.sent == []
 

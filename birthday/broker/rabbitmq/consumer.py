@@ -26,6 +26,8 @@ class RabbitMQConsumer:
         self._window = Window(prefetch)
         self._acking = asyncio.Lock()
         self._tag = ""
+        self._waited_after = -1
+        """After which delivery the last ``receive`` found no room for others; -1 if there was room."""
         channel.raw.on_consumer_cancel_callbacks.add(self._on_cancelled)
         channel.closing.add_done_callback(self._on_closed)
 
@@ -51,6 +53,11 @@ class RabbitMQConsumer:
 
     async def receive(self, most: int, wait: Wait) -> list[Delivery]:
         """Take what has been delivered; see ``Consumer``."""
+        is_full = len(self._window) >= self._prefetch and not len(self._inbox)
+        if is_full and self._waited_after == self._window.last:
+            # Nothing has come since: what is held for long keeps the others from being acked with it.
+            await self._settle(everything=True)
+        self._waited_after = self._window.last if is_full else -1
         # Do not wait for more than the server may still deliver. An ack that is not sent yet makes no room there.
         handed_out = len(self._window) - len(self._inbox)
         return await self._inbox.take(max(1, min(most, self._prefetch - handed_out)), wait)
@@ -81,11 +88,14 @@ class RabbitMQConsumer:
         is_ours, due_at = decode_properties(properties)
         self._inbox.put(Delivery(tag, decode_payload(body), redelivered, body, not is_ours, None, due_at))
 
-    async def _settle(self, *, finished: Sequence[int] = (), rejected: Sequence[int] = ()) -> None:
+    async def _settle(
+        self, *, finished: Sequence[int] = (), rejected: Sequence[int] = (), everything: bool = False
+    ) -> None:
         # One at a time. An ack for all tags up to one that a later ack has covered would be an error.
         async with self._acking:
             self._inbox.check()
             rejects, singles, up_to = self._window.settle(finished, rejected)
+            singles += self._window.rest() if everything else []
             try:
                 await self._channel.ask(self._send(rejects, singles, up_to))
             except BaseException:

@@ -20,6 +20,11 @@ class Window:
     def __len__(self) -> int:
         return self._last - self._low - len(self._told)
 
+    @property
+    def last(self) -> int:
+        """The tag of the last delivery; 0 before the first."""
+        return self._last
+
     def open(self, tag: int) -> None:
         """Note a delivery."""
         self._last = tag

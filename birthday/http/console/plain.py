@@ -31,7 +31,7 @@ KINDS: Final = {
 
 OUTCOMES: Final = {
     Status.SCHEDULED: Told("idle", "Will be greeted", "The message is planned, and is sent when it is due."),
-    Status.QUEUED: Told("idle", "On its way", "The message is due and waits for its turn."),
+    Status.QUEUED: Told("idle", "On its way", "The message is in the queue, and is sent when it is due."),
     Status.SENDING: Told("idle", "Being sent", "The message is handed over at this moment."),
     Status.RETRYING: Told("warn", "Not sent yet", "Sending failed so far. It is tried again by itself."),
     Status.DELIVERED: Told("good", "Greeted", "The message was accepted for delivery."),
