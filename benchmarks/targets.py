@@ -28,7 +28,7 @@ WORKER_SLOW_SERVICE = Target("worker, service of 50 ms, 500 in flight: of the cl
 WORKER_TEMPLATE = Target("worker, a template of three variables and a filter: of the built-in text", 0.65, 0.8)
 WORKER_BUSY = Target("worker, full queue: how much of a core it keeps busy at least", 0.6, 0.95)
 DATABASE_TIME = Target("PostgreSQL's processor time for a message", 85, 30, at_most=True, unit="µs")
-MESSAGE_LATENCY = Target("half of the highest rate: p99 from due to arrival", 200, 50, at_most=True, unit="ms")
+MESSAGE_LATENCY = Target("half of the highest rate: p99 from due to arrival", 100, 50, at_most=True, unit="ms")
 CREATE_LATENCY = Target("API create at half of its highest rate: p99", 40, 5, at_most=True, unit="ms")
 WAVE = Target("wave of 100,000, one worker: against as many bare requests", 1.3, 1.05, at_most=True)
 DISPATCHER = Target("dispatcher: of aiormq with 500 confirms in flight", 0.8, 1.0)
