@@ -80,14 +80,13 @@ async def settle(pool: asyncpg.Pool, settlements: Sequence[Settlement]) -> list[
         FROM (SELECT $1::uuid[], $2::timestamptz[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[],
                      $7::boolean[], $8::text[], $9::text[], $10::boolean[], $11::boolean[], $12::boolean[] OFFSET 0)
             AS given (a, b, c, d, e, f, g, h, i, j, k, l),
-             unnest(a, b, c, d, e, f, g, h, i, j, k, l)
+             unnest(a, b, c, d, e, f, g, h, i, j, k, l) WITH ORDINALITY
             AS done (id, lease_until, status, settled_at, sent_at, next_attempt_at, uncounted, error_type, error_detail,
-                     may_have_arrived, failed, blamed)
+                     may_have_arrived, failed, blamed, place)
         WHERE m.id = done.id
           AND (m.status = 'sending' AND m.lease_until = done.lease_until
                OR m.status = done.status AND m.lease_until IS NULL AND m.updated_at = done.settled_at)
-        RETURNING m.id, done.lease_until,
-                  m.sent_at IS NOT DISTINCT FROM done.sent_at AND done.sent_at IS NOT NULL AS first_sent
+        RETURNING done.place, m.sent_at IS NOT DISTINCT FROM done.sent_at AND done.sent_at IS NOT NULL AS first_sent
         """,
         [one.id for one in settlements],
         [one.lease_until for one in settlements],
@@ -102,7 +101,9 @@ async def settle(pool: asyncpg.Pool, settlements: Sequence[Settlement]) -> list[
         _unless_empty([one.failed or None for one in settlements]),
         _unless_empty([one.blamed or None for one in settlements]),
     )
-    return list(map(Settled._make, rows))
+    return [
+        Settled(settlements[place - 1].id, settlements[place - 1].lease_until, first_sent) for place, first_sent in rows
+    ]
 
 
 def _unless_empty(column: list[_Value | None]) -> list[_Value | None]:

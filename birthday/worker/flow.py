@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from birthday.worker.jobs import Done, Job
@@ -13,6 +13,8 @@ _Result = TypeVar("_Result")
 
 GATHER_SECONDS = 0.005
 """How long to wait for others, to store or claim them together."""
+MOST_WAITS = 4
+"""How often to wait so long for others to store, while some are being stored and sends go on."""
 
 
 class Flow:
@@ -39,6 +41,9 @@ class Flow:
         self.interrupted = False
         """Whether the subscription is to be given up; ``interrupt`` says so."""
         self._interruptible: asyncio.Timeout | None = None
+        self._full = asyncio.Event()
+        """Set once a full batch of outcomes waits, with the one that ``gather_outcomes`` has."""
+        self._storing = 0
         self._claiming = 0
         self._begun = 0
         self._stored = 0
@@ -83,6 +88,45 @@ class Flow:
         self._begun += 1
         self._make_room()
         return job
+
+    def finish(self, done: Done) -> None:
+        """Let an outcome wait until it is stored."""
+        self.outcomes.put_nowait(done)
+        if self.outcomes.qsize() >= self.limits.batch - 1:
+            self._full.set()
+
+    async def gather_outcomes(self) -> list[Done]:
+        """Wait for outcomes, and return as many as one statement stores. For one caller at a time.
+
+        A lone message does not wait. If others are in flight, their outcomes will follow, and one statement stores
+        many of them. While some are being stored, more are waited for, unless sends wait for them.
+        """
+        batch = [await self.outcomes.get()]
+        if self.in_flight > 1:
+            for _ in range(MOST_WAITS):
+                if await self._fills(GATHER_SECONDS) or not self._storing or not self.storable.is_set():
+                    break
+        while len(batch) < self.limits.batch and not self.outcomes.empty():
+            batch.append(self.outcomes.get_nowait())
+        return batch
+
+    async def _fills(self, seconds: float) -> bool:
+        """Wait until there is a full batch, but not longer than so many seconds; say whether there is one."""
+        if self.outcomes.qsize() < self.limits.batch - 1:
+            self._full.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._full.wait()
+        return self.outcomes.qsize() >= self.limits.batch - 1
+
+    @contextmanager
+    def storing(self) -> Iterator[None]:
+        """Know that outcomes are being stored: more gather meanwhile."""
+        self._storing += 1
+        try:
+            yield
+        finally:
+            self._storing -= 1
 
     def store(self, count: int) -> None:
         """Note that so many messages are stored, so that a crash does not repeat them."""

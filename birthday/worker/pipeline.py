@@ -23,7 +23,7 @@ from birthday.clock import CheckedClock
 from birthday.errors import UnavailableError
 from birthday.operations.pauses import Pauses
 from birthday.worker.claimer import Claimer
-from birthday.worker.flow import GATHER_SECONDS, Flow
+from birthday.worker.flow import Flow
 from birthday.worker.jobs import Done
 from birthday.worker.limits import SETTLEMENTS, Limits
 from birthday.worker.retrying import RECONNECT
@@ -220,32 +220,18 @@ class Pipeline:
             allowance = sender.allowance
             # More may be in flight than is allowed now, if it was claimed before the circuit opened.
             unsent = self._hurrying or self._held or (allowance is not None and flow.in_flight > allowance)
-            flow.outcomes.put_nowait(sender.give_back(job) if unsent else await sender.send(job))
+            flow.finish(sender.give_back(job) if unsent else await sender.send(job))
 
     async def _settle_outcomes(self, group: asyncio.TaskGroup) -> None:
-        """Store outcomes in batches. While a full batch is being stored, the next one is gathered and stored too.
+        """Store outcomes in batches. While some are being stored, the next full batch is gathered and stored too.
 
         The queue is told in tasks of ``group``, so that outcomes are stored while it takes its time.
         """
         while True:
             async with self._gathering:
-                batch = await self._gather_outcomes()
-                is_full = len(batch) == self._flow.limits.batch
-                if not is_full:
-                    await self._settle(batch, group)
-            if is_full:
+                batch = await self._flow.gather_outcomes()
+            with self._flow.storing():
                 await self._settle(batch, group)
-
-    async def _gather_outcomes(self) -> list[Done]:
-        outcomes = self._flow.outcomes
-        batch = [await outcomes.get()]
-        if self._flow.in_flight > 1:
-            # Other outcomes will follow. A wait of a few milliseconds stores many of them in one statement. A lone
-            # message does not wait.
-            await asyncio.sleep(GATHER_SECONDS)
-        while len(batch) < self._flow.limits.batch and not outcomes.empty():
-            batch.append(outcomes.get_nowait())
-        return batch
 
     async def _settle(self, batch: Sequence[Done], group: asyncio.TaskGroup) -> None:
         stored: list[Stored] = []

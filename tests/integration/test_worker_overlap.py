@@ -134,7 +134,6 @@ async def test_what_is_not_stored_is_not_acked(product: Product) -> None:
     async def has_claimed() -> bool:
         return (await product.statuses())["sending"] >= BATCH and pipeline.stuck_seconds == 0
 
-    # Others go on only beside the settlement of a full batch, so the first one has to be full.
     await eventually(has_claimed, "a full batch is claimed")
     async with held_outcomes(product.pool, channel.sent[0].greeting.message_id):
         channel.release()

@@ -4,7 +4,9 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
-from birthday.worker.flow import Flow
+import pytest
+
+from birthday.worker.flow import GATHER_SECONDS, Flow
 from birthday.worker.limits import Limits
 
 SLOTS = 2
@@ -60,3 +62,24 @@ async def test_sends_pause_at_the_limit_until_outcomes_are_stored() -> None:
         assert not flow.idle.is_set()
         flow.tell(most - 1)
         assert flow.idle.is_set()
+
+
+async def test_a_short_batch_fills_up_while_others_are_stored() -> None:
+    """A full one does not wait, and a lone message does not either."""
+    flow = Flow(Limits(SLOTS, timedelta(seconds=10)))
+    batch = flow.limits.batch
+    one: Any = object()  # It is only handed on.
+    for count in (1, batch):
+        flow.accept([one] * count)
+        for _ in range(count):
+            flow.finish(one)
+        with pytest.raises(StopIteration) as ended:
+            flow.gather_outcomes().send(None)
+        assert ended.value.value == [one] * count
+    flow.finish(one)
+    with flow.storing():
+        gathering = asyncio.create_task(flow.gather_outcomes())
+        assert await asyncio.wait({gathering}, timeout=2 * GATHER_SECONDS) == (set(), {gathering})
+        for _ in range(batch - 1):
+            flow.finish(one)
+        assert len(await gathering) == batch
