@@ -98,13 +98,13 @@ async def test_a_worker_waits_for_the_instant_and_sends_what_is_due_meanwhile(pr
 
 
 async def test_more_wait_than_a_worker_may_hold(product: Product) -> None:
-    """With one slot it may hold 15 of 40; at the instant all go out, each once."""
+    """With one slot it may hold about half of 40; at the instant all go out, each once."""
     for _ in range(40):
         await product.create(BORN)
     assert await dispatch(product) == 40
     channel = RecordingChannel(product.clock)
-    async with product.working(channel, concurrency=1):
-        await queue_becomes(product, ready=25, held=15)
+    async with product.working(channel, concurrency=1) as pipeline:
+        await queue_becomes(product, ready=40 - pipeline.prefetch, held=pipeline.prefetch)
         product.clock.advance(AHEAD)
         await product.wait_for_statuses({"delivered": 40})
     assert len({sent.greeting.message_id for sent in channel.sent}) == len(channel.sent) == 40
