@@ -38,8 +38,9 @@ class Limits:
     @property
     def prefetch(self) -> int:
         """How many deliveries are unacked at a time: to be claimed, waiting for a slot, being sent, or being stored."""
-        # As many as ``Flow`` has claimed ahead, one batch more that it then claims, and one that is being acked.
-        return self.unstored + (self.concurrency + 4 * self.batch if self.ahead else 0)
+        # As many as ``Flow`` has claimed ahead, one batch more that it then claims, and four that are being acked: one
+        # ack is for all deliveries up to the first that is not stored, and the next ones take RabbitMQ 50 ms at times.
+        return self.unstored + (self.concurrency + 7 * self.batch if self.ahead else 0)
 
     @property
     def lease(self) -> timedelta:
