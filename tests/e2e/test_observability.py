@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 # Above the 100 dead letters of the alert.
 BURST = 120
-# Above the 10,000 of the alert, with what the worker holds: fifteen times its 100 slots.
+# Above the 10,000 of the alert, with what the worker holds: 21 times its 100 slots.
 BACKLOG = 13_000
 
 
