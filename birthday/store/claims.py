@@ -75,8 +75,8 @@ async def claim(
 
     ``scheduled`` counts as queued, because a dispatcher that dies between confirm and commit leaves that status. The
     rows are locked in order of id first, so that the claim waits for a dispatcher that is about to commit, and two
-    workers with the same messages cannot deadlock. The planner does not see how many they are, because in a small table
-    it would rather read all of it.
+    workers with the same messages cannot deadlock. PostgreSQL's planner does not see how many they are, because in a
+    small table it would rather read all of it.
     """
     rows = await pool.fetch(
         """

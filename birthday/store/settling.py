@@ -53,7 +53,7 @@ async def settle(pool: asyncpg.Pool, settlements: Sequence[Settlement]) -> list[
     """Store outcomes in one statement. If one is missing from the result, another worker had taken the message over.
 
     The statement places final outcomes in the feed itself, because the trigger that otherwise does it costs more.
-    ``given`` keeps the planner from counting the outcomes: in a small table, it would rather read all of it.
+    ``given`` keeps PostgreSQL's planner from counting the outcomes: in a small table, it would rather read all of it.
 
     Safe to repeat when the answer was lost. An outcome is stored only under the lease of its claim. An outcome that is
     stored already is recognised by ``settled_at``.

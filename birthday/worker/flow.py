@@ -92,7 +92,7 @@ class Flow:
     def finish(self, done: Done) -> None:
         """Let an outcome wait until it is stored."""
         self.outcomes.put_nowait(done)
-        if self.outcomes.qsize() >= self.limits.batch - 1:
+        if self._is_full:
             self._full.set()
 
     async def gather_outcomes(self) -> list[Done]:
@@ -112,11 +112,15 @@ class Flow:
 
     async def _fills(self, seconds: float) -> bool:
         """Wait until there is a full batch, but not longer than so many seconds; say whether there is one."""
-        if self.outcomes.qsize() < self.limits.batch - 1:
+        if not self._is_full:
             self._full.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._full.wait()
+        return self._is_full
+
+    @property
+    def _is_full(self) -> bool:
         return self.outcomes.qsize() >= self.limits.batch - 1
 
     @contextmanager

@@ -37,7 +37,10 @@ class Taker:
 
     @property
     def waiting_seconds(self) -> float:
-        """How long the worker has been waiting for the next delivery; 0 if it is not waiting."""
+        """How long the worker has been waiting for the next delivery; 0 if it is not waiting.
+
+        While it holds deliveries that are not due, it begins anew ten times a second.
+        """
         return 0.0 if self._waiting_since is None else asyncio.get_running_loop().time() - self._waiting_since
 
     async def take(self, consumer: Consumer) -> None:

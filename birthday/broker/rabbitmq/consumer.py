@@ -28,6 +28,7 @@ class RabbitMQConsumer:
         self._tag = ""
         self._waited_after = -1
         """After which delivery the last ``receive`` found no room for others; -1 if there was room."""
+        self._telling: asyncio.Task[None] | None = None
         channel.raw.on_consumer_cancel_callbacks.add(self._on_cancelled)
         channel.closing.add_done_callback(self._on_closed)
 
@@ -54,9 +55,11 @@ class RabbitMQConsumer:
     async def receive(self, most: int, wait: Wait) -> list[Delivery]:
         """Take what has been delivered; see ``Consumer``."""
         is_full = len(self._window) >= self._prefetch and not len(self._inbox)
-        if is_full and self._waited_after == self._window.last:
-            # Nothing has come since: what is held for long keeps the others from being acked with it.
-            await self._settle(everything=True)
+        is_stuck = is_full and self._window.untold > 0 and self._waited_after == self._window.last
+        if is_stuck and (self._telling is None or self._telling.done()):
+            # Nothing has come since: what is held for long keeps the others from being acked with it. This is a task,
+            # because this receive may be cancelled, and an ack must not be.
+            self._telling = asyncio.create_task(self._tell())
         self._waited_after = self._window.last if is_full else -1
         # Do not wait for more than the server may still deliver. An ack that is not sent yet makes no room there.
         handed_out = len(self._window) - len(self._inbox)
@@ -69,6 +72,11 @@ class RabbitMQConsumer:
     async def reject(self, deliveries: Sequence[Delivery]) -> None:
         """Dead-letter these at once, one by one. ``x-death`` then has the reason ``rejected``."""
         await self._settle(rejected=[delivery.tag for delivery in deliveries])
+
+    async def _tell(self) -> None:
+        """Ack everything that is finished, one by one. If that fails, ``receive`` says so."""
+        with suppress(UnavailableError):
+            await self._settle(everything=True)
 
     async def leave(self) -> None:
         """Ack what is finished, and end. The server takes back everything else when the channel closes."""

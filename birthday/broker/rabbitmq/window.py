@@ -25,6 +25,11 @@ class Window:
         """The tag of the last delivery; 0 before the first."""
         return self._last
 
+    @property
+    def untold(self) -> int:
+        """How many deliveries are settled, and the server does not know it."""
+        return len(self._finished)
+
     def open(self, tag: int) -> None:
         """Note a delivery."""
         self._last = tag
