@@ -33,7 +33,7 @@ daemon off;
 master_process off;
 pid nginx.pid;
 error_log stderr;
-events { worker_connections 4096; }
+events { worker_connections 16384; }
 http {
     map $$http_idempotency_key $$key { default $$http_idempotency_key; "" $no_key; }
     log_format arrival '$$msec $$key';
