@@ -23,7 +23,10 @@ None if no other question waits behind the batch.
 SLOTS: Final = 2
 """How many batches run at a time, so that one that waits for a lock does not hold up the rest."""
 MANY: Final = 24
-"""How many waiting questions start a second batch while one runs: in a small batch, each question costs more."""
+"""How many waiting questions start a second batch while one runs: in a small batch, each question costs more.
+
+A batch takes that many at least, if they wait.
+"""
 PATIENCE_SECONDS: Final = 0.02
 """How long fewer questions wait for the running batch. It takes a quarter of this, unless it has to wait itself."""
 LOCK_SECONDS: Final = 0.5
@@ -54,6 +57,7 @@ class Coalescer(Generic[Question, Answer]):
         """
         self._answer_all = answer_all
         self._waiting: deque[_Asked[Question, Answer]] = deque()
+        self._unanswered = 0
         self._slots: set[asyncio.Task[None]] = set()
         self._slow: set[asyncio.Task[None]] = set()
         self._alone: set[asyncio.Task[None]] = set()
@@ -63,8 +67,12 @@ class Coalescer(Generic[Question, Answer]):
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Answer] = loop.create_future()
         self._waiting.append(_Asked(question, answer, loop.time() + LOAN_SECONDS))
+        self._unanswered += 1
         self._open_lane()
-        return await answer
+        try:
+            return await answer
+        finally:
+            self._unanswered -= 1
 
     def _open_lane(self) -> None:
         worth_it = not self._slots or self._slow or len(self._waiting) >= MANY
@@ -91,6 +99,7 @@ class Coalescer(Generic[Question, Answer]):
             batch += self._take()
         if not batch:
             return
+        self._open_lane()
         seconds = batch[0].give_up_at - asyncio.get_running_loop().time()
         answers = await self._answer_all([asked.question for asked in batch], seconds, lock_seconds)
         for asked, answer in zip(batch, answers, strict=True):
@@ -102,7 +111,8 @@ class Coalescer(Generic[Question, Answer]):
                 asked.answer.set_result(answer)
 
     def _take(self) -> list[_Asked[Question, Answer]]:
-        taken = [self._waiting.popleft() for _ in range(min(BATCH_LIMIT, len(self._waiting)))]
+        most = min(BATCH_LIMIT, max(MANY, self._unanswered // 2))
+        taken = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
         return [asked for asked in taken if not asked.answer.done()]
 
     def _finish(

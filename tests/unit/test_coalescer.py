@@ -127,6 +127,21 @@ async def test_a_batch_is_bounded() -> None:
     assert max(map(len, squares.batches)) <= BATCH_LIMIT
 
 
+async def test_no_batch_has_more_than_half_of_the_questions() -> None:
+    """Callers who ask again at once take turns: while one half is answered, the other half can be asked."""
+    squares = Squares()
+    squares.gate.clear()
+    coalescer = Coalescer(squares.answer)
+    callers = 3 * MANY
+    asking = [asyncio.create_task(coalescer.ask(number)) for number in range(callers)]
+    while not squares.batches:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert [len(batch) for batch in squares.batches] == [callers // 2, callers // 2]
+    squares.gate.set()
+    assert await asyncio.gather(*asking) == [number**2 for number in range(callers)]
+
+
 async def test_an_error_of_one_question_is_not_that_of_others() -> None:
     """What is an error for one of a batch is an answer for the rest."""
     coalescer = Coalescer(Squares().answer)
