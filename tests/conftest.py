@@ -10,6 +10,7 @@ import pytest
 import uvloop
 
 pytest_plugins = [
+    "tests.support.brokers",
     "tests.support.certificates",
     "tests.support.collector",
     "tests.support.forward_proxy",

@@ -9,7 +9,6 @@ import asyncpg
 import pytest
 
 from birthday.broker import Broker
-from birthday.broker.postgres import PostgresBroker
 from birthday.broker.rabbitmq import RabbitMQBroker
 from birthday.core.message import ErrorType
 from tests.support.api import Api, api_keys, running_api
@@ -19,15 +18,11 @@ from tests.support.dead import bury, dead_ids, store_failed, take_all
 HOUR = timedelta(hours=1)
 
 
-@pytest.fixture(params=["postgres", "rabbitmq"])
-async def api(request: pytest.FixtureRequest, pool: asyncpg.Pool) -> AsyncIterator[Api]:
+@pytest.fixture
+async def api(pool: asyncpg.Pool, either_broker: Broker) -> AsyncIterator[Api]:
     """The API on either broker; it is 09:00 UTC on 1 March 2026."""
-    broker: Broker = PostgresBroker(pool)
-    if request.param == "rabbitmq":
-        broker = RabbitMQBroker(request.getfixturevalue("rabbitmq_url"))
-    async with running_api(pool, broker=broker) as api:
+    async with running_api(pool, broker=either_broker) as api:
         yield api
-    await broker.close()
 
 
 async def statuses(pool: asyncpg.Pool) -> dict[str, int]:

@@ -1,6 +1,5 @@
 """Messages that are put into the queue some seconds before they are due, on both brokers."""
 
-from collections.abc import AsyncIterator
 from datetime import date, timedelta
 from uuid import uuid4
 
@@ -10,7 +9,6 @@ import pytest
 from benchmarks.seeds import make_messages
 from birthday.broker import Broker, QueueStats
 from birthday.broker.postgres import PostgresBroker
-from birthday.broker.rabbitmq import RabbitMQBroker
 from birthday.channels import Delivered, Temporary
 from birthday.core.message import BIRTHDAY, ErrorType
 from birthday.scheduler.dispatcher import AHEAD_LIMIT, AHEAD_PAUSE
@@ -30,14 +28,10 @@ SECOND = timedelta(seconds=1)
 DOWN = Temporary(ErrorType.EXTERNAL_API_ERROR, "down")
 
 
-@pytest.fixture(params=["postgres", "rabbitmq"])
-async def product(request: pytest.FixtureRequest, pool: asyncpg.Pool) -> AsyncIterator[Product]:
+@pytest.fixture
+def product(pool: asyncpg.Pool, either_broker: Broker) -> Product:
     """An installation on either broker, as long before 09:00 UTC as messages may be in the queue."""
-    broker: Broker = PostgresBroker(pool)
-    if request.param == "rabbitmq":
-        broker = RabbitMQBroker(request.getfixturevalue("rabbitmq_url"))
-    yield Product(pool, broker, ManualClock(NINE - AHEAD), Metrics(), ahead=AHEAD)
-    await broker.close()
+    return Product(pool, either_broker, ManualClock(NINE - AHEAD), Metrics(), ahead=AHEAD)
 
 
 async def dispatch(product: Product) -> int:

@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -40,14 +40,10 @@ ALL = FailedFilter()
 BuryText = Callable[[str], Awaitable[None]]
 
 
-@pytest.fixture(params=["postgres", "rabbitmq"])
-async def product(request: pytest.FixtureRequest, pool: asyncpg.Pool) -> AsyncIterator[Product]:
+@pytest.fixture
+def product(pool: asyncpg.Pool, either_broker: Broker) -> Product:
     """An installation at 09:00 UTC on 1 March 2026, on either broker."""
-    broker: Broker = PostgresBroker(pool)
-    if request.param == "rabbitmq":
-        broker = RabbitMQBroker(request.getfixturevalue("rabbitmq_url"))
-    yield Product(pool, broker, ManualClock(), Metrics())
-    await broker.close()
+    return Product(pool, either_broker, ManualClock(), Metrics())
 
 
 @pytest.fixture

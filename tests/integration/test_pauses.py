@@ -1,7 +1,7 @@
 """Pause and resume, on both brokers: nothing is published or consumed, nothing is lost, and everybody knows soon."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import date, datetime, timedelta
 from uuid import UUID
@@ -11,7 +11,6 @@ import pytest
 
 from birthday.broker import Broker
 from birthday.broker.postgres import PostgresBroker
-from birthday.broker.rabbitmq import RabbitMQBroker
 from birthday.channels import Greeting, Outcome
 from birthday.core.message import BIRTHDAY
 from birthday.operations.pauses import EVERY_SECONDS, Pauses
@@ -27,14 +26,10 @@ from tests.support.tasks import background
 BORN = date(1990, 3, 1)
 
 
-@pytest.fixture(params=["postgres", "rabbitmq"])
-async def product(request: pytest.FixtureRequest, pool: asyncpg.Pool) -> AsyncIterator[Product]:
+@pytest.fixture
+def product(pool: asyncpg.Pool, either_broker: Broker) -> Product:
     """An installation at 09:00 UTC on 1 March 2027, on either broker."""
-    broker: Broker = PostgresBroker(pool)
-    if request.param == "rabbitmq":
-        broker = RabbitMQBroker(request.getfixturevalue("rabbitmq_url"))
-    yield Product(pool, broker, ManualClock(parse("2027-03-01T09:00:00Z")), Metrics())
-    await broker.close()
+    return Product(pool, either_broker, ManualClock(parse("2027-03-01T09:00:00Z")), Metrics())
 
 
 class SlowChannel(RecordingChannel):

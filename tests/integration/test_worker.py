@@ -1,7 +1,7 @@
 """The worker on a real database and both brokers, with a channel and a clock in the hands of the test."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import date, timedelta
@@ -14,7 +14,6 @@ import pytest
 from birthday.broker import Broker
 from birthday.broker.postgres import PostgresBroker
 from birthday.broker.protocol import encode_payload
-from birthday.broker.rabbitmq import RabbitMQBroker
 from birthday.channels import Delivered, Greeting, Outcome, Permanent, Temporary
 from birthday.core.message import ErrorType
 from birthday.store.claims import cancel
@@ -33,14 +32,10 @@ BROKEN = Temporary(ErrorType.EXTERNAL_API_ERROR, "the connection broke", answer_
 REFUSED = Permanent(ErrorType.VALIDATION_ERROR, "refused")
 
 
-@pytest.fixture(params=["postgres", "rabbitmq"])
-async def product(request: pytest.FixtureRequest, pool: asyncpg.Pool) -> AsyncIterator[Product]:
+@pytest.fixture
+def product(pool: asyncpg.Pool, either_broker: Broker) -> Product:
     """An installation at 09:00 UTC on 1 March 2027, on either broker."""
-    broker: Broker = PostgresBroker(pool)
-    if request.param == "rabbitmq":
-        broker = RabbitMQBroker(request.getfixturevalue("rabbitmq_url"))
-    yield Product(pool, broker, ManualClock(parse("2027-03-01T09:00:00Z")), Metrics())
-    await broker.close()
+    return Product(pool, either_broker, ManualClock(parse("2027-03-01T09:00:00Z")), Metrics())
 
 
 PublishByHand = Callable[[UUID], Awaitable[None]]
