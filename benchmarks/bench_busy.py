@@ -30,7 +30,7 @@ def test_busy(
     race = Race(run, service, database_url, queue_url, 2 * scale.messages)
     comparison = Comparison(WORKER_BUSY, "of a core")
     cases = [pair for pair in product(SERVICE_SECONDS, FLUSH_SECONDS) if scale.full or 0 in pair]
-    shares: dict[tuple[float, float], list[float]] = {case: [] for case in cases}
+    shares: dict[tuple[float, float], list[tuple[float, float]]] = {case: [] for case in cases}
 
     def one_round() -> None:
         least = Measured(float("inf"), Usage(1))
@@ -38,8 +38,8 @@ def test_busy(
             measured = race.worker(CONCURRENCY[service_seconds], service_seconds, flush_seconds)
             usage = measured.usage
             share, starved = (seconds.get("worker", 0) / usage.seconds for seconds in (usage.processor, usage.starved))
-            shares[service_seconds, flush_seconds].append(share)
-            # On a machine that is full, the worker is less busy than it would be, and has no core meanwhile.
+            # While others have its core, the worker is less busy than it would be.
+            shares[service_seconds, flush_seconds].append((share, starved))
             tell(
                 f"  service of {1000 * service_seconds:.0f} ms, {1000 * flush_seconds:.0f} ms more for a statement:"
                 f" busy {100 * share:.0f} %, without a core {100 * starved:.0f} %, {measured.figure:,.0f} a second"
@@ -51,6 +51,11 @@ def test_busy(
         judge(benchmark, [comparison], one_round, 1)
     finally:
         benchmark.extra_info["by_wait"] = [
-            {"service_ms": 1000 * case[0], "flush_ms": 1000 * case[1], "busy": of_case}
+            {
+                "service_ms": 1000 * case[0],
+                "flush_ms": 1000 * case[1],
+                "busy": [share for share, _ in of_case],
+                "without_a_core": [starved for _, starved in of_case],
+            }
             for case, of_case in shares.items()
         ]

@@ -126,10 +126,14 @@ def busy(results: Results) -> str:
 def waiting(results: Results) -> str:
     """Return how busy a worker is, by what it has to wait for."""
     rows = [
-        (f"{case['service_ms']:.0f} ms", f"{case['flush_ms']:.0f} ms", f"{100 * median(case['busy']):.0f} %")
+        (
+            f"{case['service_ms']:.0f} ms",
+            f"{case['flush_ms']:.0f} ms",
+            *(f"{100 * median(shares):.0f} %" for shares in (case["busy"], case["without_a_core"])),
+        )
         for case in results.get("busy", {}).get("by_wait", [])
     ]
-    head = ("the service takes", "a statement takes longer by", "the worker's share of a core")
+    head = ("the service takes", "a statement takes longer by", "the worker's share of a core", "it waits for a core")
     return table(head, rows) if rows else "(Not measured in this run.)"
 
 
