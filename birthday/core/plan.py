@@ -99,6 +99,7 @@ def look_ahead(profile: Profile, schedule_from: datetime, horizon: timedelta, ru
     planned: list[PlannedMessage] = []
     upcoming: list[Upcoming] = []
     zone = load_zone(profile.zone)
+    until = schedule_from + horizon + OVERLAP
     for message_type, day in profile.dates():
         first = True
         for occasion in birthdays_not_over(day, zone, rules, schedule_from):
@@ -106,7 +107,7 @@ def look_ahead(profile: Profile, schedule_from: datetime, horizon: timedelta, ru
             if first:
                 upcoming.append(Upcoming(message_type, occasion.on, due_at))
                 first = False
-            if due_at > schedule_from + horizon + OVERLAP:
+            if due_at > until:
                 break
             planned.append(PlannedMessage(message_type, occasion, due_at))
     return Outlook(planned, sorted(upcoming, key=lambda one: one.on))

@@ -244,15 +244,12 @@ def parse_profile(data: object, now: datetime) -> Profile:
     zone = given.zone()
     today = now.astimezone(load_zone(zone)).date()
     dates = {"/dateOfBirth": given.date_of_birth} if given.date_of_birth.year != UNKNOWN_YEAR else {}
-    dates |= {f"/anniversaries/{name}": day for name, day in (given.anniversaries or {}).items()}
-    errors = [
-        FieldError(
-            pointer,
-            f"is outside of what is accepted: from {EARLIEST_DATE} to today, which is {today} in that time zone",
-        )
-        for pointer, day in dates.items()
-        if not EARLIEST_DATE <= day <= today
-    ]
+    if given.anniversaries:
+        dates |= {f"/anniversaries/{name}": day for name, day in given.anniversaries.items()}
+    for pointer, day in dates.items():
+        if not EARLIEST_DATE <= day <= today:
+            detail = f"from {EARLIEST_DATE} to today, which is {today} in that time zone"
+            errors.append(FieldError(pointer, f"is outside of what is accepted: {detail}"))
     if errors:
         raise InvalidInputError(*errors)
     return Profile(given.first_name, given.last_name or "", given.email, given.date_of_birth, zone, given.extras())

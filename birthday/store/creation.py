@@ -1,6 +1,6 @@
 """New users: one or many are stored in one transaction, together with the messages that fall due soon."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -95,20 +95,22 @@ async def rehearse_user(pool: asyncpg.Pool, new: NewUser) -> User:
 async def _create(
     connection: Connection, users: Sequence[NewUser], lock_seconds: float | None
 ) -> list[User | ConflictError]:
-    created = await _insert_users(connection, users, lock_seconds)
-    await _insert_occasions(connection, [new for new in users if new.user.id in created], created)
-    unsure = [new.user.id for new in users if _is_unsure(new, created)]
+    rows = await _insert_users(connection, users, lock_seconds)
+    # Each user is looked up once, because the hash of an id is slow.
+    outcomes = [(new, rows.get(new.user.id)) for new in users]
+    created = [(new, row) for new, row in outcomes if row is not None]
+    await _insert_occasions(connection, created)
+    unsure = [new.user.id for new, row in created if _is_unsure(new, row)]
+    if not unsure and len(created) == len(users):
+        return [new.user for new in users]
     now, rules = users[0].user.created_at, users[0].rules
     found = {user.id: user for user in await read_users(connection, unsure, now, rules)} if unsure else {}
-    return [
-        found.get(new.user.id, new.user) if new.user.id in created else email_taken(new.user.profile) for new in users
-    ]
+    return [email_taken(new.user.profile) if row is None else found.get(new.user.id, new.user) for new, row in outcomes]
 
 
-def _is_unsure(new: NewUser, created: Mapping[UUID, asyncpg.Record]) -> bool:
+def _is_unsure(new: NewUser, row: asyncpg.Record) -> bool:
     """Say whether only the database knows which messages a user gets: it knows what is planned and who opted out."""
-    row = created.get(new.user.id)
-    return row is not None and bool(row["suppressed"] or row["greeted_year"] or new.user.profile.extras.anniversaries)
+    return bool(row["suppressed"] or row["greeted_year"] or new.user.profile.extras.anniversaries)
 
 
 async def _insert_users(
@@ -163,20 +165,16 @@ async def _insert_users(
     return {row["id"]: row for row in rows}
 
 
-async def _insert_occasions(
-    connection: Connection, users: Sequence[NewUser], created: Mapping[UUID, asyncpg.Record]
-) -> None:
-    """Insert the anniversaries of users who were ``created`` in this transaction, and the messages that are not over.
+async def _insert_occasions(connection: Connection, created: Sequence[tuple[NewUser, asyncpg.Record]]) -> None:
+    """Insert the anniversaries of users who were created in this transaction, and the messages that are not over.
 
     Apart from their rows, because to prepare this in vain would cost a quarter of creating a user. It does not read
     their rows: a plan that was made while there were few users would read all of them.
     """
-    dates = [row for new in users for row in _anniversary_rows(new.user)]
-    messages = [
-        _message_row(new, message, created[new.user.id]["greeted_year"]) for new in users for message in new.messages
-    ]
-    if not dates and not messages:
+    if not any(new.messages or new.user.profile.extras.anniversaries for new, _ in created):
         return
+    dates = [row for new, _ in created for row in _anniversary_rows(new.user)]
+    messages = [_message_row(new, message, row["greeted_year"]) for new, row in created for message in new.messages]
     await connection.execute(
         """
         WITH dated AS (

@@ -152,14 +152,21 @@ def configure_logs(level: str, form: str | None, file: LogFile, role: str | None
     readable = form == "console" or (form is None and file.isatty())
     threshold = logging.getLevelNamesMapping()[level.upper()]
 
-    complete = partial(_complete, _Timestamps())
+    timestamps = _Timestamps()
+    complete = partial(_complete, timestamps)
 
     def render_json(_logger: object, _method: str, event: _Event) -> str:
-        return _render_json(event, role).decode()
+        line = _head(event.pop("timestamp"), event.pop("level"), event.pop("event"), role)
+        line.update(event)
+        return _render_json(line).decode()
 
     def render_line(logger: object, method: str, event: _Event) -> bytes:
-        event = complete(logger, method, structlog.contextvars.merge_contextvars(logger, method, event))
-        return _render_json(event, role) + b"\n"
+        line = _head(timestamps.now(), _level(method), event.pop("event"), role)
+        line.update(event)
+        structlog.contextvars.merge_contextvars(logger, method, line)
+        if "exc_info" in line:
+            _RENDER_EXCEPTION(logger, method, line)
+        return _render_json(line) + b"\n"
 
     # Warnings and errors are written at once, because the process may end right after them.
     now, later = file.write_line, file.gather_line
@@ -167,7 +174,7 @@ def configure_logs(level: str, form: str | None, file: LogFile, role: str | None
     common: list[Any] = [structlog.contextvars.merge_contextvars, complete]
     console = structlog.dev.ConsoleRenderer(colors=file.isatty(), exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(
-        # JSON is made in one step, as bytes, because a log line is a large part of the cost of a request.
+        # A line is made in one step, as bytes, because it is a large part of the cost of a request.
         processors=[*common, console] if readable else [render_line],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.WriteLoggerFactory(file) if readable else lambda *_: lines,  # type: ignore[arg-type] # needs write and flush only
@@ -224,12 +231,9 @@ class _Timestamps:
 
 
 def _complete(timestamps: _Timestamps, logger: Any, method: str, event: _Event) -> _Event:  # noqa: ANN401 - whatever it is
-    """Add timestamp and level, and reduce exceptions to the text that a log may have.
-
-    One step replaces four processors of structlog, because a log line is a large part of the cost of a request.
-    """
+    """Add timestamp and level, and reduce exceptions to the text that a log may have."""
     event["timestamp"] = timestamps.now()
-    event["level"] = "error" if method == "exception" else method
+    event["level"] = _level(method)
     if "exc_info" in event:
         _RENDER_EXCEPTION(logger, method, event)
     for name, value in event.items():
@@ -245,17 +249,29 @@ def _drop_what_is_quoted(_logger: object, _method: str, event: _Event) -> _Event
     return event
 
 
-def _render_json(event: _Event, role: str | None) -> bytes:
-    level = event.pop("level")
-    line = {"timestamp": event.pop("timestamp"), "level": level, "severity": level.upper(), "event": event.pop("event")}
+def _level(method: str) -> str:
+    return "error" if method == "exception" else method
+
+
+def _head(timestamp: str, level: str, event: str, role: str | None) -> dict[str, Any]:
+    """Return the fields that a line begins with."""
+    head = {"timestamp": timestamp, "level": level, "severity": level.upper(), "event": event}
     if role:
-        line["role"] = role
-    line.update(event)
+        head["role"] = role
+    return head
+
+
+def _render_json(line: dict[str, Any]) -> bytes:
     try:
-        return orjson.dumps(line, default=str)
+        return orjson.dumps(line, default=_text)
     except orjson.JSONEncodeError:
         # orjson refuses a number beyond 64 bits, and half a surrogate pair.
-        return json.dumps(line, default=str).encode(errors="backslashreplace")
+        return json.dumps(line, default=_text).encode(errors="backslashreplace")
+
+
+def _text(value: object) -> str:
+    """Return what JSON does not know as text, and of an exception the text that a log may have."""
+    return error_text(value) if isinstance(value, BaseException) else str(value)
 
 
 def _open(path: Path) -> int:

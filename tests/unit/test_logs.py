@@ -139,16 +139,16 @@ def test_what_nobody_catches_is_a_line_as_well(lines: Lines) -> None:
 
 
 def test_an_exception_is_told_without_what_it_quotes(lines: Lines) -> None:
-    """As a field, with a traceback, and from a library alike."""
+    """As a field, within one, with a traceback, and from a library alike."""
     error = ConflictError("another user has the e-mail address zaphod@example.com")
     try:
         raise error
     except ConflictError:
-        structlog.get_logger().error("as.field", error=error)
+        structlog.get_logger().error("as.field", error=error, errors=[error])
         structlog.get_logger().exception("with.traceback")
         logging.getLogger("aiohttp").exception("of a library")
     field, traceback, library = lines()
-    assert field["error"] == "ConflictError"
+    assert (field["error"], field["errors"]) == ("ConflictError", ["ConflictError"])
     for line in (traceback, library):
         assert line["exception"].splitlines()[-1] == "ConflictError"
         assert "test_logs.py:" in line["exception"]

@@ -82,7 +82,8 @@ async def read_body(request: web.Request) -> bytes:
     try:
         if size and request._read_bytes is None and request.content.is_eof():  # noqa: SLF001
             # It is here as a whole. aiohttp would look twice for more, which takes 5 µs.
-            request._read_bytes = request.content.read_nowait()  # noqa: SLF001
+            body = request._read_bytes = request.content.read_nowait()  # noqa: SLF001
+            return body
         return await request.read()
     except TimeoutError as error:
         raise web.HTTPRequestTimeout(text=f"the body could not be read: {error}") from None

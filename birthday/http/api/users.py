@@ -57,13 +57,14 @@ async def create(request: web.Request, body: Annotated[object, ProfileInput]) ->
 
 async def create_user(request: web.Request, profile: Profile, now: datetime) -> web.Response:
     """Store a new user, and answer."""
-    context = request.app[CONTEXT]
+    app = request.app
+    context = app[CONTEXT]
     new = plan_user(uuid7(now), profile, now, context.planning, actor_of(request), context.tracing.traceparent())
     key = keyed(request)
     if key is not None:
         new = new._replace(answer=lambda user: (key, answer_of(_created(user, str(user.id)), user.id)))
     try:
-        user = await request.app[CREATION].ask(new)
+        user = await app[CREATION].ask(new)
     except UnavailableError as error:
         if error.maybe_done:
             context.doubts.note(new.user.profile, new.user.id)
