@@ -38,7 +38,6 @@ def test_busy(
             measured = race.worker(CONCURRENCY[service_seconds], service_seconds, flush_seconds)
             usage = measured.usage
             share, starved = (seconds.get("worker", 0) / usage.seconds for seconds in (usage.processor, usage.starved))
-            # While others have its core, the worker is less busy than it would be.
             shares[service_seconds, flush_seconds].append((share, starved))
             tell(
                 f"  service of {1000 * service_seconds:.0f} ms, {1000 * flush_seconds:.0f} ms more for a statement:"

@@ -42,7 +42,7 @@ class Usage:
     processor: Mapping[str, float] = field(default_factory=dict)
     count: int = 0
     starved: Mapping[str, float] = field(default_factory=dict)
-    """Seconds for which they had work and no core, because others had all of them: of main threads only."""
+    """Seconds for which their main threads had work and no core, because another process had it."""
 
     def busy(self) -> dict[str, float]:
         """Return how much of a core each process took; what took next to nothing is left out."""

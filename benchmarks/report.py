@@ -133,7 +133,12 @@ def waiting(results: Results) -> str:
         )
         for case in results.get("busy", {}).get("by_wait", [])
     ]
-    head = ("the service takes", "a statement takes longer by", "the worker's share of a core", "it waits for a core")
+    head = (
+        "the service takes",
+        "a statement takes longer by",
+        "the worker's share of a core",
+        "how much of the time it waits for one",
+    )
     return table(head, rows) if rows else "(Not measured in this run.)"
 
 

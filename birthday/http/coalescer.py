@@ -23,10 +23,7 @@ None if no other question waits behind the batch.
 SLOTS: Final = 2
 """How many batches run at a time, so that one that waits for a lock does not hold up the rest."""
 MANY: Final = 24
-"""How many waiting questions start a second batch while one runs: in a small batch, each question costs more.
-
-A batch takes that many at least, if they wait.
-"""
+"""How many waiting questions start a second batch while one runs: in a small batch, each question costs more."""
 PATIENCE_SECONDS: Final = 0.02
 """How long fewer questions wait for the running batch. It takes a quarter of this, unless it has to wait itself."""
 LOCK_SECONDS: Final = 0.5
@@ -42,12 +39,16 @@ class _Asked(NamedTuple, Generic[Question, Answer]):
 
 
 class Coalescer(Generic[Question, Answer]):
-    """Collects questions that come while batches run into the next batch.
+    """Collects questions that come while batches run into the next batches.
 
     While no batch runs, a question is answered at once. If a batch fails, each of its questions is asked again alone,
     so that each caller gets its own answer. The exception is ``UnavailableError``, which all callers get. If a caller
     is cancelled, its question is dropped unless its batch already runs; the others are not affected. A batch must end
     within ``LOAN_SECONDS`` after its oldest question came.
+
+    If many callers ask again as soon as they have an answer, one batch would soon have the questions of all. Then the
+    database would have nothing to do while the callers work, and the callers nothing while it works. So a batch takes
+    half of the questions without an answer, but no fewer than ``MANY``.
     """
 
     def __init__(self, answer_all: AnswerAll[Question, Answer]) -> None:
@@ -99,7 +100,6 @@ class Coalescer(Generic[Question, Answer]):
             batch += self._take()
         if not batch:
             return
-        self._open_lane()
         seconds = batch[0].give_up_at - asyncio.get_running_loop().time()
         answers = await self._answer_all([asked.question for asked in batch], seconds, lock_seconds)
         for asked, answer in zip(batch, answers, strict=True):
@@ -111,7 +111,8 @@ class Coalescer(Generic[Question, Answer]):
                 asked.answer.set_result(answer)
 
     def _take(self) -> list[_Asked[Question, Answer]]:
-        most = min(BATCH_LIMIT, max(MANY, self._unanswered // 2))
+        half = (self._unanswered + 1) // 2
+        most = min(BATCH_LIMIT, max(MANY, half))
         taken = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
         return [asked for asked in taken if not asked.answer.done()]
 

@@ -97,15 +97,15 @@ async def _create(
 ) -> list[User | ConflictError]:
     rows = await _insert_users(connection, users, lock_seconds)
     # Each user is looked up once, because the hash of an id is slow.
-    outcomes = [(new, rows.get(new.user.id)) for new in users]
-    created = [(new, row) for new, row in outcomes if row is not None]
+    pairs = [(new, rows.get(new.user.id)) for new in users]
+    created = [(new, row) for new, row in pairs if row is not None]
     await _insert_occasions(connection, created)
     unsure = [new.user.id for new, row in created if _is_unsure(new, row)]
     if not unsure and len(created) == len(users):
         return [new.user for new in users]
     now, rules = users[0].user.created_at, users[0].rules
     found = {user.id: user for user in await read_users(connection, unsure, now, rules)} if unsure else {}
-    return [email_taken(new.user.profile) if row is None else found.get(new.user.id, new.user) for new, row in outcomes]
+    return [email_taken(new.user.profile) if row is None else found.get(new.user.id, new.user) for new, row in pairs]
 
 
 def _is_unsure(new: NewUser, row: asyncpg.Record) -> bool:

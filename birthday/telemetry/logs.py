@@ -161,8 +161,9 @@ def configure_logs(level: str, form: str | None, file: LogFile, role: str | None
         return _render_json(line).decode()
 
     def render_line(logger: object, method: str, event: _Event) -> bytes:
-        line = _head(timestamps.now(), _level(method), event.pop("event"), role)
-        line.update(event)
+        head = _head(timestamps.now(), _level(method), event.pop("event"), role)
+        # The head comes first, and no field of an event takes its place.
+        line = {**head, **event, **head}
         structlog.contextvars.merge_contextvars(logger, method, line)
         if "exc_info" in line:
             _RENDER_EXCEPTION(logger, method, line)

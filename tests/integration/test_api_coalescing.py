@@ -122,7 +122,7 @@ async def create_while_held_up(api: Api, url: str, bodies: list[dict[str, Any]])
 
 
 async def test_what_comes_together_is_stored_together(api: Api, pool: asyncpg.Pool, database_url: str) -> None:
-    """Users who come while statements are under way are stored by one statement in each slot, all with an answer."""
+    """Users who come while both slots are busy are stored by one more statement in each, all with an answer."""
     answers = await create_while_held_up(api, database_url, users(CROWD, dateOfBirth="1990-03-02"))
     assert [(answer.status, answer.json["email"]) for answer in answers] == [
         (201, body["email"]) for body in users(CROWD)

@@ -12,7 +12,7 @@ from birthday.broker.rabbitmq import RabbitMQBroker
 
 @pytest.fixture(params=["postgres", "rabbitmq"])
 async def either_broker(request: pytest.FixtureRequest, pool: asyncpg.Pool) -> AsyncIterator[Broker]:
-    """Return a broker whose queue is empty: once that in PostgreSQL, once RabbitMQ."""
+    """Return a broker whose queue is empty. Each test runs with the queue in PostgreSQL, and with RabbitMQ."""
     broker: Broker = PostgresBroker(pool)
     if request.param == "rabbitmq":
         broker = RabbitMQBroker(request.getfixturevalue("rabbitmq_url"))
