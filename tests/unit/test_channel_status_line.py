@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from birthday.channels.message_service.connection import BrokenConnectionError, HttpConnection, Response
+from birthday.channels.message_service.writes import Writes
 
 PATIENCE_SECONDS: Final = 5.0
 REQUEST: Final = b"POST /send HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
@@ -75,11 +76,12 @@ async def ask(said: list[bytes], *, reset: bool = False) -> tuple[Response, bool
     loop = asyncio.get_running_loop()
     ours, theirs = socket.socketpair()
     theirs.settimeout(0)
-    transport, connection = await loop.create_connection(lambda: HttpConnection(loop), sock=ours)
+    transport, connection = await loop.create_connection(lambda: HttpConnection(loop, Writes()), sock=ours)
     asking = asyncio.ensure_future(connection.ask(REQUEST, loop.time() + PATIENCE_SECONDS))
     try:
-        # One turn to write the request.
-        await asyncio.sleep(0)
+        # One turn to ask, and one to write the request.
+        for _ in range(2):
+            await asyncio.sleep(0)
         if not reset:
             await loop.sock_recv(theirs, len(REQUEST))
         for piece in said:

@@ -11,6 +11,8 @@ from typing import Final, NamedTuple, cast
 
 import httptools
 
+from birthday.channels.message_service.writes import Writes
+
 _BYTES_LIMIT: Final = 128 * 1024
 """The most bytes of one answer that are read. The rest is not needed, because bodies are not used."""
 _STATUS_LINE: Final = re.compile(rb"[\r\n]*HTTP/\d\.\d ([1-9]\d\d)(?:[ \t\r][^\n]*)?(?=\n)")
@@ -50,11 +52,12 @@ def final_status(received: bytes) -> int:
 class HttpConnection(asyncio.Protocol):
     """The asyncio protocol of one transport, be it direct, through a proxy, or with TLS."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, writes: Writes) -> None:
         self.reusable = False
         """Whether the last answer is complete, and since then no data has come and neither side has closed."""
         self.opened_at = self.idle_since = loop.time()
         self._loop = loop
+        self._writes = writes
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._asking: asyncio.Future[Response] | None = None
@@ -90,7 +93,7 @@ class HttpConnection(asyncio.Protocol):
         if not self.is_open:
             self._give_up(BrokenConnectionError("it was closed by the other side"))
         elif self._transport is not None:
-            self._transport.write(request)
+            self._writes.add(self._transport, request)
         self._deadline = deadline
         if self._timer is None or self._timer.when() > deadline:
             self._set_timer()

@@ -16,6 +16,7 @@ import aiohappyeyeballs
 from yarl import URL
 
 from birthday.channels.message_service.connection import HttpConnection
+from birthday.channels.message_service.writes import Writes
 
 _NEXT_ADDRESS_SECONDS: Final = 0.25
 """How long to wait for one address of a name before the next one is tried in parallel (RFC 8305, section 5)."""
@@ -88,6 +89,7 @@ class Route:
         """
         self.origin = url.origin()
         self._accepts = accepts
+        self._writes = Writes()
         self._looking_up = asyncio.Lock()
         self._addresses: list[Any] = []
         self._found_at = 0.0
@@ -121,7 +123,7 @@ class Route:
                 if self.proxy and self.tls:
                     await self._open_tunnel(wire)
                 _, connection = await loop.create_connection(
-                    lambda: HttpConnection(loop),
+                    lambda: HttpConnection(loop, self._writes),
                     sock=wire,
                     ssl=self.tls,
                     server_hostname=self.origin.raw_host if self.tls else None,
