@@ -1,6 +1,7 @@
 """Connections to servers that answer in odd ways: what an answer is, and which connection may be used again."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -12,6 +13,7 @@ from yarl import URL
 from birthday.channels.message_service.connection import BrokenConnectionError, Response
 from birthday.channels.message_service.route import Network, Route, UnreachableError
 from birthday.channels.message_service.session import Session
+from birthday.channels.message_service.writes import TOGETHER
 
 PATIENCE = timedelta(seconds=5)
 REQUEST = b"POST /send HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
@@ -216,3 +218,25 @@ def test_authorities_missing() -> None:
     """A file of authorities that is not there is noticed before the first greeting."""
     with pytest.raises(OSError, match="No such file"):
         Route(URL("https://mail.example.com"), Network(authorities=Path("/nonexistent/authorities.pem")))
+
+
+async def test_connections_of_a_route_write_their_requests_together() -> None:
+    """A full set is written at once, whichever connections its requests belong to."""
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        route = Route(URL(f"http://127.0.0.1:{listener.getsockname()[1]}"), Network())
+        connections = [await route.connect() for _ in range(TOGETHER)]
+        readers = [listener.accept()[0] for _ in connections]
+        asking = [asyncio.create_task(connection.ask(REQUEST, loop.time() + 5)) for connection in connections]
+        await asyncio.sleep(0)
+        try:
+            # Whoever waits for it here keeps the loop from its next turn.
+            for reader in readers:
+                reader.settimeout(1)
+                assert reader.recv(1000) == REQUEST
+                reader.sendall(OK)
+            assert await asyncio.gather(*asking) == [Response(200, None)] * TOGETHER
+        finally:
+            for connection, reader in zip(connections, readers, strict=True):
+                connection.abort()
+                reader.close()

@@ -93,7 +93,7 @@ class HttpConnection(asyncio.Protocol):
         if not self.is_open:
             self._give_up(BrokenConnectionError("it was closed by the other side"))
         elif self._transport is not None:
-            self._writes.add(self._transport, request)
+            self._writes.add(self._transport, request, deadline)
         self._deadline = deadline
         if self._timer is None or self._timer.when() > deadline:
             self._set_timer()
