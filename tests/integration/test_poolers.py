@@ -104,10 +104,13 @@ async def test_everything_works_behind_a_pooler_without_sessions(
         async with running(**settings) as program:
             await message_service.wait_for(asked_by_check + 1)
             server = await asyncpg.connect(direct)
-            assert await _writing_during_a_dry_run(program.url, server) == (0 if past == "direct" else 1)
-            held = await server.fetchval("SELECT count(*) FROM pg_locks WHERE objid = $1", CONSUMER_LOCK)
-            shown = await server.fetchval("SELECT count(*) FROM queue_consumers")
-            await server.close()
+            try:
+                writing = await _writing_during_a_dry_run(program.url, server)
+                held = await server.fetchval("SELECT count(*) FROM pg_locks WHERE objid = $1", CONSUMER_LOCK)
+                shown = await server.fetchval("SELECT count(*) FROM queue_consumers")
+            finally:
+                await server.close()
+            assert writing == (0 if past == "direct" else 1)
             assert (held, shown) == ((1, 0) if past == "direct" else (0, 1))
             assert await program.stop() == 0
         assert [event for event in program.events if event["level"] not in {"info", "debug"}] == []
