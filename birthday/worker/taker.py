@@ -16,6 +16,8 @@ from birthday.worker.sender import Sender
 
 MORE_SECONDS = 0.1
 """How long to wait for the queue to deliver a message that has not failed yet, as a probe."""
+SEARCH_SECONDS = 2.0
+"""How long to search for one. In a long queue, what was put away comes again before the last message has come."""
 LOOK_SECONDS = 0.1
 """How often to compare held deliveries with the clock, because the clock may be set."""
 
@@ -122,7 +124,7 @@ class Taker:
         await self._breaker.wait_admitting()
 
     async def _choose_probe(self, consumer: Consumer, probes: Probes) -> list[Delivery] | None:
-        """Return one delivery as a probe: of a message that has not failed yet if there is one, otherwise of any.
+        """Return one delivery as a probe: of a message that has not failed yet if one is found, otherwise of any.
 
         Returns None if it is interrupted before a delivery has come, and an empty list if none is left after ``cease``.
         """
@@ -132,8 +134,9 @@ class Taker:
                 return deliveries
             await self._add(probes, deliveries)
         now = asyncio.get_running_loop().time
+        give_up_at = now() + SEARCH_SECONDS
         until = now() + MORE_SECONDS
-        while not probes.has_fresh and not self._flow.interrupted and (left := until - now()) > 0:
+        while not probes.has_fresh and not self._flow.interrupted and (left := min(until, give_up_at) - now()) > 0:
             await probes.put_away(consumer)
             deliveries = await self._receive(consumer, self._flow.limits.batch, left)
             if deliveries == []:
