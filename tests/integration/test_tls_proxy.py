@@ -5,16 +5,19 @@ import os
 import shutil
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
 import asyncpg
+import orjson
 import pytest
 import structlog
 
-from tests.support.api import Api, api_keys, running_api
+from tests.support.api import RUNBOOK_USER, Api, api_keys, running_api
 from tests.support.certificates import Certificates
+from tests.support.console import Browser
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "nginx" / "birthday-scheduler.conf"
 MAIN = """
@@ -33,12 +36,14 @@ http {
 }
 """
 KEY = {"Authorization": "Bearer key-of-rita"}
+LINES = 2000
+"""More than 64 KiB, which is the limit of other bodies."""
 
 
 @pytest.fixture
 async def api(pool: asyncpg.Pool) -> AsyncIterator[Api]:
     """The API as the example wants it: with keys, and with trust in this host."""
-    async with running_api(pool, api_keys=api_keys(rita="read"), trusted_proxies="127.0.0.1") as api:
+    async with running_api(pool, api_keys=api_keys(rita="read", walter="write"), trusted_proxies="127.0.0.1") as api:
         yield api
 
 
@@ -104,3 +109,40 @@ async def test_nginx_speaks_tls_for_the_api(api: Api, port: int, certificates: C
         assert answer.status == 400
     with pytest.raises(aiohttp.ClientConnectorError):
         await api.client.get(f"{url}/users", headers=KEY)
+
+
+async def test_a_file_of_users_comes_through_nginx(
+    api: Api, port: int, certificates: Certificates, pool: asyncpg.Pool
+) -> None:
+    """API and console import more than another body may have. A line is answered before the next one is sent."""
+    context = ssl.create_default_context(cafile=certificates.authority)
+    url = f"https://localhost:{port}"
+    data = b"".join(line(number) for number in range(LINES))
+    headers = {"Authorization": "Bearer key-of-walter", "Content-Type": "application/x-ndjson"}
+    answered = asyncio.Event()
+
+    async def body() -> AsyncGenerator[bytes, None]:
+        yield line(LINES)
+        await answered.wait()
+        yield data
+
+    async with api.client.post(f"{url}/users/import", data=body(), headers=headers, ssl=context) as answer:
+        assert orjson.loads(await answer.content.readline())["status"] == "created"
+        answered.set()
+        lines = (await answer.read()).splitlines()
+    assert orjson.loads(lines[-1])["summary"]["created"] == LINES + 1
+    connector = aiohttp.TCPConnector(ssl=context)
+    async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.CookieJar(unsafe=True)) as client:
+        browser = Browser(replace(api, url=url), client)
+        assert (await browser.sign_in("key-of-walter")).path == "/console"
+        form = aiohttp.FormData({"mode": "create", "do": "import"})
+        form.add_field("file", data.replace(b"@example.com", b"@example.org"), filename="users.ndjson")
+        async with client.post(f"{url}/console/import", data=form, headers={"Sec-Fetch-Site": "same-origin"}) as answer:
+            assert answer.status == 200
+            await answer.read()
+    assert await pool.fetchval("SELECT count(*) FROM users") == 2 * LINES + 1
+
+
+def line(number: int) -> bytes:
+    """Return a line of NDJSON."""
+    return orjson.dumps(RUNBOOK_USER | {"email": f"{number}@example.com"}) + b"\n"
