@@ -1,4 +1,7 @@
-"""How busy processes are: the processor's time that those of a run take, each with everything that it has started."""
+"""How busy processes are: the processor's time that those of a run take, each with everything that it has started.
+
+``starved`` says how long their main threads waited for a core.
+"""
 
 import os
 import time

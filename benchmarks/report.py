@@ -15,6 +15,8 @@ from typing import Any
 from benchmarks import history, plots
 from benchmarks.measure import busy_words
 from benchmarks.plots import Results
+from birthday.scheduler.dispatcher import BATCH as DISPATCHER_BATCH
+from birthday.worker.limits import BATCH as WORKER_BATCH
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
@@ -277,8 +279,8 @@ def hundred_million(results: Results) -> str:
         ),
         (
             "flushes at that rate",
-            f"{wanted / 200 * 3:,.0f} IOPS",
-            "one for each batch of 200, when it is claimed, settled and marked as queued",
+            f"{wanted / WORKER_BATCH * 2 + wanted / DISPATCHER_BATCH:,.0f} IOPS",
+            f"one for each {WORKER_BATCH} claimed, {WORKER_BATCH} settled and {DISPATCHER_BATCH} marked as queued",
         ),
         (
             "planning that day",

@@ -1,4 +1,7 @@
-"""What each figure is judged by: the floor, below which a run fails, and the goal. All are ratios but the lag."""
+"""What each figure is judged by: the floor, below which a run fails, and the goal.
+
+All are ratios unless they have a unit.
+"""
 
 from dataclasses import dataclass
 
