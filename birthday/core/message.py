@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Final
 
 BIRTHDAY: Final = "birthday"
-"""The only message type. It is stored with each message, so that a second type needs no migration of the first."""
+"""The type of birthday messages. All other types are anniversaries."""
 
 
 class Status(StrEnum):
@@ -17,7 +17,7 @@ class Status(StrEnum):
     RETRYING    moved in by a temporary failure; out by the next claim
     DELIVERED   the message service accepted it; final
     FAILED      failed for good and dead-lettered; final unless an operator requeues it
-    CANCELLED   the user was deleted, or the birthday or zone moved, before it was sent; final
+    CANCELLED   the user was deleted or suppressed, or the birthday or zone moved, before it was sent; final
     EXPIRED     later than the catch-up window; final
     """
 

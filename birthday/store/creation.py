@@ -51,8 +51,7 @@ async def create_users(
 
     The result for each is the user, or a ``ConflictError`` if a live user has the e-mail address. A user whose address
     is on the list of suppressed ones is suppressed. A person who was greeted this year under an earlier user is not
-    greeted again. If the database refuses one row, or one row waits too long for
-    another transaction, all fail.
+    greeted again. If the database refuses one row, or one row waits too long for another transaction, all fail.
 
     Raises:
         UniqueViolationError: if a live user has the external id of one of several. Of one, it is a ``ConflictError``.

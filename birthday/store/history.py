@@ -21,7 +21,7 @@ from birthday.store.users import Connection, unknown_user
 class Message:
     """A message as stored: the columns of the view ``message_details``.
 
-    Instants are aware UTC; ``occasion_on`` is the local date of the birthday.
+    Instants are aware UTC; ``occasion_on`` is the local date of the occasion.
     """
 
     id: UUID

@@ -11,7 +11,6 @@ from birthday.store.users import Connection
 from birthday.store.watermarks import PLANNED
 
 PLAN_SECONDS = 600
-
 """How long one planning statement may take: after a long downtime it covers millions of users."""
 
 
@@ -100,10 +99,9 @@ async def plan(
     """Materialise a message for each date of ``occasions`` that has none for that year; return how many.
 
     The dates are those of all planned types. Safe to run concurrently and repeatedly, because the unique index on user,
-    type and year decides. A message that was
-    cancelled by hand stays cancelled, because its id exists. If a user changes meanwhile, at worst there is a stale
-    message, which the claim recognises by its ``schedule_from``. ``traceparent`` is the context of the tick, if that is
-    traced. If ``only`` is given, only these users count.
+    type and year decides. A message that was cancelled by hand stays cancelled, because its id exists. If a user
+    changes meanwhile, at worst there is a stale message, which the claim recognises by its ``schedule_from``.
+    ``traceparent`` is the context of the tick, if that is traced. If ``only`` is given, only these users count.
     """
     status = await connection.execute(
         """

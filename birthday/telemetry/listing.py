@@ -7,10 +7,11 @@ from birthday.telemetry.metrics import PREFIX, Entry, Metrics
 _HEAD = f"""# Metrics
 
 Every process of every role serves these at `/metrics`.
-A metric of one role says so, or stays 0 in other roles.
+A metric of one role says so, or is 0 or absent in other roles.
 All names except `python_info` begin with `{PREFIX}_`, omitted here.
 A histogram has `_bucket`, `_sum` and `_count`.
-Figures of the queue and the database are equal in all processes: use `max` over instances, not `sum`.
+Figures of the queue and the database are equal in all processes, except `unacked_messages_count` with RabbitMQ: use
+`max` over instances, not `sum`.
 They are absent while their source does not answer, and `collector_errors_total` counts that.
 
 `config/prometheus` adds the runbook's `nodejs_*` names.

@@ -111,9 +111,9 @@ class Metrics:
     )
     rate_limit_hits = _counter("Requests refused with 429: by RATE_LIMIT, or after many wrong keys.")
     api_keys_expiring = _gauge("API keys in the database that expire within 14 days and were not rotated.")
-    users_created = _counter("Users created through the API.")
+    users_created = _counter("Users created through the API or the console, with imports over HTTP.")
 
-    messages_scheduled = _counter("Messages created by the planner, the API or an import.")
+    messages_scheduled = _counter("Messages created by the planner, the API or the console, with imports over HTTP.")
     messages_queued = _counter("Messages that the broker has confirmed.")
     messages_sent = _counter("Messages handed to the message service for the first time, by UTC hour.", "hour")
     messages_delivered = _counter("Messages that the service accepted.")
@@ -140,7 +140,7 @@ class Metrics:
     messages_overdue_oldest_age_seconds = _figure(
         "Age of the most overdue message, since its instant or its requeue; 0 without one.", unit="seconds"
     )
-    daily_active_users = _figure("Users greeted for a birthday due in the last 24 hours.")
+    daily_active_users = _figure("Messages delivered of those that fell due in the last 24 hours, of every type.")
 
     feed_lag_seconds = _figure(
         "Age of the oldest outcome that a running transaction keeps out of the feed; 0 without one.", unit="seconds"
@@ -154,7 +154,9 @@ class Metrics:
 
     external_api_duration = _histogram("Duration of one attempt at the message service.", _LATENCY, "api")
     external_api_calls = _counter(
-        "Attempts at the message service, by the HTTP status of the answer, or timeout or error.", "api_name", "status"
+        "Attempts to send, by status of the answer (HTTP or SMTP), or timeout, error, or none for a printed greeting.",
+        "api_name",
+        "status",
     )
     http_client_timeouts = _counter("Attempts that the message service did not answer in time.")
     circuit_breaker_state = _gauge(
