@@ -82,14 +82,12 @@ async def unsuppress_user(
 async def unsubscribe(pool: asyncpg.Pool, named: Unsubscriber, now: datetime, by: Actor) -> Changed:
     """Suppress whom a link names. Safe to repeat.
 
-    These are the address that the greeting went to, and the one that its user has now. If the user has been deleted, it
-    is whoever has been imported with the address since.
+    These are the address that the greeting went to, whoever has it now, and the one that its user has now.
     """
     async with borrow(pool) as connection, connection.transaction():
-        email = await store.lock_any_address(connection, named.user_id)
-        if email is None:
-            email = await store.find_unlisted(connection, named.address_hash)
-        changed = await store.suppress(connection, [email] if email else [], LINK_REASON, now, by)
+        former = await store.find_unlisted(connection, named.user_id, named.address_hash)
+        addresses = await store.lock_addresses(connection, named.user_id, former)
+        changed = await store.suppress(connection, addresses, LINK_REASON, now, by)
         is_new = await store.add_hash(connection, named.address_hash, LINK_REASON, now, by)
     return replace(changed, addresses=changed.addresses + is_new)
 

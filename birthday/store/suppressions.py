@@ -72,16 +72,11 @@ async def lock_address(connection: Connection, user_id: UUID) -> str:
     return email
 
 
-async def lock_any_address(connection: Connection, user_id: UUID) -> str | None:
-    """Return the address of a user, deleted or not, and hold the row; None if retention has removed the user."""
-    email: str | None = await connection.fetchval("SELECT email FROM users WHERE id = $1 FOR NO KEY UPDATE", user_id)
-    return email
+async def find_unlisted(connection: Connection, user_id: UUID, address_hash: bytes) -> str | None:
+    """Return the address of the live user whose address has this hash, if that is no longer the address of ``user_id``.
 
-
-async def find_unlisted(connection: Connection, address_hash: bytes) -> str | None:
-    """Return the address of the live user whose address has this hash; None if there is none, or it is listed already.
-
-    Reads all users, unless it is listed.
+    It is None if there is no such user, or the address is listed already. Reads all users, unless it is listed or still
+    the address of ``user_id``.
     """
     # As address_hash() of the schema, but with the salt read once.
     email: str | None = await connection.fetchval(
@@ -90,10 +85,29 @@ async def find_unlisted(connection: Connection, address_hash: bytes) -> str | No
         WHERE deleted_at IS NULL AND sha256((SELECT value FROM secrets WHERE name = 'address_salt')
                                             || convert_to(lower(email), 'UTF8')) = $1
           AND NOT EXISTS (SELECT FROM suppressions WHERE address_hash = $1)
+          AND NOT EXISTS (SELECT FROM users WHERE id = $2 AND address_hash(email) = $1)
         """,
         address_hash,
+        user_id,
     )
     return email
+
+
+async def lock_addresses(connection: Connection, user_id: UUID, email: str | None) -> list[str]:
+    """Hold a user, deleted or not, and the live user who has ``email``, if there is one; return their addresses.
+
+    The list is empty if retention has removed the user.
+    """
+    # In order of id, as in _lock_users.
+    rows = await connection.fetch(
+        """
+        SELECT email FROM users WHERE id = $1 OR lower(email) = lower($2::text) AND deleted_at IS NULL
+        ORDER BY id FOR NO KEY UPDATE
+        """,
+        user_id,
+        email,
+    )
+    return [row["email"] for row in rows]
 
 
 async def read_newest_writer(connection: Connection) -> int:

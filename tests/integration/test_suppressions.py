@@ -319,6 +319,46 @@ async def test_a_link_suppresses_the_user_whose_address_has_changed_since(produc
     assert await is_suppressed(product, await product.create(BORN, email="old@example.com"))
 
 
+async def test_a_link_suppresses_whoever_has_the_address_that_its_user_had(product: Product) -> None:
+    """The address was another person's, who got the greeting by mistake and has been created since then."""
+    first = await product.create(BORN, email="alice@example.com")
+    second = await product.create(BORN, email="Bob@example.com")
+    other = await product.create(BORN, email="carol@example.com")
+    async with product.pool.acquire() as connection:
+        links = await read_links(connection)
+    named = links.read_token(links.make_token(first, "bob@example.com"))
+    assert named is not None
+    changed = await unsubscribe(product.pool, named, product.clock.now(), TESTER)
+    assert changed == Changed(addresses=2, users=2, messages=2)
+    suppressed = [await is_suppressed(product, user_id) for user_id in (first, second, other)]
+    assert suppressed == [True, True, False]
+    assert await unsubscribe(product.pool, named, product.clock.now(), TESTER) == Changed()
+
+
+async def test_links_of_two_who_have_changed_addresses_work_at_the_same_time(product: Product) -> None:
+    """Each link means both users. They are held in one order, so that neither transaction ends in a deadlock."""
+    async with product.pool.acquire() as connection:
+        links = await read_links(connection)
+    emails = ("ada@example.com", "bob@example.com")
+    users = [await product.create(BORN, email=email) for email in emails]
+    both = [links.read_token(links.make_token(*pair)) for pair in zip(users, emails[::-1], strict=True)]
+    now = product.clock.now()
+    async with product.pool.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT FROM users FOR NO KEY UPDATE")
+        clicks = [asyncio.create_task(unsubscribe(product.pool, named, now, TESTER)) for named in both if named]
+        await eventually(lambda: are_waiting(product, len(users)), "both wait for the users")
+    done = await asyncio.gather(*clicks)
+    assert sum(done, Changed()) == Changed(addresses=2, users=2, messages=2)
+
+
+async def are_waiting(product: Product, sessions: int) -> bool:
+    """Say whether so many sessions wait for a lock."""
+    count: int = await product.pool.fetchval(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    return count == sessions
+
+
 async def test_addresses_are_suppressed_in_bulk(product: Product) -> None:
     """Known and unknown addresses; a dry run counts the same and changes nothing; removal takes all back."""
     pool, now = product.pool, product.clock.now()
