@@ -15,6 +15,7 @@ from birthday.cli.render.progress import Bar
 from birthday.cli.values import Instant
 from birthday.config import Settings
 from birthday.core.message import Status
+from birthday.operations.clock_guard import require_right_clock
 from birthday.operations.dead_letters.requeue import requeue_many
 from birthday.store.failed import find_delivered
 
@@ -76,6 +77,7 @@ async def _find(settings: Settings, delivered_from: datetime, delivered_to: date
 
 async def _requeue(settings: Settings, ids: Sequence[UUID]) -> int:
     async with pool_and_broker(settings) as (pool, broker, clock):
+        await require_right_clock(pool, clock)
         with Bar("requeued", len(ids), sys.stderr) as bar:
             await requeue_many(pool, broker, ids, clock, operator(), bar.count, status=Status.DELIVERED)
     return bar.done

@@ -188,22 +188,28 @@ async def test_commands_that_write_what_time_it_is_refuse_a_wrong_clock(
     """``check`` has a line of its own for it; an audit says that it could not look, not that something is missing."""
     people = tmp_path / "people.csv"
     people.write_text("firstName,lastName,email,dateOfBirth,timezone\nAda,Lovelace,ada@example.com,1990-01-01,UTC\n")
+    await crowd.gather(1)
+    async with crowd.connection() as connection:
+        await connection.execute("UPDATE message_logs SET status = 'delivered', delivered_at = now(), attempts = 1")
+    delivered = ("--delivered-from", "2026-01-01T00:00:00Z", "--delivered-to", "9000-01-01T00:00:00Z")
     with hosts(tmp_path, seconds) as (host,):
         settings = {"DATABASE_URL": database_url, **host.settings}
         check = await run("check", **settings)
         audit = await run("audit", "--from", "2026-01-01", "--to", "2026-01-02", **settings)
         imported = await run("import", str(people), **settings)
         requeued = await run("dlq", "requeue", **settings)
+        repeated = await run("requeue", *delivered, "--yes", **settings)
         paused = await run("pause", **settings)
     [line] = [line for line in check.out.splitlines() if line.startswith("clock ")]
     assert "FAILED" in line
     assert ("ahead of" if seconds > 0 else "behind") in line
-    assert (check.status, audit.status, imported.status, requeued.status) == (1, 3, 1, 1)
-    assert all("clock" in finished.err for finished in (audit, imported, requeued))
+    assert (check.status, audit.status, imported.status, requeued.status, repeated.status) == (1, 3, 1, 1, 1)
+    assert all("that of the database" in finished.err for finished in (audit, imported, requeued, repeated))
     # Whoever stops messages must be able to, whatever the time is.
     assert paused.status == 0
+    assert await crowd.statuses() == {"delivered": 1}
     async with crowd.connection() as connection:
-        assert await connection.fetchval("SELECT count(*) FROM users") == 0
+        assert await connection.fetchval("SELECT count(*) FROM users") == 1
 
 
 async def prepare(crowd: Crowd) -> None:
