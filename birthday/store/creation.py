@@ -11,7 +11,7 @@ import orjson
 from birthday.core.occasion import Rules
 from birthday.core.plan import PlannedMessage, look_ahead
 from birthday.core.user import NO_EXTRAS, Profile
-from birthday.errors import ConflictError
+from birthday.errors import ConflictError, UnavailableError
 from birthday.store.changes import Actor
 from birthday.store.connection import LOAN_SECONDS, borrow, rehearsal
 from birthday.store.idempotency import Answer, KeyedRequest, store_answers
@@ -103,8 +103,22 @@ async def _create(
     if not unsure and len(created) == len(users):
         return [new.user for new in users]
     now, rules = users[0].user.created_at, users[0].rules
-    found = {user.id: user for user in await read_users(connection, unsure, now, rules)} if unsure else {}
+    found = {user.id: user for user in await _read_created(connection, unsure, now, rules)} if unsure else {}
     return [email_taken(new.user.profile) if row is None else found.get(new.user.id, new.user) for new, row in pairs]
+
+
+async def _read_created(connection: Connection, ids: Sequence[UUID], now: datetime, rules: Rules) -> list[User]:
+    """Read users who were just created.
+
+    Raises:
+        UnavailableError: if they cannot be read, but stay created, because no transaction is open.
+    """
+    try:
+        return await read_users(connection, ids, now, rules)
+    except asyncpg.PostgresError as error:
+        if connection.is_in_transaction():
+            raise
+        raise UnavailableError("database", f"new users cannot be read: {error}", maybe_done=True) from error
 
 
 def _is_unsure(new: NewUser, row: asyncpg.Record) -> bool:

@@ -13,12 +13,13 @@ import asyncpg
 import pytest
 
 from birthday.http.coalescer import SLOTS
+from birthday.operations.suppressions import suppress_addresses
 from birthday.store.connection import DATABASE_ERRORS, LOAN_SECONDS
 from birthday.store.replacing import ReplacingPool
 from tests.support.api import RUNBOOK_USER, Answer, Api, running_api
 from tests.support.postgres import PostgresServer
 from tests.support.product import eventually
-from tests.support.users import make_profiles
+from tests.support.users import TESTER, make_profiles
 
 SECONDS = 8
 CROWD = 40
@@ -230,6 +231,40 @@ async def test_a_database_that_dies_is_503_for_all_and_forgotten_when_it_is_back
     again = await asyncio.gather(*post_all(api, users(CROWD)))
     assert {answer.status for answer in again} == {201}
     assert await pool.fetchval("SELECT count(*) FROM users") == CROWD
+
+
+async def test_who_was_created_but_cannot_be_read_is_not_told_that_nothing_was_done(
+    api: Api, pool: asyncpg.Pool, database_url: str
+) -> None:
+    """The users opted out earlier, so they are read again after they are stored. Asking again finds them."""
+    bodies = users(FEW)
+    emails = [body["email"] for body in bodies]
+    await suppress_addresses(pool, emails, "asked by phone", api.clock.now(), TESTER, dry_run=False)
+    connection = await asyncpg.connect(database_url)
+    try:
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE anniversaries IN ACCESS EXCLUSIVE MODE")
+            posting = post_all(api, bodies)
+            while not all(task.done() for task in posting):
+                await end_reads(api)
+                await asyncio.wait(posting, timeout=0.01)
+            answers = await asyncio.gather(*posting)
+        assert await pool.fetchval("SELECT count(*) FROM users") == FEW
+    finally:
+        await connection.close()
+    assert {(answer.status, answer.json["code"]) for answer in answers} == {(503, "outcome_unknown")}
+    again = await asyncio.gather(*post_all(api, bodies))
+    assert [(answer.status, answer.json["email"]) for answer in again] == [(201, email) for email in emails]
+
+
+async def end_reads(api: Api) -> None:
+    """End the statements of this database that wait for a table."""
+    await api.context.pool.execute(
+        """
+        SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'
+        """
+    )
 
 
 async def test_requests_under_way_are_answered_while_the_server_leaves(pool: asyncpg.Pool, database_url: str) -> None:
