@@ -9,7 +9,7 @@ import re
 import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import asyncpg
@@ -44,6 +44,8 @@ OVERLAP: Final = timedelta(hours=24)
 """How long a key still works after its rotation, unless something else is asked for."""
 REMEMBERED: Final = timedelta(days=30)
 """How long a process knows keys that have ended, so that it can tell their clients so."""
+LATEST: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+"""No key ends later: asyncpg stores the last microsecond of this second as infinity, and reads it without a zone."""
 MOST: Final = 1000
 """How many keys may work at a time: each process holds them all."""
 NAME_PATTERN: Final = r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$"
@@ -84,6 +86,7 @@ async def create_key(
         raise InvalidInputError(FieldError("/expiresAt", f"{expires_at.isoformat()} is over: a later time is accepted"))
     if any(name == key.name for key in configured):
         raise ConflictError(f"API_KEYS has a key of the name {name}: choose another name", "/name")
+    expires_at = expires_at and min(expires_at, LATEST)
     new = _make(name, scope, now, by, expires_at)
     async with borrow(pool) as connection, connection.transaction():
         working = await _working(connection, now)
@@ -123,7 +126,7 @@ async def rotate_key(pool: asyncpg.Pool, wanted: str, now: datetime, by: Actor, 
         name = _find(working, wanted)[-1].name
         older = [key for key in working if key.name == name]
         last = older[-1]
-        expires_at = last.expires_at and now + (last.expires_at - last.created_at)
+        expires_at = last.expires_at and now + min(last.expires_at - last.created_at, LATEST - now)
         new = _make(name, Scope(last.scope), now, by, expires_at)
         ids = [key.id for key in older]
         if overlap:

@@ -55,6 +55,21 @@ async def test_a_key_is_made_rotated_and_revoked(api: Api) -> None:
     assert (again.status, again.json["code"]) == (404, "unknown_key_id")
 
 
+@pytest.mark.parametrize(
+    "expires_at", ["9999-12-31", "9999-12-31T23:59:59.9999999Z", "9999-12-31T23:59:59-05:00", "9999-12-31T23:59:59Z"]
+)
+async def test_a_key_that_ends_with_the_last_year_works_and_can_be_rotated(api: Api, expires_at: str) -> None:
+    """Some clients write "never" like this. A new key does not end a lifetime from now, but with the last year too."""
+    key = await api.post("/keys", {"name": "shop", "scope": "read", "expiresAt": expires_at}, ADMIN)
+    assert key.status == 201
+    for _ in range(2):
+        await api.context.keys.refresh()
+        assert (await api.get("/users", {"X-API-Key": key.json["key"]})).status == 200
+        api.clock.advance(timedelta(days=400))
+        key = await api.post(f"/keys/{key.json['id']}/rotate", {}, ADMIN)
+        assert (key.status, key.json["expiresAt"]) == (201, "9999-12-31T23:59:59Z")
+
+
 async def test_the_list_has_pages_and_may_have_keys_that_have_ended(api: Api) -> None:
     """Each key is on one page, the oldest first; revoked, replaced and expired ones only with all=true."""
     for number in range(5):
