@@ -124,7 +124,8 @@ async def list_changes(
     connection: _Connection, wanted: ChangeFilter, before: UUID | None, limit: int
 ) -> list[Recorded]:
     """Return up to ``limit`` changes with ids less than ``before``, newest first."""
-    from_at = wanted.from_at or _EVER
+    from_at, to_at = wanted.from_at or _EVER, wanted.to_at or _NEVER
+    last_id = _LAST_ID if to_at > _NEVER - _MILLISECOND else first_uuid7(to_at + _MILLISECOND)
     # The plan is made for the conditions that are given, so that each has its index.
     async with connection.transaction(readonly=True):
         await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
@@ -139,7 +140,7 @@ async def list_changes(
                    OR entity_id = $5 AND NOT (entity = 'user' AND action = 'created'))
             ORDER BY id DESC LIMIT $7
             """,
-            min(before or _LAST_ID, _LAST_ID if wanted.to_at is None else first_uuid7(wanted.to_at + _MILLISECOND)),
+            min(before or _LAST_ID, last_id),
             first_uuid7(from_at),
             wanted.actor,
             wanted.entity,
@@ -147,7 +148,7 @@ async def list_changes(
             _id(wanted.entity_id or ""),
             limit,
             from_at,
-            wanted.to_at or _NEVER,
+            to_at,
             wanted.views,
         )
     return [_recorded(row) for row in rows]

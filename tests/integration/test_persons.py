@@ -253,6 +253,8 @@ async def test_the_list_of_changes_has_pages_and_filters(product: Product) -> No
         assert change["requestId"]
         for query in ("entity=template", "actor=cli:ada", "to=2027-02-27", "from=2027-03-01"):
             assert (await api.get(f"/changes?{query}")).json["changes"] == [], query
+        for query in ("from=0001-01-01", "to=9999-12-31", "to=9999-12-31T23:59:59.999Z"):
+            assert len((await api.get(f"/changes?{query}")).json["changes"]) == 4, query
         refused = await api.get("/changes?entity=nothing")
         assert refused.status == 422
         assert "one of user, message" in refused.json["errors"][0]["detail"]
