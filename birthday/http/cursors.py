@@ -138,13 +138,13 @@ def read_user_cursor(text: str) -> bytes:
         ValueError: if it is none.
     """
     if not re.fullmatch(_USER_CURSOR, text):
-        raise ValueError(_NO_CURSOR)
+        raise ValueError(NO_CURSOR)
     return urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 def _read_place_cursor(text: str) -> bytes:
     if not re.fullmatch(_PLACE_CURSOR, text):
-        raise ValueError(_NO_CURSOR)
+        raise ValueError(NO_CURSOR)
     return urlsafe_b64decode(text)
 
 
@@ -170,7 +170,7 @@ def _read_key_cursor(text: str) -> keys.Position:
 
 def _read_template_cursor(text: str) -> tuple[str, str]:
     if not re.fullmatch(_TEMPLATE_CURSOR, text):
-        raise ValueError(_NO_CURSOR)
+        raise ValueError(NO_CURSOR)
     message_type, _, locale = urlsafe_b64decode(text).decode(errors="replace").partition(" ")
     return message_type, locale.strip()
 
@@ -193,11 +193,11 @@ def _encode(packed: bytes) -> str:
 
 def _decode(text: str, size: int) -> bytes:
     if not _BASE64URL.fullmatch(text) or len(text) != _length(size):
-        raise ValueError(_NO_CURSOR)
+        raise ValueError(NO_CURSOR)
     return urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
-_NO_CURSOR: Final = "is not a cursor; the nextCursor of an earlier page of this list is accepted"
+NO_CURSOR: Final = "is not a cursor; the nextCursor of an earlier page of this list is accepted"
 
 
 def _length(size: int) -> int:

@@ -8,13 +8,13 @@ import structlog
 
 from birthday.core.message import ErrorType
 from birthday.core.user import Profile
-from birthday.errors import ConflictError, UnavailableError
+from birthday.errors import ConflictError, FieldError, InvalidInputError, UnavailableError
 from birthday.http.context import ApiContext
-from birthday.http.cursors import ID_BYTES, place_cursor, read_hidden, user_cursor
+from birthday.http.cursors import ID_BYTES, NO_CURSOR, place_cursor, read_hidden, user_cursor
 from birthday.store.changes import Actor
 from birthday.store.connection import borrow
 from birthday.store.creation import NewUser
-from birthday.store.listing import Place, UserFilter, list_users, order_of, read_cursor_key
+from birthday.store.listing import Place, UserFilter, check_place, list_users, order_of, read_cursor_key
 from birthday.store.persons import Erased
 from birthday.store.suppressions import Changed
 from birthday.store.users import Replanned, User, list_ids, name_existing, read_users
@@ -48,11 +48,20 @@ async def read_page(
 
 
 def _resume(wanted: UserFilter, cursor: bytes | None, secret: bytes) -> tuple[UserFilter, Place | None]:
-    """Return the filter with the name that the cursor has, and its place; None if it is of another list."""
+    """Return the filter with the name that the cursor has, and its place; None if it is of another list.
+
+    Raises:
+        InvalidInputError: if the cursor is damaged.
+    """
     hidden = read_hidden(cursor, secret) if cursor else None
     if hidden is not None:
         named = wanted._replace(name=wanted.name or hidden.name)
-        if hidden.order == order_of(named):
+        order = order_of(named)
+        if hidden.order == order:
+            try:
+                check_place(hidden.place, order)
+            except ValueError:
+                raise InvalidInputError(FieldError("", NO_CURSOR, "cursor")) from None
             return named, hidden.place
     return wanted, None
 

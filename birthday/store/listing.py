@@ -73,6 +73,22 @@ def order_of(wanted: UserFilter) -> Order:
     return Order.ID if wanted.zone is None else Order.BIRTHDAY
 
 
+def check_place(place: Place, order: Order) -> None:
+    """Refuse a place with a key that cannot be of the order.
+
+    Raises:
+        ValueError: if it is such a place.
+    """
+    match order:
+        case Order.CHANGE:
+            if datetime.fromisoformat(place.key).tzinfo is None:
+                raise ValueError("an instant has an offset")
+        case Order.BIRTHDAY:
+            int(place.key)
+        case Order.ZONE | Order.NAME | Order.ID:
+            pass
+
+
 async def list_users(connection: Connection, wanted: UserFilter, after: Place | None, limit: int) -> list[Place]:
     """Return the places of up to ``limit`` live users after a place, in the order of the list.
 

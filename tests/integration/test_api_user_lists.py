@@ -134,6 +134,21 @@ async def test_a_cursor_tells_no_name(api: Api) -> None:
         assert [user["firstName"] for user in rest] == ["Adam", "Bob", "Zoë"]
 
 
+async def test_a_cursor_that_has_lost_its_end_is_refused(api: Api) -> None:
+    """Wherever it is cut, the answer is a page or says that this is not a cursor."""
+    path = "/users?updatedAfter=2026-03-01&limit=1"
+    cursor = (await api.get(path)).json["nextCursor"]
+    statuses = {}
+    for length in range(len(cursor)):
+        answer = await api.get(f"{path}&cursor={cursor[:length]}")
+        statuses[length] = answer.status
+        if answer.status != 200:
+            assert [error["parameter"] for error in answer.json["errors"]] == ["cursor"], length
+    assert set(statuses.values()) == {200, 422}
+    # Whole groups of characters look like a cursor.
+    assert 422 in {statuses[length] for length in range(24, len(cursor), 4)}
+
+
 NOW = datetime(2026, 3, 10, 12, 1, tzinfo=UTC)
 FILTERS = (
     UserFilter(email="nobody@example.com"),
