@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from datetime import date
+from decimal import Decimal
 from typing import Annotated, Any, Final
 
 import orjson
@@ -20,6 +21,11 @@ MAX_ATTRIBUTES_BYTES: Final = 4096
 MAX_ATTRIBUTES_DEPTH: Final = 8
 MAX_ANNIVERSARIES: Final = 20
 MAX_EXTERNAL_ID: Final = 200
+_EXPONENT_FROM: Final = 1e16
+"""From here on, a float is written with an exponent."""
+_MIN_INTEGER: Final = -(2**63)
+_MAX_INTEGER: Final = 2**64
+"""The integers that orjson reads as such: from the first on, up to before the second. Others become floats."""
 TYPE_PATTERN: Final = "^[a-z][a-z0-9-]{0,39}$"
 
 # At least one visible character. The pattern works in every dialect of regular expressions that reads JSON Schema.
@@ -94,16 +100,27 @@ def _check_attributes(value: object) -> dict[str, Any]:
         raise ValueError(f"is nested too deep: at most {MAX_ATTRIBUTES_DEPTH} levels are accepted")
     if _has_null_character(value):
         raise ValueError("contains the character U+0000; text without it is accepted")
-    ordered: dict[str, Any] = _order_as_stored(value)
-    return ordered
+    stored: dict[str, Any] = _as_stored(value)
+    return stored
 
 
-def _order_as_stored(value: Any) -> Any:  # noqa: ANN401 - JSON
-    """Return JSON with the members of objects in the order of ``jsonb``, so that tags and comparisons hold."""
+def _as_stored(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """Return JSON as it is read from a ``jsonb``, so that tags and comparisons hold."""
     if isinstance(value, dict):
         names = sorted(value, key=lambda name: (len(name.encode()), name.encode()))
-        return {name: _order_as_stored(value[name]) for name in names}
-    return [_order_as_stored(one) for one in value] if isinstance(value, list) else value
+        return {name: _as_stored(value[name]) for name in names}
+    if isinstance(value, list):
+        return [_as_stored(one) for one in value]
+    return _number_as_stored(value) if isinstance(value, float) else value
+
+
+def _number_as_stored(number: float) -> float:
+    """Return the number that PostgreSQL's decimals make of one: without exponent, and without a negative zero."""
+    if _EXPONENT_FROM <= abs(number) < _MAX_INTEGER:
+        # Digits as they are written, not int(number), which has others behind the first seventeen.
+        integer = int(Decimal(repr(number)))
+        return integer if _MIN_INTEGER <= integer < _MAX_INTEGER else number
+    return number + 0.0
 
 
 def _has_null_character(value: object) -> bool:
