@@ -14,7 +14,7 @@ from birthday.broker.postgres.consumer import CLAIM, PostgresConsumer
 from birthday.broker.postgres.links import PollingLink
 from birthday.errors import UnavailableError
 from tests.support.postgres import PostgresServer
-from tests.support.product import eventually
+from tests.support.product import eventually, is_waiting_for_a_lock
 
 SECONDS = 10.0
 """How long something may take that should take no time."""
@@ -151,6 +151,27 @@ class TestConnections:
         async with broker.consume(prefetch=1) as consumer:
             [again] = await receive(consumer, 1)
             assert again.redelivered
+
+    async def test_an_ack_that_fails_ends_the_consumer(self, broker: PostgresBroker, pool: asyncpg.Pool) -> None:
+        """The connection survives, and yet all that was held comes again: nothing is held that nobody will ack."""
+        await broker.publish([uuid4(), uuid4()])
+        async with broker.consume(prefetch=2) as consumer, asyncio.timeout(SECONDS):
+            held = await receive(consumer, 2)
+            async with pool.acquire() as holder, holder.transaction():
+                await holder.execute("SELECT FROM queue_messages FOR UPDATE")
+                acking = asyncio.create_task(consumer.ack(held[:1]))
+                await eventually(lambda: is_waiting_for_a_lock(pool), "the ack waits")
+                await pool.execute(
+                    "SELECT pg_cancel_backend(pid) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+                )
+                with pytest.raises(UnavailableError, match="canceling statement"):
+                    await acking
+            with pytest.raises(UnavailableError, match="canceling statement"):
+                await consumer.receive(1, 0)
+        async with broker.consume(prefetch=2) as consumer:
+            again = await receive(consumer, 2)
+            assert {delivery.tag for delivery in again} == {delivery.tag for delivery in held}
 
     async def test_a_killed_server(
         self, broker: PostgresBroker, pool: asyncpg.Pool, postgres_server: PostgresServer

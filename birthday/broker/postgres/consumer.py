@@ -52,7 +52,7 @@ _REJECT: Final = """
 
 
 class PostgresConsumer:
-    """A ``Consumer`` that does everything over one link. Once that breaks, every method raises.
+    """A ``Consumer`` that does everything over one link. Once that breaks or an ack fails, every method raises.
 
     ``run`` claims ahead, up to the prefetch, and extends the leases of all held rows.
     """
@@ -70,7 +70,6 @@ class PostgresConsumer:
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._ceasing = False
-        self._stopping = False
 
     @property
     def lost(self) -> bool:
@@ -102,11 +101,11 @@ class PostgresConsumer:
         await self._settle(_REJECT, deliveries)
 
     async def run(self) -> None:
-        """Claim rows whenever there is room, and extend leases, until ``stop`` or until the connection breaks."""
+        """Claim rows whenever there is room, and extend leases, until the subscription is over."""
         pause = min(self._link.poll_seconds, self._lease.total_seconds() / 3)
         try:
             extend_at = 0.0
-            while not self._stopping:
+            while not self.lost:
                 extend_at = await self._extend(extend_at)
                 await self._link.tend()
                 self._room.clear()
@@ -124,10 +123,7 @@ class PostgresConsumer:
 
     def stop(self) -> None:
         """End the subscription. A statement that ``run`` has begun is still finished."""
-        self._stopping = True
-        self._news.set()
-        self._room.set()
-        self._inbox.fail("this subscription has ended")
+        self._end("this subscription has ended")
 
     async def _claim(self, wanted: int) -> int:
         async with self._claiming:
@@ -150,12 +146,20 @@ class PostgresConsumer:
         self._inbox.check()
         ids = [delivery.tag for delivery in deliveries]
         if ids:
-            await self._link.fetch(statement, ids, self.id)
+            try:
+                await self._link.fetch(statement, ids, self.id)
+            except UnavailableError as error:
+                # Nobody would ack these again, also if the connection survives. So all that is held goes back.
+                self._end(str(error))
+                raise
             self.held.difference_update(ids)
             self._room.set()
 
     def _on_lost(self) -> None:
-        self._inbox.fail(f"{self._where}: the connection of the consumer was closed")
+        self._end(f"{self._where}: the connection of the consumer was closed")
+
+    def _end(self, reason: str) -> None:
+        self._inbox.fail(reason)
         self._news.set()
         self._room.set()
 
