@@ -207,7 +207,8 @@ class CircuitBreaker:
             self._probe_on()
 
     def _failed(self, outcome: Temporary | Permanent, sending: Sending | None) -> None:
-        if isinstance(outcome, Permanent) and sending is not None:
+        if isinstance(outcome, Permanent) and sending is not None and len(self._refused) < 2:
+            # Two are enough to know that it was not one alone.
             self._refused.add(sending.message_id)
         if self.state is CircuitState.CLOSED:
             if sending is None or not self.is_own(sending, outcome):

@@ -128,7 +128,8 @@ class Claimer:
 
     async def _sort_out(self, consumer: Consumer, deliveries: Sequence[Delivery]) -> dict[UUID, Delivery]:
         """Return one delivery for each message id. Reject malformed deliveries, and ack copies within the batch."""
-        by_id: dict[UUID, Delivery] = {}
+        # An operator's copy counts if there is one: only that brings a failed message back.
+        by_id = {one.message_id: one for one in deliveries if one.by_hand and one.message_id is not None}
         malformed = [delivery for delivery in deliveries if delivery.message_id is None]
         copies = [
             delivery

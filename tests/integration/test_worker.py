@@ -240,6 +240,22 @@ async def test_a_failed_message_that_an_operator_publishes_survives_the_worker_t
         await product.wait_for_statuses({"delivered": 1})
 
 
+async def test_a_failed_message_that_an_operator_publishes_is_delivered_though_a_copy_of_our_own_comes_first(
+    product: Product, publish_by_hand: PublishByHand
+) -> None:
+    """Both come at once: what the operator has published is not taken for a mere copy."""
+    [message_id] = await queue_birthdays(product, 1)
+    channel = RecordingChannel(product.clock, lambda _letter: REFUSED)
+    async with product.working(channel):
+        await product.wait_for_statuses({"failed": 1})
+        await eventually(lambda: dead_letters(product, 1), "one dead letter")
+    await product.broker.publish([message_id])
+    await publish_by_hand(message_id)
+    channel.answer = lambda _letter: Delivered()
+    async with product.working(channel):
+        await product.wait_for_statuses({"delivered": 1})
+
+
 async def test_a_copy_of_our_own_does_not_bring_a_failed_message_back(product: Product) -> None:
     """The janitor had published it twice: it is refused once, sent once, and dead-lettered."""
     [message_id] = await queue_birthdays(product, 1)

@@ -1,6 +1,7 @@
 """The circuit breaker, with a clock that is moved by hand."""
 
 import asyncio
+import weakref
 from datetime import timedelta
 from uuid import uuid4
 
@@ -591,6 +592,17 @@ def test_alone(circuit: Circuit) -> None:
     circuit.breaker.record(circuit.admit(), GONE, Sending(second, circuit.clock.now()))
 
     assert not circuit.breaker.refuses_only(first)
+
+
+def test_refusals_of_days_are_not_kept(circuit: Circuit) -> None:
+    """A wrong URL and a long queue: each message is refused once more, and two of them are known at most."""
+    ids = [uuid4() for _ in range(100)]
+    kept = weakref.WeakSet(ids)
+    while ids:
+        circuit.clock.advance(RESET)
+        circuit.breaker.record(circuit.admit(), GONE, Sending(ids.pop(), circuit.clock.now()))
+
+    assert len(kept) <= 2
 
 
 def test_log(circuit: Circuit) -> None:
