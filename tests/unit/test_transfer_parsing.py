@@ -17,10 +17,11 @@ from birthday.core.plan import planned_messages
 from birthday.core.user import Profile
 from birthday.core.zone import zone_names
 from birthday.errors import FieldError, InvalidInputError, UnavailableError
+from birthday.operations.transfer.cells import CsvCells
 from birthday.operations.transfer.importing import month_days_near
 from birthday.operations.transfer.records import Format, Rejected, Row, UserRecords, format_of
 from birthday.operations.transfer.report import FIRST_ROWS, Report, open_report
-from birthday.operations.transfer.source import MAX_LINE_BYTES, LineSplitter, open_source
+from birthday.operations.transfer.source import MAX_LINE_BYTES, Line, LineSplitter, open_source
 from birthday.store.users import Planning
 
 HEADER = "firstName,lastName,email,dateOfBirth,timezone,timezoneOffset\n"
@@ -160,6 +161,85 @@ def test_an_unclosed_quotation_mark_before_much_text_costs_one_row() -> None:
     found = read(HEADER + '"Bo,Ek\n' + ADA_LINE * count)
     assert [each.line for each in found if isinstance(each, Rejected)] == [2]
     assert len(found) == count + 1
+
+
+class CountedBytes(bytes):
+    """A line that counts how often lines like it are decoded."""
+
+    times = 0
+
+    def decode(self, *args: str) -> str:  # noqa: D102
+        CountedBytes.times += 1
+        return super().decode(*args)
+
+
+@pytest.mark.parametrize("end", [b"", b'"x', b"\xff"])
+@pytest.mark.parametrize("piece", [100, 20_000])
+def test_cells_that_are_never_closed_cost_little_however_many_there_are(end: bytes, piece: int) -> None:
+    """Each line leaves a cell open, which the next one closes before it opens another. No line is read often."""
+    CountedBytes.times = 0
+    count = 12_000
+    lines = [Line(number, CountedBytes(b'b","x')) for number in range(1, count)] + [Line(count, CountedBytes(end))]
+    cells = CsvCells()
+    found: list[tuple[int, list[str] | str]] = []
+    for start in range(0, count, piece):
+        found += cells.read(lines[start : start + piece], last=False)
+    found += cells.read([], last=True)
+    assert [line for line, problem in found if isinstance(problem, str)] == list(range(1, count + bool(end)))
+    assert CountedBytes.times < 5 * count
+
+
+def read_one_by_one(lines: list[str]) -> Iterator[tuple[int, list[str] | str]]:
+    """Yield what ``csv`` makes of each record; after a broken one, start anew at its second line."""
+    at = 0
+    while at < len(lines):
+        reader = csv.reader((f"{line}\n" for line in lines[at:]), strict=True)
+        try:
+            if found := next(reader):
+                yield at + 1, found
+            at += reader.line_num
+        except csv.Error as error:
+            yield at + 1, f"is not CSV: {str(error).partition(' - ')[0]}"
+            at += 1
+
+
+@given(st.text('",a\n', max_size=60), st.integers(min_value=1, max_value=12))
+def test_a_broken_record_costs_one_line_and_changes_no_other(content: str, piece: int) -> None:
+    """Records that are given up at once are those that would be given up if all were read anew."""
+    lines = content.split("\n")
+    cells = CsvCells()
+    found: list[tuple[int, list[str] | str]] = []
+    for start in range(0, len(lines), piece):
+        numbered = enumerate(lines[start : start + piece], start + 1)
+        found += cells.read([Line(number, line.encode()) for number, line in numbered], last=False)
+    found += cells.read([], last=True)
+    assert found == list(read_one_by_one(lines))
+
+
+def test_a_record_of_very_many_lines_is_refused() -> None:
+    """Short lines in a cell are few bytes, but each takes memory. Reading resumes at its second line."""
+    header, cell = f"attributes,{HEADER}", "[\n" + "1,\n" * 4998 + "1]"
+    assert rows(f'{header}"{cell}",{ADA_LINE}') == {2: ADA | {"attributes": [1] * 4999}}
+    found = problems(f'{header}"\n{cell}",{ADA_LINE}{ADA_LINE}')
+    assert found.pop(2) == "has more lines than the 5,000 that are accepted"
+    assert set(found) == {*range(3, 5002), 5003}
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [b'"', *[b"x"] * 3000, *[b'","' + b"x" * 100_000] * 100],
+        [b'"' + b"x" * 100_000, *[b""] * 20_000],
+    ],
+)
+def test_while_the_end_of_a_cell_is_looked_for_little_is_kept_in_memory(lines: list[bytes]) -> None:
+    """Neither many bytes nor many lines wait, whichever come first."""
+    cells = CsvCells()
+    for number, content in enumerate(lines, 1):
+        list(cells.read([Line(number, content)], last=False))
+        waiting = cells._waiting  # noqa: SLF001 - what is held is the point
+        assert len(waiting) < 15_000
+        assert sum(len(line.content or b"") for line in list(waiting)[-200:]) < 3 * MAX_LINE_BYTES
 
 
 def test_a_record_of_many_long_lines_is_refused_like_a_long_line() -> None:

@@ -1,7 +1,7 @@
 """Turns lines of CSV or NDJSON into rows, as they come in. A row that cannot be read does not end the import."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -62,7 +62,7 @@ class Rejected:
 class Records(Protocol):
     """Reads one format line by line."""
 
-    def read(self, lines: Iterable[Line], *, last: bool) -> Iterator[Row | Rejected]:
+    def read(self, lines: Sequence[Line], *, last: bool) -> Iterator[Row | Rejected]:
         """Yield every record that ``lines`` completes; ``last`` says that no more will come.
 
         Raises:
@@ -86,7 +86,7 @@ class UserRecords:
         self._with_ids = with_ids
         self._records: Records | None = None
 
-    def read(self, lines: Iterable[Line], *, last: bool) -> Iterator[Row | Rejected]:
+    def read(self, lines: Sequence[Line], *, last: bool) -> Iterator[Row | Rejected]:
         """Yield every record that ``lines`` completes; ``last`` says that no more will come.
 
         Raises:
@@ -116,7 +116,7 @@ class NdjsonRecords:
         """Start before the first line."""
         self._with_ids = with_ids
 
-    def read(self, lines: Iterable[Line], *, last: bool) -> Iterator[Row | Rejected]:  # noqa: ARG002  a line is complete
+    def read(self, lines: Sequence[Line], *, last: bool) -> Iterator[Row | Rejected]:  # noqa: ARG002  a line is complete
         """Yield one record for each line that is not blank."""
         for line, content in lines:
             if content is None:
@@ -144,7 +144,7 @@ class CsvRecords:
         self._cells = CsvCells()
         self._header: Sequence[str | None] | None = None
 
-    def read(self, lines: Iterable[Line], *, last: bool) -> Iterator[Row | Rejected]:
+    def read(self, lines: Sequence[Line], *, last: bool) -> Iterator[Row | Rejected]:
         """Yield one record for each row below the header that is not blank.
 
         Raises:
