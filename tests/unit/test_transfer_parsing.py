@@ -321,6 +321,14 @@ def test_a_wrong_header_is_one_error_for_the_whole_file(header: str, expected: s
     assert expected in file_error(f"{header}\n{ADA_LINE}")
 
 
+def test_a_header_may_have_very_many_columns() -> None:
+    """Each is compared with those before it in one step: otherwise these would take minutes."""
+    dates = [f"anniversaries.day-{number}" for number in range(40_000)]
+    content = ",".join([*ADA, *dates]) + "\n" + ",".join([*ADA.values(), *[""] * 39_999, "2019-03-04"])
+    assert rows(content) == {2: ADA | {"anniversaries": {"day-39999": "2019-03-04"}}}
+    assert "more than one column anniversaries.day-7" in file_error(",".join([*ADA, *dates, dates[7]]))
+
+
 def test_a_header_in_utf16_is_refused() -> None:
     """What some spreadsheets call Unicode text is not UTF-8, and the error says so."""
     assert "the header of the file is not UTF-8" in file_error((HEADER + ADA_LINE).encode("utf-16"))

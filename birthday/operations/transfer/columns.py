@@ -1,6 +1,7 @@
 """How the columns of a file, or the members of its first object, are read: what an import makes of each."""
 
 from io import FileIO
+from itertools import islice
 from typing import Final, NamedTuple
 
 from birthday.core.document import parse_json
@@ -49,10 +50,10 @@ def _columns(line: bytes) -> list[Column]:
             data = parse_json(line)
         except ValueError:
             return []
-        return [_column(name, (*FIELDS,)) for name in data][:_MOST] if isinstance(data, dict) else []
+        return [_column(name, (*FIELDS,)) for name in islice(data, _MOST)] if isinstance(data, dict) else []
     for _, cells in CsvCells().read(LineSplitter().feed(line + b"\n"), last=True):
         if isinstance(cells, list):
-            return [_column(column_name(cell), COLUMNS, cell) for cell in cells][:_MOST]
+            return [_column(column_name(cell), COLUMNS, cell) for cell in cells[:_MOST]]
     return []
 
 

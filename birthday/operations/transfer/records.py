@@ -178,21 +178,23 @@ def _parse_header(cells: list[str] | str, *, with_ids: bool) -> list[str | None]
     accepted = f"accepted, separated by commas, are {known}"
     if isinstance(cells, str):
         raise InvalidInputError(FieldError("", f"the header of the file {cells}; {accepted}"))
-    names = [column_name(cell) for cell in cells]
-    for name, cell in zip(names, cells, strict=True):
+    read = COLUMNS + ORIGIN_FIELDS if with_ids else COLUMNS
+    fields: dict[str, str | None] = {}
+    for cell in cells:
+        name = column_name(cell)
         if name not in COLUMNS + READ_ONLY_COLUMNS and not is_date(name):
             raise InvalidInputError(FieldError("", f"the file has an unknown column '{cell:.200}'; {accepted}"))
-        if names.count(name) > 1:
+        if name in fields:
             raise InvalidInputError(FieldError("", f"the file has more than one column {name}; one is accepted"))
-    missing = [name for name in _NEEDED_COLUMNS if name not in names]
-    if _ZONE_COLUMNS.isdisjoint(names):
+        fields[name] = name if name in read or is_date(name) else None
+    missing = [name for name in _NEEDED_COLUMNS if name not in fields]
+    if _ZONE_COLUMNS.isdisjoint(fields):
         missing.append("timezone or timezoneOffset")
     if with_ids:
-        missing += [name for name in ("id", "createdAt") if name not in names]
+        missing += [name for name in ("id", "createdAt") if name not in fields]
     if missing:
         raise InvalidInputError(FieldError("", f"the file lacks the column {', '.join(missing)}; {accepted}"))
-    read = COLUMNS + ORIGIN_FIELDS if with_ids else COLUMNS
-    return [name if name in read or is_date(name) else None for name in names]
+    return list(fields.values())
 
 
 def column_name(cell: str) -> str:
