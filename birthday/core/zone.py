@@ -5,7 +5,7 @@ As a name, a fixed offset is written ``UTC+07:00``; as a number, it is in minute
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta, timezone, tzinfo
 from difflib import get_close_matches
 from functools import cache, lru_cache
@@ -103,14 +103,39 @@ def _unknown_zone(name: str) -> str:
             f"'{name}' is not a time zone; an IANA name such as Europe/Berlin, Asia/Kolkata or UTC is accepted, or a "
             f"fixed offset; did you mean {meant}?"
         )
-    lowered = {candidate.lower(): candidate for candidate in zone_names()}
-    city = name.strip().lower().replace(" ", "_")
-    cities = [] if city in lowered else sorted(lowered[zone] for zone in lowered if zone.endswith(f"/{city}"))
-    alike: Sequence[str] = cities[:3] or [
-        lowered[match] for match in get_close_matches(name.lower(), lowered, n=3, cutoff=0.7)
-    ]
+    alike = _alike(name)
     hint = f"; did you mean {' or '.join(alike)}?" if alike else ""
     return f"'{name}' is not a time zone; an IANA name such as Europe/Berlin, Asia/Kolkata or UTC is accepted{hint}"
+
+
+def _alike(name: str) -> Sequence[str]:
+    """Return up to three zones whose names look like ``name``: of the same city, or else of the same region.
+
+    A name is compared with those of its region only: all would take milliseconds, for each row of an import.
+    """
+    region, rest = _split(name.strip().replace(" ", "_"))
+    region_names = _names_by_region().get(region, {})
+    if rest in region_names:
+        return [region_names[rest]]
+    city = rest.rpartition("/")[2]
+    cities = sorted(zone for zone in zone_names() if zone.lower().endswith(f"/{city}"))
+    return cities[:3] or [region_names[match] for match in get_close_matches(rest, region_names, n=3, cutoff=0.7)]
+
+
+@cache
+def _names_by_region() -> Mapping[str, Mapping[str, str]]:
+    """Return all names by region and by what follows it, both in small letters."""
+    found: dict[str, dict[str, str]] = {}
+    for name in sorted(zone_names()):
+        region, rest = _split(name)
+        found.setdefault(region, {})[rest] = name
+    return found
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Return region and rest of a name in small letters; the region of a name such as ``UTC`` is empty."""
+    region, slash, rest = name.lower().partition("/")
+    return (region, rest) if slash else ("", region)
 
 
 def _meant_offset(name: str) -> str | None:

@@ -1,6 +1,8 @@
 """Time zones by name and by offset."""
 
+import sys
 from datetime import UTC, datetime, timedelta
+from types import FrameType
 
 import pytest
 from hypothesis import given, settings
@@ -103,6 +105,10 @@ def test_unknown_name(name: str) -> None:
         ("utc", "UTC"),
         ("Berlin", "Europe/Berlin"),
         ("new york", "America/New_York"),
+        ("america/New York", "America/New_York"),
+        ("Euorpe/Berlin", "Europe/Berlin"),
+        ("Signapore", "Singapore"),
+        ("America/Argentina/Buenos_Aire", "America/Argentina/Buenos_Aires"),
     ],
 )
 def test_suggestion(name: str, meant: str) -> None:
@@ -140,6 +146,24 @@ def test_no_far_fetched_suggestion() -> None:
         load_zone("qqqqqqqq")
 
     assert "did you mean" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["ada@example.com", "1990-12-10", "Europe/Paderborn", "crm-4711"])
+def test_few_names_are_compared_for_a_suggestion(name: str) -> None:
+    """If the columns of an import are shifted, each row has another text there, and other work waits meanwhile."""
+    compared = 0
+
+    def count(frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal compared
+        compared += event == "call" and frame.f_code.co_name == "set_seq1"
+
+    sys.setprofile(count)
+    try:
+        with pytest.raises(InvalidInputError):
+            load_zone(name)
+    finally:
+        sys.setprofile(None)
+    assert compared < 100 < len(zone_names())
 
 
 def test_offsets_in_use() -> None:
