@@ -5,7 +5,11 @@ Nothing here depends on HTTP or exit statuses. ``http/middleware/problems.py`` t
 """
 
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
+
+MAX_FIELD_ERRORS: Final = 50
+"""How many errors of one input are told. Otherwise some 10 kB of input could be answered by a hundred times as much."""
 
 
 class BirthdayError(Exception):
@@ -31,10 +35,13 @@ class FieldError:
 
 
 class InvalidInputError(BirthdayError):
-    """Input that breaks a rule. Carries every broken field, not just the first."""
+    """Input that breaks a rule. Carries all broken fields, not just the first; of very many, the number."""
 
     def __init__(self, *fields: FieldError, code: str = "invalid_field") -> None:
-        """Keep ``fields``, and name all of them in the text; ``code`` is a stable word for programs."""
+        """Keep ``fields``, and name them in the text; ``code`` is a stable word for programs."""
+        if len(fields) > MAX_FIELD_ERRORS:
+            told = fields[: MAX_FIELD_ERRORS - 1]
+            fields = (*told, FieldError("", f"and {len(fields) - len(told):,} errors more"))
         super().__init__("; ".join(f"{field.name}: {field.detail}".lstrip(": ") for field in fields))
         self.fields = fields
         self.code = code

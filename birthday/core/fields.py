@@ -146,6 +146,13 @@ def _check_type(name: str) -> str:
     return name
 
 
+def _check_count(value: object) -> object:
+    """Count the dates before each is checked, because a line of an import has room for 50,000."""
+    if isinstance(value, dict) and len(value) > MAX_ANNIVERSARIES:
+        raise ValueError(f"has more dates than the {MAX_ANNIVERSARIES} that are accepted")
+    return value
+
+
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=f"^{_VISIBLE}$")]
 NamePrefix = Annotated[str, Field(min_length=1, max_length=200, pattern=f"^{_ANY}$")]
 NameOrNothing = Annotated[str, Field(max_length=100, pattern=f"^({_VISIBLE})?$")]
@@ -181,4 +188,5 @@ Anniversaries = Annotated[
         ],
     ],
     Field(max_length=MAX_ANNIVERSARIES),
+    BeforeValidator(_check_count),
 ]

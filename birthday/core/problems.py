@@ -7,7 +7,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from birthday.core.document import say
-from birthday.core.fields import MAX_ANNIVERSARIES
 from birthday.core.text import BIDI, CONTROL, UNREADABLE, name_of, show
 from birthday.errors import FieldError
 
@@ -43,6 +42,5 @@ def _detail(kind: str, message: str, context: Mapping[str, Any], value: object, 
         "int_type": f"{show(value)} is not a whole number of minutes east of UTC, such as 420 for UTC+07:00",
         "bool_type": f"{show(value)} is not accepted; true or false is",
         "dict_type": 'is not a JSON object; one such as {"work-anniversary": "2019-03-04"} is accepted',
-        "too_long": f"has more dates than the {MAX_ANNIVERSARIES} that are accepted",
     }
     return details.get(kind) or say(kind, message, context)

@@ -217,6 +217,8 @@ class ProfileInput(BaseModel):
         )
 
 
+_MAX_MEMBERS: Final = 100
+"""A user has fewer. An error for each of the 100,000 that fit in a line of an import would take a second."""
 FIELDS: Final = tuple(field.alias or name for name, field in ProfileInput.model_fields.items())
 _TEXTS: Final = {"firstName": "first_name", "lastName": "last_name", "email": "email"}
 _EXTRAS: Final = {
@@ -309,6 +311,8 @@ def merge_profile(profile: Profile, given: Profile) -> Profile:
 def _members(data: object) -> Mapping[str, Any]:
     if not isinstance(data, Mapping):
         raise InvalidInputError(FieldError("", "a JSON object is accepted"))
+    if len(data) > _MAX_MEMBERS:
+        raise InvalidInputError(FieldError("", f"has {len(data):,} members; at most {_MAX_MEMBERS} are accepted"))
     return data
 
 

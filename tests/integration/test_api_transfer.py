@@ -77,6 +77,19 @@ async def test_each_line_has_a_result_and_the_end_a_summary(api: Api, pool: asyn
     assert (api.metric("users_created_total"), api.metric("messages_scheduled_total")) == (2, 1)
 
 
+async def test_what_is_wrong_with_a_line_is_told_in_few_words(api: Api) -> None:
+    """However many members are wrong, in the line itself or in a member."""
+    many = {f"F{member}": 1 for member in range(20_000)}
+    few = {f"F{member}": 1 for member in range(90)}
+    lines = await send(api, line(0, **many) + line(1, **few) + line(2, anniversaries=many))
+    assert [(one["status"], len(one["errors"])) for one in lines[:-1]] == [
+        ("invalid", 1),
+        ("invalid", 50),
+        ("invalid", 1),
+    ]
+    assert lines[1]["errors"][-1] == {"pointer": "", "detail": "and 41 errors more"}
+
+
 async def test_an_upsert_and_a_dry_run(api: Api, pool: asyncpg.Pool) -> None:
     """A dry run tells the same as the real one, and changes nothing; who did it is recorded."""
     await api.create(email="1@example.com", externalId="crm-1")

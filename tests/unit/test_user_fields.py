@@ -187,6 +187,19 @@ def test_an_unknown_name_gets_the_known_ones() -> None:
     assert "/id" in problems(id="7")
 
 
+def test_of_very_many_errors_the_first_are_told() -> None:
+    """An answer is no longer than what can be read, and a line of an import takes no longer than others."""
+    told = problems(**{f"field{number}": 0 for number in range(90)})
+    assert len(told) == 50
+    assert told[""] == "and 41 errors more"
+    assert problems(**{f"field{number}": 0 for number in range(5000)}) == {
+        "": "has 5,004 members; at most 100 are accepted"
+    }
+    assert problems(anniversaries={f"Day {number}": 0 for number in range(5000)}) == {
+        "/anniversaries": "has more dates than the 20 that are accepted"
+    }
+
+
 def test_a_patch_changes_what_it_names() -> None:
     """Of the objects too: a value replaces, null takes away, what is not named stays, null for none is no error."""
     profile = parse(**FULL)

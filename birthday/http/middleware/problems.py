@@ -27,7 +27,6 @@ log = structlog.get_logger()
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
-_MAX_ERRORS = 50
 _START = '{"type":"'
 _RELATIVE = f"{_START}{PAGE}".encode()
 
@@ -58,7 +57,7 @@ def problem(
     headers: dict[str, str] | None = None,
     existing_id: UUID | None = None,
 ) -> web.Response:
-    """Return a problem document. ``errors`` are the invalid fields; only the first ``_MAX_ERRORS`` are shown."""
+    """Return a problem document. ``errors`` are the invalid fields."""
     document: dict[str, Any] = {
         "type": kind.uri(),
         "title": kind.title,
@@ -70,7 +69,7 @@ def problem(
     if existing_id is not None:
         document["existingId"] = str(existing_id)
     if errors:
-        document["errors"] = [_error(error) for error in errors[:_MAX_ERRORS]]
+        document["errors"] = [_error(error) for error in errors]
     try:
         body = orjson.dumps(document)
     except TypeError:
