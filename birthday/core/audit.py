@@ -159,7 +159,7 @@ def judge_instant(birthday: Birthday, rules_since: datetime | None) -> Finding |
 
     The message of a user who has moved is not judged. ``rules_since`` is when the planner began to use the rules that
     ``birthday.due_at`` was computed by; None if it uses other rules, or if that is unknown. A message that was planned
-    for an earlier instant is compared only with that instant, not with ``birthday.due_at``.
+    for an earlier instant, or requeued, is compared only with its own instant, not with ``birthday.due_at``.
     """
     answer = birthday.answer
     sent_at = (answer.sent_at or answer.delivered_at) if answer else None
@@ -167,7 +167,7 @@ def judge_instant(birthday: Birthday, rules_since: datetime | None) -> Finding |
         return None
     if answer.taken_over or answer.planned_from != birthday.schedule_from:
         return None
-    is_comparable = rules_since is not None and answer.scheduled_at > rules_since
+    is_comparable = rules_since is not None and answer.scheduled_at > rules_since and not answer.requeued
     is_elsewhere = is_comparable and abs(answer.scheduled_at - birthday.due_at) > EXACT
     if is_elsewhere or sent_at < answer.scheduled_at - EXACT:
         return Finding.MISTIMED

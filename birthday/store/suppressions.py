@@ -183,7 +183,8 @@ async def suppress(connection: Connection, addresses: Sequence[str], reason: str
 async def unsuppress(connection: Connection, addresses: Sequence[str], now: datetime, by: Actor) -> Changed:
     """Take addresses off the list. Their users are greeted again, also today if the day is not over for them.
 
-    Runs within the caller's transaction. A message that may have arrived stays cancelled.
+    A message whose instant has passed is due now. One that may have arrived stays cancelled. Runs within the caller's
+    transaction.
     """
     await _lock_users(connection, addresses)
     removed = await connection.fetch(
@@ -210,7 +211,8 @@ async def unsuppress(connection: Connection, addresses: Sequence[str], now: date
     status = await connection.execute(
         """
         UPDATE message_logs m
-        SET status = 'scheduled', error_detail = NULL, updated_at = $2, requeued_at = $2
+        SET status = 'scheduled', error_detail = NULL, updated_at = $2, requeued_at = $2,
+            scheduled_at = greatest(m.scheduled_at, $2)
         FROM users u
         WHERE m.user_id = ANY($1::uuid[]) AND u.id = m.user_id AND m.phase = 'cancelled' AND m.status = 'cancelled'
           AND m.error_detail = 'suppressed' AND NOT m.may_have_arrived AND m.ends_at > $2

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from datetime import date, timedelta
 from uuid import UUID
 
@@ -177,6 +178,21 @@ async def test_who_is_taken_off_the_list_is_greeted_again(product: Product) -> N
         await product.wait_for_statuses({"delivered": 1})
     assert [sent.greeting.message_id for sent in channel.sent] == [message_id]
     assert await findings(product) == {Finding.DELIVERED: 1}
+
+
+async def test_a_return_means_due_now_however_short_the_catch_up_window_is(product: Product) -> None:
+    """The instant was six hours ago and the window is four: it counts from the return, as for a user who is new."""
+    hasty = replace(product, catch_up=timedelta(hours=4))
+    await hasty.planner.plan_once(hasty.clock.now())
+    user_id = await hasty.create(BORN)
+    await suppress(hasty, user_id)
+    hasty.clock.advance(timedelta(hours=6))
+    await unsuppress_user(hasty.pool, user_id, hasty.clock.now(), TESTER)
+    await hasty.janitor.recover_once(hasty.clock.now())
+    await hasty.dispatcher.dispatch_once(hasty.clock.now())
+    async with hasty.working(RecordingChannel(hasty.clock)):
+        await hasty.wait_for_statuses({"delivered": 1})
+    assert await findings(hasty) == {Finding.DELIVERED: 1}
 
 
 async def test_a_message_that_may_have_arrived_is_not_sent_again_after_a_return(product: Product) -> None:
