@@ -70,9 +70,10 @@ class Planner:
         """Plan from the watermark to the horizon, one day for each transaction; return how many messages are new.
 
         Once an hour, when requested, and when a type is planned for the first time, it sweeps: it starts at the
-        beginning of the catch-up window instead. That finds users whom other programs have written to the database, and
-        anything else that was missed. Existing messages stay as they are. If a sweep is requested while one is under
-        way, another one follows.
+        beginning of the catch-up window instead, and before the days that are not over anywhere. That finds users whom
+        other programs have written to the database, and anything else that was missed. Existing messages stay as they
+        are, and nothing is planned that is too late to be sent. If a sweep is requested while one is under way, another
+        one follows.
 
         If SEND_AT or LEAP_DAY has changed, or the time-zone data are newer, messages that are not queued yet move.
         """
@@ -87,8 +88,9 @@ class Planner:
         moving = not yielding and await is_planned_otherwise(self.pool, rules)
         new_types = await self._note_types(now)
         begun = await begin_sweep(self.pool, now, SWEEP_EVERY)
-        swept_from = now - max(self.catch_up, FARTHEST if new_types else timedelta())
-        until = now + self.planning.horizon
+        # Who becomes known today, or whose type does, is greeted now, whenever the instant of the day was.
+        swept_from = now - max(self.catch_up, FARTHEST)
+        late, until = now - self.catch_up, now + self.planning.horizon
         after: datetime | None = None
         planned = moved = 0
         while after is None or after < until:
@@ -97,10 +99,12 @@ class Planner:
                 watermark = min(await lock_watermark(connection, PLANNED) or now - self.catch_up, until)
                 if after is None:
                     after = min(watermark, swept_from) if begun else watermark
+                    # What fell due during a downtime is planned however late it is, so that it expires visibly.
+                    late = min(late, watermark)
                 reached = min(after + CHUNK, until)
                 occasions = await self._occasions(connection, after, reached)
-                fresh = await self._plan(connection, occasions, now) if occasions else 0
-                await set_watermark(connection, PLANNED, reached)
+                fresh = await self._plan(connection, occasions, now, late) if occasions else 0
+                await set_watermark(connection, PLANNED, max(reached, watermark))
                 if reached >= until:
                     moved = await self._move(connection, now, until) if moving else 0
                     if not yielding:
@@ -125,33 +129,36 @@ class Planner:
 
     async def _note_types(self, now: datetime) -> list[str]:
         """Note which types are planned, and return those that are new: they need a sweep."""
-        async with self.pool.acquire() as connection:
+        async with self.pool.acquire() as connection, connection.transaction():
             message_types = await read_types(connection)
-        others = [message_type for message_type in message_types if message_type != BIRTHDAY]
-        new = await note_planned_types(self.pool, others, now)
+            others = [message_type for message_type in message_types if message_type != BIRTHDAY]
+            new = await note_planned_types(connection, others, now)
+            if new:
+                await request_sweep(connection)
         if new:
             log.info("planner.types", planned=message_types, new=new)
-            await request_sweep(self.pool)
         return new
 
-    async def _plan(self, connection: Connection, occasions: Sequence[ZoneOccasion], now: datetime) -> int:
+    async def _plan(
+        self, connection: Connection, occasions: Sequence[ZoneOccasion], now: datetime, late: datetime
+    ) -> int:
         """Materialise the messages of ``occasions``. Users whose messages the database refuses do not block others."""
         traceparent = self.tracing.traceparent()
 
         async def plan_some(some: Sequence[ZoneOccasion]) -> list[int]:
             async with connection.transaction():
-                return [await plan(connection, some, now, traceparent)]
+                return [await plan(connection, some, now, late, traceparent)]
 
         planning = Sifting("plan", occasions, plan_some)
         await planning.run()
         for occasion, _ in planning.refused:
-            planning.results.append(await self._plan_each(connection, occasion, now))
+            planning.results.append(await self._plan_each(connection, occasion, now, late))
         return sum(planning.results)
 
-    async def _plan_each(self, connection: Connection, occasion: ZoneOccasion, now: datetime) -> int:
+    async def _plan_each(self, connection: Connection, occasion: ZoneOccasion, now: datetime, late: datetime) -> int:
         async def plan_some(ids: Sequence[UUID]) -> list[int]:
             async with connection.transaction():
-                return [await plan(connection, [occasion], now, self.tracing.traceparent(), ids)]
+                return [await plan(connection, [occasion], now, late, self.tracing.traceparent(), ids)]
 
         planning = Sifting("plan", await users_concerned(connection, occasion), plan_some)
         await planning.run()

@@ -11,6 +11,7 @@ from birthday.store.users import Connection
 from birthday.store.watermarks import PLANNED
 
 PLAN_SECONDS = 600
+
 """How long one planning statement may take: after a long downtime it covers millions of users."""
 
 
@@ -68,9 +69,9 @@ async def zones_in_use(connection: Connection) -> list[str]:
     return [row["timezone"] for row in rows]
 
 
-async def note_planned_types(pool: asyncpg.Pool, message_types: Sequence[str], now: datetime) -> list[str]:
+async def note_planned_types(connection: Connection, message_types: Sequence[str], now: datetime) -> list[str]:
     """Store which types besides birthday are planned, and return those that were not planned before."""
-    rows = await pool.fetch(
+    rows = await connection.fetch(
         """
         WITH withdrawn AS (DELETE FROM planned_types WHERE message_type <> ALL($1::text[]))
         INSERT INTO planned_types (message_type, planned_since) SELECT message_type, $2
@@ -93,15 +94,17 @@ async def plan(
     connection: Connection,
     occasions: Sequence[ZoneOccasion],
     now: datetime,
+    late: datetime,
     traceparent: str | None = None,
     only: Sequence[UUID] | None = None,
 ) -> int:
     """Materialise a message for each date of ``occasions`` that has none for that year; return how many.
 
-    The dates are those of all planned types. Safe to run concurrently and repeatedly, because the unique index on user,
-    type and year decides. A message that was cancelled by hand stays cancelled, because its id exists. If a user
-    changes meanwhile, at worst there is a stale message, which the claim recognises by its ``schedule_from``.
-    ``traceparent`` is the context of the tick, if that is traced. If ``only`` is given, only these users count.
+    The dates are those of all planned types. Whoever is greeted at ``late`` or before is left out. Safe to run
+    concurrently and repeatedly, because the unique index on user, type and year decides. A message that was cancelled
+    by hand stays cancelled, because its id exists. If a user changes meanwhile, at worst there is a stale message,
+    which the claim recognises by its ``schedule_from``. ``traceparent`` is the context of the tick, if that is traced.
+    If ``only`` is given, only these users count.
     """
     status = await connection.execute(
         """
@@ -112,13 +115,14 @@ async def plan(
         CROSS JOIN LATERAL plan_message(
             one.user_id, one.message_type, one.schedule_from, spec.year, spec.day, one.greeted_at, spec.ends_at,
             $1, $8) planned
-        WHERE $9::uuid[] IS NULL OR one.user_id = ANY($9)
+        WHERE one.greeted_at > $10 AND ($9::uuid[] IS NULL OR one.user_id = ANY($9))
         ON CONFLICT DO NOTHING
         """,
         now,
         *_columns(occasions),
         traceparent,
         only,
+        late,
         timeout=PLAN_SECONDS,
     )
     return int(status.rpartition(" ")[2])

@@ -35,12 +35,12 @@ async def set_watermark(connection: Connection, name: str, reached_at: datetime)
     await connection.execute("UPDATE watermarks SET reached_at = $2 WHERE name = $1", name, reached_at)
 
 
-async def request_sweep(pool: asyncpg.Pool) -> None:
+async def request_sweep(connection: Connection | asyncpg.Pool) -> None:
     """Request a sweep, because a message may be missing: the planner's next tick looks over its whole window.
 
     This does not wait for a planner, because a planner locks this row only for the length of a statement.
     """
-    await pool.execute("UPDATE watermarks SET reached_at = '-infinity' WHERE name = $1", SWEPT)
+    await connection.execute("UPDATE watermarks SET reached_at = '-infinity' WHERE name = $1", SWEPT)
 
 
 async def begin_sweep(pool: asyncpg.Pool, now: datetime, every: timedelta) -> datetime | None:

@@ -14,11 +14,12 @@ from birthday.store.changes import Actor
 from birthday.store.failed import FailedFilter, find_failed
 from birthday.store.pauses import EVERY_OTHER, set_paused
 from birthday.store.users import Planning
+from birthday.store.watermarks import SWEPT, request_sweep
 from birthday.telemetry.metrics import Metrics
 from tests.support.channel import RecordingChannel
 from tests.support.clock import ManualClock
 from tests.support.dates import give_date, plan_type, publish_type
-from tests.support.product import Product, metric, parse
+from tests.support.product import Product, eventually, is_waiting_for_a_lock, metric, parse
 
 JOINED = "work-anniversary"
 
@@ -152,6 +153,32 @@ async def test_a_day_counts_however_short_the_catch_up_window_is(product: Produc
     await publish_type(hasty.pool, JOINED, hasty.clock.now())
     await hasty.planner.plan_once(hasty.clock.now())
     assert await planned(hasty.pool) == [(JOINED, "02-27 23:00", 2027)]
+
+
+async def test_a_new_type_is_looked_for_by_whichever_scheduler_sweeps(product: Product) -> None:
+    """Another one has noted it and asked for the sweep, and has died, or was slower."""
+    hasty = replace(product, catch_up=timedelta(hours=1))
+    user_id = await hasty.create(date(1990, 6, 1))
+    await give_date(hasty.pool, user_id, JOINED, date(2019, 2, 27))
+    await hasty.planner.plan_once(hasty.clock.now())
+    hasty.clock.advance(timedelta(hours=11))
+    await plan_type(hasty.pool, JOINED, hasty.clock.now())
+    await request_sweep(hasty.pool)
+    await hasty.planner.plan_once(hasty.clock.now())
+    assert await planned(hasty.pool) == [(JOINED, "02-27 23:00", 2027)]
+
+
+async def test_a_new_type_is_noted_together_with_its_sweep(product: Product) -> None:
+    """A scheduler that dies in between leaves neither: the next one finds the type new."""
+    await product.planner.plan_once(product.clock.now())
+    await publish_type(product.pool, JOINED, product.clock.now())
+    async with product.pool.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT FROM watermarks WHERE name = $1 FOR UPDATE", SWEPT)
+        planning = asyncio.create_task(product.planner.plan_once(product.clock.now()))
+        await eventually(lambda: is_waiting_for_a_lock(product.pool), "the planner asks for a sweep")
+        noted = await product.pool.fetchval("SELECT count(*) FROM planned_types")
+    await planning
+    assert noted == 0
 
 
 async def test_the_tick_after_a_new_type_looks_once_more(product: Product) -> None:

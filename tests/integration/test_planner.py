@@ -121,6 +121,35 @@ async def test_users_written_by_other_means_are_found_within_the_hour(product: P
     assert await scheduled(product.pool) == ["2027-03-02T09:00:00Z"]
 
 
+async def test_a_first_start_plans_nothing_that_is_too_late_to_be_sent(product: Product) -> None:
+    """Users who were imported long before: a message for each of the last two days would only expire."""
+    for zone in ("UTC", "UTC-02:00"):
+        await product.create(date(1990, 3, 1), zone)
+    await product.pool.execute("DELETE FROM message_logs")
+    await product.pool.execute("UPDATE users SET schedule_from = $1", product.clock.now() - timedelta(days=30))
+    assert await product.planner.plan_once(product.clock.now()) == 1
+    assert await scheduled(product.pool) == ["2027-03-01T11:00:00Z"]
+
+
+async def test_a_sweep_leaves_the_watermark_where_it_is(product: Product) -> None:
+    """Another scheduler that reads it meanwhile would plan what is too late from there on."""
+    wide = replace(product, catch_up=timedelta(hours=48))
+    await wide.planner.plan_once(wide.clock.now())
+    await wide.create(date(1990, 3, 1))
+    async with wide.pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        # The sweep has to wait for this on the second of its three days.
+        await connection.execute("UPDATE message_logs SET status = 'cancelled'")
+        await request_sweep(wide.pool)
+        sweeping = asyncio.create_task(wide.planner.plan_once(wide.clock.now()))
+        await eventually(lambda: are_waiting(wide.pool, 1), "the planner waits for the message")
+        reached = await wide.pool.fetchval("SELECT reached_at FROM watermarks WHERE name = 'planned'")
+        await transaction.rollback()
+    await sweeping
+    assert reached == wide.clock.now() + timedelta(hours=1)
+
+
 async def test_a_user_in_a_zone_that_does_not_exist_keeps_nobody_else_from_being_planned(product: Product) -> None:
     """Such a row came by other means than ours: it is counted and logged, and the neighbour is planned."""
     await product.create(date(1990, 3, 2), "Europe/Berlin")

@@ -346,8 +346,14 @@ async def test_what_a_dead_worker_held_is_finished_under_its_own_key_although_th
     assert await nothing_is_planned_for_tomorrow(product)
 
 
-async def test_what_has_certainly_not_arrived_moves_with_the_birthday(product: Product) -> None:
-    """It is refused for now while the birthday moves: cancelled at the next claim, and planned anew soon after."""
+@pytest.mark.parametrize("hours", [48, 2])
+async def test_what_has_certainly_not_arrived_moves_with_the_birthday(product: Product, hours: int) -> None:
+    """It is refused for now while the birthday moves: cancelled at the next claim, and planned anew soon after.
+
+    However short the catch-up window is: by then the instant of the day is three hours ago.
+    """
+    product = replace(product, catch_up=timedelta(hours=hours))
+    product.clock.advance(timedelta(hours=3))
     [message_id] = await queue_birthdays(product, 1)
     channel = HeldChannel(product.clock)
     channel.answer = lambda _letter: BUSY

@@ -102,7 +102,8 @@ class Crowd:
     async def gather(self, count: int) -> None:
         """Add users, and make a message for each that is due now, as the planner does."""
         now = datetime.now(UTC)
-        occasions = zone_occasions("UTC", now - timedelta(days=1), now, Rules(send_at=SEND_AT))
+        since = now - timedelta(days=1)
+        occasions = zone_occasions("UTC", since, now, Rules(send_at=SEND_AT))
         async with self.connection() as connection, connection.transaction():
             await connection.execute(
                 """
@@ -115,7 +116,7 @@ class Crowd:
                 date(1992, now.month, now.day),
                 count,
             )
-            assert await plan(connection, occasions, now) == count
+            assert await plan(connection, occasions, now, since) == count
 
     async def statuses(self) -> Counter[str]:
         """Return how many messages there are in each status."""
