@@ -1,6 +1,7 @@
 """Settings that contradict each other, or of which one needs another one."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -27,6 +28,12 @@ def contradictions(settings: "Settings") -> Iterator[str]:
             f"RETRY_BASE_DELAY={show_duration(settings.retry_base_delay)} and "
             f"RETRY_MAX_DELAY={show_duration(settings.retry_max_delay)} contradict each other: a base that is not "
             "above the maximum is accepted"
+        )
+    if timedelta(days=settings.retention_days) < settings.catch_up_window:
+        yield (
+            f"RETENTION_DAYS={settings.retention_days} and CATCH_UP_WINDOW={show_duration(settings.catch_up_window)} "
+            "contradict each other: a cancelled message would be removed while it can still be planned again; a "
+            "retention that is not below the window is accepted"
         )
     if settings.message_service_api_key and "@" in urlsplit(settings.message_service_url or "").netloc:
         yield (

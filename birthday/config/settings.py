@@ -163,7 +163,7 @@ class Settings(BaseSettings):
     circuit_breaker_reset_timeout: PositiveDuration = timedelta(seconds=30)
     """Time until an open circuit lets a probe through."""
     retention_days: int = Field(default=90, ge=1, le=36_500)
-    """A message is removed this many days after its outcome."""
+    """A message is removed this many days after its outcome; not less than CATCH_UP_WINDOW."""
     api_keys: Annotated[tuple[ApiKey, ...], NoDecode, BeforeValidator(parse_api_keys)] = ()
     """Keys of clients, as comma-separated `name:sha256hex:scope` entries. Default: none: the API answers on loopback
     only."""

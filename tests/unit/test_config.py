@@ -299,6 +299,8 @@ def test_every_bad_value_has_a_line(environment: pytest.MonkeyPatch) -> None:
         ({"DATABASE_POOLER": "transaction"}, ["DATABASE_POOLER=transaction", "without DATABASE_URL"]),
         ({"DATABASE_DIRECT_URL": "postgresql://localhost/db"}, ["DATABASE_DIRECT_URL", "without DATABASE_URL"]),
         ({"RETRY_BASE_DELAY": "2m", "RETRY_MAX_DELAY": "30s"}, ["RETRY_BASE_DELAY=2m", "RETRY_MAX_DELAY=30s"]),
+        ({"RETENTION_DAYS": "1"}, ["RETENTION_DAYS=1", "CATCH_UP_WINDOW=48h"]),
+        ({"RETENTION_DAYS": "9", "CATCH_UP_WINDOW": "10d"}, ["RETENTION_DAYS=9", "CATCH_UP_WINDOW=240h"]),
         ({"CRON_PLAN": "0 4 * * 1", "PLAN_HORIZON": "48h"}, ["CRON_PLAN='0 4 * * 1'", "PLAN_HORIZON=48h", "168h"]),
         ({"PLAN_HORIZON": "4m"}, ["CRON_PLAN='*/5 * * * *'", "PLAN_HORIZON=4m"]),
         ({"CRON_PLAN": "* 0 * * 1"}, ["CRON_PLAN='* 0 * * 1'", "PLAN_HORIZON=48h", "10021m"]),
@@ -363,6 +365,7 @@ def test_closed_api(environment: pytest.MonkeyPatch, given_settings: dict[str, s
     [
         {"DATABASE_POOL_MIN": "10", "DATABASE_POOL_MAX": "10"},
         {"RETRY_BASE_DELAY": "30s", "RETRY_MAX_DELAY": "30s"},
+        {"RETENTION_DAYS": "1", "CATCH_UP_WINDOW": "24h"},
         {"CRON_PLAN": "0 4 * * *", "PLAN_HORIZON": "24h"},
         {"CRON_PLAN": "* 0,12 * * *", "PLAN_HORIZON": "661m"},
     ],
