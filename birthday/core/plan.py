@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from itertools import takewhile
 from typing import NamedTuple
 
-from birthday.core.occasion import Occasion, Rules, birthdays_not_over, next_occasion
+from birthday.core.occasion import Occasion, Rules, birthdays, birthdays_not_over, next_occasion
 from birthday.core.origin import Origin
 from birthday.core.user import Profile
 from birthday.core.zone import load_zone
@@ -118,6 +119,16 @@ def planned_messages(
 ) -> list[PlannedMessage]:
     """Return only the messages of ``look_ahead``."""
     return look_ahead(profile, schedule_from, horizon, rules).messages
+
+
+def last_dates_over(profile: Profile, now: datetime, rules: Rules) -> dict[str, date]:
+    """Return, for each type, the local date of the last occasion that is over, if it was within about a year."""
+    zone = load_zone(profile.zone)
+    return {
+        message_type: occasion.on
+        for message_type, day in profile.dates()
+        for occasion in takewhile(lambda one: one.is_over(now), birthdays(day, zone, rules, now.year - 1))
+    }
 
 
 def messages_since(

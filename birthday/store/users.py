@@ -15,7 +15,14 @@ import orjson
 
 from birthday.core.message import BIRTHDAY
 from birthday.core.occasion import Rules
-from birthday.core.plan import PlannedMessage, Upcoming, YearlyDate, planned_messages, upcoming_occasions
+from birthday.core.plan import (
+    PlannedMessage,
+    Upcoming,
+    YearlyDate,
+    last_dates_over,
+    planned_messages,
+    upcoming_occasions,
+)
 from birthday.core.user import NO_EXTRAS, Extras, Profile
 from birthday.errors import ConflictError, InvalidInputError, NotFoundError
 from birthday.store.changes import DELETED, USER, Actor, profile_changes, record_changes
@@ -165,7 +172,8 @@ async def replace_profile(
     ]
     # A planner may just have inserted a message for the old birthday. Then our insert waits for the planner's commit,
     # and finds the year taken. The second cancellation sees that message, and frees the year.
-    await _keep_what_may_have_arrived(connection, user_id)
+    over = last_dates_over(new, now, planning.rules)
+    await _keep_pending(connection, user_id, now, {name: on for name, on in over.items() if name in moved_types})
     cancelled = await _cancel_stale(connection, user_id, now)
     planned = await _insert_planned(connection, user_id, messages, now, traceparent)
     if planned < len(messages) and (stale := await _cancel_stale(connection, user_id, now)):
@@ -252,20 +260,27 @@ async def _replace_anniversaries(
     return types
 
 
-async def _keep_what_may_have_arrived(connection: Connection, user_id: UUID) -> None:
-    """Keep a message that may have arrived, under its own key, although the birthday has moved.
+async def _keep_pending(connection: Connection, user_id: UUID, now: datetime, over: Mapping[str, date]) -> None:
+    """Keep a message that may have arrived or is overdue, under its own key, although the birthday has moved.
 
-    A message for the new date could be a second greeting this year. A message that is being sent is left to the next
-    claim.
+    After one that may have arrived, a message for the new date could be a second greeting this year. An overdue one is
+    kept if its date is the same as before, and has ended: ``over`` has such dates by type. Then no message replaces it.
+    A message that is being sent is left to the next claim.
     """
     await connection.execute(
         """
         UPDATE message_logs m SET schedule_from = d.schedule_from
         FROM yearly_dates d
         WHERE m.user_id = $1 AND m.phase <> 'cancelled' AND d.user_id = $1 AND d.message_type = m.message_type
-          AND m.status IN ('scheduled', 'queued', 'retrying') AND m.may_have_arrived
+          AND m.status IN ('scheduled', 'queued', 'retrying')
+          AND (m.may_have_arrived
+               OR m.scheduled_at <= $2
+                  AND (m.message_type, m.occasion_on) IN (SELECT * FROM unnest($3::text[], $4::date[])))
         """,
         user_id,
+        now,
+        list(over),
+        list(over.values()),
     )
 
 

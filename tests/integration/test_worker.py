@@ -18,7 +18,7 @@ from birthday.channels import Delivered, Greeting, Outcome, Permanent, Temporary
 from birthday.core.message import ErrorType
 from birthday.store.claims import cancel
 from birthday.store.dispatching import lock_due, mark_queued
-from birthday.store.users import delete_user, lock_profile, replace_profile
+from birthday.store.users import Replanned, delete_user, lock_profile, replace_profile
 from birthday.telemetry.metrics import Metrics
 from tests.support.channel import HeldChannel, RecordingChannel
 from tests.support.clock import ManualClock
@@ -376,6 +376,52 @@ async def test_what_has_certainly_not_arrived_moves_with_the_birthday(product: P
     assert first == message_id != second
 
 
+async def move_after_an_outage(product: Product, born: date, zone: str) -> Replanned:
+    """Let a day end with its message still queued, and then give the user another date of birth and zone."""
+    await queue_birthdays(product, 1)
+    product.clock.advance(timedelta(hours=20))
+    return await move_birthday(product, born, zone)
+
+
+@pytest.mark.parametrize(
+    ("born", "zone"), [(date(1990, 3, 1), "Europe/Berlin"), (date(1991, 3, 1), "UTC")], ids=["zone", "year"]
+)
+async def test_what_is_overdue_is_sent_although_its_day_is_over_when_the_user_moves(
+    product: Product, born: date, zone: str
+) -> None:
+    """The date is the same one, so no other message replaces it: it goes out late, under its own key."""
+    assert await move_after_an_outage(product, born, zone) == Replanned()
+    channel = RecordingChannel(product.clock)
+    async with product.working(channel):
+        await product.wait_for_statuses({"delivered": 1})
+    assert [sent.greeting.message_id for sent in channel.sent] == [
+        await product.pool.fetchval("SELECT id FROM message_logs")
+    ]
+    now = product.clock.now()
+    assert not (await product.auditor.audit(now - timedelta(days=2), now, now)).broken
+    assert await product.planner.plan_once(now) == 0
+
+
+@pytest.mark.parametrize(
+    ("born", "zone", "replanned"),
+    [
+        pytest.param(date(1990, 2, 28), "UTC", Replanned(cancelled=1), id="to another date that is over"),
+        pytest.param(date(2027, 3, 1), "UTC", Replanned(cancelled=1), id="to a first birthday that is to come"),
+        pytest.param(date(1990, 3, 2), "UTC", Replanned(1, 1), id="to a date that is to come"),
+        pytest.param(date(1990, 3, 1), "America/Los_Angeles", Replanned(1, 1), id="to where the day is not over"),
+    ],
+)
+async def test_what_is_overdue_is_not_sent_for_a_date_that_is_not_its_own(
+    product: Product, born: date, zone: str, replanned: Replanned
+) -> None:
+    """A date that was over when it became known is not greeted, and what is to come has a message of its own."""
+    assert await move_after_an_outage(product, born, zone) == replanned
+    channel = RecordingChannel(product.clock)
+    async with product.working(channel):
+        await eventually(lambda: queue_is_empty(product), "the queue is empty")
+    assert channel.sent == []
+
+
 async def test_what_may_have_arrived_is_cancelled_if_the_user_is_deleted(product: Product) -> None:
     """Nobody is left to greet twice."""
     await queue_birthdays(product, 1)
@@ -648,15 +694,16 @@ async def audited(product: Product) -> dict[str, int]:
     return {finding.value: count for finding, count in audit.counts.items()}
 
 
-async def move_birthday(product: Product, born: date, zone: str = "UTC") -> None:
+async def move_birthday(product: Product, born: date, zone: str = "UTC") -> Replanned:
     """Give the one user another date of birth, or zone, a second later; what happens next is another second later."""
     user_id = await product.pool.fetchval("SELECT id FROM users")
     product.clock.advance(timedelta(seconds=1))
     async with product.pool.acquire() as connection, connection.transaction():
         old = await lock_profile(connection, user_id)
-        moved = replace(old, date_of_birth=born, zone=zone)
-        await replace_profile(connection, user_id, old, moved, product.clock.now(), product.planning, TESTER)
+        moved, now = replace(old, date_of_birth=born, zone=zone), product.clock.now()
+        replanned = await replace_profile(connection, user_id, old, moved, now, product.planning, TESTER)
     product.clock.advance(timedelta(seconds=1))
+    return replanned
 
 
 async def queue_is_empty(product: Product) -> bool:

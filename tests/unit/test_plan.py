@@ -5,7 +5,7 @@ from datetime import date, timedelta
 from birthday.core.ident import uuid7
 from birthday.core.occasion import Rules
 from birthday.core.origin import History, Origin
-from birthday.core.plan import messages_since, planned_messages
+from birthday.core.plan import last_dates_over, messages_since, planned_messages
 from birthday.core.user import Extras, Profile
 from tests.support.product import parse
 
@@ -29,6 +29,12 @@ def test_each_date_that_falls_due_soon_needs_a_message() -> None:
         ("birthday", NOW),
         (NAME_DAY, parse("2027-03-02T09:00:00Z")),
     ]
+
+
+def test_the_last_date_that_is_over_is_within_a_year() -> None:
+    """Yesterday is over, today is not; a date without a first year yet has none."""
+    assert last_dates_over(ADA, NOW, Rules()) == {"birthday": date(2026, 3, 1), JOINED: date(2027, 2, 28)}
+    assert last_dates_over(ADA, NOW + timedelta(hours=12), Rules())["birthday"] == date(2027, 3, 1)
 
 
 def test_a_restored_user_gets_what_fell_due_meanwhile_by_the_history_of_each_date() -> None:
