@@ -49,6 +49,9 @@ from birthday.telemetry.tracing import NO_TRACING, Tracing
 log = structlog.get_logger()
 
 SWEEP_EVERY = timedelta(hours=1)
+ROLLING = timedelta(hours=2)
+"""For how long after a change of the rules sweeps also move messages: processes that are not restarted yet make some by
+the rules of before. To check all of them in each sweep would cost four times as much as the sweep."""
 CHUNK = timedelta(days=1)
 FARTHEST = timedelta(days=2)
 """How far a new SEND_AT, a new LEAP_DAY and new time-zone data can move a message, with a margin. No occasion whose
@@ -75,19 +78,21 @@ class Planner:
         are, and nothing is planned that is too late to be sent. If a sweep is requested while one is under way, another
         one follows.
 
-        If SEND_AT or LEAP_DAY has changed, or the time-zone data are newer, messages that are not queued yet move.
+        If SEND_AT or LEAP_DAY has changed, or the time-zone data are newer, messages that are not queued yet move, and
+        once more in each sweep of the next two hours.
         """
         with self.tracing.tick("plan"):
             return await self._plan_until_horizon(now)
 
     async def _plan_until_horizon(self, now: datetime) -> int:
-        basis, noted = Basis(self.planning.rules, self.zone_data), await read_rules(self.pool)
+        basis, (noted, noted_at) = Basis(self.planning.rules, self.zone_data), await read_rules(self.pool)
         rules = str(basis)
         # If another scheduler has newer data, this one moves nothing: otherwise messages would move back and forth.
         yielding = basis.yields_to(noted)
-        moving = not yielding and await is_planned_otherwise(self.pool, rules)
         new_types = await self._note_types(now)
         begun = await begin_sweep(self.pool, now, SWEEP_EVERY)
+        is_rolling = begun is not None and noted_at is not None and now - noted_at < ROLLING
+        moving = not yielding and (is_rolling or await is_planned_otherwise(self.pool, rules))
         # Who becomes known today, or whose type does, is greeted now, whenever the instant of the day was.
         swept_from = now - max(self.catch_up, FARTHEST)
         late, until = now - self.catch_up, now + self.planning.horizon
@@ -122,7 +127,7 @@ class Planner:
             await request_sweep(self.pool)
         if planned:
             log.info("planner.planned", messages=planned, until=until.isoformat())
-        if moving:
+        if moved or (moving and rules != noted):
             report = log.warning if moved else log.info
             report("planner.moved", messages=moved, rules=rules, before=noted)
         return planned

@@ -11,7 +11,6 @@ from birthday.store.users import Connection
 from birthday.store.watermarks import PLANNED
 
 PLAN_SECONDS = 600
-
 """How long one planning statement may take: after a long downtime it covers millions of users."""
 
 
@@ -28,10 +27,10 @@ async def is_planned_otherwise(pool: asyncpg.Pool, rules: str) -> bool:
     return otherwise
 
 
-async def read_rules(pool: asyncpg.Pool) -> str | None:
-    """Return the rules by which everything is planned; None if none are stored."""
-    rules: str | None = await pool.fetchval("SELECT rules FROM watermarks WHERE name = $1", PLANNED)
-    return rules
+async def read_rules(pool: asyncpg.Pool) -> tuple[str | None, datetime | None]:
+    """Return the rules by which everything is planned, and since when; None if none are stored."""
+    row = await pool.fetchrow("SELECT rules, rules_since FROM watermarks WHERE name = $1", PLANNED)
+    return (None, None) if row is None else (row["rules"], row["rules_since"])
 
 
 async def last_scheduled(connection: Connection) -> datetime | None:
