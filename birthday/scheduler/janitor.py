@@ -27,7 +27,16 @@ from birthday.store.changes import remove_old_changes
 from birthday.store.connection import DATABASE_ERRORS, is_outage, stay_cancelled
 from birthday.store.idempotency import remove_old_answers
 from birthday.store.refusals import Sifting
-from birthday.store.upkeep import Expired, expire, forget_greetings, lock_lost, mark_rescued, read_late, remove_old
+from birthday.store.upkeep import (
+    Expired,
+    are_more_in_flight,
+    expire,
+    forget_greetings,
+    lock_lost,
+    mark_rescued,
+    read_late,
+    remove_old,
+)
 from birthday.store.users import purge_deleted_users
 from birthday.telemetry.metrics import Metrics
 
@@ -63,15 +72,23 @@ class Janitor:
 
         Nothing is rescued of a type that is paused, because workers take nothing of it then. Nothing is rescued shortly
         after the pause either, because workers cannot take the whole queue at once.
+
+        Nothing is rescued either while as many deliveries wait in the queue as messages are in flight, because then
+        nothing shows that one is missing. Otherwise a queue from which nothing is taken would get a copy of each every
+        quarter of an hour. What is missing all the same is rescued once the workers have taken the surplus. During a
+        pause they cannot take all of it, so this does not hold then.
         """
         await keep_order(self.pool)
         while await self._expire_batch(now) >= BATCH:
             pass
         while await remove_old_answers(self.pool, now, BATCH) >= BATCH:
             pass
-        wait = _patience_with(await self.broker.stats())
+        stats = await self.broker.stats()
+        wait = _patience_with(stats)
         resumed = [one for one in self.pauses.types if self.pauses.resumed_since(one, now - wait)]
         resting = {*self.pauses.paused, *resumed}
+        if not resting and not await are_more_in_flight(self.pool, stats.ready):
+            return
         while not resting.issuperset(self.pauses.types) and await self._rescue_batch(now, wait, resting) >= BATCH:
             pass
 
@@ -177,7 +194,7 @@ def _patience_with(stats: QueueStats) -> timedelta:
     """Return how long a message may stay untaken in the queue before it counts as lost.
 
     If the queue holds messages, it may just be long. If it is empty, consumers that wait for the message service may
-    hold its messages; RabbitMQ does not say how many. A second copy of those does no harm, and there is at most one:
-    while the copy waits, the queue is not empty.
+    hold its messages; RabbitMQ does not say how many. Copies of those do no harm, and there are no more than consumers
+    may hold: then the queue is not empty.
     """
     return PATIENCE if stats.ready else GRACE

@@ -11,6 +11,14 @@ from birthday.store.users import Connection
 from birthday.store.watermarks import PLANNED, lock_watermark
 
 
+async def are_more_in_flight(pool: asyncpg.Pool, count: int) -> bool:
+    """Say whether more than ``count`` messages are in flight; reads no more than that."""
+    more: bool = await pool.fetchval(
+        "SELECT EXISTS (SELECT FROM message_logs WHERE phase = 'in_flight' OFFSET $1)", count
+    )
+    return more
+
+
 async def lock_lost(
     connection: Connection, now: datetime, wait: timedelta, limit: int, resting: Collection[str]
 ) -> list[UUID]:

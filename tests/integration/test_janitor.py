@@ -13,7 +13,7 @@ from birthday.telemetry.metrics import Metrics
 from tests.support.channel import RecordingChannel
 from tests.support.clock import ManualClock
 from tests.support.outcomes import finish, store_queued
-from tests.support.product import Product, metric, parse
+from tests.support.product import Product, eventually, metric, parse
 
 
 @pytest.fixture
@@ -39,14 +39,42 @@ async def test_a_message_that_the_queue_lost_is_published_again_and_delivered_on
     assert len(channel.sent) == 1
 
 
-async def test_a_backlog_is_not_published_twice_while_it_waits(product: Product) -> None:
-    """While the queue holds messages, the janitor trusts for a quarter of an hour that what is queued is among them."""
-    await product.create(date(1990, 3, 1))
+async def test_a_backlog_is_published_twice_at_most_while_it_waits(product: Product) -> None:
+    """While the queue holds messages, the janitor trusts for a quarter of an hour that what is queued is among them.
+
+    Then it publishes all of them again, since one is missing; and never more while the queue has enough for each.
+    """
+    for _ in range(2):
+        await product.create(date(1990, 3, 1))
     await product.dispatcher.dispatch_once(product.clock.now())
-    for minutes, ready in ((14, 1), (1, 2), (1, 2), (14, 3)):
+    await product.pool.execute("DELETE FROM queue_messages WHERE id = (SELECT min(id) FROM queue_messages)")
+    for minutes, ready in ((14, 1), (1, 3), (15, 3), (600, 3)):
         product.clock.advance(timedelta(minutes=minutes))
         await product.janitor.recover_once(product.clock.now())
         assert (await product.broker.stats()).ready == ready
+
+
+async def test_what_is_missing_among_copies_of_others_is_rescued_when_these_are_taken(product: Product) -> None:
+    """The queue has two deliveries for two messages, but both are of the same one."""
+    for _ in range(2):
+        await product.create(date(1990, 3, 1))
+    await product.dispatcher.dispatch_once(product.clock.now())
+    await product.pool.execute("UPDATE queue_messages SET body = (SELECT min(body) FROM queue_messages)")
+    product.clock.advance(timedelta(hours=1))
+    await product.janitor.recover_once(product.clock.now())
+    assert (await product.broker.stats()).ready == 2
+    channel = RecordingChannel(product.clock)
+    async with product.working(channel):
+        await product.wait_for_statuses({"delivered": 1, "queued": 1})
+        await eventually(lambda: is_empty(product), "the copy has been taken")
+        await product.janitor.recover_once(product.clock.now())
+        await product.wait_for_statuses({"delivered": 2})
+    assert len(channel.sent) == 2
+
+
+async def is_empty(product: Product) -> bool:
+    """Say whether no delivery waits in the queue."""
+    return (await product.broker.stats()).ready == 0
 
 
 async def test_a_message_later_than_the_catch_up_window_expires_and_is_counted(product: Product) -> None:
