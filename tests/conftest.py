@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,24 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
     return {"uvloop": _new_event_loop}
 
 
+class _Loop(uvloop.Loop):
+    """The loop of uvloop, which also closes if a test has left something open.
+
+    uvloop warns of it and then closes it. If that warning is an error, as in these tests, uvloop does not get that far:
+    ``close`` waits for ever, in C, where no time limit of pytest ends it.
+    """
+
+    def close(self) -> None:
+        """Close everything, then warn of what was open."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ResourceWarning)
+            super().close()
+        for each in caught:
+            warnings.warn(each.message, stacklevel=2)
+
+
 def _new_event_loop() -> asyncio.AbstractEventLoop:
-    loop = uvloop.new_event_loop()
+    loop = _Loop()
     loop.set_exception_handler(_end_what_is_late)
     return loop
 
