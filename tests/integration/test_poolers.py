@@ -32,6 +32,7 @@ from birthday.wiring.dependencies import try_dependencies
 from tests.support.message_service import MessageService
 from tests.support.pgbouncer import pgbouncer
 from tests.support.postgres import PostgresServer, pool_by_transaction
+from tests.support.product import eventually
 from tests.support.program import run, running
 from tests.support.proxy import Proxy
 from tests.support.users import TESTER
@@ -105,15 +106,16 @@ async def test_everything_works_behind_a_pooler_without_sessions(
             await message_service.wait_for(asked_by_check + 1)
             server = await asyncpg.connect(direct)
             try:
-                writing = await _writing_during_a_dry_run(program.url, server)
+                await _dry_run_with_writers(program.url, server, 0 if past == "direct" else 1)
                 held = await server.fetchval("SELECT count(*) FROM pg_locks WHERE objid = $1", CONSUMER_LOCK)
                 shown = await server.fetchval("SELECT count(*) FROM queue_consumers")
             finally:
                 await server.close()
-            assert writing == (0 if past == "direct" else 1)
             assert (held, shown) == ((1, 0) if past == "direct" else (0, 1))
             assert await program.stop() == 0
-        assert [event for event in program.events if event["level"] not in {"info", "debug"}] == []
+        complaints = [event for event in program.events if event["level"] not in {"info", "debug"}]
+        # On a busy machine, it may take a second to connect, which the start tells.
+        assert [event for event in complaints if "has not answered yet" not in event.get("reason", "")] == []
         assert len(message_service.requests) == asked_by_check + 1
     await postgres_server.drop_database(name)
 
@@ -373,9 +375,13 @@ async def test_a_database_that_cannot_hold_every_name_is_refused(
         await administrator.close()
 
 
-async def _writing_during_a_dry_run(url: str, server: asyncpg.Connection) -> int:
-    """Return how many transactions the feed waits for while a client sends the lines of a dry run."""
+async def _dry_run_with_writers(url: str, server: asyncpg.Connection, writers: int) -> None:
+    """Make sure that the feed waits for so many transactions while a client sends the lines of a dry run."""
     counted = asyncio.Event()
+    count = "SELECT count(*) FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND datname = current_database()"
+
+    async def are_so_many() -> bool:
+        return bool(await server.fetchval(count) == writers)
 
     async def lines() -> AsyncIterator[bytes]:
         yield b"{}\n"
@@ -387,9 +393,7 @@ async def _writing_during_a_dry_run(url: str, server: asyncpg.Connection) -> int
         client.post(f"{url}/users/import?dryRun=true", data=lines(), headers=headers) as answer,
     ):
         await answer.content.readline()
-        number: int = await server.fetchval(
-            "SELECT count(*) FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND datname = current_database()"
-        )
+        # Other parts of the program write as well, but not for long.
+        await eventually(are_so_many, f"{writers} transactions write", 15)
         counted.set()
         assert b'"complete":true' in await answer.content.read()
-        return number
