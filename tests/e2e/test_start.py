@@ -100,8 +100,11 @@ async def test_a_refusal_is_not_waited_out(between: Network) -> None:
     for (_, _, text), one in zip(wrong, finished, strict=True):
         assert one.status == 1
         assert text in one.err
-        assert "service.waiting" not in one.err
         assert "service.failed" in one.err
+        assert "START_TIMEOUT" not in one.err
+        # On a busy machine, a server may take a second to refuse. After that, nothing is waited for.
+        waits = [line for line in one.err.splitlines() if "service.waiting" in line]
+        assert [line for line in waits if "has not answered yet" not in line] == []
 
 
 async def test_a_terminal_shows_where_everything_is_although_the_log_goes_to_a_file(
