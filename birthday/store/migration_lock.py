@@ -6,7 +6,7 @@ by transaction there are no sessions. There a transaction of another connection,
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Final
 
@@ -28,8 +28,8 @@ async def locked(connection: Connection, keeper: Connection | None, patience: fl
         MigrationError: if another runner holds the lock for more than ``patience`` seconds.
     """
     if keeper is not None:
-        async with keeper.transaction():
-            await _wait_for_turn(partial(_try_in_transaction, keeper), patience)
+        async with AsyncExitStack() as holding:
+            await _wait_for_turn(partial(_try_in_transaction, keeper, holding), patience)
             yield
         return
     await _wait_for_turn(partial(connection.fetchval, "SELECT pg_try_advisory_lock($1)", _LOCK_KEY), patience)
@@ -40,11 +40,20 @@ async def locked(connection: Connection, keeper: Connection | None, patience: fl
             await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK_KEY)
 
 
-async def _try_in_transaction(keeper: Connection) -> bool:
-    is_locked: bool = await keeper.fetchval("SELECT pg_try_advisory_xact_lock($1)", _LOCK_KEY)
-    # It also ends the snapshot of the statement before, for which CREATE INDEX CONCURRENTLY would wait.
-    await keeper.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
-    return is_locked
+async def _try_in_transaction(keeper: Connection, holding: AsyncExitStack) -> bool:
+    """Begin a transaction, and leave its end to ``holding`` if it gets the lock.
+
+    Each attempt has its own: CREATE INDEX CONCURRENTLY of the runner that has the lock waits for the end of every
+    transaction in which it has seen a statement.
+    """
+    async with AsyncExitStack() as attempt:
+        await attempt.enter_async_context(keeper.transaction())
+        if not await keeper.fetchval("SELECT pg_try_advisory_xact_lock($1)", _LOCK_KEY):
+            return False
+        # It also ends the snapshot of the statement before, for which CREATE INDEX CONCURRENTLY would wait.
+        await keeper.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+        await holding.enter_async_context(attempt.pop_all())
+    return True
 
 
 async def _wait_for_turn(attempt: Callable[[], Awaitable[bool]], patience: float) -> None:

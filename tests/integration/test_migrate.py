@@ -11,6 +11,7 @@ import pytest
 
 from birthday.core.address import parse_address
 from birthday.errors import MigrationError, UnavailableError
+from birthday.store.migration_lock import locked
 from birthday.store.migrations import (
     Loss,
     Migration,
@@ -377,6 +378,31 @@ async def test_a_long_migration_may_take_longer_than_other_statements(empty_url:
         assert await migrate(connection, [slow], NOW) == [slow]
     finally:
         await connection.close()
+
+
+async def test_a_runner_that_waits_behind_a_pooler_is_not_waited_for(empty_url: str) -> None:
+    """CREATE INDEX CONCURRENTLY of the one before it waits for transactions, so while it waits it stays in none."""
+
+    async def wait_for_lock(keeper: asyncpg.pool.PoolConnectionProxy) -> None:
+        async with locked(keeper, keeper, 30):
+            pass
+
+    async with (
+        asyncpg.create_pool(empty_url, min_size=2, max_size=2) as pool,
+        pool.acquire() as first,
+        pool.acquire() as second,
+        asyncio.TaskGroup() as group,
+        locked(first, first, 1),
+    ):
+        group.create_task(wait_for_lock(second))
+
+        async def has_asked() -> bool:
+            # What a transaction has seen of other sessions stays as it is until its end.
+            await first.execute("SELECT pg_stat_clear_snapshot()")
+            asked = "SELECT state = 'idle' AND query = 'COMMIT;' FROM pg_stat_activity WHERE pid = $1"
+            return bool(await first.fetchval(asked, second.get_server_pid()))
+
+        await eventually(has_asked, "the second runner has asked, and is in no transaction", 20)
 
 
 async def test_two_runners_at_once_apply_each_migration_once(empty_url: str) -> None:
