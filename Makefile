@@ -32,7 +32,7 @@ test-dependencies: ## Install RabbitMQ, Prometheus, Chromium and small tools for
 
 test: install-dev test-dependencies ## Run all tests with coverage (ARGS="-k planner")
 	$(BIN)/pytest $(COVERAGE) -m "not long" --numprocesses $(TEST_PROCESSES) --dist worksteal --durations=15 \
-		--reruns 1 -rR $(ARGS)
+		--reruns 1 --rerun-show-tracebacks -rR $(ARGS)
 
 test-fast: install-dev ## Run the tests that need no server but PostgreSQL: under two minutes
 	$(BIN)/pytest -m "fast" --numprocesses $(TEST_PROCESSES) --dist worksteal $(ARGS)

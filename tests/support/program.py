@@ -147,12 +147,17 @@ class Finished:
 
 
 async def run(*arguments: str, stdin: str = "", **environment: str) -> Finished:
-    """Run a command of the program to its end."""
+    """Run a command of the program to its end, which must come within 90 seconds: its own limits are 60."""
     process = await asyncio.create_subprocess_exec(
         *command(), *arguments, env=_environment(environment), stdin=PIPE, stdout=PIPE, stderr=PIPE
     )
-    async with asyncio.timeout(60):
-        out, err = await process.communicate(stdin.encode())
+    try:
+        async with asyncio.timeout(90):
+            out, err = await process.communicate(stdin.encode())
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
     assert process.returncode is not None
     return Finished(process.returncode, out.decode(errors="backslashreplace"), err.decode(errors="backslashreplace"))
 
