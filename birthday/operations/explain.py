@@ -127,7 +127,7 @@ class Explainer:
             outcome, reason = last.status, self._describe(user, of, last)
             if facts.is_paused and last.status in PENDING:
                 outcome, reason = PAUSED, f"{reason}; the type is paused"
-        elif hindrance is not None:
+        elif hindrance is not None and not (hindrance[0] == ARCHIVED and last and last.may_have_arrived):
             outcome, reason = hindrance
         elif last is not None:
             outcome, reason = last.status, self._describe(user, of, last)
@@ -248,7 +248,7 @@ def _date_steps(
 
 def _why_cancelled(user: ExplainedUser, of: ExplainedDate, one: ExplainedMessage) -> str:
     if one.error_detail == "suppressed":
-        return "the user was suppressed"
+        return f"the user was suppressed{'; it may have arrived, so its year is taken' if one.may_have_arrived else ''}"
     if one.schedule_from != of.schedule_from:
         return "the date or the zone changed"
     if user.deleted_at is not None:

@@ -92,7 +92,9 @@ async def read_birthdays(
                answer.id IS NULL AND EXISTS (
                    SELECT FROM message_logs m
                    WHERE m.user_id = due.user_id AND m.phase = 'cancelled' AND m.message_type = due.message_type
-                     AND m.occasion_year = due.year AND m.schedule_from = due.schedule_from
+                     AND m.occasion_year = due.year
+                     -- What may have arrived took the year, and no move has changed that.
+                     AND (m.schedule_from = due.schedule_from OR m.may_have_arrived)
                      AND m.error_detail = 'suppressed') AS was_suppressed,
                -- What the move itself cancelled was replaced at once.
                CASE WHEN answer.id IS NULL THEN (

@@ -13,7 +13,7 @@ import asyncpg
 
 from birthday.core.message import OUTCOME_UNKNOWN, Status
 from birthday.core.template import TemplateKey
-from birthday.store.users import Connection
+from birthday.store.users import Connection, keep_years
 
 _DEAD: Final = "a worker died while sending it: it may have arrived, and may not be sent again"
 
@@ -192,9 +192,18 @@ async def cancel(pool: asyncpg.Pool, ids: Sequence[UUID], now: datetime) -> list
     """Cancel those of ``ids`` that are pending and whose user is deleted, suppressed or has moved; return which.
 
     A message that may have arrived is cancelled only if the user is deleted or suppressed, because its replacement
-    could be a second greeting.
+    could be a second greeting. Then its year stays taken.
     """
     async with pool.acquire() as connection, connection.transaction():
+        # Users before messages, as everywhere else, so that nobody deadlocks with those whose year is kept.
+        await connection.execute(
+            """
+            SELECT FROM users
+            WHERE id IN (SELECT user_id FROM message_logs WHERE id = ANY($1::uuid[]) AND may_have_arrived)
+            ORDER BY id FOR NO KEY UPDATE
+            """,
+            ids,
+        )
         await _hold(connection, ids)
         rows = await connection.fetch(
             """
@@ -204,12 +213,13 @@ async def cancel(pool: asyncpg.Pool, ids: Sequence[UUID], now: datetime) -> list
                                          AND u.deleted_at IS NULL), m.error_detail)
             WHERE m.id = ANY($1::uuid[]) AND m.status IN ('scheduled', 'queued', 'retrying')
               AND NOT EXISTS (SELECT FROM users u WHERE u.id = m.user_id AND is_current(m, u))
-            RETURNING m.id, m.error_detail IS NOT DISTINCT FROM 'suppressed'
+            RETURNING m.id, m.error_detail IS NOT DISTINCT FROM 'suppressed' AS suppressed, m.may_have_arrived
             """,
             ids,
             now,
         )
-    return [Cancelled(*row) for row in rows]
+        await keep_years(connection, rows)
+    return [Cancelled(row["id"], row["suppressed"]) for row in rows]
 
 
 async def give_up(

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from birthday.core.unsubscribe import Links
 from birthday.store.changes import SUPPRESSION, Actor, record_changes
-from birthday.store.users import Connection, unknown_user
+from birthday.store.users import Connection, keep_years, unknown_user
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,23 +168,25 @@ async def suppress(connection: Connection, addresses: Sequence[str], reason: str
         addresses,
         now,
     )
-    status = await connection.execute(
+    cancelled = await connection.fetch(
         """
         UPDATE message_logs
         SET status = 'cancelled', error_detail = 'suppressed', updated_at = $2, next_attempt_at = NULL
         WHERE user_id = ANY($1::uuid[]) AND phase <> 'cancelled' AND status IN ('scheduled', 'queued', 'retrying')
+        RETURNING id, may_have_arrived
         """,
         [row["id"] for row in users],
         now,
     )
-    return Changed(len(listed), len(users), _count(status))
+    await keep_years(connection, cancelled)
+    return Changed(len(listed), len(users), len(cancelled))
 
 
 async def unsuppress(connection: Connection, addresses: Sequence[str], now: datetime, by: Actor) -> Changed:
     """Take addresses off the list. Their users are greeted again, also today if the day is not over for them.
 
-    A message whose instant has passed is due now. One that may have arrived stays cancelled. Runs within the caller's
-    transaction.
+    A message whose instant has passed is due now. One that may have arrived stays cancelled, and its year taken. Runs
+    within the caller's transaction.
     """
     await _lock_users(connection, addresses)
     removed = await connection.fetch(

@@ -221,6 +221,32 @@ async def delete_anniversaries(connection: Connection, user_ids: Sequence[UUID])
     )
 
 
+async def keep_years(connection: Connection, cancelled: Sequence[asyncpg.Record]) -> None:
+    """Note with the users the years of cancelled messages that may have arrived: there will be no other one that year.
+
+    ``cancelled`` are rows with ``id`` and ``may_have_arrived``; the transaction holds their users. The years of deleted
+    users are in ``past_greetings``.
+    """
+    if not any(row["may_have_arrived"] for row in cancelled):
+        return
+    await connection.execute(
+        """
+        WITH taken AS (
+            SELECT user_id, message_type, max(occasion_year) AS year FROM message_logs
+            WHERE id = ANY($1::uuid[]) AND may_have_arrived GROUP BY user_id, message_type
+        ), birthdays AS (
+            UPDATE users u SET greeted_year = taken.year FROM taken
+            WHERE taken.message_type = 'birthday' AND u.id = taken.user_id
+              AND u.greeted_year < taken.year AND u.deleted_at IS NULL
+        )
+        UPDATE anniversaries a SET greeted_year = taken.year FROM taken
+        WHERE a.user_id = taken.user_id AND a.message_type = taken.message_type
+          AND a.greeted_year < taken.year AND a.deleted_at IS NULL
+        """,
+        [row["id"] for row in cancelled],
+    )
+
+
 async def purge_deleted_users(pool: asyncpg.Pool, deleted_before: datetime, limit: int) -> int:
     """Remove up to ``limit`` users that were deleted before an instant, for good; return how many."""
     rows = await pool.fetch(
@@ -294,11 +320,12 @@ async def _cancel_stale(connection: Connection, user_id: UUID, now: datetime) ->
         FROM users u
         WHERE m.user_id = $1 AND m.phase <> 'cancelled' AND m.status IN ('scheduled', 'queued', 'retrying')
           AND u.id = $1 AND NOT is_current(m, u)
-        RETURNING m.id
+        RETURNING m.id, m.may_have_arrived
         """,
         user_id,
         now,
     )
+    await keep_years(connection, rows)
     return len(rows)
 
 

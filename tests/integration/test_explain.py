@@ -12,6 +12,7 @@ from birthday.broker.postgres import PostgresBroker
 from birthday.cli.render.explain import print_explained, write_json
 from birthday.errors import NotFoundError
 from birthday.operations.explain import Explained, Explanation
+from birthday.operations.suppressions import suppress_user, unsuppress_user
 from birthday.store.changes import Actor
 from birthday.store.pauses import set_paused
 from birthday.store.users import delete_user
@@ -109,6 +110,17 @@ async def test_what_came_of_a_message_is_the_outcome(product: Product, change: s
     one = await explain(product, user_id)
     assert one.outcome == outcome
     assert words in one.reason
+
+
+async def test_a_year_that_a_cancelled_message_keeps_is_explained(product: Product) -> None:
+    """The message may have arrived before its user was suppressed, so a return changes nothing this year."""
+    user_id = await product.create(date(1990, 2, 28))
+    await product.pool.execute("UPDATE message_logs SET status = 'retrying', may_have_arrived = true")
+    await suppress_user(product.pool, user_id, "asked", product.clock.now(), TESTER)
+    await unsuppress_user(product.pool, user_id, product.clock.now(), TESTER)
+    one = await explain(product, user_id)
+    assert one.outcome == "cancelled"
+    assert one.reason.endswith("the user was suppressed; it may have arrived, so its year is taken")
 
 
 async def test_a_paused_type_is_explained(product: Product) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import date, timedelta
 from uuid import UUID
@@ -12,8 +13,9 @@ import pytest
 from birthday.broker.postgres import PostgresBroker
 from birthday.channels import Temporary
 from birthday.core.audit import Finding
-from birthday.core.message import ErrorType
+from birthday.core.message import ErrorType, Status
 from birthday.errors import NotFoundError
+from birthday.operations.dead_letters.requeue import requeue_many
 from birthday.operations.suppressions import (
     suppress_addresses,
     suppress_user,
@@ -22,16 +24,20 @@ from birthday.operations.suppressions import (
     unsuppress_user,
 )
 from birthday.store.changes import Actor
+from birthday.store.claims import cancel
 from birthday.store.suppressions import Changed, read_links
 from birthday.store.users import delete_user, lock_profile, replace_profile
 from birthday.telemetry.metrics import Metrics
 from tests.support.channel import HeldChannel, RecordingChannel
 from tests.support.clock import ManualClock
-from tests.support.product import PLANNING, Product, eventually, metric, parse
+from tests.support.dates import give_date, plan_type
+from tests.support.product import PLANNING, Product, eventually, is_waiting_for_a_lock, metric, parse
 from tests.support.users import TESTER
 
 BORN = date(1990, 3, 1)
 WHY = "asked by phone"
+LATE = Temporary(ErrorType.TIMEOUT, "no answer")
+JOINED = "work-anniversary"
 
 
 @pytest.fixture
@@ -199,14 +205,122 @@ async def test_a_message_that_may_have_arrived_is_not_sent_again_after_a_return(
     """A send that got no answer may have greeted: taking the person off the list must not greet twice."""
     user_id = await product.create(BORN)
     await product.dispatcher.dispatch_once(product.clock.now())
-    late = Temporary(ErrorType.TIMEOUT, "no answer")
-    async with product.working(RecordingChannel(product.clock, lambda _: late)):
+    async with product.working(RecordingChannel(product.clock, lambda _: LATE)):
         await product.wait_for_statuses({"retrying": 1})
     await suppress(product, user_id)
     changed = await unsuppress_user(product.pool, user_id, product.clock.now(), TESTER)
     await product.planner.plan_once(product.clock.now())
     assert changed == Changed(addresses=1, users=1, messages=0)
     assert await product.statuses() == {"cancelled": 1}
+
+
+async def suppressed_between_attempts(product: Product, user_id: UUID) -> None:
+    """Suppress a user while the message waits for its second attempt."""
+    async with product.working(RecordingChannel(product.clock, lambda _: LATE)):
+        await product.wait_for_statuses({"retrying": 1})
+    await suppress(product, user_id)
+
+
+async def moved_to_a_listed_address(product: Product, user_id: UUID) -> None:
+    """Give a user a listed address while the message waits for its second attempt."""
+    now = product.clock.now()
+    await suppress_addresses(product.pool, ["out@example.com"], WHY, now, Actor("ada"), dry_run=False)
+    async with product.working(RecordingChannel(product.clock, lambda _: LATE)):
+        await product.wait_for_statuses({"retrying": 1})
+    await change(product, user_id, email="out@example.com")
+
+
+async def suppressed_while_it_is_sent(product: Product, user_id: UUID) -> None:
+    """Suppress a user while the message is being sent: the claim of the second attempt cancels it."""
+    channel = HeldChannel(product.clock)
+    channel.answer = lambda _: LATE
+    async with product.working(channel):
+        await channel.wait_for(1)
+        await suppress(product, user_id)
+        channel.release()
+        await product.wait_for_statuses({"retrying": 1})
+        product.clock.advance(timedelta(seconds=5))
+        await product.wait_for_statuses({"cancelled": 1})
+
+
+async def requeued_after_delivery(product: Product, user_id: UUID) -> None:
+    """Have the message delivered, suppress the user, and let an operator send it again."""
+    ids = [await product.pool.fetchval("SELECT id FROM message_logs")]
+    async with product.working(RecordingChannel(product.clock)):
+        await product.wait_for_statuses({"delivered": 1})
+        await suppress(product, user_id)
+        await requeue_many(
+            product.pool, product.broker, ids, product.clock, TESTER, lambda _ids: None, status=Status.DELIVERED
+        )
+        await product.wait_for_statuses({"cancelled": 1})
+
+
+async def change(product: Product, user_id: UUID, **values: object) -> None:
+    """Change a user a second later."""
+    product.clock.advance(timedelta(seconds=1))
+    async with product.pool.acquire() as connection, connection.transaction():
+        old = await lock_profile(connection, user_id)
+        new = replace(old, **values)  # type: ignore[arg-type]
+        await replace_profile(connection, user_id, old, new, product.clock.now(), PLANNING, TESTER)
+
+
+@pytest.mark.parametrize(
+    "opt_out",
+    [suppressed_between_attempts, moved_to_a_listed_address, suppressed_while_it_is_sent, requeued_after_delivery],
+)
+@pytest.mark.parametrize("moved_first", [True, False], ids=["moved while suppressed", "moved after the return"])
+async def test_what_may_have_arrived_keeps_the_year_although_the_user_opts_out_returns_and_moves(
+    product: Product, opt_out: Callable[[Product, UUID], Awaitable[None]], *, moved_first: bool
+) -> None:
+    """A message for the new date would have another key, and could be the second greeting of the year."""
+    user_id = await product.create(BORN)
+    await product.dispatcher.dispatch_once(product.clock.now())
+    await opt_out(product, user_id)
+    if moved_first:
+        await change(product, user_id, date_of_birth=date(1990, 3, 2))
+    assert (await unsuppress_user(product.pool, user_id, product.clock.now(), TESTER)).messages == 0
+    if not moved_first:
+        await change(product, user_id, date_of_birth=date(1990, 3, 2))
+    await product.planner.plan_once(product.clock.now())
+    assert await messages(product) == [("cancelled", "suppressed")]
+    product.clock.advance(timedelta(days=1, hours=2))
+    assert await findings(product) == {Finding.CANCELLED: 1}
+    product.clock.advance(timedelta(days=364))
+    await product.planner.plan_once(product.clock.now())
+    assert await product.statuses() == {"cancelled": 1, "scheduled": 1}
+
+
+async def test_another_date_keeps_its_year_as_well(product: Product) -> None:
+    """The birthday of the same year is still to come, and is planned."""
+    await plan_type(product.pool, JOINED, product.clock.now() - timedelta(days=1))
+    user_id = await product.create(date(1990, 3, 2))
+    await give_date(product.pool, user_id, JOINED, date(2019, 3, 1))
+    await product.planner.plan_once(product.clock.now())
+    of_date = "SELECT status FROM message_logs WHERE message_type = $1 ORDER BY status"
+    await product.pool.execute(
+        "UPDATE message_logs SET status = 'retrying', may_have_arrived = true WHERE message_type = $1", JOINED
+    )
+    await suppress(product, user_id)
+    await unsuppress_user(product.pool, user_id, product.clock.now(), TESTER)
+    await change(product, user_id, zone="Europe/London")
+    await product.planner.plan_once(product.clock.now())
+    assert [row["status"] for row in await product.pool.fetch(of_date, JOINED)] == ["cancelled"]
+    assert [row["status"] for row in await product.pool.fetch(of_date, "birthday")] == ["cancelled", "scheduled"]
+
+
+async def test_a_claim_that_keeps_a_year_takes_the_user_before_the_message(product: Product) -> None:
+    """As an opt-out does, so that neither waits for the other for ever."""
+    await product.create(BORN)
+    await product.pool.execute("UPDATE message_logs SET status = 'retrying', may_have_arrived = true")
+    await product.pool.execute("UPDATE users SET suppressed = true")
+    ids = [await product.pool.fetchval("SELECT id FROM message_logs")]
+    async with product.pool.acquire() as connection:
+        async with connection.transaction():
+            await connection.execute("SELECT FROM users FOR NO KEY UPDATE")
+            cancelling = asyncio.create_task(cancel(product.pool, ids, product.clock.now()))
+            await eventually(lambda: is_waiting_for_a_lock(product.pool), "the worker waits for the user")
+            await connection.execute("SELECT FROM message_logs FOR UPDATE NOWAIT")
+        assert [one.suppressed for one in await cancelling] == [True]
 
 
 async def test_a_return_after_the_day_is_over_greets_nobody_late(product: Product) -> None:
