@@ -209,6 +209,15 @@ async def unsuppress(connection: Connection, addresses: Sequence[str], now: date
         addresses,
         now,
     )
+    # A worker may have seen these users suppressed, and be about to cancel their messages: its commit comes first.
+    await connection.execute(
+        """
+        SELECT FROM message_logs
+        WHERE user_id = ANY($1::uuid[]) AND phase <> 'cancelled' AND status IN ('scheduled', 'queued', 'retrying')
+        ORDER BY id FOR UPDATE
+        """,
+        [row["id"] for row in users],
+    )
     # The same row again, not a new one: the planner would give it the same id, which is the Idempotency-Key.
     status = await connection.execute(
         """

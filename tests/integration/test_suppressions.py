@@ -323,6 +323,30 @@ async def test_a_claim_that_keeps_a_year_takes_the_user_before_the_message(produ
         assert [one.suppressed for one in await cancelling] == [True]
 
 
+async def test_a_claim_that_is_cancelling_does_not_win_over_a_return(product: Product) -> None:
+    """The worker has seen the user suppressed, and commits after the person was taken off the list."""
+    user_id = await product.create(date(1990, 3, 10))
+    await suppress(product, user_id)
+    product.clock.advance(timedelta(days=9))
+    await product.planner.plan_once(product.clock.now())
+    await product.dispatcher.dispatch_once(product.clock.now())
+    assert await product.statuses() == {"queued": 1}
+    async with product.pool.acquire() as worker:
+        cancelling = worker.transaction()
+        await cancelling.start()
+        await worker.execute("UPDATE message_logs SET status = 'cancelled', error_detail = 'suppressed'")
+        returning = asyncio.create_task(unsuppress_user(product.pool, user_id, product.clock.now(), TESTER))
+        await eventually(lambda: is_done_or_waits(product, returning), "the return waits for the worker")
+        await cancelling.commit()
+    assert (await returning).messages == 1
+    assert await product.statuses() == {"scheduled": 1}
+
+
+async def is_done_or_waits(product: Product, task: asyncio.Task[Changed]) -> bool:
+    """Say whether a task has ended, or something waits for a lock."""
+    return task.done() or await is_waiting_for_a_lock(product.pool)
+
+
 async def test_a_return_after_the_day_is_over_greets_nobody_late(product: Product) -> None:
     """The birthday stays cancelled, and the audit says so although the user is not suppressed any more."""
     user_id = await product.create(BORN)
