@@ -38,6 +38,7 @@ from birthday.store.upkeep import (
     remove_old,
 )
 from birthday.store.users import purge_deleted_users
+from birthday.store.watermarks import request_sweep
 from birthday.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
@@ -147,12 +148,20 @@ class Janitor:
                 await asyncio.sleep(REST * (loop.time() - started))
 
     async def _expire_batch(self, now: datetime) -> int:
-        expired = await self._expire(now - self.catch_up, now)
+        ended = await self._expire(now - self.catch_up, now)
+        expired = [message for message in ended if not message.moved]
         for message in expired:
             log.warning("message.expired", message_id=str(message.id), scheduled_at=message.scheduled_at.isoformat())
         self.metrics.messages_expired.inc(len(expired))
         self.metrics.birthdays_processed.inc(len(expired))
-        return len(expired)
+        if len(ended) > len(expired):
+            # The user moved while the message was being sent, so none is planned for the new date yet.
+            await request_sweep(self.pool)
+            self.metrics.messages_cancelled.inc(len(ended) - len(expired))
+            for message in ended:
+                if message.moved:
+                    log.info("message.cancelled", message_id=str(message.id), reason="the user has moved")
+        return len(ended)
 
     async def _expire(self, late: datetime, now: datetime) -> Sequence[Expired]:
         try:

@@ -61,10 +61,11 @@ async def mark_rescued(connection: Connection | asyncpg.Pool, ids: Sequence[UUID
 
 @dataclass(frozen=True, slots=True)
 class Expired:
-    """An expired message, and when it was due."""
+    """An expired message, and when it was due; or a cancelled one, whose user has ``moved`` to another date or zone."""
 
     id: UUID
     scheduled_at: datetime
+    moved: bool
 
 
 async def read_late(pool: asyncpg.Pool, late: datetime, limit: int) -> list[UUID]:
@@ -91,7 +92,8 @@ async def expire(
     """Expire messages that were due at ``late`` or before and are not being sent; return them.
 
     These are up to ``limit`` unpublished ones, and as many in the queue. If ``only`` is given, only these messages
-    count.
+    count. One that was planned before its user moved, and has certainly not arrived, is cancelled, so that the new date
+    can be greeted this year.
     """
     rows = await pool.fetch(
         """
@@ -107,17 +109,21 @@ async def expire(
               AND greatest(scheduled_at, requeued_at) <= $1 AND ($4::uuid[] IS NULL OR id = ANY($4))
             ORDER BY queued_at LIMIT $3 FOR UPDATE SKIP LOCKED
         )
-        UPDATE message_logs m SET status = 'expired', updated_at = $2, next_attempt_at = NULL
+        UPDATE message_logs m
+        SET updated_at = $2, next_attempt_at = NULL,
+            status = CASE WHEN EXISTS (
+                SELECT FROM users u WHERE u.id = m.user_id AND u.deleted_at IS NULL AND NOT u.suppressed
+                                      AND NOT is_current(m, u)) THEN 'cancelled' ELSE 'expired' END
         FROM (SELECT id FROM unpublished UNION ALL SELECT id FROM published) late
         WHERE m.id = late.id AND m.status IN ('scheduled', 'queued', 'retrying')
-        RETURNING m.id, m.scheduled_at
+        RETURNING m.id, m.scheduled_at, m.status = 'cancelled' AS moved
         """,
         late,
         now,
         limit,
         only,
     )
-    return [Expired(row["id"], row["scheduled_at"]) for row in rows]
+    return [Expired(row["id"], row["scheduled_at"], row["moved"]) for row in rows]
 
 
 async def forget_greetings(pool: asyncpg.Pool, now: datetime, limit: int) -> int:

@@ -1,5 +1,6 @@
 """The janitor on a real database and broker."""
 
+from dataclasses import replace
 from datetime import date, timedelta
 
 import asyncpg
@@ -7,13 +8,17 @@ import pytest
 
 from benchmarks.population import populate
 from birthday.broker.postgres import PostgresBroker
+from birthday.channels import Temporary
+from birthday.core.message import ErrorType
 from birthday.store.idempotency import Answer, KeyedRequest, store_answers
 from birthday.store.upkeep import remove_old
+from birthday.store.users import lock_profile, replace_profile
 from birthday.telemetry.metrics import Metrics
-from tests.support.channel import RecordingChannel
+from tests.support.channel import HeldChannel, RecordingChannel
 from tests.support.clock import ManualClock
 from tests.support.outcomes import finish, store_queued
-from tests.support.product import Product, eventually, metric, parse
+from tests.support.product import PLANNING, Product, eventually, metric, parse
+from tests.support.users import TESTER
 
 
 @pytest.fixture
@@ -93,6 +98,30 @@ async def test_a_message_later_than_the_catch_up_window_expires_and_is_counted(p
         await product.dispatcher.dispatch_once(product.clock.now())
         await product.wait_for_statuses({"expired": 2, "delivered": 1})
     assert len(channel.sent) == 1
+
+
+async def test_a_late_message_whose_user_has_moved_leaves_the_year_to_the_new_date(product: Product) -> None:
+    """The user moved while it was being sent, the service failed, and then no worker came for two days."""
+    user_id = await product.create(date(1990, 3, 1))
+    await product.dispatcher.dispatch_once(product.clock.now())
+    channel = HeldChannel(product.clock)
+    channel.answer = lambda _: Temporary(ErrorType.EXTERNAL_API_ERROR, "busy", outage=False)
+    async with product.working(channel):
+        await channel.wait_for(1)
+        product.clock.advance(timedelta(seconds=1))
+        async with product.pool.acquire() as connection, connection.transaction():
+            old = await lock_profile(connection, user_id)
+            new = replace(old, date_of_birth=date(1990, 3, 5))
+            await replace_profile(connection, user_id, old, new, product.clock.now(), PLANNING, TESTER)
+        channel.release()
+        await product.wait_for_statuses({"retrying": 1})
+    product.clock.advance(timedelta(days=3))
+    assert await product.planner.plan_once(product.clock.now()) == 0
+    await product.janitor.recover_once(product.clock.now())
+    assert await product.statuses() == {"cancelled": 1}
+    assert metric(product.metrics, "messages_cancelled_total") == 1
+    assert metric(product.metrics, "messages_expired_total") == 0
+    assert await product.planner.plan_once(product.clock.now()) == 1
 
 
 async def test_retention_removes_what_is_finished_and_old_and_nothing_else(product: Product) -> None:
