@@ -31,8 +31,8 @@ async def fail_each(
             stay_cancelled()
             if is_outage(second):
                 raise
-            failed = False
-        if failed:
+            failed = None
+        if failed is not None:
             metrics.messages_failed.labels(error_type).inc()
             metrics.birthdays_processed.inc()
             log.error("message.failed", message_id=str(message_id), error_type=error_type, error=error)

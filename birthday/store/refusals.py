@@ -78,13 +78,13 @@ def refusal_text(error: Exception) -> str:
 
 async def fail_refused(
     connection: Connection | asyncpg.Pool, message_id: UUID, now: datetime, error: Exception
-) -> bool:
-    """Fail a message that the database refuses to update, and say whether it is failed now.
+) -> str | None:
+    """Fail a message that the database refuses to update, and return its type; None if it is not failed.
 
     If a worker has claimed the message, it is left to that worker. If a dead worker was sending it, it may have
     arrived, and that is stored.
     """
-    status: str = await connection.execute(
+    message_type: str | None = await connection.fetchval(
         """
         UPDATE message_logs
         SET status = 'failed', updated_at = $2, lease_until = NULL, next_attempt_at = NULL,
@@ -92,9 +92,10 @@ async def fail_refused(
             error_type = 'permanent_failure', error_detail = $3
         WHERE id = $1 AND (status IN ('scheduled', 'queued', 'retrying')
                            OR status = 'sending' AND lease_until < clock_timestamp())
+        RETURNING message_type
         """,
         message_id,
         now,
         refusal_text(error),
     )
-    return status != "UPDATE 0"
+    return message_type

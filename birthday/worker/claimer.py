@@ -112,9 +112,10 @@ class Claimer:
                 failed = await retry_outage("fail", fail, self.clock, self.random)
             except DATABASE_ERRORS:
                 stay_cancelled()
-                failed = False
-            if failed:
+                failed = None
+            if failed is not None:
                 self.metrics.messages_failed.labels(ErrorType.PERMANENT_FAILURE.value).inc()
+                self.metrics.messages_by_type.labels(self.metrics.types.label(failed), Status.FAILED).inc()
                 self.metrics.messages_processed.inc()
                 self.metrics.birthdays_processed.inc()
                 error_type = ErrorType.PERMANENT_FAILURE.value

@@ -105,6 +105,8 @@ async def test_a_message_that_cannot_be_claimed_fails_and_holds_nobody_up(produc
     status, error_type, detail, may_have_arrived = await failure(product, users[0])
     assert (status, error_type, may_have_arrived) == ("failed", "permanent_failure", False)
     assert sqlstate in detail
+    assert metric(product.metrics, "messages_failed_total", error_type="permanent_failure") == 1
+    assert metric(product.metrics, "messages_by_type_total", message_type="birthday", status="failed") == 1
 
 
 async def test_a_message_that_cannot_even_fail_holds_nobody_up(product: Product) -> None:
