@@ -153,15 +153,9 @@ def configure_logs(level: str, form: str | None, file: LogFile, role: str | None
     threshold = logging.getLevelNamesMapping()[level.upper()]
 
     timestamps = _Timestamps()
-    complete = partial(_complete, timestamps)
-
-    def render_json(_logger: object, _method: str, event: _Event) -> str:
-        line = _head(event.pop("timestamp"), event.pop("level"), event.pop("event"), role)
-        line.update(event)
-        return _render_json(line).decode()
 
     def render_line(logger: object, method: str, event: _Event) -> bytes:
-        head = _head(timestamps.now(), _level(method), event.pop("event"), role)
+        head = _head(timestamps.now(), method, event.pop("event"), role)
         # The head comes first, and no field of an event takes its place.
         line = {**head, **event, **head}
         structlog.contextvars.merge_contextvars(logger, method, line)
@@ -169,10 +163,14 @@ def configure_logs(level: str, form: str | None, file: LogFile, role: str | None
             _RENDER_EXCEPTION(logger, method, line)
         return _render_json(line) + b"\n"
 
+    def render_json(logger: object, method: str, event: _Event) -> str:
+        # The handler of the standard library adds the line end.
+        return render_line(logger, method, event).decode().removesuffix("\n")
+
     # Warnings and errors are written at once, because the process may end right after them.
     now, later = file.write_line, file.gather_line
-    lines = SimpleNamespace(debug=later, info=later, warning=now, error=now, critical=now, exception=now)
-    common: list[Any] = [structlog.contextvars.merge_contextvars, complete]
+    lines = SimpleNamespace(debug=later, info=later, warning=now, error=now, critical=now)
+    common: list[Any] = [structlog.contextvars.merge_contextvars, partial(_complete, timestamps)] if readable else []
     console = structlog.dev.ConsoleRenderer(colors=file.isatty(), exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(
         # A line is made in one step, as bytes, because it is a large part of the cost of a request.
@@ -232,9 +230,9 @@ class _Timestamps:
 
 
 def _complete(timestamps: _Timestamps, logger: Any, method: str, event: _Event) -> _Event:  # noqa: ANN401 - whatever it is
-    """Add timestamp and level, and reduce exceptions to the text that a log may have."""
+    """Add timestamp and level for the console, and reduce exceptions to the text that a log may have."""
     event["timestamp"] = timestamps.now()
-    event["level"] = _level(method)
+    event["level"] = method
     if "exc_info" in event:
         _RENDER_EXCEPTION(logger, method, event)
     for name, value in event.items():
@@ -248,10 +246,6 @@ def _drop_what_is_quoted(_logger: object, _method: str, event: _Event) -> _Event
     if event["logger"] == "asyncio":
         event["event"] = _QUOTED.sub("", event["event"])
     return event
-
-
-def _level(method: str) -> str:
-    return "error" if method == "exception" else method
 
 
 def _head(timestamp: str, level: str, event: str, role: str | None) -> dict[str, Any]:
