@@ -220,16 +220,25 @@ def test_authorities_missing() -> None:
         Route(URL("https://mail.example.com"), Network(authorities=Path("/nonexistent/authorities.pem")))
 
 
-async def test_connections_of_a_route_write_their_requests_together() -> None:
+async def test_connections_of_a_session_write_their_requests_together() -> None:
     """A full set is written at once, whichever connections its requests belong to."""
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        route = Route(URL(f"http://127.0.0.1:{listener.getsockname()[1]}"), Network())
-        connections = [await route.connect() for _ in range(TOGETHER)]
-        readers = [listener.accept()[0] for _ in connections]
-        asking = [asyncio.create_task(connection.ask(REQUEST, loop.time() + 5)) for connection in connections]
-        await asyncio.sleep(0)
+        listener.settimeout(0)
+        session = Session(Route(URL(f"http://127.0.0.1:{listener.getsockname()[1]}"), Network()), TOGETHER)
+        readers: list[socket.socket] = []
         try:
+            # Each opens a connection, and leaves it for the second time.
+            asking = [asyncio.create_task(session.ask(REQUEST, PATIENCE)) for _ in range(TOGETHER)]
+            for _ in asking:
+                reader, _ = await loop.sock_accept(listener)
+                readers.append(reader)
+                assert await loop.sock_recv(reader, 1000) == REQUEST
+            for reader in readers:
+                await loop.sock_sendall(reader, OK)
+            await asyncio.gather(*asking)
+            asking = [asyncio.create_task(session.ask(REQUEST, PATIENCE)) for _ in range(TOGETHER)]
+            await asyncio.sleep(0)
             # Whoever waits for it here keeps the loop from its next turn.
             for reader in readers:
                 reader.settimeout(1)
@@ -237,6 +246,6 @@ async def test_connections_of_a_route_write_their_requests_together() -> None:
                 reader.sendall(OK)
             assert await asyncio.gather(*asking) == [Response(200, None)] * TOGETHER
         finally:
-            for connection, reader in zip(connections, readers, strict=True):
-                connection.abort()
+            await session.close()
+            for reader in readers:
                 reader.close()

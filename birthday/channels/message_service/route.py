@@ -89,7 +89,6 @@ class Route:
         """
         self.origin = url.origin()
         self._accepts = accepts
-        self._writes = Writes()
         self._looking_up = asyncio.Lock()
         self._addresses: list[Any] = []
         self._found_at = 0.0
@@ -110,8 +109,8 @@ class Route:
         headers = {"Host": self.origin.host_port_subcomponent or ""}
         return headers | (_credentials(self.proxy) if self.proxy and not self.tls else {})
 
-    async def connect(self) -> HttpConnection:
-        """Return a new connection to the origin. Concurrent calls share one look-up of its name.
+    async def connect(self, writes: Writes) -> HttpConnection:
+        """Return a new connection to the origin, with ``writes``. Concurrent calls share one look-up of its name.
 
         Raises:
             UnreachableError: if no connection can be made.
@@ -123,7 +122,7 @@ class Route:
                 if self.proxy and self.tls:
                     await self._open_tunnel(wire)
                 _, connection = await loop.create_connection(
-                    lambda: HttpConnection(loop, self._writes),
+                    lambda: HttpConnection(loop, writes),
                     sock=wire,
                     ssl=self.tls,
                     server_hostname=self.origin.raw_host if self.tls else None,

@@ -12,6 +12,7 @@ from typing import Protocol
 from birthday.channels.idle import IdleConnections
 from birthday.channels.message_service.connection import HttpConnection, Response
 from birthday.channels.message_service.route import Route, UnreachableError
+from birthday.channels.message_service.writes import Writes
 
 
 class Client(Protocol):
@@ -42,6 +43,7 @@ class Session:
         """Connect when asked, and keep up to ``most_idle`` connections for the next request."""
         self.route = route
         self._idle = IdleConnections[HttpConnection](most_idle)
+        self._writes = Writes()
 
     async def ask(self, request: bytes, patience: timedelta) -> Response:
         """Send ``request`` once; see ``Client``."""
@@ -86,7 +88,7 @@ class Session:
             raise UnreachableError("the name was not looked up in time", lacks="name service") from None
         try:
             async with asyncio.timeout_at(deadline):
-                return await self.route.connect()
+                return await self.route.connect(self._writes)
         except TimeoutError:
             # Unlike a missing answer, this means that nothing has been sent.
             raise UnreachableError("no connection in time") from None
