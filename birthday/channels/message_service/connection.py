@@ -78,8 +78,8 @@ class HttpConnection(asyncio.Protocol):
         """Send ``request`` and return its answer, read to its end so that the connection can be used again.
 
         Once the status line has come, the answer counts. If then a header is invalid, or the body is too long,
-        truncated or not there by ``deadline``, in the loop's time, the connection is closed, but the answer still
-        counts. Cancelling closes the connection too.
+        truncated or not there by ``deadline``, in the time of ``time.monotonic``, the connection is closed, but the
+        answer still counts. Cancelling closes the connection too.
 
         Raises:
             TimeoutError: no status came by ``deadline``.

@@ -37,7 +37,11 @@ class Client(Protocol):
 
 
 class Session:
-    """Connections over one route. For one event loop. The caller must close it."""
+    """Connections over one route. For one event loop. The caller must close it.
+
+    Deadlines are in the time of ``time.monotonic``. The loop's time is of the same clock, but that of the beginning of
+    its turn.
+    """
 
     def __init__(self, route: Route, most_idle: int) -> None:
         """Connect when asked, and keep up to ``most_idle`` connections for the next request."""
@@ -61,7 +65,7 @@ class Session:
 
     async def ask_alone(self, request: bytes, patience: timedelta) -> Response:
         """Send ``request`` over a connection of its own; see ``Client``."""
-        deadline = asyncio.get_running_loop().time() + patience.total_seconds()
+        deadline = time.monotonic() + patience.total_seconds()
         connection = await self._connect(deadline)
         try:
             return await connection.ask(request, deadline)
@@ -74,7 +78,7 @@ class Session:
         Raises:
             UnreachableError: no connection could be made.
         """
-        (await self._connect(asyncio.get_running_loop().time() + patience.total_seconds())).abort()
+        (await self._connect(time.monotonic() + patience.total_seconds())).abort()
 
     async def close(self) -> None:
         """Close the connections; see ``Client``."""
