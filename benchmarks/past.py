@@ -14,7 +14,7 @@ from uuid import UUID
 import asyncpg
 
 from benchmarks.measure import tell
-from birthday.store.users import Connection
+from birthday.store.connection import Connection
 
 MESSAGES_OF_A_USER = 4
 LENGTH = timedelta(days=91)

@@ -18,7 +18,7 @@ from zoneinfo import available_timezones
 
 import asyncpg
 
-from birthday.store.users import Connection
+from birthday.store.connection import Connection
 
 BATCH = 50_000
 NEW_YEAR_SHARE = 0.025

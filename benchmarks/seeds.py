@@ -9,7 +9,7 @@ from uuid import UUID
 
 from birthday.broker import Broker
 from birthday.core.ident import uuid7
-from birthday.store.users import Connection
+from birthday.store.connection import Connection
 
 PUBLISH_BATCH = 1000
 

@@ -16,8 +16,7 @@ from birthday.clock import Clock, SystemClock
 from birthday.config import Settings, load_settings
 from birthday.operations.clock_guard import require_right_clock
 from birthday.store.changes import Actor
-from birthday.store.connection import borrow
-from birthday.store.users import Connection
+from birthday.store.connection import Connection, borrow
 from birthday.telemetry.logs import LogFile, configure_logs
 from birthday.wiring.database import open_database, require_database
 from birthday.wiring.names import database_name

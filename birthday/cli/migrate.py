@@ -12,10 +12,9 @@ from birthday.cli.render.migrations import print_changed, print_losses, print_st
 from birthday.clock import SystemClock
 from birthday.config import Settings
 from birthday.store import migrations
-from birthday.store.connection import borrow
+from birthday.store.connection import Connection, borrow
 from birthday.store.migrations import Migration, MigrationState, load_migrations
 from birthday.store.sessions import is_shared
-from birthday.store.users import Connection
 from birthday.wiring.database import connect_past_pooler
 
 _Result = TypeVar("_Result")

@@ -18,8 +18,8 @@ from birthday.operations.transfer.importing import CREATION, ImportOptions, Impo
 from birthday.operations.transfer.records import Format
 from birthday.operations.transfer.report import default_report_path, open_report
 from birthday.operations.transfer.source import open_source, source_size
-from birthday.store.connection import borrow
-from birthday.store.users import Connection, Planning
+from birthday.store.connection import Connection, borrow
+from birthday.store.users import Planning
 from birthday.wiring.database import compare_with_pooler
 from birthday.wiring.scheduler import make_planning
 

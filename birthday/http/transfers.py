@@ -12,8 +12,7 @@ from birthday.http.streaming import ClientError, Stream
 from birthday.operations.transfer.exporting import stream_users
 from birthday.operations.transfer.importing import ImportOptions, Target
 from birthday.operations.transfer.records import Format
-from birthday.store.connection import borrow
-from birthday.store.users import Connection
+from birthday.store.connection import Connection, borrow
 
 log = structlog.get_logger()
 

@@ -19,7 +19,7 @@ from birthday.clock import Clock
 from birthday.config import ApiKey, Scope
 from birthday.errors import ConflictError, FieldError, InvalidInputError, NotFoundError, UnavailableError
 from birthday.store.changes import CREATED, KEY, Actor, record_changes
-from birthday.store.connection import DATABASE_ERRORS, borrow, stay_cancelled
+from birthday.store.connection import DATABASE_ERRORS, Connection, borrow, stay_cancelled
 from birthday.store.keys import (
     StoredKey,
     has_keys,
@@ -30,7 +30,6 @@ from birthday.store.keys import (
     replace_keys,
     revoke_keys,
 )
-from birthday.store.users import Connection
 from birthday.telemetry.metrics import Metrics
 
 log = structlog.get_logger()

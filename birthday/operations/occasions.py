@@ -10,9 +10,9 @@ from birthday.core.dates import years_since
 from birthday.core.message import BIRTHDAY, Status
 from birthday.core.occasion import Rules, ZoneOccasion, occasion_in
 from birthday.errors import InvalidInputError
+from birthday.store.connection import Connection
 from birthday.store.occasions import OCCASIONS_SECONDS, Celebrated, CelebratedDate, count_by_zone, list_celebrated
 from birthday.store.planning import read_planned_types, zones_in_use
-from birthday.store.users import Connection
 
 SECONDS: Final = 2 * OCCASIONS_SECONDS
 

@@ -18,9 +18,8 @@ from birthday.core.text import BIDI, CONTROL, INVISIBLE_IN_BMP
 from birthday.core.unsubscribe import Unsubscriber
 from birthday.store import suppressions as store
 from birthday.store.changes import Actor
-from birthday.store.connection import borrow
+from birthday.store.connection import Connection, borrow
 from birthday.store.suppressions import Changed, Suppression
-from birthday.store.users import Connection
 
 Check = Callable[[Connection], Awaitable[None]]
 

@@ -6,9 +6,9 @@ from datetime import date, datetime
 from birthday.core.occasion import Rules, occasion_on
 from birthday.core.zone import load_zone
 from birthday.errors import InvalidInputError
+from birthday.store.connection import Connection
 from birthday.store.planning import zones_in_use
 from birthday.store.today import Day
-from birthday.store.users import Connection
 
 
 async def read_day(connection: Connection, now: datetime, rules: Rules) -> Day:

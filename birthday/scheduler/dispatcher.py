@@ -20,9 +20,8 @@ import structlog
 from birthday.broker import Broker
 from birthday.operations.pauses import Pauses
 from birthday.scheduler.refused import mark_each
-from birthday.store.connection import DATABASE_ERRORS, is_outage, stay_cancelled
+from birthday.store.connection import DATABASE_ERRORS, Connection, is_outage, stay_cancelled
 from birthday.store.dispatching import Due, lock_due, lock_next, look_ahead, mark_queued, read_trace_contexts
-from birthday.store.users import Connection
 from birthday.telemetry.metrics import Metrics
 from birthday.telemetry.tracing import NO_TRACING, Tracing
 

@@ -21,6 +21,7 @@ from birthday.core.occasion import ZoneOccasion, zone_occasions
 from birthday.core.plan import Basis
 from birthday.core.zone import data_version
 from birthday.errors import InvalidInputError
+from birthday.store.connection import Connection
 from birthday.store.planning import (
     is_planned_otherwise,
     last_scheduled,
@@ -34,7 +35,7 @@ from birthday.store.planning import (
 )
 from birthday.store.refusals import Sifting
 from birthday.store.templates import read_types
-from birthday.store.users import Connection, Planning
+from birthday.store.users import Planning
 from birthday.store.watermarks import (
     PLANNED,
     begin_sweep,

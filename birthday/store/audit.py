@@ -10,7 +10,7 @@ from asyncpg import Record
 from birthday.core.audit import CLOSEST, Birthday, Counterpart
 from birthday.core.message import Status
 from birthday.core.occasion import ZoneOccasion
-from birthday.store.users import Connection
+from birthday.store.connection import Connection
 from birthday.store.watermarks import PLANNED
 
 AUDIT_SECONDS = 600

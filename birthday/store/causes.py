@@ -12,9 +12,9 @@ from uuid import UUID
 import asyncpg
 
 from birthday.core.message import ErrorType
+from birthday.store.connection import Connection
 from birthday.store.failed import FailedFilter
 from birthday.store.history import Message, Position, read_messages
-from birthday.store.users import Connection
 
 MOST: Final = 10_000
 """How many failed messages are counted."""

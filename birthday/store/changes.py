@@ -11,6 +11,7 @@ import orjson
 
 from birthday.core.ident import first_uuid7, uuid7
 from birthday.core.user import Profile
+from birthday.store.connection import Connection
 
 USER: Final = "user"
 MESSAGE: Final = "message"
@@ -25,7 +26,6 @@ DELETED: Final = "deleted"
 IMPORTED: Final = "imported"
 VIEWED: Final = "viewed"
 
-_Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 _MICROSECOND: Final = timedelta(microseconds=1)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _EVER: Final = datetime.min.replace(tzinfo=UTC)
@@ -86,7 +86,7 @@ class ChangeFilter:
     """Whether it is listed, too, who has viewed personal data."""
 
 
-async def record_changes(connection: _Connection, changes: Sequence[Change], now: datetime) -> None:
+async def record_changes(connection: Connection, changes: Sequence[Change], now: datetime) -> None:
     """Record changes within the caller's transaction, which makes them."""
     if not changes:
         return
@@ -120,9 +120,7 @@ def profile_changes(by: Actor, user_id: UUID, old: Profile, new: Profile) -> lis
     return [by.change(CHANGED, USER, user_id, *values)]
 
 
-async def list_changes(
-    connection: _Connection, wanted: ChangeFilter, before: UUID | None, limit: int
-) -> list[Recorded]:
+async def list_changes(connection: Connection, wanted: ChangeFilter, before: UUID | None, limit: int) -> list[Recorded]:
     """Return up to ``limit`` changes with ids less than ``before``, newest first."""
     from_at, to_at = wanted.from_at or _EVER, wanted.to_at or _NEVER
     last_id = _LAST_ID if to_at > _NEVER - _MILLISECOND else first_uuid7(to_at + _MILLISECOND)
@@ -154,7 +152,7 @@ async def list_changes(
     return [_recorded(row) for row in rows]
 
 
-async def read_changes_about(connection: _Connection, entity_ids: Sequence[str]) -> list[Recorded]:
+async def read_changes_about(connection: Connection, entity_ids: Sequence[str]) -> list[Recorded]:
     """Return all changes of some entities, the oldest first, with the creation of the first, if it is a user."""
     rows = await connection.fetch(
         """
@@ -183,7 +181,7 @@ async def remove_old_changes(pool: asyncpg.Pool, before: datetime, limit: int) -
     return int(status.rpartition(" ")[2])
 
 
-async def allow_removal(connection: _Connection) -> None:
+async def allow_removal(connection: Connection) -> None:
     """Let the caller's transaction change and remove recorded changes."""
     await connection.execute("SELECT set_config('birthday.changes', 'removed', true)")
 

@@ -13,7 +13,8 @@ import asyncpg
 
 from birthday.core.message import OUTCOME_UNKNOWN, Status
 from birthday.core.template import TemplateKey
-from birthday.store.users import Connection, keep_years
+from birthday.store.connection import Connection
+from birthday.store.users import keep_years
 
 _DEAD: Final = "a worker died while sending it: it may have arrived, and may not be sent again"
 

@@ -12,6 +12,9 @@ import asyncpg
 from birthday.errors import UnavailableError
 from birthday.store.sessions import NO_SESSIONS, SHARED_SESSION_ERRORS
 
+Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+"""A connection of its own, or one that the pool has lent."""
+
 DATABASE_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What asyncpg raises when the database is gone, restarting, overloaded or has aborted a deadlock.
 
@@ -117,10 +120,7 @@ async def borrow(
 
 
 @asynccontextmanager
-async def rehearsal(
-    connection: asyncpg.Connection | asyncpg.pool.PoolConnectionProxy,
-    isolation: Literal["read_committed"] | None = None,
-) -> AsyncIterator[None]:
+async def rehearsal(connection: Connection, isolation: Literal["read_committed"] | None = None) -> AsyncIterator[None]:
     """Take back what is changed within the context, in which the changes can be looked at."""
     transaction = connection.transaction(isolation=isolation)
     await transaction.start()
@@ -143,7 +143,7 @@ def stay_cancelled() -> None:
         raise asyncio.CancelledError
 
 
-async def read_clock(connection: asyncpg.Connection | asyncpg.pool.PoolConnectionProxy) -> datetime:
+async def read_clock(connection: Connection) -> datetime:
     """Return what the database's clock shows. Only ``clock_guard.py`` compares it with another one."""
     now: datetime = await connection.fetchval("SELECT clock_timestamp()")
     return now
@@ -170,7 +170,7 @@ async def check_database(pool: asyncpg.Pool) -> None:
         )
 
 
-async def knows_case(connection: asyncpg.Connection | asyncpg.pool.PoolConnectionProxy) -> bool:
+async def knows_case(connection: Connection) -> bool:
     """Say whether the database's locale knows the case of letters beyond ASCII. Unique addresses depend on it."""
     known: bool = await connection.fetchval("SELECT lower('\u00c4') = '\u00e4'")
     return known

@@ -13,9 +13,9 @@ from birthday.core.plan import PlannedMessage, look_ahead
 from birthday.core.user import NO_EXTRAS, Profile
 from birthday.errors import ConflictError, UnavailableError
 from birthday.store.changes import Actor
-from birthday.store.connection import LOAN_SECONDS, borrow, rehearsal
+from birthday.store.connection import LOAN_SECONDS, Connection, borrow, rehearsal
 from birthday.store.idempotency import Answer, KeyedRequest, store_answers
-from birthday.store.users import Connection, Planning, User, conflict, email_taken, read_users
+from birthday.store.users import Planning, User, conflict, email_taken, read_users
 
 
 class NewUser(NamedTuple):

@@ -7,7 +7,8 @@ from uuid import UUID
 from asyncpg.cursor import Cursor
 
 from birthday.store.changes import DELETED, USER, Actor, record_changes
-from birthday.store.users import Connection, delete_anniversaries
+from birthday.store.connection import Connection
+from birthday.store.users import delete_anniversaries
 
 
 async def open_deletions(connection: Connection) -> Cursor:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import asyncpg
 
-from birthday.store.users import Connection
+from birthday.store.connection import Connection
 from birthday.telemetry.tracing import TraceContext
 
 

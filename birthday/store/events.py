@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from birthday.core.events import Event
+from birthday.store.connection import Connection
 from birthday.store.feed import FeedPosition
-from birthday.store.users import Connection
 
 
 @dataclass(frozen=True, slots=True)

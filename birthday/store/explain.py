@@ -5,7 +5,7 @@ from datetime import date, datetime
 from uuid import UUID
 
 from birthday.errors import NotFoundError
-from birthday.store.users import Connection
+from birthday.store.connection import Connection
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from uuid import UUID
 from asyncpg import Record
 
 from birthday.core.message import BIRTHDAY
-from birthday.store.users import Connection
+from birthday.store.connection import Connection
 
 COLUMNS_SECONDS: Final = 600
 

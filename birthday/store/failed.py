@@ -11,9 +11,8 @@ from uuid import UUID
 import asyncpg
 
 from birthday.core.message import ErrorType, Status
-from birthday.store.connection import borrow
+from birthday.store.connection import Connection, borrow
 from birthday.store.history import Message, read_messages
-from birthday.store.users import Connection
 
 PAGE = 10_000
 """How many ids are read at a time: many, because the query of each page sorts all failed messages."""

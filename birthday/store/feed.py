@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 from uuid import UUID
 
+from birthday.store.connection import Connection
 from birthday.store.history import Message, as_message
-from birthday.store.users import Connection
 
 SCANNED: Final = 20_000
 """The most outcomes that one page with a filter looks at, so that a rare one costs no more than some 20 ms."""

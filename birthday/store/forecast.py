@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from birthday.core.forecast import DeliveryRate, Peak
 from birthday.core.occasion import ZoneOccasion
-from birthday.store.users import Connection
+from birthday.store.connection import Connection
 
 FORECAST_SECONDS = 600
 """How long one statement may take: a day may be the birthday of all users."""

@@ -14,7 +14,8 @@ import asyncpg
 
 from birthday.core.message import BIRTHDAY, ON_TIME, Status
 from birthday.errors import NotFoundError
-from birthday.store.users import Connection, unknown_user
+from birthday.store.connection import Connection
+from birthday.store.users import unknown_user
 
 
 @dataclass(frozen=True, slots=True)

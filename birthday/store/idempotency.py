@@ -15,7 +15,7 @@ import asyncpg
 import orjson
 
 from birthday.errors import InProgressError, RepeatedError
-from birthday.store.users import Connection
+from birthday.store.connection import Connection
 
 KEPT_FOR: Final = timedelta(hours=24)
 WAIT_SECONDS: Final = 3.0

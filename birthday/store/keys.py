@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-from birthday.store.users import Connection
+from birthday.store.connection import Connection
 
 SOON: Final = timedelta(days=14)
 """A key that expires within this time should be rotated."""

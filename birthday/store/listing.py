@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from birthday.store.users import Connection
+from birthday.store.connection import Connection
 
 _START: Final = UUID(int=0)
 _FIRST_NAME_FIRST: Final = "1"

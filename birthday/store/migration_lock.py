@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final
 
 from birthday.errors import MigrationError
-from birthday.store.users import Connection
+from birthday.store.connection import Connection
 
 LOCK_SECONDS: Final = 60.0
 """How long a runner waits for another one, unless it is told otherwise."""

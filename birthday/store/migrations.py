@@ -28,8 +28,8 @@ import asyncpg
 import structlog
 
 from birthday.errors import MigrationError, UnavailableError
+from birthday.store.connection import Connection
 from birthday.store.migration_lock import LOCK_SECONDS, locked
-from birthday.store.users import Connection
 
 log = structlog.get_logger()
 

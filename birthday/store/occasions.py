@@ -6,7 +6,7 @@ from datetime import date, datetime
 from uuid import UUID
 
 from birthday.core.message import BIRTHDAY, Status
-from birthday.store.users import Connection
+from birthday.store.connection import Connection
 
 OCCASIONS_SECONDS = 60
 """How long one statement may take: a day may be the birthday of all users."""

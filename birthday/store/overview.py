@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from birthday.core.message import Status
-from birthday.store.users import Connection
+from birthday.store.connection import Connection
 
 MOST_OF_DAY: Final = 50_000
 """How many messages of a day are counted at most: more only says that it is a large day."""

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from birthday.store.changes import PAUSE, Actor, record_changes
-from birthday.store.users import Connection
+from birthday.store.connection import Connection
 
 EVERY_OTHER: Final = "*"
 """Stands for the types that have no row of their own, such as one that is published while everything is paused."""

@@ -8,10 +8,11 @@ from uuid import UUID
 
 from birthday.core.occasion import Rules
 from birthday.store.changes import USER, Actor, Recorded, allow_removal, read_changes_about, record_changes
+from birthday.store.connection import Connection
 from birthday.store.history import Message, is_known, read_all_messages
 from birthday.store.idempotency import StoredAnswer, forget_answers, read_answers
 from birthday.store.suppressions import Suppression, read_suppression
-from birthday.store.users import Connection, User, profile_of, read_users, unknown_user
+from birthday.store.users import User, profile_of, read_users, unknown_user
 
 ERASED: Final = "erased"
 _WAS_SENDING: Final = "the person was erased while it was being sent: it may have arrived"

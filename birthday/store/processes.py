@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from uuid import UUID
 
-from birthday.store.users import Connection
+from birthday.store.connection import Connection
 
 
 @dataclass(frozen=True, slots=True)

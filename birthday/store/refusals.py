@@ -13,8 +13,7 @@ from uuid import UUID
 import asyncpg
 
 from birthday.errors import UnavailableError
-from birthday.store.connection import DATABASE_ERRORS, is_outage, stay_cancelled
-from birthday.store.users import Connection
+from birthday.store.connection import DATABASE_ERRORS, Connection, is_outage, stay_cancelled
 from birthday.telemetry.errors import error_text
 
 Row = TypeVar("Row")

@@ -13,7 +13,7 @@ from enum import StrEnum
 import asyncpg
 
 from birthday.errors import UnavailableError
-from birthday.store.connection import borrow
+from birthday.store.connection import Connection, borrow
 from birthday.store.sessions import TIMEOUTS
 
 
@@ -117,7 +117,7 @@ async def read_figures(pool: asyncpg.Pool) -> DatabaseFigures:
         return DatabaseFigures(**dict(row), replication=await read_replication(connection))
 
 
-async def read_replication(connection: asyncpg.Connection | asyncpg.pool.PoolConnectionProxy) -> Replication:
+async def read_replication(connection: Connection) -> Replication:
     """Read whether commits of this session wait for a replica. Backups and subscribers are no replicas."""
     [row] = await connection.fetch(
         """
@@ -137,7 +137,7 @@ async def read_replication(connection: asyncpg.Connection | asyncpg.pool.PoolCon
     return Replication.UNKNOWN if row["hidden"] else Replication.NONE
 
 
-async def read_limits(connection: asyncpg.Connection | asyncpg.pool.PoolConnectionProxy) -> Limits:
+async def read_limits(connection: Connection) -> Limits:
     """Read the limits. What was set for the role or the database is seen at once, not only by the next session."""
     [row] = await connection.fetch(
         """

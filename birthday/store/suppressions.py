@@ -11,7 +11,8 @@ from uuid import UUID
 
 from birthday.core.unsubscribe import Links
 from birthday.store.changes import SUPPRESSION, Actor, record_changes
-from birthday.store.users import Connection, keep_years, unknown_user
+from birthday.store.connection import Connection
+from birthday.store.users import keep_years, unknown_user
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import orjson
 from birthday.core.message import BIRTHDAY
 from birthday.core.template import BUILT_IN, BUILT_IN_SOURCE, DEFAULT, Source, TemplateKey, template_name
 from birthday.errors import ConflictError, NotFoundError
-from birthday.store.users import Connection
+from birthday.store.connection import Connection
 
 COUNTED_PAGES: Final = 200
 """How many pages of a table are read to count who gets which template: some 10,000 users."""

@@ -14,8 +14,8 @@ from uuid import UUID
 import orjson
 
 from birthday.core.message import Status
+from birthday.store.connection import Connection
 from birthday.store.history import Position
-from birthday.store.users import Connection
 
 MOST_READ: Final = 10_000
 """How many messages one statement looks at."""

@@ -13,8 +13,9 @@ from asyncpg import InFailedSQLTransactionError, InterfaceError
 from birthday.core.origin import Origin
 from birthday.core.plan import PlannedMessage
 from birthday.core.user import NO_EXTRAS, Profile
+from birthday.store.connection import Connection
 from birthday.store.sessions import is_shared
-from birthday.store.users import Connection, attributes_text
+from birthday.store.users import attributes_text
 
 
 class StagedUser(NamedTuple):

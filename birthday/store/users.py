@@ -26,9 +26,7 @@ from birthday.core.plan import (
 from birthday.core.user import NO_EXTRAS, Extras, Profile
 from birthday.errors import ConflictError, InvalidInputError, NotFoundError
 from birthday.store.changes import DELETED, USER, Actor, profile_changes, record_changes
-from birthday.store.connection import borrow
-
-Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+from birthday.store.connection import Connection, borrow
 
 
 class User(NamedTuple):

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 import asyncpg
 
-from birthday.store.users import Connection
+from birthday.store.connection import Connection
 
 PLANNED = "planned"
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import asyncpg
 
-from birthday.store.users import Connection
+from birthday.store.connection import Connection
 
 
 async def add_dates(connection: Connection, message_types: Collection[str], planned_since: datetime) -> None:

@@ -17,8 +17,8 @@ from birthday.core.ident import uuid7
 from birthday.core.message import ErrorType
 from birthday.core.occasion import Rules, month_days_on, occasion_in
 from birthday.store.changes import Change, record_changes
+from birthday.store.connection import Connection
 from birthday.store.processes import Process, report
-from birthday.store.users import Connection
 from birthday.telemetry.metrics import Metrics
 from tests.support.clock import ManualClock
 from tests.support.dates import add_dates

@@ -7,7 +7,7 @@ from uuid import UUID
 import asyncpg
 
 from birthday.core.ident import uuid7
-from birthday.store.users import Connection
+from birthday.store.connection import Connection
 from tests.support.message_service import MessageService
 
 NOW = datetime(2026, 3, 1, 9, tzinfo=UTC)

@@ -23,9 +23,8 @@ from birthday.errors import ConflictError, FieldError, InvalidInputError, Repeat
 from birthday.http.api.requests import read_body
 from birthday.http.context import CLIENT, CONTEXT, SUBJECT
 from birthday.http.route import Handler
-from birthday.store.connection import borrow
+from birthday.store.connection import Connection, borrow
 from birthday.store.idempotency import Answer, Kept, KeyedRequest, fill, find_answer, keep_user, reserve
-from birthday.store.users import Connection
 
 HEADER: Final = "Idempotency-Key"
 REPLAYED: Final = "Idempotent-Replayed"

@@ -33,7 +33,7 @@ from birthday.http.people import name_taken, note_changed, note_created, note_de
 from birthday.http.route import JSON, MERGE_PATCH, Answer, Route
 from birthday.operations.explain import Explainer
 from birthday.store import users as store
-from birthday.store.connection import borrow
+from birthday.store.connection import Connection, borrow
 from birthday.store.creation import NewUser, create_users, plan_user
 from birthday.store.users import (
     Replanned,
@@ -201,13 +201,13 @@ async def change_user(
     return tagged(json_response(user_json(user), headers=None if differs else UNCHANGED))
 
 
-async def check_state(request: web.Request, user_id: UUID, now: datetime, connection: store.Connection) -> None:
+async def check_state(request: web.Request, user_id: UUID, now: datetime, connection: Connection) -> None:
     """Check the condition of a change, if it has one, while the user's row is held."""
     if has_condition(request):
         check_condition(request, await state_of(request, user_id, now, connection))
 
 
-async def state_of(request: web.Request, user_id: UUID, now: datetime, connection: store.Connection) -> bytes | None:
+async def state_of(request: web.Request, user_id: UUID, now: datetime, connection: Connection) -> bytes | None:
     """Return a user as reading answers; None if there is no such live user."""
     users = await read_users(connection, [user_id], now, request.app[CONTEXT].settings.rules)
     return json_bytes(user_json(users[0])) if users else None

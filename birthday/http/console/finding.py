@@ -12,10 +12,11 @@ from birthday.core.zone import load_zone
 from birthday.errors import InvalidInputError, NotFoundError
 from birthday.http.console.formats import MOST_COUNTED
 from birthday.http.console.view import ROOT
+from birthday.store.connection import Connection
 from birthday.store.explain import find_user
 from birthday.store.history import is_known, read_messages
 from birthday.store.listing import UserFilter, list_users
-from birthday.store.users import Connection, list_ids
+from birthday.store.users import list_ids
 
 FIELDS: Final = ("q", "zone", "birthday", "suppressed")
 _NAME: Final[TypeAdapter[str]] = TypeAdapter(NamePrefix)

@@ -16,9 +16,8 @@ from birthday.core.template import TemplateKey, template_name
 from birthday.errors import FieldError, InvalidInputError, NotFoundError
 from birthday.operations.templates.values import Site, sample, values_of
 from birthday.store.changes import TEMPLATE, Actor, record_changes
-from birthday.store.connection import borrow
+from birthday.store.connection import Connection, borrow
 from birthday.store.templates import Version, activate, hold, publish, read_concerned, read_version
-from birthday.store.users import Connection
 
 log = structlog.get_logger()
 

@@ -9,8 +9,9 @@ from uuid import UUID
 from birthday.core.user import Profile, merge_profile
 from birthday.errors import ConflictError, FieldError, NotFoundError
 from birthday.store.changes import Actor
+from birthday.store.connection import Connection
 from birthday.store.transfer import Clash
-from birthday.store.users import Connection, Planning, Replanned, is_other, lock_profile, replace_profile
+from birthday.store.users import Planning, Replanned, is_other, lock_profile, replace_profile
 
 
 class Outcome(StrEnum):

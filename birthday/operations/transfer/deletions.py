@@ -22,8 +22,8 @@ from birthday.operations.transfer.exporting import write_rows
 from birthday.operations.transfer.records import Format, Rejected
 from birthday.operations.transfer.source import Line, LineSplitter, read_chunks
 from birthday.store.changes import Actor
+from birthday.store.connection import Connection
 from birthday.store.deletions import delete_again, open_deletions
-from birthday.store.users import Connection
 
 DELETION_COLUMNS: Final = ("id", "deletedAt")
 DELETED_EVENTS: Final = frozenset({"user.deleted", "user.erased"})

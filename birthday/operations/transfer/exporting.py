@@ -14,9 +14,9 @@ from asyncpg.pool import Pool
 
 from birthday.errors import UnavailableError
 from birthday.operations.transfer.records import DATE_PREFIX, JSON_COLUMNS, Format
-from birthday.store.connection import borrow
+from birthday.store.connection import Connection, borrow
 from birthday.store.exporting import read_exported, read_extra_columns
-from birthday.store.users import Connection, profile_of
+from birthday.store.users import profile_of
 
 EXPORT_COLUMNS: Final = (
     *("id", "firstName", "lastName", "email", "dateOfBirth", "timezone", "timezoneOffset"),

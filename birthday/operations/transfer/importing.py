@@ -27,7 +27,7 @@ from birthday.operations.transfer.changing import Outcome, Result, change_users,
 from birthday.operations.transfer.records import Format, Rejected, Row, UserRecords, format_of
 from birthday.operations.transfer.source import LineSplitter, read_chunks
 from birthday.store.changes import IMPORTED, USER, Actor, Change, record_changes
-from birthday.store.connection import rehearsal
+from birthday.store.connection import Connection, rehearsal
 from birthday.store.sessions import is_shared
 from birthday.store.transfer import (
     Clash,
@@ -41,7 +41,7 @@ from birthday.store.transfer import (
     stage_users,
     staging,
 )
-from birthday.store.users import Connection, Planning, Replanned
+from birthday.store.users import Planning, Replanned
 
 BATCH_ROWS: Final = 5000
 BATCH_BYTES: Final = 4 * 1024 * 1024

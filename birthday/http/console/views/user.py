@@ -41,11 +41,11 @@ from birthday.http.people import (
 )
 from birthday.operations.explain import Explainer
 from birthday.operations.suppressions import check_reason, suppress_user, unsuppress_user
-from birthday.store.connection import borrow, rehearsal
+from birthday.store.connection import Connection, borrow, rehearsal
 from birthday.store.history import FIRST, Message, list_user_messages
 from birthday.store.persons import erase, read_any_user
 from birthday.store.suppressions import read_suppression
-from birthday.store.users import Connection, User, delete_user, is_other, lock_profile, read_users, replace_profile
+from birthday.store.users import User, delete_user, is_other, lock_profile, read_users, replace_profile
 
 PATH: Final = f"{ROOT}/users"
 _MOST_MESSAGES: Final = 100
