@@ -11,7 +11,7 @@ import orjson
 
 from birthday.core.ident import first_uuid7, uuid7
 from birthday.core.user import Profile
-from birthday.store.connection import Connection
+from birthday.store.connection import Connection, rows_changed
 
 USER: Final = "user"
 MESSAGE: Final = "message"
@@ -178,7 +178,7 @@ async def remove_old_changes(pool: asyncpg.Pool, before: datetime, limit: int) -
             first_uuid7(before),
             limit,
         )
-    return int(status.rpartition(" ")[2])
+    return rows_changed(status)
 
 
 async def allow_removal(connection: Connection) -> None:

@@ -130,6 +130,11 @@ async def rehearsal(connection: Connection, isolation: Literal["read_committed"]
         await transaction.rollback()
 
 
+def rows_changed(status: str) -> int:
+    """Return how many rows a statement has changed, by the status of its execution, such as ``UPDATE 3``."""
+    return int(status.rpartition(" ")[2])
+
+
 def stay_cancelled() -> None:
     """Raise again the cancellation of the current task, if there is one. Call this where database errors are caught.
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from birthday.core.occasion import Rules
 from birthday.store.changes import USER, Actor, Recorded, allow_removal, read_changes_about, record_changes
-from birthday.store.connection import Connection
+from birthday.store.connection import Connection, rows_changed
 from birthday.store.history import Message, is_known, read_all_messages
 from birthday.store.idempotency import StoredAnswer, forget_answers, read_answers
 from birthday.store.suppressions import Suppression, read_suppression
@@ -207,4 +207,4 @@ async def _blank_changes(connection: Connection, entity_ids: Sequence[str]) -> i
 
 async def _count(connection: Connection, statement: str, *values: object) -> int:
     """Run a statement, and return how many rows it changed."""
-    return int((await connection.execute(statement, *values)).rpartition(" ")[2])
+    return rows_changed(await connection.execute(statement, *values))

@@ -7,7 +7,7 @@ from uuid import UUID
 import asyncpg
 
 from birthday.core.occasion import ZoneOccasion
-from birthday.store.connection import Connection
+from birthday.store.connection import Connection, rows_changed
 from birthday.store.watermarks import PLANNED
 
 PLAN_SECONDS = 600
@@ -124,7 +124,7 @@ async def plan(
         late,
         timeout=PLAN_SECONDS,
     )
-    return int(status.rpartition(" ")[2])
+    return rows_changed(status)
 
 
 async def users_concerned(connection: Connection, occasion: ZoneOccasion) -> list[UUID]:
@@ -165,7 +165,7 @@ async def move(connection: Connection, occasions: Sequence[ZoneOccasion], now: d
         *_columns(occasions),
         timeout=PLAN_SECONDS,
     )
-    return int(status.rpartition(" ")[2])
+    return rows_changed(status)
 
 
 def _columns(occasions: Sequence[ZoneOccasion]) -> tuple[Sequence[object], ...]:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from birthday.core.unsubscribe import Links
 from birthday.store.changes import SUPPRESSION, Actor, record_changes
-from birthday.store.connection import Connection
+from birthday.store.connection import Connection, rows_changed
 from birthday.store.users import keep_years, unknown_user
 
 
@@ -237,7 +237,7 @@ async def unsuppress(connection: Connection, addresses: Sequence[str], now: date
         [row["id"] for row in users],
         now,
     )
-    return Changed(len(removed), len(users), _count(status))
+    return Changed(len(removed), len(users), rows_changed(status))
 
 
 async def read_suppression(connection: Connection, email: str) -> Suppression | None:
@@ -280,7 +280,3 @@ async def _lock_users(connection: Connection, addresses: Sequence[str]) -> None:
         """,
         addresses,
     )
-
-
-def _count(status: str) -> int:
-    return int(status.rpartition(" ")[2])

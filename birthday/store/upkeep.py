@@ -7,7 +7,7 @@ from uuid import UUID
 
 import asyncpg
 
-from birthday.store.connection import Connection
+from birthday.store.connection import Connection, rows_changed
 from birthday.store.watermarks import PLANNED, lock_watermark
 
 
@@ -136,7 +136,7 @@ async def forget_greetings(pool: asyncpg.Pool, now: datetime, limit: int) -> int
         (now - timedelta(days=2)).year,
         limit,
     )
-    return int(status.rpartition(" ")[2])
+    return rows_changed(status)
 
 
 async def remove_old(pool: asyncpg.Pool, finished_before: datetime, limit: int) -> int:
@@ -170,4 +170,4 @@ async def remove_old(pool: asyncpg.Pool, finished_before: datetime, limit: int) 
             """,
             [row["id"] for row in rows],
         )
-    return int(status.rpartition(" ")[2])
+    return rows_changed(status)
