@@ -37,6 +37,7 @@ from birthday.http.middleware.rates import show_rates
 from birthday.http.middleware.trace import traced
 from birthday.http.probes import health as probes
 from birthday.http.route import Handler, Route
+from birthday.store.creation import create_users
 
 RESOURCES: Final = (
     *users.ROUTES,
@@ -72,7 +73,7 @@ def build(context: ApiContext) -> web.Application:
         app.middlewares.append(guard.locking(context.settings.protect))
     app.add_routes(_serve(route, guard) for route in PROBES)
     if Role.API in context.settings.role:
-        app[CREATION] = Coalescer(partial(users.create_all, context))
+        app[CREATION] = Coalescer(partial(create_users, context.pool))
         app[HELD] = lambda user_id: persons.read_held(context, user_id)
         app[READING] = Coalescer(partial(users.read_all, context))
         app.add_routes(_serve(route, guard) for route in RESOURCES)

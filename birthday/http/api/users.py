@@ -34,7 +34,7 @@ from birthday.http.route import JSON, MERGE_PATCH, Answer, Route
 from birthday.operations.explain import Explainer
 from birthday.store import users as store
 from birthday.store.connection import Connection, borrow
-from birthday.store.creation import NewUser, create_users, plan_user
+from birthday.store.creation import plan_user
 from birthday.store.users import (
     Replanned,
     is_other,
@@ -94,13 +94,6 @@ async def _created_before(request: web.Request, profile: Profile) -> store.User 
             if user.profile == with_suppressed(profile, suppressed=user.profile.extras.suppressed):
                 return user
     return None
-
-
-async def create_all(
-    context: ApiContext, users: Sequence[NewUser], seconds: float, lock_seconds: float | None
-) -> Sequence[store.User | ConflictError]:
-    """Create the users of concurrent requests."""
-    return await create_users(context.pool, users, seconds, lock_seconds)
 
 
 async def read(request: web.Request) -> web.Response:
