@@ -17,7 +17,7 @@ AnswerAll = Callable[[Sequence[Question], float, float | None], Awaitable[Sequen
 """Answers a batch: for each question its answer, or the error that concerns this question alone.
 
 The second argument is the time limit in seconds. The third is for how many seconds the batch may wait for a lock; it is
-None if no other question waits behind the batch.
+None for a question that is asked alone, because nobody else waits.
 """
 
 SLOTS: Final = 2
@@ -25,7 +25,7 @@ SLOTS: Final = 2
 MANY: Final = 24
 """How many waiting questions start a second batch while one runs: in a small batch, each question costs more."""
 PATIENCE_SECONDS: Final = 0.02
-"""How long fewer questions wait for the running batch. It takes a quarter of this, unless it has to wait itself."""
+"""A batch that takes longer counts as slow: the next one starts beside it. A usual batch takes a quarter of this."""
 LOCK_SECONDS: Final = 0.5
 """How long a batch may wait for a lock, because its other questions wait too."""
 BATCH_LIMIT: Final = 128
@@ -69,13 +69,13 @@ class Coalescer(Generic[Question, Answer]):
         answer: asyncio.Future[Answer] = loop.create_future()
         self._waiting.append(_Asked(question, answer, loop.time() + LOAN_SECONDS))
         self._unanswered += 1
-        self._open_lane()
+        self._open_slot()
         try:
             return await answer
         finally:
             self._unanswered -= 1
 
-    def _open_lane(self) -> None:
+    def _open_slot(self) -> None:
         worth_it = not self._slots or self._slow or len(self._waiting) >= MANY
         if self._waiting and worth_it and len(self._slots) < SLOTS:
             slot = self._start([], self._slots)
@@ -84,7 +84,7 @@ class Coalescer(Generic[Question, Answer]):
 
     def _suspect(self, slot: asyncio.Task[None]) -> None:
         self._slow.add(slot)
-        self._open_lane()
+        self._open_slot()
 
     def _start(self, batch: list[_Asked[Question, Answer]], tasks: set[asyncio.Task[None]]) -> asyncio.Task[None]:
         # A new context, so that log lines of the batch do not have the id of the request that started it.
@@ -132,4 +132,4 @@ class Coalescer(Generic[Question, Answer]):
                 asked.answer.set_exception(error)
             else:
                 self._start([asked], self._alone)
-        self._open_lane()
+        self._open_slot()
