@@ -122,13 +122,13 @@ class Dispatcher:
                             batch = await find(connection, min(BATCH, left), paused) if left else []
                             left = left - len(batch) if len(batch) == BATCH else 0
                         ids = [each for each, _ in batch]
-                        ahead_of = [due_at for _, due_at in batch if due_at]
+                        due_at = [instant for _, instant in batch if instant]
                         contexts = await read_trace_contexts(connection, ids) if self.tracing.enabled else ()
                         async with publishing:
                             if not ids or self.pauses.paused != paused:
                                 return count
                             with self.tracing.send(contexts):
-                                await self.broker.publish(ids, due_at=ahead_of)
+                                await self.broker.publish(ids, due_at=due_at)
                             queued = True
                         await mark_queued(connection, ids, now)
                 except DATABASE_ERRORS as error:

@@ -1,7 +1,7 @@
 """The queue of the settings: RabbitMQ, or a table of the database."""
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import asyncpg
 import structlog
@@ -45,13 +45,13 @@ async def open_broker(
         AwayError: if RabbitMQ cannot be reached.
         UnavailableError: if it refuses us, or its topology is not ours.
     """
-    async with AsyncExitStack() as stack:
-        if settings.rabbitmq_url is None:
-            in_database = PostgresBroker(pool, sessions, where=f"the queue in {database_name(settings)}")
-            yield await stack.enter_async_context(checked_broker(in_database))
-        else:
-            rabbitmq = RabbitMQBroker(settings.rabbitmq_url.get_secret_value())
-            yield await stack.enter_async_context(checked_broker(rabbitmq, must_answer=must_answer))
+    broker: Broker
+    if settings.rabbitmq_url is None:
+        broker, must_answer = PostgresBroker(pool, sessions, where=f"the queue in {database_name(settings)}"), True
+    else:
+        broker = RabbitMQBroker(settings.rabbitmq_url.get_secret_value())
+    async with checked_broker(broker, must_answer=must_answer):
+        yield broker
 
 
 @asynccontextmanager

@@ -104,18 +104,18 @@ class Flow:
         batch = [await self.outcomes.get()]
         if self.in_flight > 1:
             for _ in range(MOST_WAITS):
-                if await self._fills(GATHER_SECONDS) or not self._storing or not self.storable.is_set():
+                if await self._fills() or not self._storing or not self.storable.is_set():
                     break
         while len(batch) < self.limits.batch and not self.outcomes.empty():
             batch.append(self.outcomes.get_nowait())
         return batch
 
-    async def _fills(self, seconds: float) -> bool:
-        """Wait until there is a full batch, but not longer than so many seconds; say whether there is one."""
+    async def _fills(self) -> bool:
+        """Wait until there is a full batch, but not longer than ``GATHER_SECONDS``; say whether there is one."""
         if not self._is_full:
             self._full.clear()
             with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout(GATHER_SECONDS):
                     await self._full.wait()
         return self._is_full
 

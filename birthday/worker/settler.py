@@ -28,8 +28,7 @@ from birthday.worker.retrying import retry_outage, retry_publish
 
 log = structlog.get_logger()
 
-_Pair: TypeAlias = tuple[Done, Settlement]
-Stored: TypeAlias = _Pair
+Stored: TypeAlias = tuple[Done, Settlement]
 """An outcome that is stored, of which the queue does not know yet."""
 
 MOST_TEMPLATES: Final = 200
@@ -81,7 +80,7 @@ class Settler:
         await _ack([done.job.received for (done, _), ok in zip(retries, published, strict=True) if ok])
         return all(published)
 
-    async def _execute(self, pairs: Sequence[_Pair]) -> tuple[Sequence[_Pair], Sequence[Settled]]:
+    async def _execute(self, pairs: Sequence[tuple[Done, Settlement]]) -> tuple[Sequence[Stored], Sequence[Settled]]:
         """Store outcomes. If the database refuses one, store a failure instead, so that the rest is not held up."""
         storing = Sifting("settle", [settlement for _, settlement in pairs], partial(settle, self.pool))
         await retry_outage("settle", storing.run, self.clock, self.random)
@@ -115,7 +114,7 @@ class Settler:
     def _label(self, key: TemplateKey | None) -> str:
         return "none" if key is None else self.names.label(template_name(key.message_type, key.locale))
 
-    def _report(self, stored: Iterable[tuple[Done, Settlement]]) -> None:
+    def _report(self, stored: Iterable[Stored]) -> None:
         """Count and log outcomes. Counts are added up first, because a batch may have hundreds of messages."""
         metrics = self.metrics
         delivered = failed = on_time = 0
