@@ -436,6 +436,4 @@ async def name_existing(connection: Connection, error: ConflictError) -> None:
             "SELECT id FROM users WHERE deleted_at IS NULL AND lower(email) = lower($1)", error.value
         )
     else:
-        error.existing_id = await connection.fetchval(
-            "SELECT id FROM users WHERE deleted_at IS NULL AND external_id = $1", error.value
-        )
+        error.existing_id = await find_user(connection, error.value)

@@ -51,7 +51,7 @@ async def put(request: web.Request, body: Annotated[object, ProfileReplacement])
         except NotFoundError:
             answer = await _create(request, external_id, data)
         else:
-            answer = await _replace(request, user_id, external_id, data)
+            answer = await _replace(request, user_id, data)
         if answer is not None:
             return answer
     raise ConflictError("others create and delete this user at the same time: try again", "/externalId")
@@ -88,12 +88,11 @@ async def _create(request: web.Request, external_id: str, data: object) -> web.R
         return None
 
 
-async def _replace(request: web.Request, user_id: UUID, external_id: str, data: object) -> web.Response | None:
+async def _replace(request: web.Request, user_id: UUID, data: object) -> web.Response | None:
     """Replace the user, unless nothing differs, and answer; None if the user has been deleted meanwhile."""
 
     def replacement(old: Profile, now: datetime) -> Profile:
-        if old.extras.external_id != external_id:
-            raise NotFoundError("the user has got another externalId")
+        _check_is_named(request, old)
         return parse_replacement(old, data, now)
 
     with suppress(NotFoundError):
