@@ -72,8 +72,7 @@ def race(
         ours, limit = servers.load(kind, CONNECTIONS, scale.load_seconds, servers.ours, other)
         comparison.add(measured_load(ours, "rate"), measured_load(limit, "rate"))
 
-    # The figure of creating is near its floor.
-    judge(benchmark, [comparison], one_round, scale.rounds + (2 if kind == "create" else 0))
+    judge(benchmark, [comparison], one_round, scale.rounds)
 
 
 def measured_load(load: dict[str, Any], figure: str) -> Measured:

@@ -80,7 +80,7 @@ async def publish_bare(queue: str, messages: int) -> float:
 
 
 def test_dispatcher(benchmark: BenchmarkFixture, scale: Scale, run: Run, database_url: str, queue_url: str) -> None:
-    """A burst that falls due at one instant is published about as fast as aiormq can."""
+    """A burst that falls due at one instant is published faster than aiormq does with 500 confirms in flight."""
     compare(
         benchmark,
         Comparison(DISPATCHER, "messages/s"),
