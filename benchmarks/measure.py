@@ -31,15 +31,11 @@ class Comparison:
 
     target: Target
     unit: str
-    ours: list[float] = field(default_factory=list)
-    limit: list[float] = field(default_factory=list)
     rounds: list[tuple[Measured, Measured]] = field(default_factory=list)
     """All that was measured of the rounds: ours, and the limit's."""
 
     def add(self, ours: Measured, limit: Measured) -> None:
         """Add a round, and tell it."""
-        self.ours.append(ours.figure)
-        self.limit.append(limit.figure)
         self.rounds.append((ours, limit))
         tell(
             f"  {self.target.name}: {self.ratios[-1]:.2f}  ({ours.figure:,.5g} of {limit.figure:,.5g} {self.unit};"
@@ -49,7 +45,7 @@ class Comparison:
     @property
     def ratios(self) -> list[float]:
         """Ours of the limit, round by round."""
-        return [ours / limit for ours, limit in zip(self.ours, self.limit, strict=True)]
+        return [ours.figure / limit.figure for ours, limit in self.rounds]
 
     @property
     def quartiles(self) -> tuple[float, float]:
@@ -58,7 +54,7 @@ class Comparison:
         return low, high
 
     @property
-    def is_below(self) -> bool:
+    def misses_floor(self) -> bool:
         """Say whether the figure misses its floor by more than its own spread: so does the better quartile."""
         return not self.target.holds(self.quartiles[0 if self.target.at_most else 1])
 
@@ -74,15 +70,16 @@ class Comparison:
         target, figure = self.target, median(self.ratios)
         if self.too_busy:
             return f"{target.name}: not measured, because of {busy_words(self.too_busy)} of a core"
-        if self.is_below:
+        if self.misses_floor:
             side = "more" if target.at_most else "less"
             return f"{target.name}: {figure:.3f}{target.unit} is {side} than {target.floor}{target.unit}"
         return ""
 
     def summary(self) -> dict[str, object]:
         """Return what is kept in the results."""
-        ratios = self.ratios
+        ratios, sides = self.ratios, self._sides()
         low, high = self.quartiles
+        ours, limit = (median(each.figure for each in side) for side in sides)
         return {
             "name": self.target.name,
             "ratio": median(ratios),
@@ -93,11 +90,11 @@ class Comparison:
             "at_most": self.target.at_most,
             "ratio_unit": self.target.unit,
             "unit": self.unit,
-            "ours": median(self.ours),
-            "limit": median(self.limit),
-            "busy": [medians([each.usage.busy() for each in side]) for side in self._sides()],
-            "microseconds": [medians([each.usage.microseconds() for each in side]) for side in self._sides()],
-            "wal_bytes": [median(each.wal_bytes for each in side or [one()]) for side in self._sides()],
+            "ours": ours,
+            "limit": limit,
+            "busy": [medians([each.usage.busy() for each in side]) for side in sides],
+            "microseconds": [medians([each.usage.microseconds() for each in side]) for side in sides],
+            "wal_bytes": [median(each.wal_bytes for each in side) for side in sides],
             "too_busy": self.too_busy,
         }
 

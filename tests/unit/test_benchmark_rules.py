@@ -23,9 +23,15 @@ from tests.support.product import parse
 REQUESTS = Target("requests against a plain handler", 1.5, 2.5)
 
 
+def compared(target: Target, unit: str, *figures: tuple[float, float]) -> Comparison:
+    """Return a comparison that has measured nothing but these figures: ours, and the limit's."""
+    took = Usage(1)
+    return Comparison(target, unit, [(Measured(ours, took), Measured(limit, took)) for ours, limit in figures])
+
+
 def test_the_ratio_is_the_median_of_the_rounds() -> None:
     """One round that another process spoilt changes nothing."""
-    comparison = Comparison(REQUESTS, "requests/s", ours=[200, 400, 30], limit=[100, 200, 300])
+    comparison = compared(REQUESTS, "requests/s", (200, 100), (400, 200), (30, 300))
     assert comparison.ratios == [2, 2, 0.1]
     assert comparison.summary()["ratio"] == 2
 
@@ -43,7 +49,7 @@ def test_a_floor_is_a_ceiling_where_less_is_better() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ratios", "below"),
+    ("ratios", "missed"),
     [
         ([1.3, 1.4, 1.45, 1.4, 1.35], True),
         ([1.3, 1.4, 1.6, 1.45, 1.55], False),
@@ -51,10 +57,10 @@ def test_a_floor_is_a_ceiling_where_less_is_better() -> None:
         ([1.4], True),
     ],
 )
-def test_a_figure_is_below_its_floor_if_that_is_more_than_its_spread(ratios: list[float], *, below: bool) -> None:
+def test_a_figure_misses_its_floor_if_it_does_so_by_more_than_its_spread(ratios: list[float], *, missed: bool) -> None:
     """A quarter of the rounds on the right side says that the machine decides, not the program."""
-    comparison = Comparison(REQUESTS, "requests/s", ours=ratios, limit=[1.0] * len(ratios))
-    assert comparison.is_below is below
+    comparison = compared(REQUESTS, "requests/s", *((ratio, 1) for ratio in ratios))
+    assert comparison.misses_floor is missed
 
 
 def test_the_rate_leaves_the_first_tenth_out() -> None:
@@ -72,7 +78,7 @@ def test_scrapes_are_measured_at_the_interval_that_is_shipped() -> None:
 
 def test_a_result_that_is_missing_leaves_a_page_without_it() -> None:
     """A benchmark that is newer than the last full run has no row yet."""
-    figure = Comparison(SCRAPE, "%", ours=[0.1], limit=[1]).summary()
+    figure = compared(SCRAPE, "%", (0.1, 1)).summary()
     assert "scrape" not in ratios({})
     assert "| metrics: of a core, for a scrape every 15 s | **0.10** % |" in ratios({"scrape": {"figures": [figure]}})
 
