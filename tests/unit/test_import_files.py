@@ -71,6 +71,7 @@ def rejected(*lines: int) -> Rejects:
     [
         (b"a,b\n1,2\n3,4\n5,6\n", (2, 4), b"a,b\n1,2\n5,6\n"),
         (b'\na,b\n1,"x\ny"\n3,4\n5,"z', (3, 6), b'a,b\n1,"x\ny"\n5,"z\n'),
+        (b'\n \na,b\n1,"x\n\n \ny"\n3,4\n', (4,), b'a,b\n1,"x\n\n \ny"\n'),
         (b'{"a": 1}\n{"a": 2}\r\n\n{"a": 3}', (2, 4), b'{"a": 2}\r\n{"a": 3}\n'),
         (b"a,b\n1,2\n", (), b""),
     ],

@@ -139,6 +139,21 @@ def test_a_quoted_cell_may_go_on_over_lines(piece: int) -> None:
     assert rows(content, piece) == {2: ADA, 6: ADA}
 
 
+def test_a_record_whose_lines_come_one_by_one_is_read_when_nothing_follows() -> None:
+    """A client may wait for the answer to a record before it sends the next one."""
+    cells = CsvCells()
+    assert list(cells.read([Line(1, b'Ada,"a long first line')], last=False)) == []
+    assert list(cells.read([Line(2, b'short"')], last=False)) == []
+    assert list(cells.read([], last=False)) == [(1, ["Ada", "a long first line\nshort"])]
+
+
+@pytest.mark.parametrize("piece", [1, 8192])
+def test_blank_lines_within_a_cell_stay(piece: int) -> None:
+    """Only those before the header mean nothing."""
+    line = ADA_LINE.replace("Ada", '"A\n\n  \nda"')
+    assert rows(f"\n\n{HEADER}{line}", piece) == {4: ADA | {"firstName": "A\n\n  \nda"}}
+
+
 def test_every_cell_may_be_quoted() -> None:
     """Quotation marks around everything, header included, change nothing."""
     content = io.StringIO()

@@ -38,16 +38,18 @@ class CsvCells:
         self._record: list[Line] = []
         self._record_bytes = 0
         self._missing = 0
+        self._to_wait_for = 0
         self._broken_at = 0
         self._problem = ""
         self._last = False
         self._reader = csv.reader(self, strict=True)
 
     def read(self, lines: Sequence[Line], *, last: bool) -> Iterator[tuple[int, list[str] | str]]:
-        """Yield for each record the number of its first line, and its cells or a description of the error."""
-        self._waiting.extend(lines)
-        if self._missing > 0:
-            self._missing -= sum(map(_memory, lines))
+        """Yield for each record the number of its first line, and its cells or a description of the error.
+
+        Without ``lines``, nothing more comes for now: then what has come is looked at, even if it is little.
+        """
+        self._take(lines)
         self._last = last
         while last or self._missing <= 0:
             try:
@@ -58,7 +60,7 @@ class CsvCells:
                 # The reader must start the record again. Waiting for as much again keeps this cheap.
                 missing = sum(map(_memory, self._record))
                 self._give_back(self._record)
-                self._missing = missing
+                self._missing = self._to_wait_for = missing
                 return
             except csv.Error as error:
                 # The text after the dash is advice for programmers.
@@ -72,6 +74,13 @@ class CsvCells:
                 self._give_back(())
                 if cells:
                     yield line, cells
+
+    def _take(self, lines: Sequence[Line]) -> None:
+        self._waiting.extend(lines)
+        if self._missing > 0:
+            self._missing -= sum(map(_memory, lines))
+            if not lines and self._missing < self._to_wait_for:
+                self._missing = 0
 
     def _next_record(self) -> list[str]:
         if self._waiting and (content := self._waiting[0].content) is not None and b'"' not in content:

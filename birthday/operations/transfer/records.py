@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import dropwhile
 from pathlib import PurePath
 from typing import Final, NamedTuple, Protocol
 
@@ -94,7 +95,7 @@ class UserRecords:
         """
         if self._records is None:
             # Blank lines before the first record mean nothing in either format.
-            lines = [line for line in lines if line.content is None or line.content.strip()]
+            lines = list(dropwhile(lambda line: line.is_blank, lines))
             if not lines:
                 return
             reader = NdjsonRecords if self._sniff(lines[0]) is Format.NDJSON else CsvRecords

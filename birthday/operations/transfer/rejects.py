@@ -6,6 +6,7 @@ import io
 from collections import deque
 from collections.abc import Iterator
 from io import FileIO
+from itertools import dropwhile
 from typing import Final
 
 from birthday.operations.transfer.cells import CsvCells
@@ -76,7 +77,7 @@ class _Records:
     def read(self, lines: list[Line], *, last: bool) -> Iterator[tuple[int, bytes]]:
         """Yield the number of the first line and the text of each record that is complete."""
         if not self._has_begun:
-            lines = [line for line in lines if line.content is None or line.content.strip()]
+            lines = list(dropwhile(lambda line: line.is_blank, lines))
             self._has_begun = bool(lines)
             if lines and not (lines[0].content or b"").lstrip().startswith(b"{"):
                 self._cells, self.header = CsvCells(), lines[0].number

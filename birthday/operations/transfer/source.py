@@ -22,6 +22,11 @@ class Line(NamedTuple):
     number: int
     content: bytes | None
 
+    @property
+    def is_blank(self) -> bool:
+        """Say whether there is nothing but white space."""
+        return self.content is not None and not self.content.strip()
+
 
 class LineSplitter:
     """Cuts chunks into lines. Holds one unfinished line at most, and that only up to ``MAX_LINE_BYTES``."""
