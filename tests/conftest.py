@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import uvloop
 
@@ -23,8 +24,10 @@ pytest_plugins = [
 
 
 def pytest_configure() -> None:
-    """Let SIGTERM end a run as Ctrl-C does: the servers that it started are stopped."""
+    """Let SIGTERM end a run as Ctrl-C does: the servers that it started are stopped. Examples may take their time."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    hypothesis.settings.register_profile("untimed", hypothesis.settings.default, deadline=None)
+    hypothesis.settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
