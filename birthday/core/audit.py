@@ -159,7 +159,7 @@ def judge_instant(birthday: Birthday, rules_since: datetime | None) -> Finding |
 
     The message of a user who has moved is not judged. ``rules_since`` is when the planner began to use the rules that
     ``birthday.due_at`` was computed by; None if it uses other rules, or if that is unknown. A message that was planned
-    for an earlier instant, or requeued, is compared only with its own instant, not with ``birthday.due_at``.
+    for an earlier instant, or requeued, may be elsewhere than ``birthday.due_at``. No message may be sent too early.
     """
     answer = birthday.answer
     sent_at = (answer.sent_at or answer.delivered_at) if answer else None
@@ -169,7 +169,9 @@ def judge_instant(birthday: Birthday, rules_since: datetime | None) -> Finding |
         return None
     is_comparable = rules_since is not None and answer.scheduled_at > rules_since and not answer.requeued
     is_elsewhere = is_comparable and abs(answer.scheduled_at - birthday.due_at) > EXACT
-    if is_elsewhere or sent_at < answer.scheduled_at - EXACT:
+    # One that is due anew since its user has returned may have been sent before, in vain.
+    planned_for = min(answer.scheduled_at, birthday.due_at) if answer.requeued else answer.scheduled_at
+    if is_elsewhere or sent_at < planned_for - EXACT:
         return Finding.MISTIMED
     delivered_at = None if answer.requeued else answer.delivered_at
     return Finding.LATE if delivered_at and delivered_at - answer.scheduled_at > LATE_AFTER else None

@@ -213,7 +213,7 @@ def _hindrance(user: ExplainedUser, of: ExplainedDate, year: int, occasion: Occa
     if of.recalled_year == year:
         return GREETED_BEFORE, "greeted this year already under an earlier user, with this address and date of birth"
     if of.greeted_year >= year:
-        return ARCHIVED, f"the year is taken: retention has removed the message of {of.greeted_year}"
+        return ARCHIVED, f"the year is taken: there was a message of {of.greeted_year}"
     if user.suppressed:
         return SUPPRESSED, "the user is suppressed: nothing is ever sent"
     return None

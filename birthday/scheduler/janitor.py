@@ -29,11 +29,11 @@ from birthday.store.idempotency import remove_old_answers
 from birthday.store.refusals import Sifting
 from birthday.store.upkeep import (
     Expired,
-    are_more_in_flight,
     expire,
     forget_greetings,
     lock_lost,
     mark_rescued,
+    may_be_lost,
     read_late,
     remove_old,
 )
@@ -88,7 +88,7 @@ class Janitor:
         wait = _patience_with(stats)
         resumed = [one for one in self.pauses.types if self.pauses.resumed_since(one, now - wait)]
         resting = {*self.pauses.paused, *resumed}
-        if not resting and not await are_more_in_flight(self.pool, stats.ready):
+        if not resting and not await may_be_lost(self.pool, now - wait, stats.ready):
             return
         while not resting.issuperset(self.pauses.types) and await self._rescue_batch(now, wait, resting) >= BATCH:
             pass

@@ -50,7 +50,7 @@ from birthday.telemetry.tracing import NO_TRACING, Tracing
 log = structlog.get_logger()
 
 SWEEP_EVERY = timedelta(hours=1)
-ROLLING = timedelta(hours=2)
+ROLLING = timedelta(hours=3)
 """For how long after a change of the rules sweeps also move messages: processes that are not restarted yet make some by
 the rules of before. To check all of them in each sweep would cost four times as much as the sweep."""
 CHUNK = timedelta(days=1)
@@ -80,7 +80,7 @@ class Planner:
         one follows.
 
         If SEND_AT or LEAP_DAY has changed, or the time-zone data are newer, messages that are not queued yet move, and
-        once more in each sweep of the next two hours.
+        once more in each sweep of the next three hours.
         """
         with self.tracing.tick("plan"):
             return await self._plan_until_horizon(now)

@@ -223,7 +223,8 @@ async def unsuppress(connection: Connection, addresses: Sequence[str], now: date
     status = await connection.execute(
         """
         UPDATE message_logs m
-        SET status = 'scheduled', error_detail = NULL, updated_at = $2, requeued_at = $2,
+        SET status = 'scheduled', error_detail = NULL, updated_at = $2,
+            requeued_at = CASE WHEN m.scheduled_at < $2 THEN $2 ELSE m.requeued_at END,
             scheduled_at = greatest(m.scheduled_at, $2)
         FROM users u
         WHERE m.user_id = ANY($1::uuid[]) AND u.id = m.user_id AND m.phase = 'cancelled' AND m.status = 'cancelled'

@@ -11,12 +11,20 @@ from birthday.store.connection import Connection, rows_changed
 from birthday.store.watermarks import PLANNED, lock_watermark
 
 
-async def are_more_in_flight(pool: asyncpg.Pool, count: int) -> bool:
-    """Say whether more than ``count`` messages are in flight; reads no more than that."""
-    more: bool = await pool.fetchval(
-        "SELECT EXISTS (SELECT FROM message_logs WHERE phase = 'in_flight' OFFSET $1)", count
+async def may_be_lost(pool: asyncpg.Pool, published_before: datetime, ready: int) -> bool:
+    """Say whether a message that was published so early is in flight, and more are in flight than ``ready``.
+
+    Reads one row if none was published so early, and otherwise no more than ``ready``.
+    """
+    may_be: bool = await pool.fetchval(
+        """
+        SELECT EXISTS (SELECT FROM message_logs WHERE phase = 'in_flight' AND queued_at <= $1)
+           AND EXISTS (SELECT FROM message_logs WHERE phase = 'in_flight' OFFSET $2)
+        """,
+        published_before,
+        ready,
     )
-    return more
+    return may_be
 
 
 async def lock_lost(

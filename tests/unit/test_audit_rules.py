@@ -62,6 +62,9 @@ RULES_SINCE = DUE - DAY
         pytest.param(
             replace(SENT, scheduled_at=DUE + HOURS, sent_at=DUE + HOURS, requeued=True), None, id="due anew by a return"
         ),
+        pytest.param(
+            replace(SENT, scheduled_at=DUE + HOURS, requeued=True), None, id="due anew by a return, after a failed send"
+        ),
         pytest.param(replace(SENT, sent_at=DUE - HOURS, planned_from=MOVED), None, id="the user has moved"),
         pytest.param(replace(SENT, sent_at=DUE - HOURS, taken_over=True), None, id="taken over by a move"),
         pytest.param(replace(SENT, status=Status.QUEUED, sent_at=None, delivered_at=None), None, id="not sent yet"),
