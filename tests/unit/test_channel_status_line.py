@@ -1,10 +1,12 @@
 """Answers that break the rules: a final status line that was read decides, whatever follows it; nothing less does."""
 
 import asyncio
+import gc
 import os
 import socket
 from itertools import pairwise
 from typing import Final
+from weakref import finalize
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -105,6 +107,22 @@ async def test_a_status_line_decides_though_a_header_breaks_the_rules(status: in
         said = b"HTTP/1.1 %d X\r\n" % status + before + BREACHES[breach] + b"\r\n{}"
         answer, _ = await ask([said])
         assert answer.status == status
+
+
+async def test_a_lost_connection_is_freed_without_the_garbage_collector() -> None:
+    """A worker replaces a hundred of them a minute, and the collector looks for such old objects once in hours."""
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    transport, connection = await loop.create_connection(lambda: HttpConnection(loop, Writes()), sock=ours)
+    freed = asyncio.Event()
+    finalize(connection, freed.set)
+    gc.disable()
+    try:
+        theirs.close()
+        del transport, connection
+        await asyncio.wait_for(freed.wait(), PATIENCE_SECONDS)
+    finally:
+        gc.enable()
 
 
 async def test_a_connection_whose_answer_broke_the_rules_is_not_used_again() -> None:

@@ -144,6 +144,8 @@ class HttpConnection(asyncio.Protocol):
             self._timer.cancel()
         text = getattr(exc, "strerror", None) or "it was closed by the other side"
         self._give_up(BrokenConnectionError(text))
+        # It holds methods of this object. Python frees such a cycle late, and keeps the memory.
+        del self._parser
 
     def on_message_begin(self) -> None:
         """Notice an answer to no request; the parser calls this and the methods below."""
