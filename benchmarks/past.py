@@ -106,7 +106,11 @@ WITH before AS (
     CROSS JOIN LATERAL (SELECT $3::timestamptz + (number * $4::interval) AS at) due
     -- A user has each message on another day, also if there are few users.
     CROSS JOIN LATERAL (SELECT at, at::date + (number / users)::int AS occasion_on, $2 = 'delivered' AS is_over) m
-    RETURNING id, status
+    RETURNING id, status, updated_at, feed_position
+), placed AS (
+    INSERT INTO outcomes (position, stored_at, ids)
+    SELECT feed_position, max(updated_at), array_agg(id ORDER BY id) FROM made
+    WHERE feed_position IS NOT NULL GROUP BY feed_position
 )
 SELECT id FROM made WHERE status = 'queued'
 """

@@ -1,7 +1,7 @@
 """Tidy up: rescue what the queue has lost, expire what is too late, remove what is old, audit, and forecast.
 
 Before: messages that were left in between two steps, and old ones. After: they are in the queue again, ``expired`` with
-a log line and a count, or removed. Audit and forecast only report; they change nothing.
+a log line and a count, or removed. Audit and forecast report; the audit also notes what rescue would not find.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from birthday.operations.pauses import Pauses
 from birthday.scheduler.refused import fail_each, mark_each
 from birthday.store.changes import remove_old_changes
 from birthday.store.connection import DATABASE_ERRORS, is_outage, stay_cancelled
+from birthday.store.feed import remove_old_outcomes
 from birthday.store.idempotency import remove_old_answers
 from birthday.store.refusals import Sifting
 from birthday.store.upkeep import (
@@ -34,6 +35,7 @@ from birthday.store.upkeep import (
     lock_lost,
     mark_rescued,
     may_be_lost,
+    mend_flight,
     read_late,
     remove_old,
 )
@@ -100,6 +102,7 @@ class Janitor:
             How many messages were removed.
         """
         removed = await self._remove_all(remove_old, now - self.retention)
+        await self._remove_all(remove_old_outcomes, now - self.retention)
         purged = await self._remove_all(purge_deleted_users, now - self.retention)
         forgotten = await self._remove_all(remove_old_changes, now - self.retention)
         await self._remove_all(forget_greetings, now)
@@ -108,13 +111,19 @@ class Janitor:
         return removed
 
     async def audit_once(self, now: datetime) -> None:
-        """Audit the birthdays of the last catch-up window, and show the findings as gauges."""
+        """Audit the birthdays of the last catch-up window, and show the findings as gauges.
+
+        After that, whatever is in flight and would not be found by rescue is noted.
+        """
         audit = await self.auditor.audit(now - self.catch_up, now, now)
         self.metrics.audit_birthdays.labels("expected").set(audit.expected)
         for finding in Finding:
             self.metrics.audit_birthdays.labels(finding).set(audit.counts[finding])
         if audit.broken:
             log.error("audit.broken", **{str(finding): audit.counts[finding] for finding in BROKEN})
+        mended = await mend_flight(self.pool, now - self.catch_up, now, now - PATIENCE)
+        if any(mended):
+            log.warning("janitor.flight_mended", noted=mended.noted, removed=mended.removed)
 
     async def forecast_once(self, now: datetime) -> None:
         """Show as gauges what falls due within the next day, and how long the largest minute takes to deliver."""

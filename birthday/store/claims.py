@@ -82,7 +82,7 @@ async def claim(
     rows = await pool.fetch(
         """
         UPDATE message_logs m
-        SET status = 'sending', phase = 'in_flight', lease_until = clock_timestamp() + $5::interval,
+        SET status = 'sending', lease_until = clock_timestamp() + $5::interval,
             next_attempt_at = NULL, updated_at = $3, may_have_arrived = m.may_have_arrived OR m.status = 'sending',
             schedule_from = CASE WHEN m.message_type = 'birthday' THEN u.schedule_from ELSE (
                 SELECT a.schedule_from FROM anniversaries a

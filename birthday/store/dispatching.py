@@ -105,8 +105,13 @@ async def mark_queued(connection: Connection | asyncpg.Pool, ids: Sequence[UUID]
     """Record that the broker has confirmed these messages. The caller's transaction may hold them, but need not."""
     await connection.execute(
         """
-        UPDATE message_logs SET status = 'queued', phase = 'in_flight', queued_at = $2, updated_at = $2
-        WHERE id = ANY($1::uuid[]) AND status = 'scheduled'
+        WITH queued AS (
+            UPDATE message_logs SET status = 'queued', phase = 'published', queued_at = $2, updated_at = $2
+            WHERE id = ANY($1::uuid[]) AND status = 'scheduled'
+            RETURNING id, greatest(scheduled_at, requeued_at) AS due_at
+        )
+        INSERT INTO in_flight (id, queued_at, due_at) SELECT id, $2, due_at FROM queued
+        ON CONFLICT (id) DO UPDATE SET queued_at = excluded.queued_at, due_at = excluded.due_at
         """,
         ids,
         now,

@@ -54,9 +54,8 @@ async def hold_stream(connection: Connection, holder: UUID, receiver: str, lease
     waiting = await connection.fetchrow(
         """
         SELECT count(*) AS events, least(min(occurred_at), (
-            SELECT updated_at FROM message_logs
-            WHERE feed_position IS NOT NULL AND (feed_position, id) > ($1::bigint, $2::uuid)
-            ORDER BY feed_position, id LIMIT 1)) AS oldest_at
+            SELECT stored_at FROM outcomes WHERE (position, last_id) > ($1::bigint, $2::uuid)
+            ORDER BY position, last_id LIMIT 1)) AS oldest_at
         FROM events
         """,
         *after,
@@ -79,22 +78,23 @@ async def make_events(connection: Connection, holder: UUID, after: FeedPosition,
     await connection.execute(
         """
         WITH page AS MATERIALIZED (
-            SELECT id, feed_position, user_id, message_type, occasion_on, status, error_type, updated_at
-            FROM message_logs
-            WHERE feed_position IS NOT NULL AND (feed_position, id) > ($2::bigint, $3::uuid)
-              AND feed_position < feed_end()
-            ORDER BY feed_position, id LIMIT $5
+            SELECT DISTINCT position, id FROM feed_entries
+            WHERE (position, last_id) > ($2::bigint, $3::uuid) AND (position, id) > ($2::bigint, $3::uuid)
+              AND position < feed_end()
+            ORDER BY position, id LIMIT $5
         ), moved AS (
             UPDATE event_stream SET (feed_position, feed_id) = (
-                SELECT page.feed_position, page.id FROM page ORDER BY page.feed_position DESC, page.id DESC LIMIT 1)
+                SELECT page.position, page.id FROM page ORDER BY page.position DESC, page.id DESC LIMIT 1)
             WHERE holder = $1 AND feed_position = $2 AND feed_id = $3 AND EXISTS (SELECT FROM page)
             RETURNING only_row
         )
         INSERT INTO events (id, type, occurred_at, data, next_attempt_at)
-        SELECT event_id(id, page.feed_position), 'message.' || status, updated_at, json_strip_nulls(json_build_object(
-                   'messageId', id, 'userId', user_id, 'messageType', message_type, 'occasionOn', occasion_on,
-                   'errorType', CASE WHEN status = 'failed' THEN error_type END)), $4
-        FROM page, moved WHERE status IN ('delivered', 'failed', 'expired')
+        SELECT event_id(m.id, m.feed_position), 'message.' || m.status, m.updated_at,
+               json_strip_nulls(json_build_object(
+                   'messageId', m.id, 'userId', m.user_id, 'messageType', m.message_type, 'occasionOn', m.occasion_on,
+                   'errorType', CASE WHEN m.status = 'failed' THEN m.error_type END)), $4
+        FROM moved, page CROSS JOIN LATERAL (SELECT * FROM message_logs WHERE id = page.id OFFSET 0) m
+        WHERE m.feed_position = page.position AND m.status IN ('delivered', 'failed', 'expired')
         ON CONFLICT DO NOTHING
         """,
         holder,

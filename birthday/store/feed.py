@@ -9,10 +9,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from birthday.store.connection import Connection
+import asyncpg
+
+from birthday.store.connection import Connection, rows_changed
 from birthday.store.history import Message, as_message
 
-SCANNED: Final = 20_000
+SCANNED: Final = 8_000
 """The most outcomes that one page with a filter looks at, so that a rare one costs no more than some 20 ms."""
 LATENESS: Final = timedelta(hours=1)
 """How much later than its time an outcome may be stored, because the database was away."""
@@ -58,29 +60,44 @@ class FeedPage:
 async def read_feed(connection: Connection, after: FeedPosition, wanted: FeedFilter, limit: int) -> FeedPage:
     """Return up to ``limit`` outcomes that come after a position.
 
-    With a filter the page may be short although the feed goes on.
+    The page may be short or empty although the feed goes on: with a filter, or where messages are gone or requeued.
     """
-    look_at = limit + 1 if wanted == FeedFilter() else max(SCANNED, limit + 1)
+    if wanted == FeedFilter():
+        page = await _look(connection, after, wanted, limit, limit + 1)
+        if page.messages or not page.has_more:
+            return page
+        after = page.end
+    return await _look(connection, after, wanted, limit, max(SCANNED, limit + 1))
+
+
+async def _look(connection: Connection, after: FeedPosition, wanted: FeedFilter, limit: int, look_at: int) -> FeedPage:
+    """Return what is wanted of the next ``look_at`` outcomes.
+
+    OFFSET 0 keeps each message looked up by its id: a plan that was made for a small table would rather read all of it.
+    """
     rows = await connection.fetch(
         """
         WITH scanned AS MATERIALIZED (
-            SELECT id, feed_position, status, message_type, error_type, user_id, scheduled_at
-            FROM message_logs
-            WHERE feed_position IS NOT NULL AND (feed_position, id) > ($1::bigint, $2::uuid)
-              AND feed_position < feed_end()
-            ORDER BY feed_position, id LIMIT $3
+            SELECT DISTINCT position, id FROM feed_entries
+            WHERE (position, last_id) > ($1::bigint, $2::uuid) AND (position, id) > ($1::bigint, $2::uuid)
+              AND position < feed_end()
+            ORDER BY position, id LIMIT $3
         ), wanted AS (
-            SELECT id, feed_position FROM scanned
-            WHERE ($4::text IS NULL OR status = $4) AND ($5::text IS NULL OR message_type = $5)
-              AND ($6::text IS NULL OR error_type = $6) AND ($7::uuid IS NULL OR user_id = $7)
-              AND ($8::timestamptz IS NULL OR scheduled_at >= $8) AND ($9::timestamptz IS NULL OR scheduled_at < $9)
-            ORDER BY feed_position, id LIMIT $10
+            SELECT m.id, m.feed_position
+            FROM scanned s CROSS JOIN LATERAL (SELECT * FROM message_logs WHERE id = s.id OFFSET 0) m
+            WHERE m.feed_position = s.position
+              AND ($4::text IS NULL OR m.status = $4) AND ($5::text IS NULL OR m.message_type = $5)
+              AND ($6::text IS NULL OR m.error_type = $6) AND ($7::uuid IS NULL OR m.user_id = $7)
+              AND ($8::timestamptz IS NULL OR m.scheduled_at >= $8)
+              AND ($9::timestamptz IS NULL OR m.scheduled_at < $9)
+            ORDER BY m.feed_position, m.id LIMIT $10
         ), last AS (
-            SELECT feed_position, id FROM scanned ORDER BY feed_position DESC, id DESC LIMIT 1
+            SELECT position, id FROM scanned ORDER BY position DESC, id DESC LIMIT 1
         )
-        SELECT (SELECT count(*) FROM scanned) AS scanned, last.feed_position AS last_position, last.id AS last_id,
+        SELECT (SELECT count(*) FROM scanned) AS scanned, last.position AS last_position, last.id AS last_id,
                wanted.feed_position, d.*
-        FROM last LEFT JOIN wanted ON true LEFT JOIN message_details d ON d.id = wanted.id
+        FROM last LEFT JOIN wanted ON true
+        LEFT JOIN LATERAL (SELECT * FROM message_details WHERE id = wanted.id OFFSET 0) d ON true
         ORDER BY wanted.feed_position, wanted.id
         """,
         *after,
@@ -108,15 +125,14 @@ async def find_start(connection: Connection, since: datetime) -> FeedPosition:
     position: int = await connection.fetchval(
         """
         WITH RECURSIVE search (low, high) AS (
-            SELECT (SELECT min(feed_position) FROM message_logs WHERE feed_position IS NOT NULL), feed_end()
+            SELECT (SELECT min(position) FROM outcomes), feed_end()
             UNION ALL
-            SELECT CASE WHEN probe.updated_at < $1 THEN probe.feed_position + 1 ELSE low END,
-                   CASE WHEN probe.updated_at < $1 THEN high ELSE middle END
+            SELECT CASE WHEN probe.stored_at < $1 THEN probe.position + 1 ELSE low END,
+                   CASE WHEN probe.stored_at < $1 THEN high ELSE middle END
             FROM search, LATERAL (SELECT low + (high - low) / 2 AS middle) half
             LEFT JOIN LATERAL (
-                SELECT feed_position, updated_at FROM message_logs
-                WHERE feed_position IS NOT NULL AND feed_position >= half.middle AND feed_position < search.high
-                ORDER BY feed_position, id LIMIT 1) probe ON true
+                SELECT position, stored_at FROM outcomes
+                WHERE position >= half.middle AND position < search.high ORDER BY position LIMIT 1) probe ON true
             WHERE low < high
         )
         SELECT coalesce((SELECT low FROM search WHERE low >= high), 0)
@@ -124,6 +140,23 @@ async def find_start(connection: Connection, since: datetime) -> FeedPosition:
         max(since, datetime.min.replace(tzinfo=UTC) + LATENESS) - LATENESS,
     )
     return FeedPosition(position, UUID(int=0))
+
+
+async def remove_old_outcomes(pool: asyncpg.Pool, stored_before: datetime, limit: int) -> int:
+    """Remove up to ``limit`` rows of the feed that are so old and whose messages are all gone; return how many."""
+    async with pool.acquire() as connection:
+        start = await find_start(connection, stored_before)
+        status = await connection.execute(
+            """
+            DELETE FROM outcomes WHERE ctid = ANY(ARRAY(
+                SELECT o.ctid FROM outcomes o
+                WHERE o.position < $1 AND NOT EXISTS (SELECT FROM message_logs m WHERE m.id = ANY(o.ids))
+                ORDER BY o.position LIMIT $2))
+            """,
+            start.position,
+            limit,
+        )
+    return rows_changed(status)
 
 
 async def follow_cluster(connection: Connection) -> bool:

@@ -84,7 +84,7 @@ _OF_TYPE: Final = "AND message_type = $6 AND message_type <> 'birthday'"
 _OF_ERROR: Final = "AND error_type = $7"
 _OF_STATUSES: Final = {
     "AND phase = 'scheduled'": {Status.SCHEDULED},
-    "AND phase = 'in_flight'": {Status.QUEUED, Status.SENDING, Status.RETRYING},
+    "AND id = ANY(ARRAY(SELECT id FROM in_flight))": {Status.QUEUED, Status.SENDING, Status.RETRYING},
     "AND phase = 'undelivered'": {Status.FAILED, Status.EXPIRED},
     "AND phase = 'cancelled'": {Status.CANCELLED},
 }

@@ -309,7 +309,8 @@ async def _change(
         try:
             for statement in _OUTSIDE.findall(text):
                 await connection.execute(statement, timeout=_MIGRATION_SECONDS)
-            async with connection.transaction():
+            # A later statement sees what was committed while an earlier one waited for a lock.
+            async with connection.transaction(isolation="read_committed"):
                 await connection.execute("SET LOCAL lock_timeout = '3s'")
                 # asyncpg fails on a text that has only comments; so it ends with a statement.
                 rest = _OUTSIDE.sub(_blank, text) + "\n;SELECT 1"

@@ -60,6 +60,7 @@ async def settle(pool: asyncpg.Pool, settlements: Sequence[Settlement]) -> list[
     """
     rows = await pool.fetch(
         """
+        WITH stored AS (
         UPDATE message_logs m
         SET status = done.status, phase = message_phase(done.status), updated_at = done.settled_at, lease_until = NULL,
             feed_position = CASE WHEN m.status = done.status THEN m.feed_position
@@ -86,7 +87,13 @@ async def settle(pool: asyncpg.Pool, settlements: Sequence[Settlement]) -> list[
         WHERE m.id = done.id
           AND (m.status = 'sending' AND m.lease_until = done.lease_until
                OR m.status = done.status AND m.lease_until IS NULL AND m.updated_at = done.settled_at)
-        RETURNING done.place, m.sent_at IS NOT DISTINCT FROM done.sent_at AND done.sent_at IS NOT NULL AS first_sent
+        RETURNING m.id, m.updated_at, m.feed_position, done.place,
+                  m.sent_at IS NOT DISTINCT FROM done.sent_at AND done.sent_at IS NOT NULL AS first_sent
+        ), noted AS (
+            SELECT note_outcomes(array_agg(id), max(updated_at)) FROM stored
+            WHERE feed_position = feed_base() + pg_current_xact_id()::text::bigint
+        )
+        SELECT stored.place, stored.first_sent FROM stored, noted
         """,
         [one.id for one in settlements],
         [one.lease_until for one in settlements],

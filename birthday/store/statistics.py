@@ -99,10 +99,10 @@ async def read_figures(pool: asyncpg.Pool) -> DatabaseFigures:
                    -- Anybody may read these counts, also those of other databases.
                    (SELECT sum(numbackends)::int FROM pg_stat_database) AS sessions,
                    current_setting('max_connections')::int AS max_connections,
-                   (SELECT queued_at FROM message_logs WHERE phase = 'in_flight' AND status = 'queued'
+                   (SELECT queued_at FROM messages_in_flight WHERE status = 'queued'
                     ORDER BY queued_at LIMIT 1) AS oldest_queued_at,
-                   (SELECT updated_at FROM message_logs WHERE feed_position IS NOT NULL AND feed_position >= feed_end()
-                    ORDER BY feed_position, id LIMIT 1) AS oldest_unfed_at
+                   (SELECT stored_at FROM outcomes WHERE position >= feed_end()
+                    ORDER BY position LIMIT 1) AS oldest_unfed_at
             FROM pg_stat_database,
                  -- What is hidden has a user and no type. Only background workers have no user.
                  (SELECT count(xact_start) AS active_transactions,
@@ -189,8 +189,7 @@ async def count_overdue(pool: asyncpg.Pool, now: datetime) -> Overdue:
                  WHERE phase = 'scheduled' AND status = 'scheduled' AND scheduled_at <= $1
                  ORDER BY scheduled_at LIMIT 100000)
                 UNION ALL
-                (SELECT coalesce(requeued_at, scheduled_at) FROM message_logs
-                 WHERE phase = 'in_flight' ORDER BY queued_at LIMIT 100000)
+                (SELECT due_at FROM in_flight ORDER BY queued_at LIMIT 100000)
             ) AS waiting WHERE due_at <= $1
             """,
             now,

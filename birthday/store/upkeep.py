@@ -3,12 +3,16 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import asyncpg
 
 from birthday.store.connection import Connection, rows_changed
 from birthday.store.watermarks import PLANNED, lock_watermark
+
+RESCUE_SECONDS: Final = 120
+"""How long a look for lost messages may take: millions may be in flight."""
 
 
 async def may_be_lost(pool: asyncpg.Pool, published_before: datetime, ready: int) -> bool:
@@ -18,8 +22,7 @@ async def may_be_lost(pool: asyncpg.Pool, published_before: datetime, ready: int
     """
     may_be: bool = await pool.fetchval(
         """
-        SELECT EXISTS (SELECT FROM message_logs WHERE phase = 'in_flight' AND queued_at <= $1)
-           AND EXISTS (SELECT FROM message_logs WHERE phase = 'in_flight' OFFSET $2)
+        SELECT EXISTS (SELECT FROM in_flight WHERE queued_at <= $1) AND EXISTS (SELECT FROM in_flight OFFSET $2)
         """,
         published_before,
         ready,
@@ -32,22 +35,30 @@ async def lock_lost(
 ) -> list[UUID]:
     """Lock and return messages in flight that no worker has taken for ``wait``: the queue may have lost them.
 
-    Messages of the types that are ``resting`` are left out.
+    Messages of the types that are ``resting`` are left out. Of those that have been in the queue for longest, the ones
+    whose local date ends soonest go first. Call it within a transaction.
     """
+    # A plan that was made while there were no messages would read all of them for each.
+    await connection.execute("SET LOCAL enable_seqscan = off")
     rows = await connection.fetch(
         """
         SELECT id FROM message_logs
-        WHERE phase = 'in_flight' AND queued_at <= $1 AND updated_at <= $1
-          AND (status = 'queued'
-               OR status = 'retrying' AND next_attempt_at <= $1
-               OR status = 'sending' AND lease_until <= clock_timestamp())
-          AND message_type <> ALL($3::text[])
-        ORDER BY ends_at LIMIT $2
-        FOR UPDATE SKIP LOCKED
+        WHERE id = ANY(ARRAY(
+                  SELECT id FROM messages_in_flight
+                  WHERE queued_at <= $1 AND updated_at <= $1
+                    AND (status = 'queued'
+                         OR status = 'retrying' AND next_attempt_at <= $1
+                         OR status = 'sending' AND lease_until <= clock_timestamp())
+                    AND message_type <> ALL($3::text[])
+                  ORDER BY queued_at LIMIT 10 * $2))
+          -- Whoever changes it meanwhile has not lost it.
+          AND updated_at <= $1 AND status IN ('queued', 'retrying', 'sending')
+        ORDER BY ends_at LIMIT $2 FOR UPDATE SKIP LOCKED
         """,
         now - wait,
         limit,
         list(resting),
+        timeout=RESCUE_SECONDS,
     )
     return [row["id"] for row in rows]
 
@@ -59,8 +70,12 @@ async def mark_rescued(connection: Connection | asyncpg.Pool, ids: Sequence[UUID
     """
     await connection.execute(
         """
-        UPDATE message_logs SET queued_at = $2, updated_at = $2
-        WHERE id = ANY($1::uuid[]) AND status IN ('queued', 'sending', 'retrying')
+        WITH rescued AS (
+            UPDATE message_logs SET queued_at = $2, updated_at = $2
+            WHERE id = ANY($1::uuid[]) AND status IN ('queued', 'sending', 'retrying')
+            RETURNING id
+        )
+        UPDATE in_flight f SET queued_at = $2 FROM rescued WHERE f.id = rescued.id
         """,
         ids,
         now,
@@ -83,9 +98,7 @@ async def read_late(pool: asyncpg.Pool, late: datetime, limit: int) -> list[UUID
         (SELECT id FROM message_logs WHERE phase = 'scheduled' AND status = 'scheduled' AND scheduled_at <= $1
          ORDER BY scheduled_at LIMIT $2)
         UNION ALL
-        (SELECT id FROM message_logs
-         WHERE phase = 'in_flight' AND status IN ('queued', 'retrying')
-           AND greatest(scheduled_at, requeued_at) <= $1
+        (SELECT id FROM messages_in_flight WHERE status IN ('queued', 'retrying') AND due_at <= $1
          ORDER BY queued_at LIMIT $2)
         """,
         late,
@@ -113,9 +126,13 @@ async def expire(
         ), published AS (
             -- What is being sent is nobody's to expire.
             SELECT id FROM message_logs
-            WHERE phase = 'in_flight' AND status IN ('queued', 'retrying')
-              AND greatest(scheduled_at, requeued_at) <= $1 AND ($4::uuid[] IS NULL OR id = ANY($4))
-            ORDER BY queued_at LIMIT $3 FOR UPDATE SKIP LOCKED
+            WHERE id = ANY(ARRAY(
+                      SELECT id FROM messages_in_flight
+                      WHERE status IN ('queued', 'retrying') AND due_at <= $1 AND ($4::uuid[] IS NULL OR id = ANY($4))
+                      ORDER BY queued_at LIMIT 10 * $3))
+              -- It may have been requeued meanwhile.
+              AND status IN ('queued', 'retrying') AND greatest(scheduled_at, requeued_at) <= $1
+            LIMIT $3 FOR UPDATE SKIP LOCKED
         )
         UPDATE message_logs m
         SET updated_at = $2, next_attempt_at = NULL,
@@ -132,6 +149,52 @@ async def expire(
         only,
     )
     return [Expired(row["id"], row["scheduled_at"], row["moved"]) for row in rows]
+
+
+class Mended(NamedTuple):
+    """How many messages in flight nothing had noted, and how many notes were of messages that are not in flight."""
+
+    noted: int
+    removed: int
+
+
+async def mend_flight(pool: asyncpg.Pool, after: datetime, now: datetime, stale_before: datetime) -> Mended:
+    """Let the table ``in_flight`` agree with the messages that fell due in ``(after, now]``.
+
+    Triggers see to that. But somebody may have disabled them, or have written the phase of a message by hand; then the
+    janitor would not find the message. Only notes from before ``stale_before`` are removed, because a message may be
+    requeued at this moment.
+    """
+    async with pool.acquire() as connection, connection.transaction():
+        # A plan that was made while nothing was in flight would read the table for each message.
+        await connection.execute("SET LOCAL enable_seqscan = off")
+        noted = await connection.execute(
+            """
+            WITH forgotten AS (
+                SELECT m.id, coalesce(m.queued_at, m.updated_at) AS queued_at,
+                       greatest(m.scheduled_at, m.requeued_at) AS due_at
+                FROM message_logs m
+                WHERE m.scheduled_at > $1 AND m.scheduled_at <= $2 AND m.status IN ('queued', 'sending', 'retrying')
+                  AND NOT EXISTS (SELECT FROM in_flight f WHERE f.id = m.id)
+                FOR UPDATE OF m SKIP LOCKED
+            )
+            INSERT INTO in_flight (id, queued_at, due_at) SELECT id, queued_at, due_at FROM forgotten
+            ON CONFLICT DO NOTHING
+            """,
+            after,
+            now,
+            timeout=RESCUE_SECONDS,
+        )
+        removed = await connection.execute(
+            """
+            DELETE FROM in_flight f
+            WHERE f.queued_at <= $1 AND NOT EXISTS (
+                SELECT FROM message_logs m WHERE m.id = f.id AND m.status IN ('queued', 'sending', 'retrying'))
+            """,
+            stale_before,
+            timeout=RESCUE_SECONDS,
+        )
+    return Mended(rows_changed(noted), rows_changed(removed))
 
 
 async def forget_greetings(pool: asyncpg.Pool, now: datetime, limit: int) -> int:

@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 from random import Random
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
+import pytest
 
 from birthday.core.message import Status
+from birthday.store.events import hold_stream, make_events
 from birthday.store.feed import (
     BEGINNING,
     SCANNED,
@@ -92,6 +94,69 @@ async def test_a_poller_misses_nothing_and_sees_nothing_twice_beside_ten_writers
     assert len(rows) > 400
     assert {(row["id"], row["attempts"]) for row in rows} <= set(seen), "nothing missed"
     assert await Poller(pool).poll() == [row["id"] for row in rows], "in the order of the feed"
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_whoever_reads_in_whatever_steps_finds_the_same(pool: asyncpg.Pool, seed: int) -> None:
+    """Outcomes by batches of a worker and by others, messages that were requeued, removed or failed again since.
+
+    They are followed in pages of any size, with a filter and without, and by events.
+    """
+    random = Random(seed)  # noqa: S311
+    ids = await store_queued(pool, 400)
+    left = list(ids)
+    while left:
+        count = random.choice([1, 1, 2, 5, 30, 90])
+        some, left = left[:count], left[count:]
+        if random.random() < 0.5:
+            await settle_all(pool, some)
+        else:
+            async with pool.acquire() as connection, connection.transaction():
+                for status in ("failed", "queued", "expired"):
+                    await finish(connection, some, status)
+                await finish(connection, left[:1], "failed")
+    changed = random.sample(ids, random.choice([0, 50, 200, 399]))
+    await finish(pool, changed[::2], "queued")
+    await finish(pool, changed[::4], "failed")
+    await pool.execute("DELETE FROM message_logs WHERE id = ANY($1)", changed[1::2])
+    rows = await pool.fetch("SELECT id FROM message_logs WHERE feed_position IS NOT NULL ORDER BY feed_position, id")
+    expected = [row["id"] for row in rows]
+    for wanted in (ALL, FeedFilter(message_type="birthday")):
+        for limit in (1, 2, 7, 500):
+            assert await Poller(pool, wanted).poll(limit) == expected, (wanted, limit)
+    assert await follow_by_events(pool, random) == sorted(expected)
+
+
+async def follow_by_events(pool: asyncpg.Pool, random: Random) -> list[UUID]:
+    """Make events of the whole feed; return the ids of their messages, in order."""
+    holder, before = uuid4(), None
+    async with pool.acquire() as connection:
+        await connection.execute("UPDATE event_stream SET lease_until = clock_timestamp() - interval '1 day'")
+        while (stream := await hold_stream(connection, holder, "receiver", timedelta(seconds=30))) is not None:
+            if stream.after == before:
+                break
+            before = stream.after
+            await make_events(connection, holder, stream.after, NOW, random.randint(1, 50))
+        rows = await connection.fetch("SELECT (data ->> 'messageId')::uuid AS id FROM events ORDER BY 1")
+    return [row["id"] for row in rows]
+
+
+async def settle_all(pool: asyncpg.Pool, ids: Sequence[UUID]) -> None:
+    """Store deliveries as a worker does."""
+    await pool.execute("UPDATE message_logs SET status = 'sending', lease_until = $2 WHERE id = ANY($1)", ids, NOW)
+    done = [Settlement(one, NOW, Status.DELIVERED, NOW, NOW, None, counted=True) for one in ids]
+    assert len(await settle(pool, done)) == len(ids)
+
+
+async def test_a_page_is_not_empty_because_many_messages_were_requeued(pool: asyncpg.Pool) -> None:
+    """A poller without a filter need not ask again and again to get past them."""
+    ids = await store_queued(pool, 1000)
+    for start in range(0, 1000, 100):
+        await settle_all(pool, ids[start : start + 100])
+    await finish(pool, ids[:990], "queued")
+    async with pool.acquire() as connection:
+        page = await read_feed(connection, BEGINNING, ALL, 50)
+    assert ([message.id for message in page.messages], page.has_more) == (sorted(ids[990:]), False)
 
 
 async def test_a_running_transaction_holds_the_feed_back_and_hides_nothing(pool: asyncpg.Pool) -> None:

@@ -138,6 +138,30 @@ async def test_retention_removes_what_is_finished_and_old_and_nothing_else(produ
     assert await product.janitor.retire_once(product.clock.now()) == 1
     assert await product.statuses() == {"scheduled": 1}
     assert await product.pool.fetchval("SELECT count(*) FROM users") == 1
+    assert await product.pool.fetchval("SELECT count(*) FROM outcomes") == 0
+
+
+async def test_retention_keeps_the_place_in_the_feed_of_what_it_keeps(product: Product) -> None:
+    """Two outcomes stand in one row of the feed, which stays until both messages are gone."""
+    channel = RecordingChannel(product.clock)
+    for day in (1, 1):
+        await product.create(date(1990, 3, day))
+    await product.dispatcher.dispatch_once(product.clock.now())
+    async with product.working(channel):
+        await product.wait_for_statuses({"delivered": 2})
+    await product.pool.execute(
+        "WITH gone AS (DELETE FROM outcomes RETURNING *) "
+        "INSERT INTO outcomes (position, stored_at, ids) "
+        "SELECT max(position), max(stored_at), (SELECT array_agg(id ORDER BY id) FROM message_logs) FROM gone"
+    )
+    product.clock.advance(timedelta(days=91))
+    keep = "UPDATE message_logs SET updated_at = $1 WHERE id = (SELECT id FROM message_logs LIMIT 1)"
+    await product.pool.execute(keep, product.clock.now())
+    assert await product.janitor.retire_once(product.clock.now()) == 1
+    assert await product.pool.fetchval("SELECT count(*) FROM outcomes") == 1
+    product.clock.advance(timedelta(days=91))
+    assert await product.janitor.retire_once(product.clock.now()) == 1
+    assert await product.pool.fetchval("SELECT count(*) FROM outcomes") == 0
 
 
 async def test_retention_does_not_read_what_it_keeps(database_url: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from birthday.core.address import parse_address
 from birthday.errors import MigrationError, UnavailableError
+from birthday.store.feed import BEGINNING, FeedFilter, read_feed
 from birthday.store.migration_lock import locked
 from birthday.store.migrations import (
     Loss,
@@ -25,7 +26,7 @@ from birthday.store.migrations import (
     rollback,
     status,
 )
-from tests.support.phases import INSERTION, PHASES
+from tests.support.phases import IN_FLIGHT, INSERTION, PHASES
 from tests.support.postgres import PostgresServer, postgres_programs
 from tests.support.product import eventually
 
@@ -232,9 +233,38 @@ async def test_messages_of_before_get_their_phase(empty_url: str, connection: as
         await migrating
     finally:
         await holder.close()
-    rows = await connection.fetch("SELECT status, phase, queued_at IS NOT NULL AS is_found FROM message_logs")
-    assert {row["status"]: row["phase"] for row in rows} == PHASES
-    assert all(row["is_found"] == (row["phase"] == "in_flight") for row in rows)
+    rows = await connection.fetch("SELECT status, phase FROM message_logs")
+    # What is delivered keeps the phase of before, because nothing looks for it.
+    assert {row["status"]: row["phase"] for row in rows} == PHASES | {"delivered": "delivered"}
+    found = await connection.fetch("SELECT m.status, f.queued_at FROM in_flight f JOIN message_logs m ON m.id = f.id")
+    assert {row["status"]: row["queued_at"] for row in found} == dict.fromkeys(IN_FLIGHT, NOW)
+
+
+async def test_outcomes_of_before_keep_their_places_in_the_feed(empty_url: str, connection: asyncpg.Connection) -> None:
+    """Each is there once, also if the first attempt at it was interrupted, and if another outcome came meanwhile.
+
+    And if a transaction that is older than the outcomes runs until after the migration.
+    """
+    older = await asyncpg.connect(empty_url)
+    await older.execute("BEGIN; SELECT pg_current_xact_id()")
+    migrations = load_migrations()
+    tables = next(number for number, each in enumerate(migrations) if each.name == "settling_on_one_page")
+    await migrate(connection, migrations[:tables], NOW)
+    await connection.executemany(INSERTION, [("queued", NOW)] * 5)
+    one = "(SELECT id FROM message_logs WHERE status = 'queued' LIMIT 1)"
+    for outcome in ("delivered", "failed", "expired"):
+        await connection.execute(f"UPDATE message_logs SET status = $1 WHERE id = {one}", outcome)  # noqa: S608
+    await migrate(connection, migrations[: tables + 1], NOW)
+    await connection.execute("UPDATE message_logs SET status = 'failed' WHERE status = 'queued'")
+    for _ in range(2):
+        await connection.execute("CALL fill_outcomes()")
+    await migrate(connection, migrations[: tables + 2], NOW)
+    await older.close()
+    await migrate(connection, migrations, NOW)
+    rows = await connection.fetch("SELECT id FROM message_logs ORDER BY feed_position, id")
+    page = await read_feed(connection, BEGINNING, FeedFilter(), 10)
+    assert [message.id for message in page.messages] == [row["id"] for row in rows]
+    assert await connection.fetchval("SELECT count(*) FROM feed_entries") == len(rows) == 5
 
 
 async def test_only_what_is_pending_is_applied(connection: asyncpg.Connection) -> None:

@@ -20,6 +20,7 @@ from benchmarks.population import populate
 from benchmarks.seeds import make_users
 from birthday.broker.postgres import PostgresBroker
 from birthday.core.message import Status
+from birthday.store.events import hold_stream, make_events
 from birthday.store.exporting import read_exported
 from birthday.store.failed import FailedFilter, select_failed
 from birthday.store.feed import FeedFilter, find_start, read_feed
@@ -36,8 +37,8 @@ from tests.support.product import Product
 
 NOW = datetime(2026, 3, 10, 12, 1, tzinfo=UTC)
 USERS = 60_000
-LARGE = {"users", "anniversaries", "message_logs", "queue_messages"}
-NAMES = LARGE | {"message_plans", "message_details", "yearly_dates"}
+LARGE = {"users", "anniversaries", "message_logs", "outcomes", "queue_messages"}
+NAMES = LARGE | {"message_plans", "message_details", "feed_entries", "yearly_dates"}
 """The tables, and the views of them."""
 INLINED = (
     "is_current(",
@@ -96,6 +97,12 @@ async def pool(database_url: str, statements: Statements) -> AsyncIterator[async
         ORDER BY history.at
         """,
         NOW,
+    )
+    await connection.execute(
+        """
+        INSERT INTO outcomes (position, stored_at, ids)
+        SELECT feed_position, updated_at, ARRAY[id] FROM message_logs WHERE feed_position IS NOT NULL
+        """
     )
     await connection.execute(
         """
@@ -164,6 +171,9 @@ async def run_everything(pool: asyncpg.Pool) -> None:
             await read_concerned(connection, "birthday", "fr", UUID(int=0), 1000)
             for wanted in (FeedFilter(), FeedFilter(status="failed")):
                 await read_feed(connection, await find_start(connection, NOW), wanted, 50)
+            stream = await hold_stream(connection, UUID(int=1), "receiver", timedelta(seconds=30))
+            assert stream is not None
+            await make_events(connection, UUID(int=1), stream.after, NOW, 100)
         await asyncio.gather(*(api.create(email=f"{number}@example.net") for number in range(20)))
 
 

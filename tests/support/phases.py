@@ -2,14 +2,15 @@
 
 PHASES = {
     "scheduled": "scheduled",
-    "queued": "in_flight",
-    "sending": "in_flight",
-    "retrying": "in_flight",
-    "delivered": "delivered",
+    "queued": "published",
+    "sending": "published",
+    "retrying": "published",
+    "delivered": "published",
     "failed": "undelivered",
     "expired": "undelivered",
     "cancelled": "cancelled",
 }
+IN_FLIGHT = {"queued", "sending", "retrying"}
 INSERTION = """
     INSERT INTO message_logs (id, user_id, message_type, occasion_year, occasion_on, scheduled_at, ends_at,
                               schedule_from, status, created_at, updated_at)

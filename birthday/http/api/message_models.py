@@ -126,7 +126,7 @@ class MessageQuery(Input):
         description="The feed of final outcomes: those after a `nextCursor` of it; `0` is its beginning. A time is a "
         "start as well: what was stored since, and some of the hour before, because an outcome may be stored after its "
         "`updatedAt`. Poll with `updatedAfter=<nextCursor>`: no outcome is missed, none comes twice. A page may be "
-        "short although the feed goes on; then the answer has a `Link` to what is next.",
+        "short or empty although the feed goes on; then the answer has a `Link` to what is next.",
     )
     limit: Limit = DEFAULT_LIMIT
     cursor: MessageCursor = None
