@@ -102,7 +102,10 @@ async def read_trace_contexts(connection: Connection, ids: Sequence[UUID]) -> li
 
 
 async def mark_queued(connection: Connection | asyncpg.Pool, ids: Sequence[UUID], now: datetime) -> None:
-    """Record that the broker has confirmed these messages. The caller's transaction may hold them, but need not."""
+    """Record that the broker has confirmed these messages. The caller's transaction may hold them, but need not.
+
+    The statement itself notes them in ``in_flight``, because the trigger that otherwise does it costs more.
+    """
     await connection.execute(
         """
         WITH queued AS (

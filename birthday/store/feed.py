@@ -1,7 +1,8 @@
 """The feed: messages in the order in which their outcomes were committed, for pollers and for delivery events.
 
-``settle`` gives its outcomes their positions, and a trigger of the schema does it for all others. Below ``feed_end()``
-every transaction has ended, so nothing appears later before a position that a reader has passed.
+Each row of ``outcomes`` has the messages whose outcomes one statement stored, and their position. ``settle`` writes its
+row itself, and a trigger of the schema does it for all others. Below ``feed_end()`` every transaction has ended, so
+nothing appears later before a position that a reader has passed.
 """
 
 from dataclasses import astuple, dataclass

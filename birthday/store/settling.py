@@ -52,7 +52,8 @@ class Settled(NamedTuple):
 async def settle(pool: asyncpg.Pool, settlements: Sequence[Settlement]) -> list[Settled]:
     """Store outcomes in one statement. If one is missing from the result, another worker had taken the message over.
 
-    The statement places final outcomes in the feed itself, because the trigger that otherwise does it costs more.
+    The statement itself places final outcomes in the feed and ends the flight of their messages, because the trigger
+    that otherwise does it costs more. A delivery changes nothing that an index of ``message_logs`` has.
     ``given`` keeps PostgreSQL's planner from counting the outcomes: in a small table, it would rather read all of it.
 
     Safe to repeat when the answer was lost. An outcome is stored only under the lease of its claim. An outcome that is
